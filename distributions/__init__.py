@@ -1,0 +1,17 @@
+"""Conditional distributions: modules from a context to a Pyro distribution, used by models and guides alike."""
+
+from distributions.bernoulli import Bernoulli
+from distributions.inverse_autoregressive import InverseAutoregressiveNormal
+from distributions.kl import full_rank_to_diagonal
+from distributions.normal import DiagonalNormal, FullRankNormal, StandardNormal
+from distributions.scale import positive
+
+__all__ = [
+    "Bernoulli",
+    "DiagonalNormal",
+    "FullRankNormal",
+    "InverseAutoregressiveNormal",
+    "StandardNormal",
+    "full_rank_to_diagonal",
+    "positive",
+]

@@ -1,0 +1,127 @@
+"""The bound against the epoch, for every guide and objective, over seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from experiments.figures.style import DASHES, PALETTE, number, sheet, styled
+
+Label = str | tuple[str, str]
+History = Sequence[Mapping[str, float | None]]
+NAMES = {"valid": "validation", "train": "training"}
+
+
+@styled
+def learning_curves(
+    histories: Mapping[Label, Sequence[History]], value: str = "valid", context: str = "", clip: float = 0.2
+) -> Figure:
+    """The bound against the epoch: the median over seeds as a line, their range as a band.
+
+    Labels that are pairs ``(guide, objective)`` get one panel per objective and one colour per guide, since
+    only values of one bound compare; plain string labels share one panel. A seed that stopped early drops
+    out of the median from there on.
+
+    Args:
+        histories: label -> one list of epoch records per seed, each with ``"epoch"`` and ``value`` in nats
+            per datum.
+        value: which number of a record to draw, ``"valid"`` or ``"train"``; missing, ``None`` and non-finite
+            ones are skipped.
+        context: a few words on data and model, put below the title.
+        clip: the fraction of lowest values, those of the first epochs, that may fall below the axis.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if no history holds a finite ``value``, if labels mix strings and pairs, or if ``clip``
+            lies outside [0, 1).
+    """
+    if not 0 <= clip < 1:
+        raise ValueError(f"clip: expected a fraction in [0, 1), got {clip}; use 0 to show every value")
+    if len({isinstance(label, str) for label in histories}) > 1:
+        raise ValueError(
+            "histories: expected labels all strings or all (guide, objective), got both; use one kind"
+        )
+    pairs = {label: ((label, "") if isinstance(label, str) else label) for label in histories}
+    curves = {
+        pairs[label]: curve for label, runs in histories.items() if (curve := _stack(runs, value)) is not None
+    }
+    if not curves:
+        raise ValueError(
+            f"histories: expected records with a finite {value!r}, got none; set value= to what was logged"
+        )
+    guides = list(dict.fromkeys(guide for guide, _ in curves))
+    panels = list(dict.fromkeys(panel for _, panel in curves))
+    looks = {
+        g: (PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)]) for i, g in enumerate(guides)
+    }
+
+    low, high, hidden = _limits([values for _, values in curves.values()], clip)
+    seeds = sorted({len(values) for _, values in curves.values()})
+    counted = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+    detail = f"Line: median over {counted} seeds; band: their range." if seeds[-1] > 1 else "One seed each."
+    detail += f" The lowest {hidden:.0%} of the values lie below the axis." if hidden else ""
+    legend = [
+        Line2D([], [], color=looks[g][0], linestyle=looks[g][1], linewidth=2.2, label=g) for g in guides
+    ]
+    fig = sheet(3.7, _message(curves, value), detail, context, legend)
+    axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, panel in zip(axes, panels, strict=True):
+        for (guide, where), (epochs, values) in curves.items():
+            if where == panel:
+                _draw(ax, epochs, values, *looks[guide])
+        ax.set(title=panel, xlabel="epoch", ylim=(low, high))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.grid(axis="y")
+        ax.margins(x=0.01)
+    axes[0].set_ylabel(f"{NAMES.get(value, value)} bound (nats per datum)")
+    return fig
+
+
+def _stack(runs: Sequence[History], value: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Epochs (E,) and values (seeds, E), NaN where a seed has none; ``None`` if there is nothing at all."""
+    found = [{int(r["epoch"]): float(r[value]) for r in run if r.get(value) is not None} for run in runs]
+    found = [{e: v for e, v in run.items() if np.isfinite(v)} for run in found]
+    epochs = sorted(set().union(*found))
+    values = np.array([[run.get(e, np.nan) for e in epochs] for run in found if run])
+    return (np.array(epochs), values) if epochs else None
+
+
+def _limits(stacks: Sequence[np.ndarray], clip: float) -> tuple[float, float, float]:
+    """Lower and upper limit that keep the best of every curve in sight, and the share of values below."""
+    pooled = np.concatenate([values[np.isfinite(values)] for values in stacks])
+    peaks = [np.nanmax(np.nanmedian(values, 0)) for values in stacks]
+    low, high = min(np.quantile(pooled, clip), *peaks), pooled.max()
+    margin = 0.05 * (high - low) or 0.5
+    return low - margin, high + margin, float((pooled < low - margin).mean())
+
+
+def _draw(ax: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: object) -> None:
+    if len(values) > 1:
+        ax.fill_between(
+            epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.18, linewidth=0
+        )
+    marker = "o" if len(epochs) == 1 else None
+    ax.plot(epochs, np.nanmedian(values, 0), color=colour, linestyle=dash, marker=marker)
+
+
+def _message(curves: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]], value: str) -> str:
+    """Who reaches the highest median, per objective."""
+    peaks = {key: float(np.nanmax(np.nanmedian(values, 0))) for key, (_, values) in curves.items()}
+    panels = list(dict.fromkeys(panel for _, panel in peaks))
+    name = NAMES.get(value, value)
+    if len(peaks) == 1:
+        return f"The {name} bound reaches {number(*peaks.values())} nats per datum"
+    winners = [max((key for key in peaks if key[1] == panel), key=peaks.__getitem__) for panel in panels]
+    (guide, count) = Counter(guide for guide, _ in winners).most_common(1)[0]
+    if len(panels) == 1:
+        return f"{guide} reaches the highest {name} bound: {number(peaks[winners[0]])} nats per datum"
+    where = "every objective" if count == len(panels) else f"{count} of {len(panels)} objectives"
+    return f"{guide} reaches the highest {name} bound under {where}"

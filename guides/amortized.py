@@ -1,0 +1,121 @@
+"""The amortised guide: one conditional distribution per latent site, fed by one encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pyro
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from guides.latents import Latent, Plate
+from guides.supports import Reshaped, check_latents
+from nets import MLP, out_features
+
+Family = Callable[[nn.Module, int], nn.Module]
+
+ORDERS = {
+    "top_down": lambda names: names,
+    "bottom_up": lambda names: names[::-1],
+    "independent": lambda names: names,
+}
+
+
+class Amortized(PyroModule):
+    """A guide for any model whose latent sites are continuous and lie in one plate over data.
+
+        q(z | x) = prod_j q(z_j | Pa(z_j), h),   h = activation(encoder(x))
+
+    Pa(z_j) are all sites before z_j in the chosen order: as the model generates them (``top_down``), reversed
+    (``bottom_up``), or none (``independent``). A site with a constrained support is drawn in the unconstrained space
+    and mapped by ``biject_to(support)``.
+
+    Sites:
+        those of ``latents``, with the model's shapes and supports.
+
+    Args:
+        latents: {site: Latent} in generation order, see ``latents(model, *args)``.
+        encoder: called with the model's arguments; returns features (batch, H) and has ``out_features`` = H. If it has an
+            ``activation`` (as MLP has), that is applied to the features.
+        family: makes q at a site from (net, dim), as ``DiagonalNormal`` does.
+        order: "top_down", "bottom_up" or "independent".
+        hidden: widths of the layers between features and a site's distribution; unless told, none for a site without
+            parents and one of width H for a site with parents.
+        posteriors: {site: family} for the sites whose family differs.
+
+    Raises:
+        ValueError: an unknown order or site, or a latent that is discrete, global, or in more than one plate.
+        TypeError: the encoder has no ``out_features``.
+
+    References:
+        An Introduction to Variational Autoencoders, Kingma, Welling, 2019, sections 2.2 and 4.1, arXiv:1906.02691.
+
+    Example:
+        >>> from distributions import DiagonalNormal
+        >>> guide = Amortized({"z": Latent(torch.Size([2]))}, MLP(4, 8), DiagonalNormal)
+        >>> guide(torch.zeros(5, 4))["z"].shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        latents: Mapping[str, Latent],
+        encoder: nn.Module,
+        family: Family,
+        order: str = "top_down",
+        hidden: Sequence[int] | None = None,
+        posteriors: Mapping[str, Family] | None = None,
+    ):
+        super().__init__("guide")
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+        if unknown := set(posteriors or {}) - set(latents):
+            raise ValueError(f"posteriors names {sorted(unknown)}, but the latent sites are {list(latents)}")
+        self.data_plate: Plate = check_latents(latents)
+        self.encoder, self.order, self.width = encoder, order, out_features(encoder)
+        self.names = tuple(ORDERS[order](list(latents)))
+        self.sites = [Reshaped(latents[name]) for name in self.names]
+        sizes = [site.size for site in self.sites]
+        before = [0] * len(sizes) if order == "independent" else [sum(sizes[:j]) for j in range(len(sizes))]
+        families = [(posteriors or {}).get(name, family) for name in self.names]
+        self.posteriors = nn.ModuleList(
+            make(_between(encoder, parents, hidden), size)
+            for make, parents, size in zip(families, before, sizes, strict=True)
+        )
+
+    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+        """Runs the program on the model's arguments; returns {site: value}."""
+        h = self.features(*args, **kwargs)
+        name, dim, size = self.data_plate
+        values, parents = {}, []
+        with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
+            for site_name, site, posterior in zip(self.names, self.sites, self.posteriors, strict=True):
+                values[site_name] = z = pyro.sample(site_name, site.constrain(posterior(h, *parents)))
+                if self.order != "independent":
+                    parents.append(site.flatten(z))
+        return values
+
+    def features(self, *args, **kwargs) -> Tensor:
+        """h, shape (batch, H)."""
+        if args and args[0] is None:
+            raise ValueError("the guide's first argument is None: q(z | x) needs the data it is conditioned on")
+        h = self.encoder(*args, **kwargs)
+        if h.dim() != 2 or h.shape[1] != self.width:
+            raise ValueError(
+                f"encoder returned shape {tuple(h.shape)}; expected (batch, {self.width}), one row per datum"
+            )
+        activation = getattr(self.encoder, "activation", None)
+        return h if activation is None else activation(h)
+
+
+def _between(encoder: nn.Module, parents: int, hidden: Sequence[int] | None) -> MLP:
+    """The net from features and parents to a site's distribution."""
+    if hidden is None:
+        hidden = (encoder.out_features,) if parents else ()
+    activation = getattr(encoder, "activation", None) or nn.ReLU()
+    return MLP(
+        encoder.out_features + parents,
+        *hidden,
+        activation=lambda: activation,
+        output=lambda: activation if hidden else nn.Identity(),
+    )

@@ -1,0 +1,73 @@
+"""Amortised guides with one family at every site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from torch import nn
+
+from distributions import DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal
+from guides.amortized import Amortized
+from guides.latents import Latent
+
+
+class Diagonal(Amortized):
+    """Amortised guide with a diagonal Gaussian at every site.
+
+        q(z_j | Pa(z_j), h) = N(z_j; loc_j, diag(scale_j^2))
+
+    Args, Raises: see ``Amortized``.
+
+    References:
+        Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
+    """
+
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings):
+        super().__init__(latents, encoder, DiagonalNormal, **settings)
+
+
+class FullRank(Amortized):
+    """Amortised guide with a Gaussian of any covariance at every site.
+
+        q(z_j | Pa(z_j), h) = N(z_j; loc_j, L_j L_j^T)
+
+    Args, Raises: see ``Amortized``.
+
+    References:
+        An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 2.5.1, arXiv:1906.02691.
+    """
+
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings):
+        super().__init__(latents, encoder, FullRankNormal, **settings)
+
+
+class IAF(Amortized):
+    """Amortised guide with an inverse autoregressive flow at every site; the features enter every step.
+
+        q(z_j | Pa(z_j), h): z_j = step_T(... step_1(loc_j + scale_j * eps; h) ...; h)
+
+    Args:
+        depth: number of steps.
+        width: width of each hidden layer in a step, or a sequence of widths; () makes the steps linear.
+        bias: added to the gates' logits.
+        activation: makes the nonlinearity inside a step.
+        others: see ``Amortized``.
+
+    References:
+        Improved Variational Inference with Inverse Autoregressive Flow, Kingma et al., 2016, arXiv:1606.04934.
+    """
+
+    def __init__(
+        self,
+        latents: Mapping[str, Latent],
+        encoder: nn.Module,
+        depth: int = 2,
+        width: int | Sequence[int] = 128,
+        bias: float = 2.0,
+        activation: Callable[[], nn.Module] = nn.ELU,
+        **settings,
+    ):
+        hidden = (width,) if isinstance(width, int) else tuple(width)
+        family = partial(InverseAutoregressiveNormal, depth=depth, hidden=hidden, bias=bias, activation=activation)
+        super().__init__(latents, encoder, family, **settings)

@@ -1,0 +1,101 @@
+"""Whether a model, a guide, an objective and data can work together, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.poutine.util import prune_subsample_sites
+
+from inference.observed import check_observed
+from inference.ownership import own, trainable
+from inference.randomness import untouched
+from inference.requirements import kl_terms, require
+
+
+def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) -> dict[str, str]:
+    """Proves that a pair fits an objective and a batch, or says why not.
+
+    Both programs run on ``args``; parameters and random state stay as they were.
+
+    Returns:
+        {latent site: "analytic" | "Monte Carlo"}: how the objective gets the site's KL.
+
+    Args:
+        model, guide: Pyro programs of the same signature.
+        objective: any ``pyro.infer.ELBO``.
+        *args, **kwargs: a batch, as both programs are called with it.
+
+    Raises:
+        TypeError: objective is no ELBO instance.
+        ValueError: sites are missing, superfluous, or differ in shape, support, plates or scale; nothing is observed; data lie
+            outside the likelihood's support; there is nothing to train; or the objective cannot treat this pair.
+
+    Example:
+        >>> from guides import Diagonal, latents
+        >>> from models import PPCA
+        >>> from nets import MLP
+        >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+        >>> check(model, Diagonal(latents(model, x), MLP(3, 8)), TraceMeanField_ELBO(), x)
+        {'z': 'analytic'}
+    """
+    if not isinstance(objective, ELBO):
+        raise TypeError(
+            f"objective must be an instance of pyro.infer.ELBO, got {objective!r}; write Trace_ELBO() or IWAE(5)"
+        )
+    with untouched(), torch.no_grad():
+        model_trace = prune_subsample_sites(poutine.trace(own(model)).get_trace(*args, **kwargs))
+        check_observed(model_trace)
+        guide_trace = prune_subsample_sites(poutine.trace(own(guide)).get_trace(*args, **kwargs))
+    _check_names(model_trace, guide_trace, enumerates=isinstance(objective, TraceEnum_ELBO))
+    for name in _latent(guide_trace):
+        _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
+    trainable((model, guide), (model_trace, guide_trace))
+    with untouched():
+        require(objective, model, guide, args, kwargs, model_trace, guide_trace)
+    if isinstance(objective, TraceMeanField_ELBO):
+        return kl_terms(model_trace, guide_trace)
+    return dict.fromkeys(_latent(guide_trace), "Monte Carlo")
+
+
+def _latent(trace: poutine.Trace) -> list[str]:
+    sites = ((n, s) for n, s in trace.nodes.items() if s["type"] == "sample")
+    return [n for n, s in sites if not s["is_observed"] and not s["infer"].get("is_auxiliary")]
+
+
+def _check_names(model_trace: poutine.Trace, guide_trace: poutine.Trace, enumerates: bool) -> None:
+    wanted, given = _latent(model_trace), _latent(guide_trace)
+    if extra := sorted(set(given) - set(wanted)):
+        raise ValueError(f"guide samples {extra}, which are no latent sites of the model; it has {wanted}")
+    missing = [name for name in wanted if name not in given]
+    if enumerates:
+        missing = [name for name in missing if not model_trace.nodes[name]["infer"].get("enumerate")]
+    if missing:
+        raise ValueError(f"guide lacks the latent sites {missing} of the model; it has {given}: add them to the guide")
+
+
+def _check_site(name: str, p: dict, q: dict) -> None:
+    for word, a, b in (
+        ("event shape", tuple(p["fn"].event_shape), tuple(q["fn"].event_shape)),
+        ("plates (name, dim, size, full size)", _plates(p), _plates(q)),
+        ("batch shape", tuple(p["fn"].batch_shape), tuple(q["fn"].batch_shape)),
+    ):
+        if a != b:
+            raise ValueError(
+                f"latent site {name!r} has {word} {a} in the model and {b} in the guide; make the guide's the same"
+            )
+    if not torch.allclose(torch.as_tensor(p["scale"]), torch.as_tensor(q["scale"])):
+        raise ValueError(
+            f"latent site {name!r} has scale {p['scale']} in the model and {q['scale']} in the guide; put poutine.scale around both"
+        )
+    if not p["fn"].support.check(q["value"]).all():
+        raise ValueError(
+            f"guide draws values of {name!r} outside the model's support {p['fn'].support}; "
+            "map them there with torch.distributions.biject_to(support)"
+        )
+
+
+def _plates(site: dict) -> tuple:
+    return tuple(sorted((f.name, f.dim, f.size, f.full_size or f.size) for f in site["cond_indep_stack"]))

@@ -1,0 +1,111 @@
+"""What a trained pair is worth on data: log p(x) with its error, the ELBO and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from inference.evaluation import Evaluation, Totals
+from inference.progress import track
+from inference.randomness import untouched
+from inference.weights import Weights, weigh
+
+CHUNK_NUMBERS = 2_000_000
+PARTICLES_AT_ONCE = 100
+
+
+@torch.no_grad()
+def evaluate(
+    model: Callable,
+    guide: Callable,
+    data: Tensor | Iterable,
+    num_particles: int = 1000,
+    chunk: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Estimates log p(x) by importance sampling from the guide, the ELBO and its parts.
+
+        log p(x) ~ log 1/K sum_k p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)
+
+    Modules are in evaluation mode meanwhile; the process's random state stays as it was. Ctrl-C ends it.
+
+    Returns:
+        an ``Evaluation``.
+
+    Args:
+        model, guide: Pyro programs of the same signature.
+        data: a tensor x, or an iterable of batches (tuples of arguments); rows of all arguments belong together.
+        num_particles: K per datum; at least 25 for ``khat``, at least 2 for standard errors.
+        chunk: particles times data scored at once; picked from the width of x unless told, for bounded memory.
+        seed: of the particles.
+        progress: show a bar with the time left.
+
+    Raises:
+        ValueError: ``num_particles`` or ``chunk`` is below 1, there are no data, or the pair gives more or less than one weight per
+            datum, or a weight that is NaN.
+
+    Example:
+        >>> from guides import Diagonal, latents
+        >>> from models import PPCA
+        >>> from nets import MLP
+        >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+        >>> evaluate(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=10).num_data
+        5
+    """
+    if num_particles < 1 or (chunk is not None and chunk < 1):
+        raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
+    batches = [(data,)] if isinstance(data, Tensor) else data
+    modes = [(part, part.training) for part in (model, guide) if isinstance(part, nn.Module)]
+    totals = Totals(num_particles)
+    try:
+        for module, _ in modes:
+            module.eval()
+        with untouched(seed):
+            for batch in track(batches, "evaluating", progress):
+                args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+                for rows in _split(args, chunk, num_particles):
+                    totals.add(*_score(model, guide, rows, chunk, num_particles))
+    finally:
+        for module, training in modes:
+            module.train(training)
+    return totals.result()
+
+
+def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:
+    """How many data and how many particles to score at once."""
+    x = args[0]
+    chunk = chunk or max(1, CHUNK_NUMBERS // max(1, x[0].numel()))
+    at_once = min(num_particles, PARTICLES_AT_ONCE, chunk)
+    return max(1, chunk // at_once), at_once
+
+
+def _split(args: tuple, chunk: int | None, num_particles: int) -> Iterator[tuple]:
+    rows, _ = _pick(args, chunk, num_particles)
+    count = len(args[0])
+    for start in range(0, count, rows):
+        yield tuple(
+            a[start : start + rows] if isinstance(a, Tensor) and a.dim() and len(a) == count else a for a in args
+        )
+
+
+def _score(model: Callable, guide: Callable, args: tuple, chunk: int | None, num_particles: int) -> tuple:
+    """Log-likelihoods and log-ratios, (num_particles, rows) each, and moments of the latents, (rows, units) each."""
+    _, at_once = _pick(args, chunk, num_particles)
+    parts: list[Weights] = []
+    first = second = 0.0
+    for start in range(0, num_particles, at_once):
+        weights = weigh(model, guide, args, {}, min(at_once, num_particles - start))
+        if weights.log_w.shape[1] != len(args[0]):
+            raise ValueError(
+                f"the pair gives {weights.log_w.shape[1]} weights for {len(args[0])} data; evaluate needs one weight per datum: "
+                "put every site into the data plate"
+            )
+        units = torch.cat([v.reshape(*weights.log_w.shape, -1) for v in weights.latents.values()], dim=-1)
+        first, second = first + units.sum(0), second + units.square().sum(0)
+        parts.append(weights)
+    likelihood = torch.cat([w.log_likelihood for w in parts])
+    ratio = torch.cat([w.log_ratio for w in parts])
+    return likelihood, ratio, args[0][0].numel(), first / num_particles, second / num_particles

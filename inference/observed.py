@@ -1,0 +1,47 @@
+"""Whether data can have come from the likelihood that they are scored under."""
+
+from __future__ import annotations
+
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import constraints
+
+
+def check_observed(trace: poutine.Trace) -> None:
+    """Holds every observed value of a model's trace against its own likelihood.
+
+    Raises:
+        ValueError: nothing is observed, or a value has the wrong shape or lies outside the support.
+    """
+    observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    if not observed:
+        raise ValueError(
+            "model observes nothing when called with these arguments; pass data, and write obs=x at its site"
+        )
+    for site in observed:
+        check_values(site["name"], site["value"], site["fn"].support, tuple(site["fn"].event_shape))
+
+
+def check_values(name: str, value: Tensor, support: constraints.Constraint, event_shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless ``value``, shape (*batch, *event_shape), lies in ``support``."""
+    got = tuple(value.shape[value.dim() - len(event_shape) :])
+    if got != event_shape:
+        raise ValueError(
+            f"observed site {name!r} has events of shape {event_shape} under the likelihood, but the data have shape "
+            f"{tuple(value.shape)}; make the likelihood's width that of the data"
+        )
+    if support.check(value).all():
+        return
+    single = _elementwise(support)
+    outside = value if single is None else value[~single.check(value)]
+    raise ValueError(
+        f"observed site {name!r} holds values outside its likelihood's support {single or support}, such as "
+        f"{outside.flatten()[:3].tolist()}; the likelihood cannot have produced them: binarise grey levels for a Bernoulli "
+        "(binarize='dynamic'), remove NaN, or choose a likelihood for such data"
+    )
+
+
+def _elementwise(support: constraints.Constraint) -> constraints.Constraint | None:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support if support.event_dim == 0 else None

@@ -1,0 +1,57 @@
+"""Programs whose parameters are their own, whatever lies in Pyro's global store under the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary
+
+import pyro
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+_STATES: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
+
+
+def own(program: Callable) -> Callable:
+    """A module's program, run so that its parameters are the module's and none is read from or left in the global store.
+
+    A plain function is returned as it is: what it declares by ``pyro.param`` lives in Pyro's global store, as always there.
+    """
+    return _Owned(program) if isinstance(program, nn.Module) else program
+
+
+class _Owned:
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.state = _STATES.setdefault(module, _empty())
+        for part in module.modules():
+            # A context made outside local mode lacks the state that Pyro expects of it inside.
+            if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+                part._pyro_context.param_state = _empty()
+
+    def __call__(self, *args, **kwargs):
+        with pyro.get_param_store().scope(self.state), pyro.settings.context(module_local_params=True):
+            return self.module(*args, **kwargs)
+
+
+def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -> list[Tensor]:
+    """Every parameter that requires a gradient, once each: those of modules, and those declared at sites of the traces.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = [p for part in parts if isinstance(part, nn.Module) for p in part.parameters()]
+    declared = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
+    found += [value.unconstrained() if hasattr(value, "unconstrained") else value for value in declared]
+    parameters = list({id(p): p for p in found if p.requires_grad}.values())
+    if not parameters:
+        raise ValueError(
+            "neither model nor guide has a parameter that requires a gradient, so nothing would be trained; "
+            "make them nn.Modules with parameters, or declare these with pyro.param"
+        )
+    return parameters
+
+
+def _empty() -> dict:
+    return {"params": {}, "constraints": {}}

@@ -1,0 +1,63 @@
+"""Which plates index independent data, and how much a batch of them counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from inference.ownership import own
+from inference.randomness import untouched
+
+PARTICLES = "particles"
+
+
+def sample_sites(*traces: poutine.Trace) -> list[dict]:
+    """The sample sites of traces without subsampling ones."""
+    return [s for t in traces for s in prune_subsample_sites(t).nodes.values() if s["type"] == "sample"]
+
+
+def depth(sites: list[dict]) -> int:
+    """How many dimensions the plates around the sites take, particles left out."""
+    frames = (f for site in sites for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES)
+    return max((-frame.dim for frame in frames), default=0)
+
+
+def common_plates(sites: list[dict]) -> list:
+    """Frames of the plates around every site, from left to right."""
+    stacks = [{f.name: f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES} for site in sites]
+    shared = [frame for name, frame in stacks[0].items() if all(name in stack for stack in stacks)] if stacks else []
+    return sorted(shared, key=lambda frame: frame.dim)
+
+
+def outer_scale(sites: list[dict]) -> Tensor | float:
+    """The scale of the observed sites; what a latent site has beyond it tempers that site."""
+    return next((site for site in sites if site["is_observed"]), sites[0])["scale"]
+
+
+class DataCount:
+    """By how many data a loss on a batch is to be divided, to be nats per datum.
+
+    It is the observed site's scale summed over its batch: the batch size in a plain plate, the full size in a subsampled one.
+    Counts are remembered by the shapes of a batch.
+    """
+
+    def __init__(self, model: Callable):
+        self.model = model
+        self.known: dict[tuple, float] = {}
+
+    def __call__(self, args: tuple) -> float:
+        key = tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in args)
+        if key not in self.known:
+            with untouched(), torch.no_grad():
+                sites = sample_sites(poutine.trace(own(self.model)).get_trace(*args))
+            shape = [frame.size for frame in common_plates(sites)]
+            scale = outer_scale(sites)
+            self.known[key] = (
+                scale.expand(shape).sum().item() if isinstance(scale, Tensor) else scale * math.prod(shape)
+            )
+        return self.known[key]

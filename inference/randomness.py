@@ -1,0 +1,68 @@
+"""Private random streams, so that runs in one process leave each other alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+import torch
+
+
+def generator_state() -> tuple:
+    """The state of torch's, NumPy's and Python's generators, and of every CUDA device in use."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return pyro.util.get_rng_state(), cuda
+
+
+def restore_generators(state: tuple) -> None:
+    """Puts back what ``generator_state`` returned."""
+    pyro.util.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state_all(state[1])
+
+
+@contextmanager
+def untouched(seed: int | None = None) -> Iterator[None]:
+    """Inside, randomness goes on (from ``seed`` if given); afterwards the generators are as they were before."""
+    before = generator_state()
+    try:
+        if seed is not None:
+            pyro.set_rng_seed(seed)
+        yield
+    finally:
+        restore_generators(before)
+
+
+class Stream:
+    """A random stream of its own, entered and left at will.
+
+    Args:
+        seed: where it starts; None shares the process's stream instead.
+
+    Example:
+        >>> a, b = Stream(0), Stream(0)
+        >>> with a:
+        ...     first = torch.rand(1)
+        >>> with b:
+        ...     second = torch.rand(1)
+        >>> bool(first == second)
+        True
+    """
+
+    def __init__(self, seed: int | None):
+        self._own = self._outer = None
+        if seed is not None:
+            with untouched(seed):
+                self._own = generator_state()
+
+    def __enter__(self) -> Stream:
+        if self._own is not None:
+            self._outer = generator_state()
+            restore_generators(self._own)
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._own is not None:
+            self._own = generator_state()
+            restore_generators(self._outer)

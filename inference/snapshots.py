@@ -1,0 +1,33 @@
+"""Copies of parameters, to go back to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import torch
+from torch import nn
+
+
+class Snapshot:
+    """The state of two programs at the time of the last ``take``: parameters and buffers of modules, Pyro's store for functions."""
+
+    def __init__(self, model: Callable, guide: Callable):
+        self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
+        self.functions = len(self.modules) < 2
+        self.take()
+
+    def take(self) -> None:
+        self.states = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in self.modules]
+        if self.functions:
+            store = pyro.get_param_store()
+            self.store = {name: value.detach().clone() for name, value in store.named_parameters()}
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for module, state in zip(self.modules, self.states, strict=True):
+            module.load_state_dict(state)
+        if self.functions:
+            for name, value in pyro.get_param_store().named_parameters():
+                if name in self.store:
+                    value.copy_(self.store[name])

@@ -1,0 +1,7 @@
+"""Deterministic maps with ``in_features`` and ``out_features``, and no probability in them."""
+
+from nets.features import out_features
+from nets.made import MADE
+from nets.mlp import MLP
+
+__all__ = ["MADE", "MLP", "out_features"]

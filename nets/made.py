@@ -1,0 +1,101 @@
+"""The masked autoregressive network, conditioned on a context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer whose weight, shape (out, in), is multiplied by a fixed 0/1 mask."""
+
+    def __init__(self, mask: Tensor):
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask.to(self.weight.dtype))
+
+    def forward(self, value: Tensor) -> Tensor:
+        return F.linear(value, self.mask * self.weight, self.bias)
+
+
+class MADE(nn.Module):
+    """Masked network: output j depends on the context and on the inputs before j alone.
+
+        out_j = f_j(z_{<j}, h)      (z_{>j} with reverse=True)
+
+    The context enters the first layer. Hidden units of degree 0 see the context only, so the first output depends on it
+    too. With ``hidden=()`` the map is linear: a strictly triangular matrix times z, plus a linear map of h.
+
+    Args:
+        dim: number of inputs D.
+        context: width of the context H; 0 for none.
+        hidden: widths of the hidden layers.
+        outputs: how many numbers per input, 2 for a location and a gate.
+        reverse: read the inputs from last to first.
+        activation: makes the nonlinearity.
+
+    References:
+        MADE: Masked Autoencoder for Distribution Estimation, Germain, Gregor, Murray, Larochelle, 2015, arXiv:1502.03509.
+
+    Example:
+        >>> MADE(3, context=4, hidden=(16,))(torch.zeros(5, 3), torch.zeros(5, 4))[0].shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context: int = 0,
+        hidden: Sequence[int] = (),
+        outputs: int = 2,
+        reverse: bool = False,
+        activation: Callable[[], nn.Module] = nn.ELU,
+    ):
+        super().__init__()
+        if dim < 1 or outputs < 1 or context < 0:
+            raise ValueError(f"MADE needs dim >= 1, outputs >= 1 and context >= 0, got {dim}, {outputs}, {context}")
+        if any(width < dim for width in hidden):
+            raise ValueError(
+                f"hidden widths {tuple(hidden)} must be at least dim={dim}: narrower layers cut outputs off from inputs"
+            )
+        self.dim, self.outputs = dim, outputs
+        self.in_features, self.out_features = dim, dim * outputs
+        order = torch.arange(1, dim + 1)
+        self.register_buffer("order", order.flip(0) if reverse else order)
+        degrees = [self.order, *(torch.linspace(0, dim - 1, width).round().long() for width in hidden)]
+        masks = [b[:, None] >= a[None, :] for a, b in zip(degrees[:-1], degrees[1:], strict=True)]
+        masks.append((self.order[:, None] > degrees[-1][None, :]).repeat(outputs, 1))
+        self.layers = nn.ModuleList(MaskedLinear(mask) for mask in masks)
+        self.context = nn.Linear(context, self.layers[0].out_features, bias=False) if context else None
+        self.activation = activation()
+
+    @torch.no_grad()
+    def damp(self, factor: float) -> None:
+        """Multiplies what the outputs are made of by ``factor``, so that they start near 0 whatever the input."""
+        self.layers[-1].weight *= factor
+        self.layers[-1].bias *= factor
+        if len(self.layers) == 1 and self.context is not None:
+            self.context.weight *= factor
+
+    def forward(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        """
+        Args:
+            value: shape (*batch, dim).
+            context: shape (*batch', H), broadcast against value.
+
+        Returns:
+            ``outputs`` tensors of shape (*batch, dim).
+
+        Raises:
+            ValueError: a context is missing or superfluous.
+        """
+        if (context is None) != (self.context is None):
+            raise ValueError("context must be given exactly where MADE was made with context > 0")
+        out = self.layers[0](value)
+        if self.context is not None:
+            out = out + self.context(context)
+        for layer in self.layers[1:]:
+            out = layer(self.activation(out))
+        return out.chunk(self.outputs, dim=-1)
