@@ -47,9 +47,7 @@ class Table:
     def __post_init__(self) -> None:
         for i, row in enumerate(self.rows):
             if len(row) != len(self.columns):
-                raise ValueError(
-                    f"rows[{i}]: expected {len(self.columns)} cells, got {len(row)}; pad with None"
-                )
+                raise ValueError(f"rows[{i}]: expected {len(self.columns)} cells, got {len(row)}; pad with None")
         for name in ("formats", "highlight"):
             if unknown := set(getattr(self, name) or ()) - set(self.columns):
                 raise ValueError(
@@ -61,8 +59,7 @@ class Table:
     def text(self) -> list[list[str]]:
         """Every cell as it is shown."""
         return [
-            [self._format(column, cell) for column, cell in zip(self.columns, row, strict=True)]
-            for row in self.rows
+            [self._format(column, cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows
         ]
 
     @property
@@ -88,9 +85,7 @@ class Table:
         if column in self.formats and isinstance(cell, float | int):
             return format(cell, self.formats[column])
         if isinstance(cell, float):
-            raise ValueError(
-                f"formats: expected a format for column {column!r}, which holds {cell}; add e.g. '.2f'"
-            )
+            raise ValueError(f"formats: expected a format for column {column!r}, which holds {cell}; add e.g. '.2f'")
         return str(cell)
 
 
@@ -113,9 +108,7 @@ def print_table(table: Table, console: Console | None = None) -> None:
         widest = max(map(len, [*column.split(), *(row[j] for row in table.text)]))  # only headings may wrap
         shown.add_column(Text(column), justify="right" if numeric else "left", min_width=widest)
     for i, row in enumerate(table.text):
-        shown.add_row(
-            *(Text(cell, style="bold green" if (i, j) in table.best else "") for j, cell in enumerate(row))
-        )
+        shown.add_row(*(Text(cell, style="bold green" if (i, j) in table.best else "") for j, cell in enumerate(row)))
     (console or Console()).print(shown, crop=False)
 
 
@@ -146,32 +139,24 @@ def page(
     parts += [_html(table) for table in tables]
     parts += [_embed(path, caption) for path, caption in figures]
     listed = "".join(
-        f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
-        for name, value in details.items()
+        f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>" for name, value in details.items()
     )
     parts += (
-        [f'<h2>How to repeat it</h2><div class="wide"><table class="details">{listed}</table></div>']
-        if details
-        else []
+        [f'<h2>How to repeat it</h2><div class="wide"><table class="details">{listed}</table></div>'] if details else []
     )
     return SHELL.format(title=escape(title), css=CSS, body="\n".join(parts))
 
 
 def _html(table: Table) -> str:
     kinds = [' class="number"' if numeric else "" for numeric in table.numeric]
-    head = "".join(
-        f"<th{kind}>{escape(column)}</th>" for kind, column in zip(kinds, table.columns, strict=True)
-    )
+    head = "".join(f"<th{kind}>{escape(column)}</th>" for kind, column in zip(kinds, table.columns, strict=True))
     lines = []
     for i, row in enumerate(table.text):
         shown = [
-            f"<strong>{escape(cell)}</strong>" if (i, j) in table.best else escape(cell)
-            for j, cell in enumerate(row)
+            f"<strong>{escape(cell)}</strong>" if (i, j) in table.best else escape(cell) for j, cell in enumerate(row)
         ]
         lines.append(
-            "<tr>"
-            + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, shown, strict=True))
-            + "</tr>"
+            "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, shown, strict=True)) + "</tr>"
         )
     body = "\n".join(lines)
     head = f"<caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead>"

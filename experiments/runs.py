@@ -125,8 +125,7 @@ class Run:
         """
         versions = ", ".join(f"{name} {version}" for name, version in self._origin["versions"].items())
         settings = {
-            key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in plain(self.config).items()
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in plain(self.config).items()
         }
         details = {
             "command": self._origin["command"],
@@ -163,9 +162,7 @@ def plain(value: object, name: str = "config") -> object:
         return [plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
     if hasattr(value, "tolist"):  # tensors, arrays and their scalars
         return plain(value.tolist(), name)
-    raise TypeError(
-        f"{name}: expected numbers, text or tensors, got {type(value).__name__}; pass its settings"
-    )
+    raise TypeError(f"{name}: expected numbers, text or tensors, got {type(value).__name__}; pass its settings")
 
 
 def _dumps(value: object, name: str, indent: int | None = None) -> str:
@@ -198,8 +195,6 @@ def _clear(folder: Path, overwrite: bool) -> None:
 
 def _is_run(folder: Path) -> bool:
     try:
-        return {"config", "command", "date", "versions"} <= set(
-            json.loads((folder / "config.json").read_text("utf-8"))
-        )
+        return {"config", "command", "date", "versions"} <= set(json.loads((folder / "config.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return False

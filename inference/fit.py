@@ -108,12 +108,14 @@ def fit(
         train, valid = (data.seeded(seed) if hasattr(data, "seeded") else data for data in (train, valid))
     kl = _check_everything(model, guide, objective, train, valid, move)
     svi = SVI(model, guide, optimizer, objective, clip_norm=clip_norm)
-    return _epochs(svi, train, valid, epochs, scheduler, patience, Stream(seed), move, kl, progress)
+    svi.prepare(*move(arguments(next(iter(train)))))
+    schedule = None if scheduler is None else scheduler(svi.optimizer)
+    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), move, kl, progress)
 
 
-def _epochs(svi, train, valid, epochs, scheduler, patience, stream, move, kl, progress) -> Iterator[Epoch]:
+def _epochs(svi, train, valid, epochs, schedule, patience, stream, move, kl, progress) -> Iterator[Epoch]:
     saved, count = Snapshot(svi.model, svi.guide), DataCount(svi.model)
-    best, since, schedule = -math.inf, 0, None
+    best, since = -math.inf, 0
     with bar(progress) as shown:
         task = shown.add_task("training", total=epochs)
         try:
@@ -124,8 +126,7 @@ def _epochs(svi, train, valid, epochs, scheduler, patience, stream, move, kl, pr
                     seconds = time.perf_counter() - started
                     value = None if valid is None else _validate(svi, valid, count, move)
                 rate = svi.optimizer.param_groups[0]["lr"]
-                if scheduler is not None:
-                    schedule = schedule or scheduler(svi.optimizer)
+                if schedule is not None:
                     schedule.step()
                 improved = value is not None and value > best
                 best, since = (value, 0) if improved else (best, since + 1)

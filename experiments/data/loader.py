@@ -133,7 +133,5 @@ def stream(seed: int, device: torch.device) -> torch.Generator:
 
 def draw(probability: Tensor, generator: torch.Generator) -> Tensor:
     """One draw of Bernoulli(probability) per entry, as 0. and 1. in the dtype of `probability`."""
-    uniform = torch.rand(
-        probability.shape, generator=generator, device=probability.device, dtype=probability.dtype
-    )
+    uniform = torch.rand(probability.shape, generator=generator, device=probability.device, dtype=probability.dtype)
     return (uniform < probability).to(probability.dtype)

@@ -56,9 +56,7 @@ def bounds(rows: Sequence[Mapping[str, object]], context: str = "") -> Figure:
     tint = colours(cell.guide for cell in cells)
     evidence = "log p(x) ± 2 SE" if any(cell.se for cell in cells) else "log p(x)"
     legend = [
-        Line2D(
-            [], [], marker="o", color=INK, markerfacecolor="white", linestyle="", markersize=8, label="ELBO"
-        ),
+        Line2D([], [], marker="o", color=INK, markerfacecolor="white", linestyle="", markersize=8, label="ELBO"),
         Line2D([], [], color=INK, linewidth=5, alpha=0.3, label="gap"),
         Line2D(
             [],
@@ -118,9 +116,7 @@ def _cells(rows: Sequence[Mapping[str, object]]) -> tuple[list[_Cell], int]:
         if math.isfinite(float(row["elbo"])) and math.isfinite(float(row["log_px"])):
             groups.setdefault((str(row["guide"]), str(row["objective"])), []).append(row)
     if not groups:
-        raise ValueError(
-            f"rows: expected one with finite elbo and log_px, got {len(rows)} without; check the runs"
-        )
+        raise ValueError(f"rows: expected one with finite elbo and log_px, got {len(rows)} without; check the runs")
     order = list(dict.fromkeys(guide for guide, _ in groups))
     cells = [
         _Cell(

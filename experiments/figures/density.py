@@ -36,13 +36,9 @@ def masses_of(name: str, log_density: Tensor, shape: tuple[int, ...]) -> np.ndar
     """
     values = torch.as_tensor(log_density).detach().to("cpu", torch.float64)
     if tuple(values.shape) != shape:
-        raise ValueError(
-            f"{name}: expected shape {shape}, the data by the grid, got {tuple(values.shape)}; see grid"
-        )
+        raise ValueError(f"{name}: expected shape {shape}, the data by the grid, got {tuple(values.shape)}; see grid")
     if values.isnan().any() or not values.flatten(1).amax(1).isfinite().all():
-        raise ValueError(
-            f"{name}: expected log densities, some finite for each datum, got NaN or none; widen the grid"
-        )
+        raise ValueError(f"{name}: expected log densities, some finite for each datum, got NaN or none; widen the grid")
     return values.flatten(1).softmax(1).reshape(shape).numpy()
 
 

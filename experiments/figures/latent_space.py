@@ -47,9 +47,7 @@ def latent_space(z_mean: Tensor, labels: Tensor | None = None, context: str = ""
     if labels is not None:
         title = f"{_agreement(z, names):.0%} of the data have a nearest neighbour of their own class"
         detail += " Names stand at the median of each class."
-        legend = [
-            Line2D([], [], linestyle="", color=looks[c][0], marker=looks[c][1], label=str(c)) for c in classes
-        ]
+        legend = [Line2D([], [], linestyle="", color=looks[c][0], marker=looks[c][1], label=str(c)) for c in classes]
     fig = sheet(6.2, title, detail, context, legend)
     ax = fig.subplots()
     size, alpha = (14, 0.75) if len(z) <= 2000 else (6, 0.5)

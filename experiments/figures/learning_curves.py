@@ -46,31 +46,23 @@ def learning_curves(
     if not 0 <= clip < 1:
         raise ValueError(f"clip: expected a fraction in [0, 1), got {clip}; use 0 to show every value")
     if len({isinstance(label, str) for label in histories}) > 1:
-        raise ValueError(
-            "histories: expected labels all strings or all (guide, objective), got both; use one kind"
-        )
+        raise ValueError("histories: expected labels all strings or all (guide, objective), got both; use one kind")
     pairs = {label: ((label, "") if isinstance(label, str) else label) for label in histories}
-    curves = {
-        pairs[label]: curve for label, runs in histories.items() if (curve := _stack(runs, value)) is not None
-    }
+    curves = {pairs[label]: curve for label, runs in histories.items() if (curve := _stack(runs, value)) is not None}
     if not curves:
         raise ValueError(
             f"histories: expected records with a finite {value!r}, got none; set value= to what was logged"
         )
     guides = list(dict.fromkeys(guide for guide, _ in curves))
     panels = list(dict.fromkeys(panel for _, panel in curves))
-    looks = {
-        g: (PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)]) for i, g in enumerate(guides)
-    }
+    looks = {g: (PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)]) for i, g in enumerate(guides)}
 
     low, high, hidden = _limits([values for _, values in curves.values()], clip)
     seeds = sorted({len(values) for _, values in curves.values()})
     counted = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
     detail = f"Line: median over {counted} seeds; band: their range." if seeds[-1] > 1 else "One seed each."
     detail += f" The lowest {hidden:.0%} of the values lie below the axis." if hidden else ""
-    legend = [
-        Line2D([], [], color=looks[g][0], linestyle=looks[g][1], linewidth=2.2, label=g) for g in guides
-    ]
+    legend = [Line2D([], [], color=looks[g][0], linestyle=looks[g][1], linewidth=2.2, label=g) for g in guides]
     fig = sheet(3.7, _message(curves, value), detail, context, legend)
     axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels, strict=True):
@@ -105,9 +97,7 @@ def _limits(stacks: Sequence[np.ndarray], clip: float) -> tuple[float, float, fl
 
 def _draw(ax: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: object) -> None:
     if len(values) > 1:
-        ax.fill_between(
-            epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.18, linewidth=0
-        )
+        ax.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.18, linewidth=0)
     marker = "o" if len(epochs) == 1 else None
     ax.plot(epochs, np.nanmedian(values, 0), color=colour, linestyle=dash, marker=marker)
 

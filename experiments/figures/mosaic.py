@@ -23,16 +23,12 @@ def vectors(name: str, values: Tensor, image_shape: Sequence[int] | None) -> Ten
             f"{name}: expected shape (n, x_dim) with n >= 1, got {tuple(values.shape)}; flatten each datum"
         )
     if not values.isfinite().all():
-        raise ValueError(
-            f"{name}: expected finite values, got {int((~values.isfinite()).sum())} others; check the run"
-        )
+        raise ValueError(f"{name}: expected finite values, got {int((~values.isfinite()).sum())} others; check the run")
     if image_shape is None:
         return values
     if len(image_shape) not in (2, 3) or (len(image_shape) == 3 and image_shape[0] not in (1, 3)):
         expected = "(height, width) or (channels, height, width) with 1 or 3 channels"
-        raise ValueError(
-            f"image_shape: expected {expected}, got {tuple(image_shape)}; pass None for other data"
-        )
+        raise ValueError(f"image_shape: expected {expected}, got {tuple(image_shape)}; pass None for other data")
     if math.prod(image_shape) != values.shape[1]:
         expected = f"{math.prod(image_shape)} values a datum for image_shape {tuple(image_shape)}"
         raise ValueError(f"{name}: expected {expected}, got {values.shape[1]}; change one of them")

@@ -100,9 +100,7 @@ def posteriors(
     return fig
 
 
-def _panel(
-    ax: Axes, z1: np.ndarray, z2: np.ndarray, density: np.ndarray, truth: np.ndarray, colour: str
-) -> None:
+def _panel(ax: Axes, z1: np.ndarray, z2: np.ndarray, density: np.ndarray, truth: np.ndarray, colour: str) -> None:
     ramp = LinearSegmentedColormap.from_list("ramp", [_pale(colour, 0.78), _pale(colour, 0.05)])
     fill = _heights(density, MASSES)
     ax.contourf(z1, z2, density.T, levels=[*fill, np.inf], colors=[ramp(i / 3) for i in range(len(fill))])
@@ -113,7 +111,7 @@ def _panel(
 
 
 def _heights(density: np.ndarray, masses: Sequence[float]) -> list[float]:
-    """Strictly increasing contour levels; a region that is one point of the grid is drawn half a cell wide."""
+    """Strictly increasing contour levels; a region that is one grid point is drawn half a cell wide."""
     top = density.max()
     return sorted({height if height < top else top / 2 for height in levels(density, masses)})
 

@@ -42,17 +42,11 @@ def reconstructions(
             raise ValueError(f"reconstructions[{label!r}]: expected {shapes}; reconstruct the very data of x")
     if len(rows) == 1:
         raise ValueError("reconstructions: expected at least one label, got none; pass {label: means}")
-    errors = {
-        label: float((values - rows["data"]).abs().mean())
-        for label, values in rows.items()
-        if label != "data"
-    }
+    errors = {label: float((values - rows["data"]).abs().mean()) for label, values in rows.items() if label != "data"}
     best = min(errors, key=errors.__getitem__)
     title = f"Reconstruction error {number(errors[best], 3)} per dimension"
     if len(errors) > 1:
-        title = (
-            f"{best} reconstructs the data best: mean absolute error {number(errors[best], 3)} per dimension"
-        )
+        title = f"{best} reconstructs the data best: mean absolute error {number(errors[best], 3)} per dimension"
     if image_shape is None:
         return _lines(rows, title, context)
     return _pictures(rows, errors, image_shape, title, context)
@@ -107,8 +101,6 @@ def _lines(rows: Mapping[str, Tensor], title: str, context: str) -> Figure:
             continue
         ax.tick_params(labelbottom=i + wide >= count)
         for label, values in rows.items():
-            ax.plot(
-                values[i].numpy(), color=tint[label], linewidth=2.6 if label == "data" else 1.3, alpha=0.9
-            )
+            ax.plot(values[i].numpy(), color=tint[label], linewidth=2.6 if label == "data" else 1.3, alpha=0.9)
         ax.set(xlabel="dimension" if i + wide >= count else "", ylabel="value" if i % wide == 0 else "")
     return fig

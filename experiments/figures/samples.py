@@ -13,9 +13,7 @@ from experiments.figures.style import PALETTE, WIDTH, bare, sheet, styled
 
 
 @styled
-def samples(
-    images: Mapping[str, Tensor], image_shape: Sequence[int] | None = None, context: str = ""
-) -> Figure:
+def samples(images: Mapping[str, Tensor], image_shape: Sequence[int] | None = None, context: str = "") -> Figure:
     """What each model holds possible: means of p(x | z) for draws of z from the prior, one panel a label.
 
     Args:
@@ -41,9 +39,7 @@ def samples(
         "Means of p(x | z) for z drawn from p(z).",
         context,
     )
-    axes = fig.subplots(
-        lines, columns, squeeze=False, sharex=image_shape is None, sharey=image_shape is None
-    ).flatten()
+    axes = fig.subplots(lines, columns, squeeze=False, sharex=image_shape is None, sharey=image_shape is None).flatten()
     low, high = limits(rows.values())
     for i, (label, values) in enumerate(rows.items()):
         ax = axes[i]

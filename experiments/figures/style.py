@@ -69,9 +69,7 @@ def sheet(
     line = int(LINE * width / WIDTH)
     heading = textwrap.fill(title, int(0.75 * line))
     joined = f"{detail} {context}".strip()
-    reading = (
-        joined if len(joined) <= line else "\n".join(textwrap.fill(part, line) for part in (detail, context))
-    )
+    reading = joined if len(joined) <= line else "\n".join(textwrap.fill(part, line) for part in (detail, context))
     columns = _columns([str(handle.get_label()) for handle in legend], line)
     below = PAD + 0.26 * (1 + heading.count("\n"))
     keys = below + 0.19 * (1 + reading.count("\n")) + 0.05

@@ -182,8 +182,8 @@ def test_posteriors_put_z1_on_the_horizontal_axis_and_ignore_a_constant():
     axis, log_p = gaussian_grid([[2.0, 0.0], [0.0, 0.05]])
     x = torch.rand(1, 4)
     shifted = posteriors(x, axis, log_p[None] - 700.0, {"IAF": log_p[None]}, {"IAF": torch.tensor([0.25])}, (2, 2))
-    outlines = [ax.collections[1].get_datalim(ax.transData) for ax in shifted.axes[1:]]
-    for box in outlines:
+    fills, outlines = ([ax.collections[k].get_datalim(ax.transData) for ax in shifted.axes[1:]] for k in (0, 1))
+    for box in fills + outlines:
         assert box.width > 4 * box.height
     assert [box.bounds for box in outlines][0] == pytest.approx(outlines[1].bounds, abs=1e-3)
     assert "KL(q || p) = 0.25 nats" in title(shifted)

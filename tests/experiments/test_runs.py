@@ -159,7 +159,7 @@ class Links(HTMLParser):
 def test_the_report_stands_alone_and_escapes_what_it_is_given(tmp_path):
     run = Run(tmp_path, {"note": "<script>alert(1)</script>"})
     path = run.figure("bounds", small_figure(), 'gap < 1 & "small"')
-    run.figure("bounds", small_figure(), 'gap < 2 & "small"')
+    run.figure("bounds", small_figure(), 'gap <i>2</i> & "small"')
     page = run.report("q(z|x) <i>", "One.\n\nTwo <b>.", [table()], verdict="IAF & co").read_text("utf-8")
     parsed = Links()
     parsed.feed(page)
@@ -172,7 +172,7 @@ def test_the_report_stands_alone_and_escapes_what_it_is_given(tmp_path):
     for text in (
         "q(z|x) <i>",
         "Two <b>.",
-        'gap < 2 & "small"',
+        'gap <i>2</i> & "small"',
         "-97.10 ± 0.02",
         "<script>alert(1)</script>",
         "IAF & co",

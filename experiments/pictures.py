@@ -1,0 +1,75 @@
+"""The figures of a trained pair, from the pair itself: what experiments.figures draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pyro
+import torch
+from matplotlib.figure import Figure
+from pyro import poutine
+from torch import Tensor
+
+from experiments import figures
+from experiments.data import Loader
+from experiments.grids import densities
+
+
+@torch.no_grad()
+def reconstruct(model: Callable, guide: Callable, x: Tensor) -> Tensor:
+    """E p(x | z) for one z ~ q(z | x) per datum; shape of x."""
+    drawn = poutine.trace(guide).get_trace(x)
+    site = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x).nodes["x"]
+    return site["fn"].mean.expand_as(x)
+
+
+@torch.no_grad()
+def dream(model: Callable, n: int) -> Tensor:
+    """E p(x | z) for n draws of z from the prior; shape (n, x_dim)."""
+    return poutine.trace(model).get_trace(n=n).nodes["x"]["fn"].mean
+
+
+@torch.no_grad()
+def posterior_means(guide: Callable, x: Tensor, num_particles: int = 50) -> Tensor:
+    """Means of z ~ q(z | x), shape (n, z_dim)."""
+    return torch.stack([poutine.trace(guide).get_trace(x).nodes["z"]["value"] for _ in range(num_particles)]).mean(0)
+
+
+def of_training(
+    model: Callable, guide: Callable, test: Loader, history: Sequence[dict]
+) -> Iterator[tuple[str, Figure, str]]:
+    """Name, figure and caption of everything worth seeing of one run."""
+    with pyro.get_param_store().scope():
+        x = test.seeded(0).take(8).x
+        yield (
+            "learning_curves",
+            figures.learning_curves({"validation": [history]}),
+            "The objective's bound on the validation data, nats per datum.",
+        )
+        yield (
+            "reconstructions",
+            figures.reconstructions(x, {"reconstruction": reconstruct(model, guide, x)}, test.image_shape),
+            "Test data, and the mean of p(x | z) for one z drawn from the guide.",
+        )
+        yield (
+            "samples",
+            figures.samples({"prior samples": dream(model, 64)}, test.image_shape),
+            "Means of p(x | z) for z drawn from the prior.",
+        )
+        if latent_size(model) != 2:
+            return
+        means = posterior_means(guide, test.x[:2000])
+        labels = None if test.labels is None else test.labels[:2000]
+        yield "latent_space", figures.latent_space(means, labels), "Means of q(z | x) of test data."
+        found = densities(model, {"guide": guide}, x[:4])
+        yield (
+            "posteriors",
+            figures.posteriors(x[:4], found.axes, found.posterior, found.guides, found.kl, test.image_shape),
+            "The true posterior of four test data, by a grid, and the guide's density over it.",
+        )
+
+
+@torch.no_grad()
+def latent_size(model: Callable) -> int:
+    """Number of latent dimensions of the site z."""
+    return poutine.trace(model).get_trace(n=1).nodes["z"]["value"].shape[-1]

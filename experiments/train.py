@@ -1,0 +1,180 @@
+"""Trains one model, guide and objective on one data set, and says what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyro
+import torch
+import tyro
+from safetensors.torch import save_file
+
+from experiments import choices, pictures
+from experiments.data import load
+from experiments.report import Table, print_table
+from experiments.runs import Run
+from guides import latents
+from inference import Evaluation, evaluate, fit
+from models import VAE
+from nets import MLP
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Fit p(z) p(x | z) with a guide q(z | x) on a data set, by name or file, and evaluate both on its test part."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
+    guide: Literal["diagonal", "full_rank", "iaf"] = "diagonal"
+    """Family of q(z | x)."""
+    objective: Literal["elbo", "analytic_kl", "iwae", "renyi"] = "elbo"
+    """Bound to maximise: Trace_ELBO, TraceMeanField_ELBO, IWAE or Renyi."""
+    num_particles: int = 1
+    """Samples of z per datum in the objective."""
+    alpha: float = 0.5
+    """Order of the Renyi bound; other objectives have none."""
+    z_dim: int = 2
+    """Latent dimensions."""
+    hidden: tuple[int, ...] = (200, 200)
+    """Hidden layers of the encoder, and in reverse of the decoder."""
+    activation: Literal["relu", "tanh", "elu", "softplus"] = "tanh"
+    """Nonlinearity of encoder and decoder."""
+    likelihood: Literal["bernoulli", "normal"] = "bernoulli"
+    """p(x | z): bernoulli for binary data, normal for real numbers."""
+    iaf_depth: int = 2
+    """Steps of the flow."""
+    iaf_width: tuple[int, ...] = (128,)
+    """Hidden layers of each step of the flow."""
+    binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
+    """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all."""
+    scale: float | None = None
+    """Divide a file's numbers by this first (255 for 8-bit images)."""
+    mean_bias: bool = True
+    """Start the Bernoulli decoder's output bias at the data's mean."""
+    epochs: int = 200
+    """Most passes over the training data."""
+    patience: int | None = 30
+    """Stop when the validation bound has not risen for so many epochs, and keep the best; None never stops early."""
+    batch_size: int = 100
+    """Data per step."""
+    optimizer: Literal["adam", "adamax", "rmsprop", "sgd"] = "adam"
+    """Torch optimizer; rmsprop is centred, sgd has momentum 0.9."""
+    lr: float = 1e-3
+    """Learning rate."""
+    lr_decay: float = 1.0
+    """Factor on the learning rate after every epoch."""
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient."""
+    eval_particles: int = 1000
+    """Importance samples per test datum."""
+    eval_data: int | None = None
+    """Evaluate on so many test data only."""
+    seed: int = 0
+    """Of parameters, noise, shuffling and binarisation."""
+    device: str = "cpu"
+    """Where to compute."""
+    threads: int = 1
+    """CPU threads; one is fastest for small nets."""
+    data_dir: Path | None = None
+    """Where the data lie; data/ or ../shared/data unless told."""
+    out: Path = Path("runs/train")
+    """Folder for config.json, metrics.jsonl, result.json, weights, figures and report.html."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an earlier run in that folder."""
+
+
+def main(config: Config) -> Evaluation:
+    torch.set_num_threads(config.threads)
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
+    train, valid, test = load(
+        config.data,
+        binarize=None if config.binarize == "none" else config.binarize,
+        batch_size=config.batch_size,
+        data_dir=config.data_dir,
+        device=config.device,
+        scale=config.scale,
+    )
+    if config.eval_data is not None:
+        test = test.take(config.eval_data)
+
+    pyro.set_rng_seed(config.seed)
+    activation = choices.ACTIVATIONS[config.activation]
+    decoder = MLP(config.z_dim, *reversed(config.hidden), train.x_dim, activation=activation)
+    mean = train.mean if config.mean_bias else None
+    likelihood = choices.LIKELIHOODS[config.likelihood](decoder, train.x_dim, mean)
+    model = VAE(config.z_dim, likelihood).to(config.device)
+    encoder = MLP(train.x_dim, *config.hidden, activation=activation)
+    shape = {"depth": config.iaf_depth, "width": config.iaf_width} if config.guide == "iaf" else {}
+    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder, **shape).to(config.device)
+    objective = choices.OBJECTIVES[config.objective](config.num_particles, config.alpha)
+
+    history = []
+    try:
+        for epoch in fit(
+            model,
+            guide,
+            objective,
+            train,
+            valid=valid,
+            epochs=config.epochs,
+            optimizer=partial(choices.OPTIMIZERS[config.optimizer], lr=config.lr),
+            scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=config.lr_decay),
+            clip_norm=config.clip_norm,
+            patience=config.patience,
+            seed=config.seed,
+        ):
+            history.append(dataclasses.asdict(epoch))
+            run.log(**history[-1])
+            print(epoch, flush=True)
+    finally:
+        save_file(model.state_dict(), run.folder / "model.safetensors")
+        save_file(guide.state_dict(), run.folder / "guide.safetensors")
+
+    result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
+    seconds = sum(record["seconds"] for record in history) / len(history)
+    parameters = {"model": count(model), "guide": count(guide)}
+    run.result(**dataclasses.asdict(result), seconds_per_epoch=seconds, epochs=len(history), parameters=parameters)
+    table = Table(
+        ["log p(x)", "ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7", "epochs", "s / epoch"],
+        [
+            [
+                (result.log_px, result.log_px_se),
+                (result.elbo, result.elbo_se),
+                result.log_px - result.elbo,
+                result.rate,
+                result.distortion,
+                result.active_units,
+                result.ess,
+                result.khat_bad,
+                len(history),
+                seconds,
+            ]
+        ],
+        f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each.",
+        {name: ".2f" for name in ("log p(x)", "ELBO", "gap", "rate", "distortion", "ESS", "k-hat > 0.7", "s / epoch")},
+    )
+    print_table(table)
+    for name, figure, caption in pictures.of_training(model, guide, test, history):
+        run.figure(name, figure, caption)
+    report = run.report(
+        f"{config.guide} guide, {config.objective} objective, {train.name}",
+        f"p(z) p(x | z) with {config.z_dim} latent dimensions, {parameters['model']:,} parameters; q(z | x) with "
+        f"{parameters['guide']:,}.",
+        [table],
+        str(result),
+    )
+    print(f"report: {report}")
+    return result
+
+
+def count(module: torch.nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
