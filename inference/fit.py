@@ -21,7 +21,7 @@ from inference.snapshots import Snapshot
 from inference.streams import arguments, check_data, to_device
 from inference.svi import SVI
 
-Adam = partial(torch.optim.Adam, lr=1e-3)
+Adam = partial(torch.optim.Adam, lr=1e-3, fused=True)
 VALIDATION_SEED = 1
 
 

@@ -1,0 +1,298 @@
+"""Which guide gives the tighter bound? Three guides under three objectives, several seeds, on one data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated
+
+import pyro
+import torch
+import tyro
+from joblib import Parallel, delayed
+from torch import nn
+
+from experiments import choices, figures, pictures
+from experiments.data import Splits, load
+from experiments.grids import densities
+from experiments.report import Table, print_table
+from experiments.runs import Run
+from experiments.train import count
+from guides import latents
+from inference import NonFinite, evaluate, fit
+from models import VAE
+from nets import MLP
+
+GUIDES = {"diagonal": "Diagonal", "full_rank": "FullRank", "iaf": "IAF"}
+OBJECTIVES = {"elbo": "ELBO", "analytic_kl": "analytic-KL ELBO", "iwae": "IWAE"}
+SHOWN = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compare {Diagonal, FullRank, IAF} x {ELBO, analytic-KL ELBO, IWAE} on a data set, by name or file."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of binary or [0, 1] data."""
+    z_dim: int = 2
+    """Latent dimensions; with 2, posteriors are drawn and log p(x) is also computed by a grid."""
+    hidden: tuple[int, ...] = (100, 100)
+    """Hidden layers of the encoder, and in reverse of the decoder; tanh."""
+    num_particles: int = 5
+    """Samples of z per datum for IWAE."""
+    seeds: int = 3
+    """Runs per guide and objective."""
+    epochs: int = 60
+    """Passes over the training data."""
+    batch_size: int = 50
+    """Data per step."""
+    lr: float = 3e-3
+    """Learning rate of Adam."""
+    eval_particles: int = 1000
+    """Importance samples per test datum."""
+    eval_data: int | None = None
+    """Evaluate on so many test data only."""
+    jobs: int = 2
+    """Runs at a time, one CPU thread each."""
+    data_dir: Path | None = None
+    """Where the data lie; data/ or ../shared/data unless told."""
+    out: Path = Path("runs/compare_guides")
+    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an earlier run in that folder."""
+
+
+def splits(config: Config) -> Splits:
+    train, valid, test = load(config.data, batch_size=config.batch_size, data_dir=config.data_dir)
+    return Splits(train, valid, test if config.eval_data is None else test.take(config.eval_data))
+
+
+def pair(config: Config, guide: str, train) -> tuple[nn.Module, nn.Module]:
+    """A fresh model and a fresh guide of it."""
+    decoder = MLP(config.z_dim, *reversed(config.hidden), train.x_dim, activation=nn.Tanh)
+    model = VAE(config.z_dim, choices.LIKELIHOODS["bernoulli"](decoder, train.x_dim, train.mean))
+    encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
+    return model, choices.GUIDES[guide](latents(model, train.example), encoder)
+
+
+def cell(config: Config, guide_name: str, objective: str, seed: int, frozen: dict | None = None) -> dict:
+    """Trains and evaluates one pair; with ``frozen``, the state of a trained model, only the guide is trained."""
+    torch.set_num_threads(1)
+    train, valid, test = splits(config)
+    pyro.set_rng_seed(seed)
+    model, guide = pair(config, guide_name, train)
+    if frozen is not None:
+        model.load_state_dict(frozen)
+        model.requires_grad_(False)
+    bound = choices.OBJECTIVES[objective](config.num_particles if objective == "iwae" else 1, alpha=0.0)
+    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
+    name = {"guide": guide_name, "objective": objective, "seed": seed}
+    history = []
+    try:
+        for epoch in fit(model, guide, bound, train, valid, config.epochs, adam, seed=seed, progress=False):
+            history.append(dataclasses.asdict(epoch))
+    except NonFinite as error:
+        return name | {"history": history, "error": str(error)}
+    result = dataclasses.asdict(evaluate(model, guide, test, num_particles=config.eval_particles))
+    return (
+        name
+        | result
+        | {
+            "history": history,
+            "kl": "analytic" if "analytic" in history[-1]["kl"].values() else "Monte Carlo",
+            "seconds": fmean(record["seconds"] for record in history),
+            "parameters": count(model) + count(guide),
+            "model": model.state_dict(),
+            "guide_state": guide.state_dict(),
+        }
+    )
+
+
+def grid_of_runs(config: Config, run: Run) -> list[dict]:
+    """Every guide under every objective with every seed; failed ones are reported and left out."""
+    wanted = list(product(GUIDES, OBJECTIVES, range(config.seeds)))
+    done = []
+    for found in parallel(config, (delayed(cell)(config, *names) for names in wanted)):
+        label = f"{found['guide']} / {found['objective']} / seed {found['seed']}"
+        for record in found["history"]:
+            run.log(guide=found["guide"], objective=found["objective"], seed=found["seed"], **record)
+        if "error" in found:
+            print(f"{label}: stopped: {found['error']}", flush=True)
+            continue
+        done.append(found)
+        print(
+            f"[{len(done):2d}/{len(wanted)}] {label}: ELBO {found['elbo']:.2f}   log p(x) {found['log_px']:.2f}",
+            flush=True,
+        )
+    return done
+
+
+def parallel(config: Config, calls: Iterable) -> Iterable[dict]:
+    return Parallel(n_jobs=config.jobs, return_as="generator")(calls)
+
+
+def summary(rows: list[dict], config: Config) -> Table:
+    """One line per guide and objective, means over seeds."""
+    lines = []
+    for guide, objective in product(GUIDES, OBJECTIVES):
+        seeds = [row for row in rows if (row["guide"], row["objective"]) == (guide, objective)]
+        if not seeds:
+            continue
+        mean = {key: fmean(row[key] for row in seeds) for key in ("elbo", "log_px", "active_units", "seconds")}
+        se = fmean(row["log_px_se"] ** 2 for row in seeds) ** 0.5 / len(seeds) ** 0.5
+        spread = stdev(row["log_px"] for row in seeds) if len(seeds) > 1 else None
+        gap = mean["log_px"] - mean["elbo"]
+        kl, size = seeds[0]["kl"], seeds[0]["parameters"]
+        lines.append(
+            [GUIDES[guide], OBJECTIVES[objective], kl, mean["elbo"], (mean["log_px"], se), spread, gap]
+            + [mean["active_units"], mean["seconds"], size]
+        )
+    columns = ["guide", "objective", "KL", "test ELBO", "log p(x)", "sd of seeds", "gap", "active units", "s / epoch"]
+    return Table(
+        [*columns, "parameters"],
+        lines,
+        f"{rows[0]['num_data']} test data, nats per datum; means over {config.seeds} seeds; ± is the Monte Carlo standard error "
+        f"of {config.eval_particles} importance samples; model and guide trained together.",
+        {
+            "test ELBO": ".2f",
+            "log p(x)": ".3f",
+            "sd of seeds": ".2f",
+            "gap": ".3f",
+            "active units": ".1f",
+            "s / epoch": ".2f",
+        },
+        {"test ELBO": max, "log p(x)": max},
+    )
+
+
+def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, dict[str, nn.Module]]:
+    """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides."""
+    best = max(rows, key=lambda row: row["log_px"])
+    refits = list(parallel(config, (delayed(cell)(config, guide, "elbo", 0, best["model"]) for guide in GUIDES)))
+    train, _, test = splits(config)
+    model, programs = None, {}
+    for found in refits:
+        model, programs[GUIDES[found["guide"]]] = pair(config, found["guide"], train)
+        model.load_state_dict(best["model"])
+        programs[GUIDES[found["guide"]]].load_state_dict(found["guide_state"])
+    few = test.take(100)
+    exact = densities(model, {}, few.x).log_px.mean().item() if config.z_dim == 2 else None
+    lines = []
+    for found, (label, guide) in zip(refits, programs.items(), strict=True):
+        sampled = evaluate(model, guide, few, num_particles=config.eval_particles)
+        lines.append(
+            [label, found["elbo"], (found["log_px"], found["log_px_se"]), found["log_px"] - found["elbo"]]
+            + [found["khat_bad"], (sampled.log_px, sampled.log_px_se), exact]
+        )
+    columns = [
+        "guide",
+        "test ELBO",
+        "log p(x)",
+        "gap",
+        "k-hat > 0.7",
+        f"log p(x), {few.num_data} data",
+        "the same by grid",
+    ]
+    table = Table(
+        columns,
+        lines,
+        f"The same frozen model for all (the best one above: {GUIDES[best['guide']]}, {OBJECTIVES[best['objective']]}, seed "
+        f"{best['seed']}), only the guide trained, by the ELBO: log p(x) is one number, and the gap is KL(q(z | x) || p(z | x)).",
+        dict.fromkeys(columns[1:], ".3f"),
+        {"test ELBO": max, "gap": min},
+    )
+    return table, model, programs
+
+
+def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str, nn.Module], run: Run) -> None:
+    """Every figure of the comparison."""
+    train, _, test = splits(config)
+    context = f"{train.name}, {config.z_dim} latent dimensions"
+    histories: dict[tuple[str, str], list] = {}
+    for row in rows:
+        histories.setdefault((GUIDES[row["guide"]], OBJECTIVES[row["objective"]]), []).append(row["history"])
+    named = [row | {"guide": GUIDES[row["guide"]], "objective": OBJECTIVES[row["objective"]]} for row in rows]
+    run.figure(
+        "bounds", figures.bounds(named, context), "Test ELBO (open) and log p(x) (full) of each guide and objective."
+    )
+    run.figure(
+        "learning_curves", figures.learning_curves(histories, context=context), "Validation bound while training."
+    )
+    x, shape = test.x[:8], test.image_shape
+    trained = {}
+    for row in rows:
+        if row["seed"] == 0 and row["objective"] == "elbo":
+            p, q = pair(config, row["guide"], train)
+            p.load_state_dict(row["model"])
+            q.load_state_dict(row["guide_state"])
+            trained[GUIDES[row["guide"]]] = p, q
+    means = {label: pictures.reconstruct(p, q, x) for label, (p, q) in trained.items()}
+    run.figure(
+        "reconstructions", figures.reconstructions(x, means, shape, context), "Test data and their reconstructions."
+    )
+    drawn = {label: pictures.dream(p, 36) for label, (p, _) in trained.items()}
+    run.figure(
+        "samples",
+        figures.samples(drawn, shape, context),
+        "Means of p(x | z) for z from the prior; trained by the ELBO.",
+    )
+    if config.z_dim != 2:
+        return
+    found = densities(model, programs, x)
+    hardest = max(found.kl.values(), key=lambda kl: kl.mean()).argsort(descending=True)[:SHOWN]
+    axes = tuple(axis[hardest] for axis in found.axes)
+    q = {label: log_q[hardest] for label, log_q in found.guides.items()}
+    kl = {label: values[hardest] for label, values in found.kl.items()}
+    run.figure(
+        "posteriors",
+        figures.posteriors(x[hardest], axes, found.posterior[hardest], q, kl, shape, context),
+        f"The true posterior by a grid, and each guide's density over it, for one frozen model: of {len(x)} test data, "
+        f"the {SHOWN} on which a guide fits worst.",
+    )
+    labels = None if test.labels is None else test.labels
+    means = pictures.posterior_means(programs["IAF"], test.x)
+    run.figure(
+        "latent_space", figures.latent_space(means, labels, context), "Means of the IAF guide's q(z | x) of test data."
+    )
+
+
+def verdict(table: Table) -> str:
+    """Which guide is tighter, from the table with one frozen model."""
+    order = sorted(table.rows, key=lambda row: row[3])
+    said = ", ".join(f"{row[0]} {row[3]:.3f}" for row in order)
+    return f"{order[0][0]} gives the tightest bound. Gap between log p(x) and the ELBO on one frozen model, nats per datum: {said}."
+
+
+def main(config: Config) -> list[dict]:
+    started = time.perf_counter()
+    torch.set_num_threads(1)
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
+    rows = grid_of_runs(config, run)
+    first = summary(rows, config)
+    second, model, programs = on_one_model(config, rows)
+    kept = ("history", "model", "guide_state")
+    run.result(runs=[{k: v for k, v in row.items() if k not in kept} for row in rows], one_model=second.text)
+    for table in (first, second):
+        print_table(table)
+    with pyro.get_param_store().scope():
+        draw(config, rows, model, programs, run)
+    intro = (
+        "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for every guide. "
+        f"{config.epochs} epochs of Adam, {config.num_particles} particles for IWAE.\n\n"
+        "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what it gains."
+    )
+    report = run.report(
+        f"Which guide gives the tighter bound on {config.data}?", intro, [first, second], verdict(second)
+    )
+    print(verdict(second))
+    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    return rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
