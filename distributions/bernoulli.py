@@ -16,7 +16,8 @@ class Bernoulli(nn.Module):
 
     Args:
         net: contexts -> logits, shape (*batch, x_dim).
-        mean: shape (x_dim,), mean of the data; sets the net's last ``bias`` so that training starts from the data's own rates.
+        mean: shape (x_dim,), mean of the data; sets the net's last ``bias`` so that training starts from the data's
+            own rates.
 
     Raises:
         ValueError: ``mean`` is given to a net without a ``bias`` of that shape.

@@ -74,9 +74,9 @@ class InverseAutoregressiveNormal(nn.Module):
 
         z_0 ~ N(loc(h), scale(h)^2),   z_t = gate_t z_{t-1} + (1 - gate_t) m_t(z_{t-1}, h)
 
-    Sampling is parallel over dimensions; the order of dimensions is reversed from one step to the next. At the start
-    m is near 0, every gate near sigmoid(bias), and the base wider by as much as the gates shrink it, so that the whole is
-    near a plain DiagonalNormal at any depth.
+    Sampling is parallel over dimensions; the order of dimensions is reversed from one step to the next. At the
+    start m is near 0, every gate near sigmoid(bias), and the base wider by as much as the gates shrink it, so that
+    the whole is near a plain DiagonalNormal at any depth.
 
     Args:
         net: contexts -> features h, with ``out_features``; h enters every step.

@@ -11,7 +11,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, registe
 def full_rank_to_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     """KL from any Gaussian to a diagonal one, shape (*batch), nats.
 
-    KL(N(m, L L^T) || N(a, diag(s^2))) = 1/2 sum_i [ sum_j L_ij^2 / s_i^2 + (m_i - a_i)^2 / s_i^2 - 1 ] + sum_i log s_i / L_ii
+    KL(N(m, L L^T) || N(a, diag(s^2))) = 1/2 sum_i [ (sum_j L_ij^2 + (m_i - a_i)^2) / s_i^2 - 1 + 2 log(s_i / L_ii) ]
 
     Raises:
         NotImplementedError: p is not a vector of independent Gaussians (KL estimators then fall back to sampling).

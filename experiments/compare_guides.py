@@ -38,7 +38,7 @@ class Config:
     """Compare {Diagonal, FullRank, IAF} x {ELBO, analytic-KL ELBO, IWAE} on a data set, by name or file."""
 
     data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of binary or [0, 1] data."""
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of data in [0, 1]."""
     z_dim: int = 2
     """Latent dimensions; with 2, posteriors are drawn and log p(x) is also computed by a grid."""
     hidden: tuple[int, ...] = (100, 100)
@@ -69,7 +69,7 @@ class Config:
 
 def splits(config: Config) -> Splits:
     train, valid, test = load(config.data, batch_size=config.batch_size, data_dir=config.data_dir)
-    return Splits(train, valid, test if config.eval_data is None else test.take(config.eval_data))
+    return Splits(train, valid, test if config.eval_data is None else test.take(min(config.eval_data, test.num_data)))
 
 
 def pair(config: Config, guide: str, train) -> tuple[nn.Module, nn.Module]:
@@ -156,7 +156,8 @@ def summary(rows: list[dict], config: Config) -> Table:
     return Table(
         [*columns, "parameters"],
         lines,
-        f"{rows[0]['num_data']} test data, nats per datum; means over {config.seeds} seeds; ± is the Monte Carlo standard error "
+        f"{rows[0]['num_data']} test data, nats per datum; means over {config.seeds} seeds; ± is the Monte Carlo "
+        "standard error "
         f"of {config.eval_particles} importance samples; model and guide trained together.",
         {
             "test ELBO": ".2f",
@@ -180,7 +181,7 @@ def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, di
         model, programs[GUIDES[found["guide"]]] = pair(config, found["guide"], train)
         model.load_state_dict(best["model"])
         programs[GUIDES[found["guide"]]].load_state_dict(found["guide_state"])
-    few = test.take(100)
+    few = test.take(min(100, test.num_data))
     exact = densities(model, {}, few.x).log_px.mean().item() if config.z_dim == 2 else None
     lines = []
     for found, (label, guide) in zip(refits, programs.items(), strict=True):
@@ -201,8 +202,10 @@ def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, di
     table = Table(
         columns,
         lines,
-        f"The same frozen model for all (the best one above: {GUIDES[best['guide']]}, {OBJECTIVES[best['objective']]}, seed "
-        f"{best['seed']}), only the guide trained, by the ELBO: log p(x) is one number, and the gap is KL(q(z | x) || p(z | x)).",
+        f"The same frozen model for all (the best one above: {GUIDES[best['guide']]}, "
+        f"{OBJECTIVES[best['objective']]}, seed "
+        f"{best['seed']}), only the guide trained, by the ELBO: log p(x) is one number, and the gap is KL(q(z | x) "
+        "|| p(z | x)).",
         dict.fromkeys(columns[1:], ".3f"),
         {"test ELBO": max, "gap": min},
     )
@@ -265,7 +268,10 @@ def verdict(table: Table) -> str:
     """Which guide is tighter, from the table with one frozen model."""
     order = sorted(table.rows, key=lambda row: row[3])
     said = ", ".join(f"{row[0]} {row[3]:.3f}" for row in order)
-    return f"{order[0][0]} gives the tightest bound. Gap between log p(x) and the ELBO on one frozen model, nats per datum: {said}."
+    return (
+        f"{order[0][0]} gives the tightest bound. Gap between log p(x) and the ELBO on one frozen model, nats per "
+        f"datum: {said}."
+    )
 
 
 def main(config: Config) -> list[dict]:
@@ -282,9 +288,11 @@ def main(config: Config) -> list[dict]:
     with pyro.get_param_store().scope():
         draw(config, rows, model, programs, run)
     intro = (
-        "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for every guide. "
+        "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for "
+        "every guide. "
         f"{config.epochs} epochs of Adam, {config.num_particles} particles for IWAE.\n\n"
-        "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what it gains."
+        "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what "
+        "it gains."
     )
     report = run.report(
         f"Which guide gives the tighter bound on {config.data}?", intro, [first, second], verdict(second)

@@ -19,8 +19,8 @@ NUMBERS_AT_ONCE = 4_000_000
 class Densities(NamedTuple):
     """Log-densities in a window around each of n data, (n, G, G) each; [i, a, b] is at (axes[0][i, a], axes[1][i, b]).
 
-    ``posterior`` is the true log p(z | x), ``guides`` log q(z | x) by label; ``log_px`` and ``kl`` = KL(q || p(z | x)) are sums over
-    the grid, in nats, (n,) each.
+    ``posterior`` is the true log p(z | x), ``guides`` log q(z | x) by label; ``log_px`` and ``kl`` = KL(q || p(z |
+    x)) are sums over the grid, in nats, (n,) each.
     """
 
     axes: tuple[Tensor, Tensor]
@@ -88,8 +88,8 @@ def _windows(programs: Mapping[str, Callable], x: Tensor, size: int) -> tuple[Te
         mass = at_points(program, x, z[:, None].expand(-1, len(x), -1)).softmax(0)
         mean = mass.T @ z
         spread = (mass.T @ z.square() - mean.square()).clamp_min((coarse[1] - coarse[0]) ** 2).sqrt()
-        low.append(mean - 4 * spread)
-        high.append(mean + 4 * spread)
+        low.append(mean - 5 * spread)
+        high.append(mean + 5 * spread)
     low, high = torch.stack(low).amin(0), torch.stack(high).amax(0)
     steps = torch.linspace(0, 1, size)
     return tuple(low[:, [d]] + (high - low)[:, [d]] * steps for d in (0, 1))

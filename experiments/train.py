@@ -99,7 +99,7 @@ def main(config: Config) -> Evaluation:
         scale=config.scale,
     )
     if config.eval_data is not None:
-        test = test.take(config.eval_data)
+        test = test.take(min(config.eval_data, test.num_data))
 
     pyro.set_rng_seed(config.seed)
     activation = choices.ACTIVATIONS[config.activation]

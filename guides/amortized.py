@@ -35,8 +35,8 @@ class Amortized(PyroModule):
 
     Args:
         latents: {site: Latent} in generation order, see ``latents(model, *args)``.
-        encoder: called with the model's arguments; returns features (batch, H) and has ``out_features`` = H. If it has an
-            ``activation`` (as MLP has), that is applied to the features.
+        encoder: called with the model's arguments; returns features (batch, H) and has ``out_features`` = H. If it
+            has an ``activation`` (as MLP has), that is applied to the features.
         family: makes q at a site from (net, dim), as ``DiagonalNormal`` does.
         order: "top_down", "bottom_up" or "independent".
         hidden: widths of the layers between features and a site's distribution; unless told, none for a site without

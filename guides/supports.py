@@ -61,17 +61,20 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
     for name, latent in latents.items():
         if latent.support.is_discrete:
             raise ValueError(
-                f"latent site {name!r} is discrete ({latent.support}); amortised guides here are continuous: sum the site out "
+                f"latent site {name!r} is discrete ({latent.support}); amortised guides here are continuous: sum "
+                "the site out "
                 "with TraceEnum_ELBO, or write its guide by hand"
             )
         if not latent.plates:
             raise ValueError(
-                f"latent site {name!r} is global: it lies in no plate over data, so there is no x of its own to infer it from; "
+                f"latent site {name!r} is global: it lies in no plate over data, so there is no x of its own to "
+                "infer it from; "
                 "make it a parameter, or move it into the data plate"
             )
         if len(latent.plates) > 1:
             raise ValueError(
-                f"latent site {name!r} lies in the plates {[plate.name for plate in latent.plates]}; expected the data plate "
+                f"latent site {name!r} lies in the plates {[plate.name for plate in latent.plates]}; expected the "
+                "data plate "
                 "alone: declare its other dimensions with to_event"
             )
     plates = {latent.plates[0] for latent in latents.values()}

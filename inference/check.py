@@ -30,8 +30,9 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
 
     Raises:
         TypeError: objective is no ELBO instance.
-        ValueError: sites are missing, superfluous, or differ in shape, support, plates or scale; nothing is observed; data lie
-            outside the likelihood's support; there is nothing to train; or the objective cannot treat this pair.
+        ValueError: sites are missing, superfluous, or differ in shape, support, plates or scale; nothing is
+            observed; data lie outside the likelihood's support; there is nothing to train; or the objective cannot
+            treat this pair.
 
     Example:
         >>> from guides import Diagonal, latents
@@ -88,7 +89,8 @@ def _check_site(name: str, p: dict, q: dict) -> None:
             )
     if not torch.allclose(torch.as_tensor(p["scale"]), torch.as_tensor(q["scale"])):
         raise ValueError(
-            f"latent site {name!r} has scale {p['scale']} in the model and {q['scale']} in the guide; put poutine.scale around both"
+            f"latent site {name!r} has scale {p['scale']} in the model and {q['scale']} in the guide; put "
+            "poutine.scale around both"
         )
     if not p["fn"].support.check(q["value"]).all():
         raise ValueError(

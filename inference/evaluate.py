@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from inference.evaluation import Evaluation, Totals
 from inference.progress import track
 from inference.randomness import untouched
+from inference.streams import arguments, to_device_of
 from inference.weights import Weights, weigh
 
 CHUNK_NUMBERS = 2_000_000
@@ -37,15 +38,15 @@ def evaluate(
 
     Args:
         model, guide: Pyro programs of the same signature.
-        data: a tensor x, or an iterable of batches (tuples of arguments); rows of all arguments belong together.
+        data: a tensor x, or an iterable of batches (tuples of arguments), moved to the device of the modules.
         num_particles: K per datum; at least 25 for ``khat``, at least 2 for standard errors.
         chunk: particles times data scored at once; picked from the width of x unless told, for bounded memory.
         seed: of the particles.
         progress: show a bar with the time left.
 
     Raises:
-        ValueError: ``num_particles`` or ``chunk`` is below 1, there are no data, or the pair gives more or less than one weight per
-            datum, or a weight that is NaN.
+        ValueError: ``num_particles`` or ``chunk`` is below 1, there are no data, or the pair gives more or less
+            than one weight per datum, or a weight that is NaN.
 
     Example:
         >>> from guides import Diagonal, latents
@@ -57,15 +58,16 @@ def evaluate(
     """
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    batches = [(data,)] if isinstance(data, Tensor) else data
+    batches = [data] if isinstance(data, Tensor) else data
     modes = [(part, part.training) for part in (model, guide) if isinstance(part, nn.Module)]
+    move = to_device_of(model, guide)
     totals = Totals(num_particles)
     try:
         for module, _ in modes:
             module.eval()
         with untouched(seed):
             for batch in track(batches, "evaluating", progress):
-                args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+                args = move(arguments(batch))
                 for rows in _split(args, chunk, num_particles):
                     totals.add(*_score(model, guide, rows, chunk, num_particles))
     finally:
@@ -100,7 +102,8 @@ def _score(model: Callable, guide: Callable, args: tuple, chunk: int | None, num
         weights = weigh(model, guide, args, {}, min(at_once, num_particles - start))
         if weights.log_w.shape[1] != len(args[0]):
             raise ValueError(
-                f"the pair gives {weights.log_w.shape[1]} weights for {len(args[0])} data; evaluate needs one weight per datum: "
+                f"the pair gives {weights.log_w.shape[1]} weights for {len(args[0])} data; evaluate needs one "
+                "weight per datum: "
                 "put every site into the data plate"
             )
         units = torch.cat([v.reshape(*weights.log_w.shape, -1) for v in weights.latents.values()], dim=-1)

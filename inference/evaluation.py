@@ -17,13 +17,20 @@ ACTIVE_VARIANCE = 0.01
 class Evaluation:
     """Means over data, in nats per datum unless said otherwise.
 
-    elbo: E_q[log p(x, z) - log q(z | x)], and elbo_se its Monte Carlo standard error.
-    log_px: log of the mean importance weight (a lower bound in expectation), and log_px_se its Monte Carlo standard error.
-    rate: KL(q(z | x) || p(z)); distortion: -E_q log p(x | z); elbo = -(rate + distortion).
-    active_units: latent dimensions whose posterior mean has a variance over data above 0.01; None for one particle.
-    ess: effective sample size, mean over data, out of num_particles.
-    khat: Pareto k, mean over data; khat_bad: share of data above 0.7, whose log_px cannot be trusted.
-    bits_per_dim: -log_px per observed dimension, in bits.
+    Attributes:
+        elbo: E_q[log p(x, z) - log q(z | x)].
+        elbo_se: its Monte Carlo standard error.
+        log_px: log of the mean importance weight, in expectation a lower bound on log p(x).
+        log_px_se: its Monte Carlo standard error.
+        rate: KL(q(z | x) || p(z)); elbo = -(rate + distortion).
+        distortion: -E_q log p(x | z).
+        active_units: latent dimensions whose posterior mean varies over data by more than 0.01; None for one particle.
+        ess: effective sample size, mean over data, out of num_particles.
+        khat: Pareto k, mean over data.
+        khat_bad: share of data whose k is above 0.7, so that their log_px cannot be trusted.
+        bits_per_dim: -log_px per observed dimension, in bits.
+        num_particles: K.
+        num_data: how many data the means are over.
     """
 
     elbo: float
@@ -44,7 +51,8 @@ class Evaluation:
         return (
             f"log p(x) {self.log_px:.3f} ± {self.log_px_se:.3f}   ELBO {self.elbo:.3f} ± {self.elbo_se:.3f} nats   "
             f"rate {self.rate:.2f}   distortion {self.distortion:.2f}   {self.active_units} active units   "
-            f"ESS {self.ess:.1f} of {self.num_particles}   k-hat > 0.7 for {100 * self.khat_bad:.1f} % of {self.num_data} data"
+            f"ESS {self.ess:.1f} of {self.num_particles}   k-hat > 0.7 for {100 * self.khat_bad:.1f} % of "
+            f"{self.num_data} data"
         )
 
 
@@ -62,7 +70,8 @@ class Totals:
         log_w = (likelihood - ratio).double()
         if log_w.isnan().any():
             raise ValueError(
-                f"{int(log_w.isnan().any(0).sum())} data have NaN weights: the model's or the guide's parameters or the data are not "
+                f"{int(log_w.isnan().any(0).sum())} data have NaN weights: the model's or the guide's parameters or "
+                "the data are not "
                 "finite; look at the run that produced them"
             )
         k = self.num_particles

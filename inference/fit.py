@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, ReweightedWakeSleep
 from torch import Tensor, nn
 
 from inference.check import check
@@ -27,10 +27,17 @@ VALIDATION_SEED = 1
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch. ``train`` and ``valid`` are the objective's bound in nats per datum, ``train`` as a mean over the epoch's steps.
+    """What one epoch of ``fit`` came to.
 
-    seconds: training time of the epoch; lr: learning rate in it; grad_norm: mean L2 norm of the whole gradient;
-    best: whether ``valid`` is the highest so far; kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
+    Attributes:
+        epoch: from 1.
+        train: the objective's bound, nats per datum, mean over the epoch's steps.
+        valid: the objective's bound on the validation data, nats per datum; None without such data.
+        seconds: of training.
+        lr: learning rate.
+        grad_norm: L2 norm of the whole gradient, mean over the epoch's steps.
+        best: whether ``valid`` is the highest so far.
+        kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
     """
 
     epoch: int
@@ -44,7 +51,8 @@ class Epoch:
 
     def __str__(self) -> str:
         valid = "" if self.valid is None else f"   valid {self.valid:.3f}{'*' if self.best else ' '}"
-        return f"epoch {self.epoch:4d}   train {self.train:.3f}{valid} nats per datum   {self.seconds:.2f} s   lr {self.lr:.2g}"
+        bounds = f"train {self.train:.3f}{valid} nats per datum"
+        return f"epoch {self.epoch:4d}   {bounds}   {self.seconds:.2f} s   lr {self.lr:.2g}"
 
 
 def fit(
@@ -64,10 +72,10 @@ def fit(
 ) -> Iterator[Epoch]:
     """Trains a model and a guide; yields a record after each epoch.
 
-    With ``patience``, training ends once the validation bound has not risen for that many epochs, and the best parameters are put
-    back when the generator ends, however it ends. With ``seed``, the run has a random stream of its own: it neither
-    sees nor disturbs what else the process draws. A step that is not finite stops the run, with the parameters of the
-    last whole epoch (the best ones, with ``patience``) in place.
+    With ``patience``, training ends once the validation bound has not risen for that many epochs, and the best
+    parameters are put back when the generator ends, however it ends. With ``seed``, the run has a random stream of
+    its own: it neither sees nor disturbs what else the process draws. A step that is not finite stops the run, with
+    the parameters of the last whole epoch (the best ones, with ``patience``) in place.
 
     Returns:
         a generator of ``Epoch``.
@@ -75,7 +83,8 @@ def fit(
     Args:
         model, guide: Pyro programs of the same signature.
         objective: any ``pyro.infer.ELBO``; what ``train`` and ``valid`` report is its bound.
-        train: iterated anew each epoch; batches are tuples of the programs' arguments. A loader with ``seeded(seed)`` is reseeded.
+        train: iterated anew each epoch; batches are tuples of the programs' arguments. A loader with ``seeded(seed)``
+            is reseeded.
         valid: the same, for the validation bound; its particles are the same in every epoch.
         epochs: how many at most.
         optimizer: parameters -> torch optimizer, Adam(lr=1e-3) unless told: ``partial(torch.optim.Adamax, lr=5e-4)``.
@@ -87,8 +96,8 @@ def fit(
         progress: show a bar on a terminal.
 
     Raises:
-        ValueError: the pair fails ``check``, a batch lies outside the likelihood's support, ``epochs`` or ``patience`` is below
-            1, ``patience`` has no ``valid``, or there is no batch.
+        ValueError: the pair fails ``check``, a batch lies outside the likelihood's support, ``epochs`` or
+            ``patience`` is below 1, ``patience`` has no ``valid``, or there is no batch.
         TypeError: ``train`` is a bare tensor or cannot be iterated again.
         NonFinite: with site, epoch and batch.
 
@@ -102,7 +111,7 @@ def fit(
         >>> [record.epoch for record in fit(model, guide, IWAE(2), [(x,)], epochs=2)]
         [1, 2]
     """
-    _check_settings(train, valid, epochs, patience)
+    _check_settings(objective, train, valid, epochs, patience)
     move = to_device(device, model, guide)
     if seed is not None:
         train, valid = (data.seeded(seed) if hasattr(data, "seeded") else data for data in (train, valid))
@@ -185,9 +194,13 @@ def _text(bound: float, valid: float | None) -> str:
     return f"bound {bound:.2f}" + ("" if valid is None else f", valid {valid:.2f}")
 
 
-def _check_settings(train: Iterable, valid: Iterable | None, epochs: int, patience: int | None) -> None:
+def _check_settings(
+    objective: ELBO, train: Iterable, valid: Iterable | None, epochs: int, patience: int | None
+) -> None:
     if epochs < 1 or (patience is not None and patience < 1):
         raise ValueError(f"epochs and patience must be at least 1, got {epochs} and {patience}")
+    if isinstance(objective, ReweightedWakeSleep):
+        raise ValueError("ReweightedWakeSleep has two losses and no bound to report; step it with SVI instead of fit")
     if patience is not None and valid is None:
         raise ValueError("patience needs valid: early stopping looks at the validation bound")
     for name, data in (("train", train), ("valid", valid)):

@@ -18,9 +18,9 @@ class Objective(ELBO):
 
         loss = -sum_i scale_i bound(log_w[:, i])
 
-    Subclasses say ``bound(log_w)``: shape (num_particles, batch) -> (batch,), in nats. Reduction to one weight per datum
-    comes first, the bound second, plate and ``poutine.scale`` factors last, so that a subsampled plate gives an unbiased
-    estimate of the full-data bound.
+    Subclasses say ``bound(log_w)``: shape (num_particles, batch) -> (batch,), in nats. Reduction to one weight per
+    datum comes first, the bound second, plate and ``poutine.scale`` factors last, so that a subsampled plate gives
+    an unbiased estimate of the full-data bound.
 
     Args:
         num_particles: K.
@@ -92,8 +92,8 @@ class Renyi(Objective):
 
         L_alpha = 1 / (1 - alpha) log E_q w^(1 - alpha) = log p(x) - D_alpha(q(z | x) || p(z | x))
 
-    For 0 < alpha <= 1 a lower bound on log p(x) and, at alpha = 1, the ELBO; log p(x) itself at alpha = 0; an upper bound
-    for alpha < 0. The K-particle estimate is biased downwards for alpha < 1; at alpha = 0 it is IWAE.
+    For 0 < alpha <= 1 a lower bound on log p(x) and, at alpha = 1, the ELBO; log p(x) itself at alpha = 0; an upper
+    bound for alpha < 0. The K-particle estimate is biased downwards for alpha < 1; at alpha = 0 it is IWAE.
 
     Args:
         alpha: order, at most 1. Above 1, E_q w^(1 - alpha) need not be finite, and no estimate of it can be trusted.

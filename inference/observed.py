@@ -36,7 +36,8 @@ def check_values(name: str, value: Tensor, support: constraints.Constraint, even
     outside = value if single is None else value[~single.check(value)]
     raise ValueError(
         f"observed site {name!r} holds values outside its likelihood's support {single or support}, such as "
-        f"{outside.flatten()[:3].tolist()}; the likelihood cannot have produced them: binarise grey levels for a Bernoulli "
+        f"{outside.flatten()[:3].tolist()}; the likelihood cannot have produced them: binarise grey levels for a "
+        "Bernoulli "
         "(binarize='dynamic'), remove NaN, or choose a likelihood for such data"
     )
 

@@ -14,9 +14,10 @@ _STATES: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 
 
 def own(program: Callable) -> Callable:
-    """A module's program, run so that its parameters are the module's and none is read from or left in the global store.
+    """A module's program, run so that no parameter is read from or left in Pyro's global store.
 
-    A plain function is returned as it is: what it declares by ``pyro.param`` lives in Pyro's global store, as always there.
+    A plain function is returned as it is: what it declares by ``pyro.param`` lives in Pyro's global store, as always
+    there.
     """
     return _Owned(program) if isinstance(program, nn.Module) else program
 

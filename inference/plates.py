@@ -42,8 +42,8 @@ def outer_scale(sites: list[dict]) -> Tensor | float:
 class DataCount:
     """By how many data a loss on a batch is to be divided, to be nats per datum.
 
-    It is the observed site's scale summed over its batch: the batch size in a plain plate, the full size in a subsampled one.
-    Counts are remembered by the shapes of a batch.
+    It is the observed site's scale summed over its batch: the batch size in a plain plate, the full size in a
+    subsampled one. Counts are remembered by the shapes of a batch.
     """
 
     def __init__(self, model: Callable):

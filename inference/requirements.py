@@ -39,7 +39,8 @@ def require_mean_field(model: Callable, guide: Callable, args: tuple, kwargs: di
     for site, below in descendants.items():
         if broken := parents.get(site, set()) & below:
             raise ValueError(
-                f"TraceMeanField_ELBO is wrong for latent site {site!r}: {sorted(broken)} generate it in the model and are inferred "
+                f"TraceMeanField_ELBO is wrong for latent site {site!r}: {sorted(broken)} generate it in the model "
+                "and are inferred "
                 "from it in the guide, so its KL is no expectation over one site; use Trace_ELBO, or order='top_down'"
             )
 
@@ -69,7 +70,8 @@ def require(objective, model, guide, args, kwargs, model_trace: poutine.Trace, g
         for site in drawn:
             if not site["fn"].has_rsample:
                 raise ValueError(
-                    f"{name} differentiates through the latent sites, but {site['name']!r} ({type(site['fn']).__name__}) cannot be "
+                    f"{name} differentiates through the latent sites, but {site['name']!r} "
+                    f"({type(site['fn']).__name__}) cannot be "
                     "reparametrised; use Trace_ELBO or TraceGraph_ELBO, or sum the site out with TraceEnum_ELBO"
                 )
     if isinstance(objective, TraceMeanField_ELBO):
@@ -78,6 +80,7 @@ def require(objective, model, guide, args, kwargs, model_trace: poutine.Trace, g
         for site in (*drawn, *(s for s in model_trace.nodes.values() if s["type"] == "sample")):
             if not isinstance(site["scale"], float) or site["scale"] != 1.0:
                 raise ValueError(
-                    f"pyro.infer.RenyiELBO puts the scale of site {site['name']!r} ({site['scale']}) inside its logarithm, where it is no bound "
+                    f"pyro.infer.RenyiELBO puts the scale of site {site['name']!r} ({site['scale']}) inside its "
+                    "logarithm, where it is no bound "
                     "on log p(x); use inference.Renyi(alpha, num_particles), which scales each datum's bound"
                 )

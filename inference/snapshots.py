@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Snapshot:
-    """The state of two programs at the time of the last ``take``: parameters and buffers of modules, Pyro's store for functions."""
+    """Two programs as they were at the last ``take``: states of modules, and Pyro's store where one is a function."""
 
     def __init__(self, model: Callable, guide: Callable):
         self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]

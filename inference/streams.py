@@ -30,6 +30,13 @@ def to_device(device: str | torch.device | None, *programs: Callable) -> Callabl
     return lambda args: tuple(a.to(device, non_blocking=True) if isinstance(a, Tensor) else a for a in args)
 
 
+def to_device_of(*programs: Callable) -> Callable[[tuple], tuple]:
+    """Returns what moves a batch's arguments to where the programs' parameters are."""
+    parameters = (p for program in programs if isinstance(program, nn.Module) for p in program.parameters())
+    first = next(parameters, None)
+    return to_device(None if first is None else first.device)
+
+
 def check_data(model: Callable, first: tuple, data: Iterable, move: Callable[[tuple], tuple]) -> None:
     """Holds every batch against the supports of the sites that observe it, before any training.
 

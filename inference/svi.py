@@ -64,15 +64,15 @@ class SVI:
         self._programs = own(model), own(guide)
 
     def prepare(self, *args, **kwargs) -> None:
-        """Runs both programs once, leaving the random state as it was, so that every parameter exists; makes the optimizer."""
+        """Runs both programs once, so that every parameter exists, and makes the optimizer; spends no random number."""
         if self.optimizer is not None:
             return
         with untouched(), torch.no_grad(), poutine.trace(param_only=True) as handler:
             self.objective.loss(*self._programs, *args, **kwargs)
         self.optimizer = self._make_optimizer(trainable((self.model, self.guide, self.objective), [handler.trace]))
 
-    def step(self, *args, **kwargs) -> float:
-        """One gradient step; returns the loss before it, in nats, summed over data."""
+    def step(self, *args, **kwargs) -> float | tuple[float, ...]:
+        """One gradient step; returns the loss before it, in nats, summed over data (two, where the objective has two)."""
         self.prepare(*args, **kwargs)
         before = generator_state()
         try:
@@ -86,7 +86,8 @@ class SVI:
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self.grad_norm = norm.item()
-        if not (math.isfinite(loss) and math.isfinite(self.grad_norm)):
+        losses = loss if isinstance(loss, tuple) else (loss,)
+        if not all(map(math.isfinite, (*losses, self.grad_norm))):
             place = locate(self.model, self.guide, args, before)
             self.optimizer.zero_grad()
             raise NonFinite(f"loss {loss}, gradient norm {self.grad_norm}: not finite in {place}; no step was taken")
@@ -96,7 +97,7 @@ class SVI:
         self.optimizer.zero_grad()
         return loss
 
-    def evaluate_loss(self, *args, **kwargs) -> float:
+    def evaluate_loss(self, *args, **kwargs) -> float | tuple[float, ...]:
         """The loss in nats, summed over data, without a step."""
         with torch.no_grad():
             return self.objective.loss(*self._programs, *args, **kwargs)

@@ -115,14 +115,15 @@ def _check_inner_plates(sites: list[dict], plates: list) -> None:
         for frame in site["cond_indep_stack"]:
             if frame.name not in outer and frame.full_size not in (None, frame.size):
                 raise ValueError(
-                    f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of {frame.full_size}) but is "
+                    f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of "
+                    f"{frame.full_size}) but is "
                     "not around every site: a bound whose logarithm lies outside a plate has no unbiased subsample; "
                     "use Trace_ELBO, or the whole plate"
                 )
 
 
 def _reduce_site(site: dict, plates: list, scale: Tensor | float, num_particles: int) -> Tensor:
-    """A site's log-density, shape (num_particles, batch): masked, tempered by what scale it has beyond its plates', summed."""
+    """A site's log-density, (num_particles, batch): masked, tempered by its scale beyond the common one, summed."""
     ratio = 1.0 if site["scale"] is scale else site["scale"] / scale
     log_prob = scale_and_mask(site["unscaled_log_prob"], ratio, site["mask"])
     kept = {frame.dim for frame in plates}

@@ -37,7 +37,8 @@ class MADE(nn.Module):
         activation: makes the nonlinearity.
 
     References:
-        MADE: Masked Autoencoder for Distribution Estimation, Germain, Gregor, Murray, Larochelle, 2015, arXiv:1502.03509.
+        MADE: Masked Autoencoder for Distribution Estimation, Germain, Gregor, Murray, Larochelle, 2015,
+            arXiv:1502.03509.
 
     Example:
         >>> MADE(3, context=4, hidden=(16,))(torch.zeros(5, 3), torch.zeros(5, 4))[0].shape

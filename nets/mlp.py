@@ -13,9 +13,9 @@ class MLP(nn.Module):
 
         h_0 = [inputs],  h_i = activation(W_i h_{i-1} + b_i),  output(W_n h_{n-1} + b_n)
 
-    ``MLP(784, 200, 200)`` maps 784 numbers to 200 by way of 200. A single size, ``MLP(784)``, only concatenates its inputs.
-    As an encoder, its last layer is linear: a guide applies ``activation`` to it before its own heads, so that
-    ``MLP(784, 200, 200)`` counts as two hidden layers there.
+    ``MLP(784, 200, 200)`` maps 784 numbers to 200 by way of 200. A single size, ``MLP(784)``, only concatenates its
+    inputs. As an encoder, its last layer is linear: a guide applies ``activation`` to it before its own heads, so
+    that ``MLP(784, 200, 200)`` counts as two hidden layers there.
 
     Args:
         *sizes: width of the (concatenated) input, of every hidden layer, and of the output.

@@ -1,0 +1,24 @@
+"""What README shows runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_example_trains_and_evaluates(capsys):
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    shorter = code.replace("epochs=20", "epochs=2").replace("num_particles=1000", "num_particles=30")
+    assert shorter.count("epochs=2,") == shorter.count("num_particles=30") == 1
+    names: dict = {}
+    exec(compile(shorter, str(README), "exec"), names)
+    shown = capsys.readouterr().out
+    assert "epoch    2" in shown and "log p(x)" in shown
+    assert names["model"](n=7).shape == (7, 64)
+
+
+def test_every_make_target_it_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README.read_text())) - {"by"} <= targets
