@@ -303,4 +303,4 @@ def main(config: Config) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    main(tyro.cli(Config, prog="python -m experiments.compare_guides"))

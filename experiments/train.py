@@ -177,4 +177,4 @@ def count(module: torch.nn.Module) -> int:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    main(tyro.cli(Config, prog="python -m experiments.train"))

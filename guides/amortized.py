@@ -51,6 +51,7 @@ class Amortized(PyroModule):
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, sections 2.2 and 4.1, arXiv:1906.02691.
 
     Example:
+        >>> import torch
         >>> from distributions import DiagonalNormal
         >>> guide = Amortized({"z": Latent(torch.Size([2]))}, MLP(4, 8), DiagonalNormal)
         >>> guide(torch.zeros(5, 4))["z"].shape

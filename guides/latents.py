@@ -48,8 +48,11 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
         >>> latents(PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3))["z"].shape
         torch.Size([2])
     """
+    frozen = [p for p in getattr(model, "parameters", list)() if not p.requires_grad]
     with torch.random.fork_rng(), torch.no_grad(), pyro.get_param_store().scope():
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
+    for parameter in frozen:  # Pyro's store lets every parameter that it meets require a gradient
+        parameter.requires_grad_(False)
     sites = {
         name: Latent(site["fn"].event_shape, site["fn"].support, _plates(site))
         for name, site in trace.iter_stochastic_nodes()

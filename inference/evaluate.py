@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.evaluation import Evaluation, Totals
+from inference.modes import evaluation_mode
+from inference.ownership import own
 from inference.progress import track
 from inference.randomness import untouched
 from inference.streams import arguments, to_device_of
@@ -59,20 +61,15 @@ def evaluate(
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
     batches = [data] if isinstance(data, Tensor) else data
-    modes = [(part, part.training) for part in (model, guide) if isinstance(part, nn.Module)]
-    move = to_device_of(model, guide)
+    move, programs = to_device_of(model, guide), (own(model), own(guide))
     totals = Totals(num_particles)
-    try:
-        for module, _ in modes:
-            module.eval()
-        with untouched(seed):
-            for batch in track(batches, "evaluating", progress):
-                args = move(arguments(batch))
-                for rows in _split(args, chunk, num_particles):
-                    totals.add(*_score(model, guide, rows, chunk, num_particles))
-    finally:
-        for module, training in modes:
-            module.train(training)
+    with untouched(seed), evaluation_mode(model, guide):
+        for batch in track(batches, "evaluating", progress):
+            args = move(arguments(batch))
+            if not len(args[0]):
+                raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
+            for rows in _split(args, chunk, num_particles):
+                totals.add(*_score(*programs, rows, chunk, num_particles))
     return totals.result()
 
 

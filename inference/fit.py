@@ -10,10 +10,11 @@ from functools import partial
 
 import torch
 from pyro.infer import ELBO, ReweightedWakeSleep
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.check import check
-from inference.faults import NonFinite
+from inference.faults import NonFinite, broken_parameter
+from inference.modes import evaluation_mode
 from inference.plates import DataCount
 from inference.progress import bar
 from inference.randomness import Stream, untouched
@@ -111,19 +112,24 @@ def fit(
         >>> [record.epoch for record in fit(model, guide, IWAE(2), [(x,)], epochs=2)]
         [1, 2]
     """
-    _check_settings(objective, train, valid, epochs, patience)
-    move = to_device(device, model, guide)
+    move, count = to_device(device, model, guide), DataCount(model)
     if seed is not None:
         train, valid = (data.seeded(seed) if hasattr(data, "seeded") else data for data in (train, valid))
-    kl = _check_everything(model, guide, objective, train, valid, move)
-    svi = SVI(model, guide, optimizer, objective, clip_norm=clip_norm)
-    svi.prepare(*move(arguments(next(iter(train)))))
+    with untouched():
+        _check_settings(objective, train, valid, epochs, patience)
+        first = move(arguments(next(iter(train))))
+        kl = check(model, guide, objective, *first)
+        for data in (train, valid):
+            if data is not None:
+                check_data(model, first, data, move, count)
+        svi = SVI(model, guide, optimizer, objective, clip_norm=clip_norm)
+        svi.prepare(*first)
     schedule = None if scheduler is None else scheduler(svi.optimizer)
-    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), move, kl, progress)
+    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), move, count, kl, progress)
 
 
-def _epochs(svi, train, valid, epochs, schedule, patience, stream, move, kl, progress) -> Iterator[Epoch]:
-    saved, count = Snapshot(svi.model, svi.guide), DataCount(svi.model)
+def _epochs(svi, train, valid, epochs, schedule, patience, stream, move, count, kl, progress) -> Iterator[Epoch]:
+    saved = Snapshot(svi.model, svi.guide)
     best, since = -math.inf, 0
     with bar(progress) as shown:
         task = shown.add_task("training", total=epochs)
@@ -133,7 +139,7 @@ def _epochs(svi, train, valid, epochs, schedule, patience, stream, move, kl, pro
                     started = time.perf_counter()
                     bound, norm = _train(svi, train, epoch, count, move, shown, task)
                     seconds = time.perf_counter() - started
-                    value = None if valid is None else _validate(svi, valid, count, move)
+                    value = None if valid is None else _validate(svi, valid, epoch, count, move)
                 rate = svi.optimizer.param_groups[0]["lr"]
                 if schedule is not None:
                     schedule.step()
@@ -170,23 +176,25 @@ def _train(svi: SVI, train: Iterable, epoch: int, count: DataCount, move, shown,
             last = time.perf_counter()
             shown.update(task, description=_text(total / number, None))
             shown.refresh()
+    place = broken_parameter(svi.model, svi.guide)
+    if place is not None:
+        raise NonFinite(
+            f"epoch {epoch}, batch {steps}: {place} is not finite after the step; try a smaller learning rate"
+        )
     return total / number, norms / steps
 
 
-def _validate(svi: SVI, valid: Iterable, count: DataCount, move) -> float:
-    modes = [(part, part.training) for part in (svi.model, svi.guide) if isinstance(part, nn.Module)]
+def _validate(svi: SVI, valid: Iterable, epoch: int, count: DataCount, move) -> float:
+    """The bound on the validation data in nats per datum, with the same particles in every epoch."""
     total = number = 0
-    with untouched(VALIDATION_SEED):
-        try:
-            for module, _ in modes:
-                module.eval()
-            for batch in valid:
-                args = move(arguments(batch))
+    with untouched(VALIDATION_SEED), evaluation_mode(svi.model, svi.guide):
+        for position, batch in enumerate(valid, start=1):
+            args = move(arguments(batch))
+            try:
                 total -= svi.evaluate_loss(*args)
-                number += count(args)
-        finally:
-            for module, training in modes:
-                module.train(training)
+            except NonFinite as error:
+                raise NonFinite(f"epoch {epoch}, validation batch {position}: {error}") from error
+            number += count(args)
     return total / number
 
 
@@ -210,15 +218,5 @@ def _check_settings(
             )
         if data is not None and iter(data) is data:
             raise TypeError(f"{name} is an iterator and would be empty after one epoch; pass a list or a loader")
-
-
-def _check_everything(model, guide, objective, train, valid, move) -> dict[str, str]:
-    first = next((arguments(batch) for batch in train), None)
-    if first is None or (valid is not None and next(iter(valid), None) is None):
-        raise ValueError("train and valid must hold at least one batch each")
-    first = move(first)
-    kl = check(model, guide, objective, *first)
-    for data in (train, valid):
-        if data is not None:
-            check_data(model, first, data, move)
-    return kl
+        if data is not None and next(iter(data), None) is None:
+            raise ValueError(f"{name} holds no batch; pass at least one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console
@@ -25,7 +26,11 @@ def bar(show: bool = True) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not (show and console.is_terminal), auto_refresh=False)
+    shown = show and console.is_terminal
+    # Prints pass through the bar's console only where both go to the terminal: redirected output stays in its file.
+    return Progress(
+        *columns, console=console, disable=not shown, auto_refresh=False, redirect_stdout=sys.stdout.isatty()
+    )
 
 
 def track(items: Iterable, text: str, show: bool = True) -> Iterator:

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from inference.observed import check_values
 from inference.ownership import own
+from inference.plates import DataCount
 from inference.randomness import untouched
 
 
@@ -37,14 +38,15 @@ def to_device_of(*programs: Callable) -> Callable[[tuple], tuple]:
     return to_device(None if first is None else first.device)
 
 
-def check_data(model: Callable, first: tuple, data: Iterable, move: Callable[[tuple], tuple]) -> None:
-    """Holds every batch against the supports of the sites that observe it, before any training.
+def check_data(model: Callable, first: tuple, data: Iterable, move: Callable[[tuple], tuple], count: DataCount) -> None:
+    """Holds every batch against the supports of the sites that observe it, before any training, and counts its data.
 
     Args:
         model: a Pyro program.
         first: the arguments of one batch, which find out what observes what.
         data: batches; one pass is made.
         move: what moves a batch's arguments to the model's device.
+        count: what remembers how many data a batch stands for.
 
     Raises:
         ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
@@ -62,6 +64,7 @@ def check_data(model: Callable, first: tuple, data: Iterable, move: Callable[[tu
         args = move(arguments(batch))
         for position, name, support, event_shape in watched:
             check_values(name, args[position], support, event_shape)
+        count(args)
 
 
 def _is_fixed(support: constraints.Constraint) -> bool:

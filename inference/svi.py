@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from pyro import poutine
@@ -11,7 +12,7 @@ from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from inference.faults import NonFinite, locate, mentions_non_finite
+from inference.faults import NonFinite, broken_gradient, locate
 from inference.ownership import own, trainable
 from inference.randomness import generator_state, untouched
 
@@ -72,32 +73,44 @@ class SVI:
         self.optimizer = self._make_optimizer(trainable((self.model, self.guide, self.objective), [handler.trace]))
 
     def step(self, *args, **kwargs) -> float | tuple[float, ...]:
-        """One gradient step; returns the loss before it, in nats, summed over data (two, where the objective has two)."""
+        """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
         self.prepare(*args, **kwargs)
-        before = generator_state()
         try:
-            loss = self.objective.loss_and_grads(*self._programs, *args, **kwargs)
-        except ValueError as error:
-            if not mentions_non_finite(error):
-                raise
-            raise NonFinite(
-                f"not finite in {locate(self.model, self.guide, args, before)}; no step was taken"
-            ) from error
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self.grad_norm = norm.item()
-        losses = loss if isinstance(loss, tuple) else (loss,)
-        if not all(map(math.isfinite, (*losses, self.grad_norm))):
-            place = locate(self.model, self.guide, args, before)
+            with self._located(args, kwargs):
+                loss = self.objective.loss_and_grads(*self._programs, *args, **kwargs)
+                gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
+                gradients = [gradient for gradient in gradients if gradient is not None]
+                self.grad_norm = torch.nn.utils.get_total_norm(gradients).item()
+                _require_finite(loss, self.grad_norm)
+            if self.clip_norm is not None and self.grad_norm > self.clip_norm:
+                torch._foreach_mul_(gradients, self.clip_norm / self.grad_norm)
+            self.optimizer.step()
+        finally:
             self.optimizer.zero_grad()
-            raise NonFinite(f"loss {loss}, gradient norm {self.grad_norm}: not finite in {place}; no step was taken")
-        if self.clip_norm is not None and self.grad_norm > self.clip_norm:
-            torch._foreach_mul_(gradients, self.clip_norm / self.grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         return loss
 
     def evaluate_loss(self, *args, **kwargs) -> float | tuple[float, ...]:
         """The loss in nats, summed over data, without a step."""
-        with torch.no_grad():
-            return self.objective.loss(*self._programs, *args, **kwargs)
+        with torch.no_grad(), self._located(args, kwargs):
+            loss = self.objective.loss(*self._programs, *args, **kwargs)
+            _require_finite(loss)
+        return loss
+
+    @contextmanager
+    def _located(self, args: tuple, kwargs: dict) -> Iterator[None]:
+        """Turns an error about numbers that are not finite into one that says where they came from."""
+        before = generator_state()
+        try:
+            yield
+        except (NonFinite, ValueError) as error:
+            place = locate(self.model, self.guide, args, kwargs, before) or broken_gradient(self.model, self.guide)
+            if place is None:
+                raise
+            said = f"{error}: " if isinstance(error, NonFinite) else ""
+            raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
+
+
+def _require_finite(loss: float | tuple[float, ...], grad_norm: float = 0.0) -> None:
+    losses = loss if isinstance(loss, tuple) else (loss,)
+    if not all(map(math.isfinite, (*losses, grad_norm))):
+        raise NonFinite(f"loss {loss}, gradient norm {grad_norm}")

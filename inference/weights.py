@@ -66,15 +66,14 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
         >>> log_weights(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=4).shape
         torch.Size([4, 5])
     """
-    return weigh(model, guide, args, kwargs, num_particles).log_w
+    return weigh(own(model), own(guide), args, kwargs, num_particles).log_w
 
 
 def weigh(model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int = 1) -> Weights:
-    """The terms of ``log_weights``, see there."""
+    """The terms of ``log_weights``, see there; programs run as they are, with parameters where Pyro keeps them."""
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
     nesting = _nesting(model, guide, args, kwargs) if num_particles > 1 else float("inf")
-    model, guide = own(model), own(guide)
     if num_particles > 1:
         nesting += 1
         model, guide = (pyro.plate(PARTICLES, num_particles, dim=-nesting)(program) for program in (model, guide))
@@ -124,13 +123,19 @@ def _check_inner_plates(sites: list[dict], plates: list) -> None:
 
 def _reduce_site(site: dict, plates: list, scale: Tensor | float, num_particles: int) -> Tensor:
     """A site's log-density, (num_particles, batch): masked, tempered by its scale beyond the common one, summed."""
-    ratio = 1.0 if site["scale"] is scale else site["scale"] / scale
-    log_prob = scale_and_mask(site["unscaled_log_prob"], ratio, site["mask"])
+    log_prob = scale_and_mask(site["unscaled_log_prob"], _ratio(site["scale"], scale), site["mask"])
     kept = {frame.dim for frame in plates}
     inner = [dim for dim in range(-depth([site]), 0) if dim not in kept and log_prob.dim() >= -dim]
     if inner:
         log_prob = log_prob.sum(inner, keepdim=True)
     return log_prob.reshape(num_particles, -1)
+
+
+def _ratio(scale: Tensor | float, outer: Tensor | float) -> Tensor | float:
+    """scale / outer, and 1 where both are equal, 0 included."""
+    if isinstance(scale, Tensor) or isinstance(outer, Tensor):
+        return torch.where(torch.as_tensor(scale == outer), 1.0, scale / outer)
+    return scale / outer
 
 
 _NESTING: WeakKeyDictionary = WeakKeyDictionary()
@@ -141,7 +146,6 @@ def _nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int
     key = getattr(guide, "module", guide)
     known = _NESTING.setdefault(getattr(model, "module", model), WeakKeyDictionary())
     if key not in known:
-        model, guide = own(model), own(guide)
         with untouched(), torch.no_grad(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)

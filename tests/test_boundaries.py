@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,9 @@ ROOMS = {
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 OTHERS = [path for folder in ("tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 SCRIPTS = [path for path in sorted((ROOT / "experiments").glob("*.py")) if "__main__" in path.read_text("utf-8")]
-UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal"}
+LOADERS = {"torch": "load", "joblib": "load", "torch.hub": "load", "pandas": "read_pickle"}
+DISTRIBUTIONS = {"pyro": "pyro-ppl", "sklearn": "scikit-learn"}
 
 
 def name(path: Path) -> str:
@@ -49,12 +53,12 @@ def unsafe(source: ast.AST) -> list[str]:
     """What loads, or may load, a pickle: modules made for it, torch.load, and numpy's permission to."""
     found = sorted(top(imported(source)) & UNSAFE)
     for node in ast.walk(source):
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.hub.load", "pd.read_pickle"):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {f"{a}.{b}" for a, b in LOADERS.items()}:
             found.append(ast.unparse(node))
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             found.append("allow_pickle=" + ast.unparse(node.value))
-        if isinstance(node, ast.ImportFrom) and node.module == "torch" and "load" in {a.name for a in node.names}:
-            found.append("from torch import load")
+        if isinstance(node, ast.ImportFrom) and LOADERS.get(node.module) in {alias.name for alias in node.names}:
+            found.append(ast.unparse(node))
     return found
 
 
@@ -128,6 +132,14 @@ def test_a_room_exports_what_it_says(path):
 def test_every_script_is_in_the_readme(path):
     command = f"python -m experiments.{path.stem}"
     assert command in (ROOT / "README.md").read_text("utf-8"), f"README.md lacks a line with `{command}`"
+
+
+def test_every_package_that_is_imported_is_declared():
+    """Also those that another one happens to bring along."""
+    declared = (ROOT / "pyproject.toml").read_text("utf-8").split("dependencies = [")[1].split("]")[0]
+    names = {re.split("[^A-Za-z0-9_-]", line.strip(' ",'))[0] for line in declared.splitlines()}
+    used = set().union(*(top(imported(tree(path))) for path in FILES)) - set(ROOMS) - set(sys.stdlib_module_names)
+    assert {DISTRIBUTIONS.get(package, package) for package in used} <= names
 
 
 def test_packaging_knows_every_package():

@@ -19,7 +19,14 @@ from nets import MLP
 
 X = torch.randn(5, 4)
 FAMILIES = {"diagonal": Diagonal, "full_rank": FullRank, "iaf": IAF}
-OBJECTIVES = [Trace_ELBO(), TraceMeanField_ELBO(), TraceGraph_ELBO(), RenyiELBO(num_particles=2), IWAE(2), Renyi(0.5, 2)]
+OBJECTIVES = [
+    Trace_ELBO(),
+    TraceMeanField_ELBO(),
+    TraceGraph_ELBO(),
+    RenyiELBO(num_particles=2),
+    IWAE(2),
+    Renyi(0.5, 2),
+]
 
 
 def normal(loc, scale=1.0):
@@ -64,7 +71,9 @@ def test_every_guide_fits_every_objective(guide, objective):
     assert terms == {"z": "analytic" if analytic else "Monte Carlo"}
 
 
-@pytest.mark.parametrize(("guide", "term"), [("diagonal", "analytic"), ("full_rank", "analytic"), ("iaf", "Monte Carlo")])
+@pytest.mark.parametrize(
+    ("guide", "term"), [("diagonal", "analytic"), ("full_rank", "analytic"), ("iaf", "Monte Carlo")]
+)
 def test_analytic_means_that_the_kl_has_no_noise(guide, term, float64):
     """Given z, log p(x | z) is all that is random: with W = 0 an analytic loss is the same for every seed."""
     model = PPCA(torch.zeros(4, 2), torch.zeros(4), 1.0)
@@ -146,7 +155,11 @@ REFUSED = {
     "observed site": (one_site(), program("x", 4), r"guide samples \['x'\], which are no latent sites"),
     "width": (one_site(), program(width=3), r"'z' has event shape \(2,\) in the model and \(3,\) in the guide"),
     "plate": (one_site(), program(plate="rows"), r"'z' has plates .*'data'.* in the model and .*'rows'"),
-    "unscaled": (one_site(full_size=400), program(), r"'z' has plates .* 400\).* in the model and .* 5\).* in the guide"),
+    "unscaled": (
+        one_site(full_size=400),
+        program(),
+        r"'z' has plates .* 400\).* in the model and .* 5\).* in the guide",
+    ),
     "scale": (one_site(scale=3.0), program(), "'z' has scale 3.0 in the model and 1.0 in the guide; put poutine.scale"),
     "support": (
         one_site(dist.Gamma(torch.full((2,), 2.0), 1.0).to_event(1)),
@@ -187,7 +200,9 @@ def test_a_site_too_many_is_named():
         program()(x)
         pyro.sample("w", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"guide samples \['w'\], which are no latent sites of the model; it has \['z'\]"):
+    with pytest.raises(
+        ValueError, match=r"guide samples \['w'\], which are no latent sites of the model; it has \['z'\]"
+    ):
         check(one_site(), guide, Trace_ELBO(), X)
 
 

@@ -32,14 +32,14 @@ def exact(pair):
 def test_log_px_scatters_by_its_standard_error(programs):
     """z-scores over 100 seeds: standard deviation 1 within 3 of its standard errors, 0.07; mean 0 within 4, 0.1.
 
-    At K = 1000 the bias of -chi2 / 2K is 0.05 standard errors.
+    At K = 500 the bias of -chi2 / 2K is 0.08 standard errors.
     """
     truth = GOLDEN_1.log_px(XS).mean()
-    records = [evaluate(*programs, XS, num_particles=1000, seed=seed) for seed in range(100)]
+    records = [evaluate(*programs, XS, num_particles=500, seed=seed) for seed in range(100)]
     z = torch.tensor([(r.log_px - truth) / r.log_px_se for r in records])
     assert 0.79 < z.std() < 1.21
     assert abs(z.mean()) < 0.4
-    close(records[0].log_px_se, math.sqrt(chi2(GOLDEN_1.posterior(X_1), Q) / 1000 / 20), 5e-4)
+    close(records[0].log_px_se, math.sqrt(chi2(GOLDEN_1.posterior(X_1), Q) / 500 / 20), 1e-3)
 
 
 def test_elbo_scatters_by_its_standard_error_and_parts_are_the_closed_forms(programs):
@@ -82,24 +82,21 @@ def test_bits_per_dim_is_log_px_in_other_units(programs):
     assert r.bits_per_dim == -r.log_px / math.log(2) / 4
 
 
-@pytest.mark.parametrize("spectrum, units", [((3.0, 1.5, 0.5, 0.5, 0.5), 2), ((3.0, 0.506, 0.5, 0.5, 0.5), 2)])
-def test_active_units_are_those_of_the_spectrum(float64, pair, spectrum, units):
-    """Data of an exact spectrum: at the optimum unit i has variance 1 - s2 / l_i, and the last is 0.
+@pytest.mark.parametrize("second, units", [(1.5, 2), (0.506, 2), (0.504, 1)])
+def test_active_units_are_those_of_the_spectrum(pair, second, units):
+    """At the optimum unit i has variance 1 - s2 / l_i, here 0.012 and 0.008 in the close cases; a third unit is dead.
 
-    In the second case unit 2 has 0.0119 and counts; with the threshold 0.01 it would not at l = 0.504.
+    The estimate from 2000 data and 400 particles has a standard error below 0.0005: the cases are 4 of them apart.
     """
-    x = torch.randn(400, 5)
-    x = torch.linalg.qr(x - x.mean(0)).Q * 20 * torch.tensor(spectrum).sqrt()
+    x = torch.randn(2000, 5, dtype=torch.float64)
+    x = torch.linalg.qr(x - x.mean(0)).Q * (2000 * torch.tensor([3.0, second, 0.5, 0.5, 0.5])).sqrt()
     _, oracle, activity = ppca_optimum(x, 2)
     assert (activity > 0.01).sum() == units
-    weight = torch.cat([oracle.weight, torch.zeros(5, 1)], dim=1)
-    collapsed = LinearGaussian(weight, oracle.mu, oracle.s2)
-    programs = pair(collapsed, collapsed.posterior)
-    for particles in (1000, 50):
-        assert evaluate(*programs, x, num_particles=particles).active_units == units
+    collapsed = LinearGaussian(torch.cat([oracle.weight, torch.zeros(5, 1)], dim=1), oracle.mu, oracle.s2)
+    assert evaluate(*pair(collapsed, collapsed.posterior), x, num_particles=400).active_units == units
 
 
-def test_noise_of_few_particles_activates_nothing(float64, pair):
+def test_noise_of_few_particles_activates_nothing(pair):
     """With K = 2 the means of a dead unit have variance 1/2 over data, all of it noise."""
     x = normal(GOLDEN_1.marginal).sample((5000,))
     dead = LinearGaussian(torch.zeros(4, 2), GOLDEN_1.mu, GOLDEN_1.s2)

@@ -298,10 +298,14 @@ def test_device_and_kinds_of_batches():
     [
         (dict(train=data()), TypeError, r"train is a tensor; wrap it as \[\(x,\)\] for one batch.*from_tensor"),
         (dict(valid=data()), TypeError, "valid is a tensor"),
-        (dict(train=iter([(data(),)])), TypeError, "train is an iterator and would be empty after one epoch; pass a list"),
+        (
+            dict(train=iter([(data(),)])),
+            TypeError,
+            "train is an iterator and would be empty after one epoch; pass a list",
+        ),
         (dict(train=((x,) for x in [data()])), TypeError, "train is an iterator"),
-        (dict(train=[]), ValueError, "train and valid must hold at least one batch each"),
-        (dict(valid=[]), ValueError, "train and valid must hold at least one batch each"),
+        (dict(train=[]), ValueError, "holds no batch; pass at least one"),
+        (dict(valid=[]), ValueError, "holds no batch; pass at least one"),
         (dict(patience=2), ValueError, "patience needs valid"),
         (dict(patience=0, valid=[(data(),)]), ValueError, "epochs and patience must be at least 1, got 1 and 0"),
         (dict(epochs=0), ValueError, "epochs and patience must be at least 1, got 0 and None"),
@@ -346,7 +350,9 @@ def test_data_the_likelihood_cannot_have_made_are_refused_before_any_step(train,
 def test_an_encoder_of_another_width_is_refused_with_the_remedy():
     model = VAE(2, Bernoulli(MLP(2, 6, 4)))
     guide = Diagonal(latents(model, BINARY), MLP(3, 6))
-    with pytest.raises(ValueError, match="in_features=3; flatten each datum to one dimension, or make the net for this"):
+    with pytest.raises(
+        ValueError, match="in_features=3; flatten each datum to one dimension, or make the net for this"
+    ):
         fit(model, guide, Trace_ELBO(), [(BINARY,)])
 
 

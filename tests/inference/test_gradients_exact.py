@@ -51,10 +51,7 @@ def flat(gradients) -> torch.Tensor:
 def worst_t(objective, model, guide, x, parameters, expected, repeats: int) -> tuple[float, float]:
     """Largest |t| over coordinates of the mean gradient of `repeats` losses, and the largest standard error."""
     draws = torch.stack(
-        [
-            flat(torch.autograd.grad(objective.differentiable_loss(model, guide, x), parameters))
-            for _ in range(repeats)
-        ]
+        [flat(torch.autograd.grad(objective.differentiable_loss(model, guide, x), parameters)) for _ in range(repeats)]
     )
     se = draws.std(0) / math.sqrt(repeats)
     error = (draws.mean(0) - expected).abs()

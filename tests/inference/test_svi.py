@@ -269,7 +269,11 @@ def test_keyword_arguments_reach_both_programs():
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        (dict(optimizer=pyro.optim.Adam({"lr": 1e-3})), TypeError, "optimizer must make a torch optimizer.*got PyroOptim"),
+        (
+            dict(optimizer=pyro.optim.Adam({"lr": 1e-3})),
+            TypeError,
+            "optimizer must make a torch optimizer.*got PyroOptim",
+        ),
         (dict(optimizer=torch.optim.SGD([torch.zeros(1)], lr=1.0)), TypeError, "optimizer must make .*got SGD"),
         (dict(optimizer="adam"), TypeError, r"got str; write partial\(torch.optim.Adam, lr=1e-3\)"),
         (dict(objective=Trace_ELBO), TypeError, r"instance of pyro.infer.ELBO.*write Trace_ELBO\(\)"),
