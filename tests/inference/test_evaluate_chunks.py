@@ -151,7 +151,7 @@ def test_sizes_below_one_are_refused(programs, settings):
 
 
 def test_no_data_and_no_plate_are_refused(programs):
-    with pytest.raises(ValueError, match="holds no datum; leave it out"):
+    with pytest.raises(ValueError, match="data hold no batch; pass a tensor or a loader"):
         evaluate(*programs, [])
 
     def model(x):
@@ -166,5 +166,5 @@ def test_no_data_and_no_plate_are_refused(programs):
 
 
 def test_an_empty_tensor_is_refused(programs):
-    with pytest.raises(ValueError, match="holds no datum; leave it out"):
+    with pytest.raises(ValueError, match=r"a batch of shape \(0, 4\) holds no datum"):
         evaluate(*programs, XS[:0])
