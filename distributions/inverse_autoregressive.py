@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pyro.distributions as dist
@@ -72,11 +73,11 @@ class InverseAutoregressive(Transform):
 class InverseAutoregressiveNormal(nn.Module):
     """A diagonal Gaussian followed by ``depth`` gated inverse autoregressive steps, all given a context.
 
-        z_0 ~ N(loc(h), scale(h)^2),   z_t = gate_t z_{t-1} + (1 - gate_t) m_t(z_{t-1}, h)
+        z_0 ~ N(c loc(h), c^2 scale(h)^2),   z_t = gate_t z_{t-1} + (1 - gate_t) m_t(z_{t-1}, h)
 
-    Sampling is parallel over dimensions; the order of dimensions is reversed from one step to the next. At the
-    start m is near 0, every gate near sigmoid(bias), and the base wider by as much as the gates shrink it, so that
-    the whole is near a plain DiagonalNormal at any depth.
+    Sampling is parallel over dimensions; the order of dimensions is reversed from one step to the next. At the start
+    every gate is near sigmoid(bias) and m near 0; c = sigmoid(bias)^-depth undoes that shrinkage, so that the whole
+    starts near a plain DiagonalNormal at any depth.
 
     Args:
         net: contexts -> features h, with ``out_features``; h enters every step.
@@ -116,14 +117,11 @@ class InverseAutoregressiveNormal(nn.Module):
         self.steps = nn.ModuleList(
             MADE(dim, width, hidden, reverse=bool(t % 2), activation=activation) for t in range(depth)
         )
-        with torch.no_grad():
-            # Each step starts by shrinking its input to sigmoid(bias) of it: the base starts that much wider.
-            self.head.bias[dim:] += depth * F.softplus(torch.tensor(-bias))
-            for made in self.steps:
-                made.damp(0.01)
+        self.widening = (1 + math.exp(-bias)) ** depth
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         h = self.net(*context)
         loc, raw = self.head(h).chunk(2, dim=-1)
         flow = [InverseAutoregressive(made, h, self.bias) for made in self.steps]
-        return dist.TransformedDistribution(dist.Normal(loc, positive(raw)).to_event(1), flow)
+        base = dist.Normal(self.widening * loc, self.widening * positive(raw)).to_event(1)
+        return dist.TransformedDistribution(base, flow)

@@ -81,7 +81,7 @@ def densities(model: Callable, guides: Mapping[str, Callable], x: Tensor, size: 
 
 def _windows(programs: Mapping[str, Callable], x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Per datum and axis, equally spaced points over where any of the densities has its mass."""
-    coarse = torch.linspace(-REACH, REACH, 121)
+    coarse = torch.linspace(-REACH, REACH, 121, dtype=x.dtype, device=x.device)
     z = torch.cartesian_prod(coarse, coarse)
     low, high = [], []
     for program in programs.values():
@@ -91,5 +91,5 @@ def _windows(programs: Mapping[str, Callable], x: Tensor, size: int) -> tuple[Te
         low.append(mean - 5 * spread)
         high.append(mean + 5 * spread)
     low, high = torch.stack(low).amin(0), torch.stack(high).amax(0)
-    steps = torch.linspace(0, 1, size)
+    steps = torch.linspace(0, 1, size, dtype=x.dtype, device=x.device)
     return tuple(low[:, [d]] + (high - low)[:, [d]] * steps for d in (0, 1))

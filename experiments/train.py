@@ -42,7 +42,7 @@ class Config:
     hidden: tuple[int, ...] = (200, 200)
     """Hidden layers of the encoder, and in reverse of the decoder."""
     activation: Literal["relu", "tanh", "elu", "softplus"] = "tanh"
-    """Nonlinearity of encoder and decoder."""
+    """Nonlinearity of encoder, decoder and flow."""
     likelihood: Literal["bernoulli", "normal"] = "bernoulli"
     """p(x | z): bernoulli for binary data, normal for real numbers."""
     iaf_depth: int = 2
@@ -108,8 +108,9 @@ def main(config: Config) -> Evaluation:
     likelihood = choices.LIKELIHOODS[config.likelihood](decoder, train.x_dim, mean)
     model = VAE(config.z_dim, likelihood).to(config.device)
     encoder = MLP(train.x_dim, *config.hidden, activation=activation)
-    shape = {"depth": config.iaf_depth, "width": config.iaf_width} if config.guide == "iaf" else {}
-    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder, **shape).to(config.device)
+    flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": activation}
+    settings = flow if config.guide == "iaf" else {}
+    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder, **settings).to(config.device)
     objective = choices.OBJECTIVES[config.objective](config.num_particles, config.alpha)
 
     history = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
 
 import pyro
 from pyro.nn import PyroModule
@@ -14,11 +16,7 @@ from nets import MLP, out_features
 
 Family = Callable[[nn.Module, int], nn.Module]
 
-ORDERS = {
-    "top_down": lambda names: names,
-    "bottom_up": lambda names: names[::-1],
-    "independent": lambda names: names,
-}
+ORDERS = ("top_down", "bottom_up", "independent")
 
 
 class Amortized(PyroModule):
@@ -35,7 +33,8 @@ class Amortized(PyroModule):
 
     Args:
         latents: {site: Latent} in generation order, see ``latents(model, *args)``.
-        encoder: called with the model's arguments; returns features (batch, H) and has ``out_features`` = H. If it
+        encoder: called with the guide's arguments as they come; returns features (batch, H) and has ``out_features`` =
+            H. If it
             has an ``activation`` (as MLP has), that is applied to the features.
         family: makes q at a site from (net, dim), as ``DiagonalNormal`` does.
         order: "top_down", "bottom_up" or "independent".
@@ -74,7 +73,7 @@ class Amortized(PyroModule):
             raise ValueError(f"posteriors names {sorted(unknown)}, but the latent sites are {list(latents)}")
         self.data_plate: Plate = check_latents(latents)
         self.encoder, self.order, self.width = encoder, order, out_features(encoder)
-        self.names = tuple(ORDERS[order](list(latents)))
+        self.names = tuple(reversed(latents) if order == "bottom_up" else latents)
         self.sites = [Reshaped(latents[name]) for name in self.names]
         sizes = [site.size for site in self.sites]
         before = [0] * len(sizes) if order == "independent" else [sum(sizes[:j]) for j in range(len(sizes))]
@@ -105,18 +104,21 @@ class Amortized(PyroModule):
             raise ValueError(
                 f"encoder returned shape {tuple(h.shape)}; expected (batch, {self.width}), one row per datum"
             )
-        activation = getattr(self.encoder, "activation", None)
-        return h if activation is None else activation(h)
+        return _activation(self.encoder)(h)
+
+
+def _activation(encoder: nn.Module) -> nn.Module:
+    """What is applied to the encoder's features: its own activation, if it has one and a layer before it."""
+    activation = getattr(encoder, "activation", None)
+    if not isinstance(activation, nn.Module) or (isinstance(encoder, MLP) and not len(encoder.layers)):
+        return nn.Identity()
+    return activation
 
 
 def _between(encoder: nn.Module, parents: int, hidden: Sequence[int] | None) -> MLP:
     """The net from features and parents to a site's distribution."""
     if hidden is None:
         hidden = (encoder.out_features,) if parents else ()
-    activation = getattr(encoder, "activation", None) or nn.ReLU()
-    return MLP(
-        encoder.out_features + parents,
-        *hidden,
-        activation=lambda: activation,
-        output=lambda: activation if hidden else nn.Identity(),
-    )
+    activation = getattr(encoder, "activation", None)
+    make = partial(deepcopy, activation if isinstance(activation, nn.Module) else nn.ReLU())
+    return MLP(encoder.out_features + parents, *hidden, activation=make, output=make if hidden else nn.Identity)

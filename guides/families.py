@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from torch import nn
 
@@ -49,7 +48,9 @@ class IAF(Amortized):
 
     Args:
         depth: number of steps.
-        width: width of each hidden layer in a step, or a sequence of widths; () makes the steps linear.
+        width: width of the hidden layer in a step, or a sequence of widths; () makes the steps linear; unless told,
+            128 or
+            the site's dimension where that is larger.
         bias: added to the gates' logits.
         activation: makes the nonlinearity inside a step.
         others: see ``Amortized``.
@@ -63,11 +64,15 @@ class IAF(Amortized):
         latents: Mapping[str, Latent],
         encoder: nn.Module,
         depth: int = 2,
-        width: int | Sequence[int] = 128,
+        width: int | Sequence[int] | None = None,
         bias: float = 2.0,
         activation: Callable[[], nn.Module] = nn.ELU,
         **settings,
     ):
-        hidden = (width,) if isinstance(width, int) else tuple(width)
-        family = partial(InverseAutoregressiveNormal, depth=depth, hidden=hidden, bias=bias, activation=activation)
+
+        def family(net: nn.Module, dim: int) -> nn.Module:
+            chosen = max(128, dim) if width is None else width
+            hidden = (chosen,) if isinstance(chosen, int) else tuple(chosen)
+            return InverseAutoregressiveNormal(net, dim, depth=depth, hidden=hidden, bias=bias, activation=activation)
+
         super().__init__(latents, encoder, family, **settings)

@@ -11,6 +11,8 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch.distributions import constraints
 
+from distributions.supports import collapsed
+
 
 class Plate(NamedTuple):
     """A plate around a site: its name, its dimension, and its full size where it is subsampled (else None)."""
@@ -54,7 +56,7 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
     for parameter in frozen:  # Pyro's store lets every parameter that it meets require a gradient
         parameter.requires_grad_(False)
     sites = {
-        name: Latent(site["fn"].event_shape, site["fn"].support, _plates(site))
+        name: Latent(shape := site["fn"].event_shape, collapsed(site["fn"].support, len(shape)), _plates(site))
         for name, site in trace.iter_stochastic_nodes()
         if not site["infer"].get("is_auxiliary")
     }

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transforms
+from torch.distributions import biject_to, transforms
 
+from distributions.supports import is_fixed, is_real
 from guides.latents import Latent, Plate
 
 
@@ -43,13 +44,6 @@ class Reshaped:
         return value
 
 
-def is_real(support: constraints.Constraint) -> bool:
-    """Whether a support is all real numbers, of any event shape."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
-
-
 def check_latents(latents: Mapping[str, Latent]) -> Plate:
     """The one plate in which all sites lie.
 
@@ -64,6 +58,12 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
                 f"latent site {name!r} is discrete ({latent.support}); amortised guides here are continuous: sum "
                 "the site out "
                 "with TraceEnum_ELBO, or write its guide by hand"
+            )
+        if not is_fixed(latent.support, len(latent.shape)):
+            raise ValueError(
+                f"latent site {name!r} has a support with bounds that depend on other values; reparametrise the "
+                "site, as "
+                "a * u with u ~ Uniform(0, 1)"
             )
         if not latent.plates:
             raise ValueError(

@@ -9,10 +9,13 @@ from pyro import poutine
 from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.poutine.util import prune_subsample_sites
 
+from inference.modes import evaluation_mode
+from inference.objectives import Objective
 from inference.observed import check_observed
 from inference.ownership import own, trainable
 from inference.randomness import untouched
 from inference.requirements import kl_terms, require
+from inference.weights import weigh
 
 
 def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) -> dict[str, str]:
@@ -46,7 +49,7 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
         raise TypeError(
             f"objective must be an instance of pyro.infer.ELBO, got {objective!r}; write Trace_ELBO() or IWAE(5)"
         )
-    with untouched(), torch.no_grad():
+    with untouched(), torch.no_grad(), evaluation_mode(model, guide):
         model_trace = prune_subsample_sites(poutine.trace(own(model)).get_trace(*args, **kwargs))
         check_observed(model_trace)
         guide_trace = prune_subsample_sites(poutine.trace(own(guide)).get_trace(*args, **kwargs))
@@ -54,11 +57,31 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
     trainable((model, guide), (model_trace, guide_trace))
-    with untouched():
+    if isinstance(objective, Objective) or objective.vectorize_particles:
+        check_particles(model, guide, *args, **kwargs)
+    with untouched(), evaluation_mode(model, guide):
         require(objective, model, guide, args, kwargs, model_trace, guide_trace)
     if isinstance(objective, TraceMeanField_ELBO):
         return kl_terms(model_trace, guide_trace)
     return dict.fromkeys(_latent(guide_trace), "Monte Carlo")
+
+
+def check_particles(model: Callable, guide: Callable, *args, **kwargs) -> None:
+    """Proves that a pair runs with particles as one more batch dimension on the left.
+
+    Raises:
+        ValueError: it does not, with what happened.
+    """
+    with untouched(), torch.no_grad(), evaluation_mode(model, guide):
+        try:
+            weigh(own(model), own(guide), args, kwargs, 2)
+        except (RuntimeError, ValueError, IndexError) as error:
+            said = str(error).split("\n")[0]
+            raise ValueError(
+                f"the pair runs alone but not with 2 particles in parallel ({said}); nets must keep every leading "
+                "dimension, (particles, batch, ...): map the last ones only, as h.reshape(*z.shape[:-1], 1, 28, "
+                "28) does"
+            ) from error
 
 
 def _latent(trace: poutine.Trace) -> list[str]:
@@ -78,15 +101,18 @@ def _check_names(model_trace: poutine.Trace, guide_trace: poutine.Trace, enumera
 
 
 def _check_site(name: str, p: dict, q: dict) -> None:
-    for word, a, b in (
-        ("event shape", tuple(p["fn"].event_shape), tuple(q["fn"].event_shape)),
-        ("plates (name, dim, size, full size)", _plates(p), _plates(q)),
-        ("batch shape", tuple(p["fn"].batch_shape), tuple(q["fn"].batch_shape)),
+    remedy = "make the guide's the same"
+    subsample = (
+        f"{remedy}; to subsample, pass the batch, write plate('data', N, subsample_size=len(x)) in the model, and call "
+        "latents() on a batch of fewer than N data"
+    )
+    for word, a, b, cure in (
+        ("event shape", tuple(p["fn"].event_shape), tuple(q["fn"].event_shape), remedy),
+        ("plates (name, dim, size, full size)", _plates(p), _plates(q), subsample),
+        ("batch shape", tuple(p["fn"].batch_shape), tuple(q["fn"].batch_shape), remedy),
     ):
         if a != b:
-            raise ValueError(
-                f"latent site {name!r} has {word} {a} in the model and {b} in the guide; make the guide's the same"
-            )
+            raise ValueError(f"latent site {name!r} has {word} {a} in the model and {b} in the guide; {cure}")
     if not torch.allclose(torch.as_tensor(p["scale"]), torch.as_tensor(q["scale"])):
         raise ValueError(
             f"latent site {name!r} has scale {p['scale']} in the model and {q['scale']} in the guide; put "

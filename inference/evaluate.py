@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from inference.check import check_particles
 from inference.evaluation import Evaluation, Totals
 from inference.modes import evaluation_mode
+from inference.observed import check_observed
 from inference.ownership import own
 from inference.progress import track
 from inference.randomness import untouched
@@ -16,6 +20,7 @@ from inference.streams import arguments, to_device_of
 from inference.weights import Weights, weigh
 
 CHUNK_NUMBERS = 2_000_000
+MOST_ROWS = 20_000
 PARTICLES_AT_ONCE = 100
 
 
@@ -47,8 +52,8 @@ def evaluate(
         progress: show a bar with the time left.
 
     Raises:
-        ValueError: ``num_particles`` or ``chunk`` is below 1, there are no data, or the pair gives more or less
-            than one weight per datum, or a weight that is NaN.
+        ValueError: ``num_particles`` or ``chunk`` is below 1, there are no data, data lie outside the likelihood's
+            support, the pair cannot run particles in parallel, or gives more or less than one weight per datum, or NaN.
 
     Example:
         >>> from guides import Diagonal, latents
@@ -68,6 +73,8 @@ def evaluate(
             args = move(arguments(batch))
             if not len(args[0]):
                 raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
+            if not totals.rows and _pick(args, chunk, num_particles)[1] > 1:
+                check_particles(model, guide, *(a[:1] if isinstance(a, Tensor) and a.dim() else a for a in args))
             for rows in _split(args, chunk, num_particles):
                 totals.add(*_score(*programs, rows, chunk, num_particles))
     return totals.result()
@@ -75,8 +82,8 @@ def evaluate(
 
 def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:
     """How many data and how many particles to score at once."""
-    x = args[0]
-    chunk = chunk or max(1, CHUNK_NUMBERS // max(1, x[0].numel()))
+    width = max(value[0].numel() for value in args if isinstance(value, Tensor) and value.dim())
+    chunk = chunk or min(MOST_ROWS, max(1, CHUNK_NUMBERS // max(1, width)))
     at_once = min(num_particles, PARTICLES_AT_ONCE, chunk)
     return max(1, chunk // at_once), at_once
 
@@ -93,6 +100,7 @@ def _split(args: tuple, chunk: int | None, num_particles: int) -> Iterator[tuple
 def _score(model: Callable, guide: Callable, args: tuple, chunk: int | None, num_particles: int) -> tuple:
     """Log-likelihoods and log-ratios, (num_particles, rows) each, and moments of the latents, (rows, units) each."""
     _, at_once = _pick(args, chunk, num_particles)
+    check_observed(prune_subsample_sites(poutine.trace(model).get_trace(*args)))
     parts: list[Weights] = []
     first = second = 0.0
     for start in range(0, num_particles, at_once):
@@ -108,4 +116,4 @@ def _score(model: Callable, guide: Callable, args: tuple, chunk: int | None, num
         parts.append(weights)
     likelihood = torch.cat([w.log_likelihood for w in parts])
     ratio = torch.cat([w.log_ratio for w in parts])
-    return likelihood, ratio, args[0][0].numel(), first / num_particles, second / num_particles
+    return likelihood, ratio, parts[0].x_dim, first / num_particles, second / num_particles

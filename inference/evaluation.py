@@ -26,8 +26,8 @@ class Evaluation:
         distortion: -E_q log p(x | z).
         active_units: latent dimensions whose posterior mean varies over data by more than 0.01; None for one particle.
         ess: effective sample size, mean over data, out of num_particles.
-        khat: Pareto k, mean over data.
-        khat_bad: share of data whose k is above 0.7, so that their log_px cannot be trusted.
+        khat: Pareto k, mean over the data that have one; NaN where none has.
+        khat_bad: share of these whose k is above 0.7, so that their log_px cannot be trusted.
         bits_per_dim: -log_px per observed dimension, in bits.
         num_particles: K.
         num_data: how many data the means are over.
@@ -98,8 +98,9 @@ class Totals:
             raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
         rows = torch.cat(self.rows, dim=1)
         count = rows.shape[1]
-        elbo, elbo_var, log_px, log_px_var, rate, distortion, ess, khat = rows.mean(1).tolist()
-        bad = float("nan") if rows[7].isnan().all() else (rows[7] > 0.7).double().mean().item()
+        elbo, elbo_var, log_px, log_px_var, rate, distortion, ess, _ = rows.mean(1).tolist()
+        known = rows[7][~rows[7].isnan()]
+        khat, bad = known.mean().item(), (known > 0.7).double().mean().item()
         return Evaluation(
             elbo=elbo,
             elbo_se=math.sqrt(elbo_var / count),

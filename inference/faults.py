@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pyro
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
-from inference.ownership import own
+from inference.ownership import modules_of, own
 from inference.plates import sample_sites
 from inference.randomness import restore_generators, untouched
 
@@ -50,8 +50,8 @@ def broken_gradient(model: Callable, guide: Callable) -> str | None:
 
 def _parameters(model: Callable, guide: Callable):
     for word, program in (("model", model), ("guide", guide)):
-        if isinstance(program, nn.Module):
-            yield from ((word, name, parameter) for name, parameter in program.named_parameters())
+        for module in modules_of(program):
+            yield from ((word, name, parameter) for name, parameter in module.named_parameters())
 
 
 def _broken_site(model: Callable, guide: Callable, args: tuple, kwargs: dict, state: tuple) -> str | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from inference.check import check
 from inference.faults import NonFinite, broken_parameter
 from inference.modes import evaluation_mode
+from inference.objectives import Renyi
 from inference.plates import DataCount
 from inference.progress import bar
 from inference.randomness import Stream, untouched
@@ -205,10 +206,12 @@ def _text(bound: float, valid: float | None) -> str:
 def _check_settings(
     objective: ELBO, train: Iterable, valid: Iterable | None, epochs: int, patience: int | None
 ) -> None:
-    if epochs < 1 or (patience is not None and patience < 1):
-        raise ValueError(f"epochs and patience must be at least 1, got {epochs} and {patience}")
+    if not all(isinstance(number, int) and number >= 1 for number in (epochs, 1 if patience is None else patience)):
+        raise ValueError(f"epochs and patience must be integers of at least 1, got {epochs!r} and {patience!r}")
     if isinstance(objective, ReweightedWakeSleep):
         raise ValueError("ReweightedWakeSleep has two losses and no bound to report; step it with SVI instead of fit")
+    if patience is not None and isinstance(objective, Renyi) and objective.alpha < 0:
+        raise ValueError(f"patience needs a lower bound to select on, but {objective} bounds nothing; use alpha >= 0")
     if patience is not None and valid is None:
         raise ValueError("patience needs valid: early stopping looks at the validation bound")
     for name, data in (("train", train), ("valid", valid)):

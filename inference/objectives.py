@@ -10,6 +10,7 @@ from pyro.infer import ELBO
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from inference.importance import log_mean_exp
 from inference.weights import weigh
 
 
@@ -30,7 +31,7 @@ class Objective(ELBO):
     """
 
     def __init__(self, num_particles: int):
-        if not isinstance(num_particles, int) or num_particles < 1:
+        if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
 
@@ -84,7 +85,7 @@ class IWAE(Objective):
         return f"IWAE(num_particles={self.num_particles})"
 
     def bound(self, log_w: Tensor) -> Tensor:
-        return log_w.logsumexp(0) - math.log(len(log_w))
+        return log_mean_exp(log_w)
 
 
 class Renyi(Objective):
@@ -114,7 +115,7 @@ class Renyi(Objective):
         if not (math.isfinite(alpha) and alpha <= 1):
             raise ValueError(
                 f"alpha must be finite and at most 1, got {alpha}: above 1 the bound needs E_q w^(1 - alpha), which is "
-                "infinite wherever the guide has lighter tails than the posterior by enough; use 0 <= alpha <= 1"
+                "infinite wherever the guide has heavier tails than the posterior by enough; use 0 <= alpha <= 1"
             )
         super().__init__(num_particles)
         self.alpha = alpha
@@ -125,5 +126,4 @@ class Renyi(Objective):
     def bound(self, log_w: Tensor) -> Tensor:
         if self.alpha == 1:
             return log_w.mean(0)
-        tempered = (1 - self.alpha) * log_w
-        return (tempered.logsumexp(0) - math.log(len(log_w))) / (1 - self.alpha)
+        return log_mean_exp((1 - self.alpha) * log_w) / (1 - self.alpha)

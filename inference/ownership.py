@@ -13,18 +13,31 @@ from torch import Tensor, nn
 _STATES: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 
 
+def module_of(program: Callable) -> nn.Module | None:
+    """The module that a program is or, as ``poutine.scale(module)``, wraps; None for a plain function."""
+    while not isinstance(program, nn.Module) and hasattr(program, "__wrapped__"):
+        program = program.__wrapped__
+    return program if isinstance(program, nn.Module) else None
+
+
+def modules_of(*programs: Callable) -> list[nn.Module]:
+    """The modules among programs, see ``module_of``."""
+    return [module for program in programs if (module := module_of(program)) is not None]
+
+
 def own(program: Callable) -> Callable:
     """A module's program, run so that no parameter is read from or left in Pyro's global store.
 
     A plain function is returned as it is: what it declares by ``pyro.param`` lives in Pyro's global store, as always
     there.
     """
-    return _Owned(program) if isinstance(program, nn.Module) else program
+    module = module_of(program)
+    return program if module is None else _Owned(program, module)
 
 
 class _Owned:
-    def __init__(self, module: nn.Module):
-        self.module = module
+    def __init__(self, program: Callable, module: nn.Module):
+        self.program, self.module = program, module
         self.state = _STATES.setdefault(module, _empty())
         for part in module.modules():
             # A context made outside local mode lacks the state that Pyro expects of it inside.
@@ -33,7 +46,7 @@ class _Owned:
 
     def __call__(self, *args, **kwargs):
         with pyro.get_param_store().scope(self.state), pyro.settings.context(module_local_params=True):
-            return self.module(*args, **kwargs)
+            return self.program(*args, **kwargs)
 
 
 def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -> list[Tensor]:
@@ -42,7 +55,7 @@ def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -
     Raises:
         ValueError: there is none.
     """
-    found = [p for part in parts if isinstance(part, nn.Module) for p in part.parameters()]
+    found = [p for module in modules_of(*parts) for p in module.parameters()]
     declared = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
     found += [value.unconstrained() if hasattr(value, "unconstrained") else value for value in declared]
     parameters = list({id(p): p for p in found if p.requires_grad}.values())

@@ -10,6 +10,7 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from inference.modes import evaluation_mode
 from inference.ownership import own
 from inference.randomness import untouched
 
@@ -34,16 +35,26 @@ def common_plates(sites: list[dict]) -> list:
     return sorted(shared, key=lambda frame: frame.dim)
 
 
-def outer_scale(sites: list[dict]) -> Tensor | float:
-    """The scale of the observed sites; what a latent site has beyond it tempers that site."""
-    return next((site for site in sites if site["is_observed"]), sites[0])["scale"]
+def outer_scale(sites: list[dict], plates: list) -> Tensor | float:
+    """The scale that multiplies each datum's bound; what a site has beyond it tempers that site.
+
+    It is the scale that all observed sites share, or else what subsampling the plates makes.
+    """
+    scales = [site["scale"] for site in sites if site["is_observed"]] or [sites[0]["scale"]]
+    if all(_same(scale, scales[0]) for scale in scales[1:]):
+        return scales[0]
+    return math.prod((frame.full_size or frame.size) / frame.size for frame in plates)
+
+
+def _same(a: Tensor | float, b: Tensor | float) -> bool:
+    return a is b or torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 
 class DataCount:
     """By how many data a loss on a batch is to be divided, to be nats per datum.
 
-    It is the observed site's scale summed over its batch: the batch size in a plain plate, the full size in a
-    subsampled one. Counts are remembered by the shapes of a batch.
+    It is the common scale of the observed sites summed over the batch: the batch size in a plain plate, the full size
+    in a subsampled one. Counts are remembered by the shapes of a batch.
     """
 
     def __init__(self, model: Callable):
@@ -53,10 +64,10 @@ class DataCount:
     def __call__(self, args: tuple) -> float:
         key = tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in args)
         if key not in self.known:
-            with untouched(), torch.no_grad():
+            with untouched(), torch.no_grad(), evaluation_mode(self.model):
                 sites = sample_sites(poutine.trace(own(self.model)).get_trace(*args))
-            shape = [frame.size for frame in common_plates(sites)]
-            scale = outer_scale(sites)
+            plates = common_plates(sites)
+            shape, scale = [frame.size for frame in plates], outer_scale(sites, plates)
             self.known[key] = (
                 scale.expand(shape).sum().item() if isinstance(scale, Tensor) else scale * math.prod(shape)
             )

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import pyro
 import torch
-from torch import nn
+
+from inference.ownership import modules_of
 
 
 class Snapshot:
     """Two programs as they were at the last ``take``: states of modules, and Pyro's store where one is a function."""
 
     def __init__(self, model: Callable, guide: Callable):
-        self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
+        self.modules = modules_of(model, guide)
         self.functions = len(self.modules) < 2
         self.take()
 

@@ -7,33 +7,43 @@ from collections.abc import Callable, Iterable
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
-from torch import Tensor, nn
-from torch.distributions import constraints
+from torch import Tensor
 
-from inference.observed import check_values
-from inference.ownership import own
+from distributions.supports import is_fixed
+from inference.modes import evaluation_mode
+from inference.observed import check_observed, check_values
+from inference.ownership import modules_of, own
 from inference.plates import DataCount
 from inference.randomness import untouched
 
 
 def arguments(batch) -> tuple:
-    """The arguments that a batch stands for: a tuple or list of them, or a single tensor."""
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    """The arguments that a batch stands for: a tuple or list of them, or a single tensor.
+
+    Raises:
+        TypeError: it is something else, or its first argument is no tensor.
+    """
+    args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    if not args or not isinstance(args[0], Tensor):
+        got = type(args[0] if args else batch).__name__
+        raise TypeError(
+            f"a batch must be a tensor, or a tuple of the model's arguments that starts with one, got {got}"
+        )
+    return args
 
 
 def to_device(device: str | torch.device | None, *programs: Callable) -> Callable[[tuple], tuple]:
     """Moves the programs that are modules; returns what moves a batch's arguments."""
     if device is None:
         return lambda args: args
-    for program in programs:
-        if isinstance(program, nn.Module):
-            program.to(device)
+    for module in modules_of(*programs):
+        module.to(device)
     return lambda args: tuple(a.to(device, non_blocking=True) if isinstance(a, Tensor) else a for a in args)
 
 
 def to_device_of(*programs: Callable) -> Callable[[tuple], tuple]:
     """Returns what moves a batch's arguments to where the programs' parameters are."""
-    parameters = (p for program in programs if isinstance(program, nn.Module) for p in program.parameters())
+    parameters = (p for module in modules_of(*programs) for p in module.parameters())
     first = next(parameters, None)
     return to_device(None if first is None else first.device)
 
@@ -51,24 +61,20 @@ def check_data(model: Callable, first: tuple, data: Iterable, move: Callable[[tu
     Raises:
         ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
     """
-    with untouched(), torch.no_grad():
+    with untouched(), torch.no_grad(), evaluation_mode(model):
         trace = prune_subsample_sites(poutine.trace(own(model)).get_trace(*first))
     observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
-    watched = [
-        (position, site["name"], site["fn"].support, tuple(site["fn"].event_shape))
+    watched = {
+        site["name"]: (position, site["fn"].support, tuple(site["fn"].event_shape))
         for site in observed
         for position, value in enumerate(first)
-        if value is site["value"] and _is_fixed(site["fn"].support)
-    ]
+        if value is site["value"] and is_fixed(site["fn"].support, len(site["fn"].event_shape))
+    }
     for batch in data:
         args = move(arguments(batch))
-        for position, name, support, event_shape in watched:
+        for name, (position, support, event_shape) in watched.items():
             check_values(name, args[position], support, event_shape)
+        if len(watched) < len(observed):
+            with untouched(), torch.no_grad(), evaluation_mode(model):
+                check_observed(prune_subsample_sites(poutine.trace(own(model)).get_trace(*args)))
         count(args)
-
-
-def _is_fixed(support: constraints.Constraint) -> bool:
-    """Whether a support is the same for every datum, so that it can judge other batches than its own."""
-    parts = vars(support).values()
-    inner = all(_is_fixed(part) for part in parts if isinstance(part, constraints.Constraint))
-    return inner and not any(isinstance(part, Tensor) and part.dim() for part in parts)

@@ -16,7 +16,7 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from inference.ownership import own
+from inference.ownership import module_of, own
 from inference.plates import PARTICLES, common_plates, depth, outer_scale, sample_sites
 from inference.randomness import untouched
 
@@ -25,13 +25,15 @@ class Weights(NamedTuple):
     """Terms of the log-weights of a batch, each of shape (num_particles, batch), in nats.
 
     ``log_w = log_likelihood - log_ratio``, with log p(x | z) over the observed sites and log q(z | x) / p(z) over the
-    latent ones. ``scale`` is what each datum's bound is multiplied by: a number, or shape (batch,).
+    latent ones. ``scale`` is what each datum's bound is multiplied by: a number, or shape (batch,). ``latents`` are the
+    drawn values by site, and ``x_dim`` counts the observed numbers of one datum.
     """
 
     log_likelihood: Tensor
     log_ratio: Tensor
     scale: Tensor | float
     latents: dict[str, Tensor]
+    x_dim: int
 
     @property
     def log_w(self) -> Tensor:
@@ -93,8 +95,10 @@ def reduce(model_trace: poutine.Trace, guide_trace: poutine.Trace, num_particles
     if is_validation_enabled():
         for site in sites:
             check_site_shape(site, depth(sites) + (num_particles > 1))
-    plates, scale = common_plates(sites), outer_scale(sites)
+    plates = common_plates(sites)
+    scale = outer_scale(sites, plates)
     _check_inner_plates(sites, plates)
+    _check_all_drawn(joint, drawn)
 
     def per_datum(selected: list[dict]) -> Tensor:
         return sum(_reduce_site(site, plates, scale, num_particles) for site in selected)
@@ -105,7 +109,18 @@ def reduce(model_trace: poutine.Trace, guide_trace: poutine.Trace, num_particles
     log_likelihood, log_ratio = (torch.as_tensor(term).expand(shape) for term in (log_likelihood, log_ratio))
     if isinstance(scale, Tensor) and scale.dim():
         scale = scale.expand([frame.size for frame in plates]).reshape(-1)
-    return Weights(log_likelihood, log_ratio, scale, {site["name"]: site["value"] for site in drawn})
+    x_dim = sum(site["value"].numel() for site in joint if site["is_observed"]) // max(1, shape[1])
+    return Weights(log_likelihood, log_ratio, scale, {site["name"]: site["value"] for site in drawn}, x_dim)
+
+
+def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
+    lacking = {site["name"] for site in joint if not site["is_observed"]} - {site["name"] for site in drawn}
+    if lacking:
+        raise ValueError(
+            f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; add "
+            "them to "
+            "the guide (sites that TraceEnum_ELBO sums out cannot be weighed)"
+        )
 
 
 def _check_inner_plates(sites: list[dict], plates: list) -> None:
@@ -143,8 +158,8 @@ _NESTING: WeakKeyDictionary = WeakKeyDictionary()
 
 def _nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
     """How deep the pair's plates nest, found by one run and remembered."""
-    key = getattr(guide, "module", guide)
-    known = _NESTING.setdefault(getattr(model, "module", model), WeakKeyDictionary())
+    key = module_of(getattr(guide, "program", guide)) or guide
+    known = _NESTING.setdefault(module_of(getattr(model, "program", model)) or model, WeakKeyDictionary())
     if key not in known:
         with untouched(), torch.no_grad(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)

@@ -72,14 +72,6 @@ class MADE(nn.Module):
         self.context = nn.Linear(context, self.layers[0].out_features, bias=False) if context else None
         self.activation = activation()
 
-    @torch.no_grad()
-    def damp(self, factor: float) -> None:
-        """Multiplies what the outputs are made of by ``factor``, so that they start near 0 whatever the input."""
-        self.layers[-1].weight *= factor
-        self.layers[-1].bias *= factor
-        if len(self.layers) == 1 and self.context is not None:
-            self.context.weight *= factor
-
     def forward(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """
         Args:

@@ -54,12 +54,15 @@ class MLP(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """
         Args:
-            *inputs: shapes (*batch_i, width_i); batches are broadcast, widths add up to ``in_features``.
+            *inputs: shapes (*batch_i, width_i); batches are broadcast, widths add up to ``in_features``; integers
+                become floats.
 
         Returns:
             shape (*batch, out_features).
         """
+        dtype = self.bias.dtype if len(self.layers) else torch.get_default_dtype()
         h = concatenate(inputs, self.in_features)
+        h = h if h.is_floating_point() else h.to(dtype)
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))
         if len(self.layers):

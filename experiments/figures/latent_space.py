@@ -32,7 +32,7 @@ def latent_space(z_mean: Tensor, labels: Tensor | None = None, context: str = ""
         raise ValueError(
             f"z_mean: expected finite (N, 2) with N >= 2, got {tuple(z.shape)}; pick two latent dimensions"
         )
-    names = np.zeros(len(z), int) if labels is None else np.asarray(labels)
+    names = np.zeros(len(z), int) if labels is None else torch.as_tensor(labels).cpu().numpy()
     if names.shape != (len(z),):
         raise ValueError(
             f"labels: expected shape ({len(z)},), one a datum, got {names.shape}; pass None without classes"

@@ -94,7 +94,7 @@ def test_one_linear_iaf_step_holds_the_exact_posterior(oracle, x):
     flow, factor = guide.posteriors[0], torch.linalg.cholesky(cov)
     made, k, gate = flow.steps[0], len(cov), 0.5
     base = factor.diagonal() / gate
-    set_head(flow.head, torch.zeros_like(weight), torch.zeros(k).double(), inverse(positive, base))
+    set_head(flow.head, torch.zeros_like(weight), torch.zeros(k).double(), inverse(positive, base / flow.widening))
     with torch.no_grad():
         layer = made.layers[0]
         layer.weight.zero_()
