@@ -1,4 +1,7 @@
-"""Conditional distributions: modules from a context to a Pyro distribution, used by models and guides alike."""
+"""Conditional distributions: modules from a context to a Pyro distribution, used by models and guides alike.
+
+Importing the package registers one divergence with torch, KL(full-rank Gaussian || diagonal Gaussian).
+"""
 
 from distributions.bernoulli import Bernoulli
 from distributions.inverse_autoregressive import InverseAutoregressiveNormal

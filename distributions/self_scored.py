@@ -17,7 +17,7 @@ class SelfScoredNormal(dist.MultivariateNormal):
         z = loc + L eps,   log q(z) = sum_i [ log N(eps_i; 0, 1) - log L_ii ]
 
     The solve costs more than the draw, and in single precision its error grows exponentially with the dimension.
-    Any other value is scored as usual.
+    Any other value is scored as usual: for the gradient of log q with respect to z itself, score ``z.clone()``.
 
     Example:
         >>> q = SelfScoredNormal(torch.zeros(2), scale_tril=torch.eye(2))

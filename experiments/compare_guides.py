@@ -22,7 +22,6 @@ from experiments.data import Splits, load
 from experiments.grids import densities
 from experiments.report import Table, print_table
 from experiments.runs import Run
-from experiments.train import count
 from guides import latents
 from inference import NonFinite, evaluate, fit
 from models import VAE
@@ -74,8 +73,8 @@ def splits(config: Config) -> Splits:
 
 def pair(config: Config, guide: str, train) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    decoder = MLP(config.z_dim, *reversed(config.hidden), train.x_dim, activation=nn.Tanh)
-    model = VAE(config.z_dim, choices.LIKELIHOODS["bernoulli"](decoder, train.x_dim, train.mean))
+    likelihood = choices.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
+    model = VAE(config.z_dim, likelihood)
     encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
     return model, choices.GUIDES[guide](latents(model, train.example), encoder)
 
@@ -106,7 +105,7 @@ def cell(config: Config, guide_name: str, objective: str, seed: int, frozen: dic
             "history": history,
             "kl": "analytic" if "analytic" in history[-1]["kl"].values() else "Monte Carlo",
             "seconds": fmean(record["seconds"] for record in history),
-            "parameters": count(model) + count(guide),
+            "parameters": choices.count(model, guide),
             "model": model.state_dict(),
             "guide_state": guide.state_dict(),
         }
@@ -174,7 +173,10 @@ def summary(rows: list[dict], config: Config) -> Table:
 def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, dict[str, nn.Module]]:
     """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides."""
     best = max(rows, key=lambda row: row["log_px"])
-    refits = list(parallel(config, (delayed(cell)(config, guide, "elbo", 0, best["model"]) for guide in GUIDES)))
+    found = list(parallel(config, (delayed(cell)(config, guide, "elbo", 0, best["model"]) for guide in GUIDES)))
+    refits = [row for row in found if "error" not in row]
+    if not refits:
+        raise SystemExit(f"no guide could be trained on the frozen model: {found[0]['error']}; try a smaller --lr")
     train, _, test = splits(config)
     model, programs = None, {}
     for found in refits:
@@ -279,10 +281,14 @@ def main(config: Config) -> list[dict]:
     torch.set_num_threads(1)
     run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
     rows = grid_of_runs(config, run)
+    kept = ("history", "model", "guide_state")
+    plain = [{k: v for k, v in row.items() if k not in kept} for row in rows]
+    run.result(runs=plain)
+    if not rows:
+        raise SystemExit(f"every run stopped; metrics are in {run.folder}; try a smaller --lr")
     first = summary(rows, config)
     second, model, programs = on_one_model(config, rows)
-    kept = ("history", "model", "guide_state")
-    run.result(runs=[{k: v for k, v in row.items() if k not in kept} for row in rows], one_model=second.text)
+    run.result(runs=plain, one_model=second.text)
     for table in (first, second):
         print_table(table)
     with pyro.get_param_store().scope():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,7 +49,8 @@ class Config:
     iaf_width: tuple[int, ...] = (128,)
     """Hidden layers of each step of the flow."""
     binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
-    """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all."""
+    """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all. By default what the
+    data set does under a bernoulli, and not at all under a normal likelihood."""
     scale: float | None = None
     """Divide a file's numbers by this first (255 for 8-bit images)."""
     mean_bias: bool = True
@@ -90,9 +90,10 @@ class Config:
 def main(config: Config) -> Evaluation:
     torch.set_num_threads(config.threads)
     run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
+    keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
     train, valid, test = load(
         config.data,
-        binarize=None if config.binarize == "none" else config.binarize,
+        binarize=None if keep_greys else config.binarize,
         batch_size=config.batch_size,
         data_dir=config.data_dir,
         device=config.device,
@@ -103,9 +104,9 @@ def main(config: Config) -> Evaluation:
 
     pyro.set_rng_seed(config.seed)
     activation = choices.ACTIVATIONS[config.activation]
-    decoder = MLP(config.z_dim, *reversed(config.hidden), train.x_dim, activation=activation)
     mean = train.mean if config.mean_bias else None
-    likelihood = choices.LIKELIHOODS[config.likelihood](decoder, train.x_dim, mean)
+    make_likelihood = choices.LIKELIHOODS[config.likelihood]
+    likelihood = make_likelihood(config.z_dim, config.hidden[::-1], train.x_dim, activation, mean)
     model = VAE(config.z_dim, likelihood).to(config.device)
     encoder = MLP(train.x_dim, *config.hidden, activation=activation)
     flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": activation}
@@ -137,7 +138,7 @@ def main(config: Config) -> Evaluation:
 
     result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
     seconds = sum(record["seconds"] for record in history) / len(history)
-    parameters = {"model": count(model), "guide": count(guide)}
+    parameters = {"model": choices.count(model), "guide": choices.count(guide)}
     run.result(**dataclasses.asdict(result), seconds_per_epoch=seconds, epochs=len(history), parameters=parameters)
     table = Table(
         ["log p(x)", "ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7", "epochs", "s / epoch"],
@@ -170,11 +171,6 @@ def main(config: Config) -> Evaluation:
     )
     print(f"report: {report}")
     return result
-
-
-def count(module: torch.nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 
 from inference.faults import NonFinite, broken_gradient, locate
+from inference.modes import evaluation_mode
 from inference.ownership import own, trainable
 from inference.randomness import generator_state, untouched
 
@@ -68,7 +69,8 @@ class SVI:
         """Runs both programs once, so that every parameter exists, and makes the optimizer; spends no random number."""
         if self.optimizer is not None:
             return
-        with untouched(), torch.no_grad(), poutine.trace(param_only=True) as handler:
+        probing = evaluation_mode(self.model, self.guide)
+        with untouched(), torch.no_grad(), probing, poutine.trace(param_only=True) as handler:
             self.objective.loss(*self._programs, *args, **kwargs)
         self.optimizer = self._make_optimizer(trainable((self.model, self.guide, self.objective), [handler.trace]))
 
