@@ -1,10 +1,11 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
 from inference.check import check
+from inference.epochs import Epoch
 from inference.evaluate import evaluate
 from inference.evaluation import Evaluation
 from inference.faults import NonFinite
-from inference.fit import Epoch, fit
+from inference.fit import fit
 from inference.objectives import IWAE, Objective, Renyi
 from inference.svi import SVI
 from inference.weights import log_weights

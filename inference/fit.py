@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,48 +12,17 @@ from pyro.infer import ELBO, ReweightedWakeSleep
 from torch import Tensor
 
 from inference.check import check
-from inference.faults import NonFinite, broken_parameter
-from inference.modes import evaluation_mode
+from inference.epochs import Epoch, train_epoch, validate
+from inference.faults import NonFinite
 from inference.objectives import Renyi
 from inference.plates import DataCount
 from inference.progress import bar
 from inference.randomness import Stream, untouched
 from inference.snapshots import Snapshot
-from inference.streams import arguments, check_data, to_device
+from inference.streams import Batches, check_data, to_device
 from inference.svi import SVI
 
 Adam = partial(torch.optim.Adam, lr=1e-3, fused=True)
-VALIDATION_SEED = 1
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch of ``fit`` came to.
-
-    Attributes:
-        epoch: from 1.
-        train: the objective's bound, nats per datum, mean over the epoch's steps.
-        valid: the objective's bound on the validation data, nats per datum; None without such data.
-        seconds: of training.
-        lr: learning rate.
-        grad_norm: L2 norm of the whole gradient, mean over the epoch's steps.
-        best: whether ``valid`` is the highest so far.
-        kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
-    """
-
-    epoch: int
-    train: float
-    valid: float | None
-    seconds: float
-    lr: float
-    grad_norm: float
-    best: bool
-    kl: dict[str, str]
-
-    def __str__(self) -> str:
-        valid = "" if self.valid is None else f"   valid {self.valid:.3f}{'*' if self.best else ' '}"
-        bounds = f"train {self.train:.3f}{valid} nats per datum"
-        return f"epoch {self.epoch:4d}   {bounds}   {self.seconds:.2f} s   lr {self.lr:.2g}"
 
 
 def fit(
@@ -114,33 +82,38 @@ def fit(
         [1, 2]
     """
     move, count = to_device(device, model, guide), DataCount(model)
-    if seed is not None:
-        train, valid = (data.seeded(seed) if hasattr(data, "seeded") else data for data in (train, valid))
     with untouched():
         _check_settings(objective, train, valid, epochs, patience)
-        first = move(arguments(next(iter(train))))
+        train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
+        first = next(iter(train))[0]
         kl = check(model, guide, objective, *first)
-        for data in (train, valid):
-            if data is not None:
-                check_data(model, first, data, move, count)
+        for batches in (train, valid):
+            if batches is not None:
+                check_data(model, first, batches)
         svi = SVI(model, guide, optimizer, objective, clip_norm=clip_norm)
         svi.prepare(*first)
     schedule = None if scheduler is None else scheduler(svi.optimizer)
-    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), move, count, kl, progress)
+    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), kl, progress)
 
 
-def _epochs(svi, train, valid, epochs, schedule, patience, stream, move, count, kl, progress) -> Iterator[Epoch]:
+def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, patience, stream, kl, progress):
     saved = Snapshot(svi.model, svi.guide)
     best, since = -math.inf, 0
     with bar(progress) as shown:
         task = shown.add_task("training", total=epochs)
+
+        def report(bound: float, value: float | None = None, completed: int | None = None) -> None:
+            text = f"bound {bound:.2f}" + ("" if value is None else f", valid {value:.2f}")
+            shown.update(task, description=text, completed=completed)
+            shown.refresh()
+
         try:
             for epoch in range(1, epochs + 1):
                 with stream:
                     started = time.perf_counter()
-                    bound, norm = _train(svi, train, epoch, count, move, shown, task)
+                    bound, norm = train_epoch(svi, train, epoch, report)
                     seconds = time.perf_counter() - started
-                    value = None if valid is None else _validate(svi, valid, epoch, count, move)
+                    value = None if valid is None else validate(svi, valid, epoch)
                 rate = svi.optimizer.param_groups[0]["lr"]
                 if schedule is not None:
                     schedule.step()
@@ -148,8 +121,7 @@ def _epochs(svi, train, valid, epochs, schedule, patience, stream, move, count, 
                 best, since = (value, 0) if improved else (best, since + 1)
                 if improved or patience is None:
                     saved.take()
-                shown.update(task, completed=epoch, description=_text(bound, value))
-                shown.refresh()
+                report(bound, value, epoch)
                 yield Epoch(epoch, bound, value, seconds, rate, norm, improved, kl)
                 if patience is not None and since >= patience:
                     break
@@ -159,48 +131,6 @@ def _epochs(svi, train, valid, epochs, schedule, patience, stream, move, count, 
         finally:
             if patience is not None:
                 saved.put_back()
-
-
-def _train(svi: SVI, train: Iterable, epoch: int, count: DataCount, move, shown, task) -> tuple[float, float]:
-    """One pass over the data: the mean bound in nats per datum, and the mean gradient norm."""
-    total = number = norms = steps = 0
-    last = time.perf_counter()
-    for steps, batch in enumerate(train, start=1):
-        args = move(arguments(batch))
-        try:
-            total -= svi.step(*args)
-        except NonFinite as error:
-            raise NonFinite(f"epoch {epoch}, batch {steps}: {error}") from error
-        number += count(args)
-        norms += svi.grad_norm
-        if time.perf_counter() - last > 0.5:
-            last = time.perf_counter()
-            shown.update(task, description=_text(total / number, None))
-            shown.refresh()
-    place = broken_parameter(svi.model, svi.guide)
-    if place is not None:
-        raise NonFinite(
-            f"epoch {epoch}, batch {steps}: {place} is not finite after the step; try a smaller learning rate"
-        )
-    return total / number, norms / steps
-
-
-def _validate(svi: SVI, valid: Iterable, epoch: int, count: DataCount, move) -> float:
-    """The bound on the validation data in nats per datum, with the same particles in every epoch."""
-    total = number = 0
-    with untouched(VALIDATION_SEED), evaluation_mode(svi.model, svi.guide):
-        for position, batch in enumerate(valid, start=1):
-            args = move(arguments(batch))
-            try:
-                total -= svi.evaluate_loss(*args)
-            except NonFinite as error:
-                raise NonFinite(f"epoch {epoch}, validation batch {position}: {error}") from error
-            number += count(args)
-    return total / number
-
-
-def _text(bound: float, valid: float | None) -> str:
-    return f"bound {bound:.2f}" + ("" if valid is None else f", valid {valid:.2f}")
 
 
 def _check_settings(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from pyro import poutine
@@ -48,21 +48,38 @@ def to_device_of(*programs: Callable) -> Callable[[tuple], tuple]:
     return to_device(None if first is None else first.device)
 
 
-def check_data(model: Callable, first: tuple, data: Iterable, move: Callable[[tuple], tuple], count: DataCount) -> None:
-    """Holds every batch against the supports of the sites that observe it, before any training, and counts its data.
+class Batches:
+    """Data as pairs of a batch's arguments, moved, and by how many data its loss is to be divided.
+
+    Args:
+        data: iterated anew each time; one with ``seeded(seed)`` is reseeded.
+        move: what moves a batch's arguments to the model's device.
+        count: how many data a batch stands for.
+        seed: of shuffling and binarisation; None leaves ``data`` as they are.
+    """
+
+    def __init__(self, data: Iterable, move: Callable[[tuple], tuple], count: DataCount, seed: int | None):
+        self.data = data.seeded(seed) if seed is not None and hasattr(data, "seeded") else data
+        self.move, self.count = move, count
+
+    def __iter__(self) -> Iterator[tuple[tuple, float]]:
+        for batch in self.data:
+            args = self.move(arguments(batch))
+            yield args, self.count(args)
+
+
+def check_data(model: Callable, first: tuple, batches: Batches) -> None:
+    """Holds every batch against the supports of the sites that observe it, before any training.
 
     Args:
         model: a Pyro program.
         first: the arguments of one batch, which find out what observes what.
-        data: batches; one pass is made.
-        move: what moves a batch's arguments to the model's device.
-        count: what remembers how many data a batch stands for.
+        batches: one pass is made.
 
     Raises:
         ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
     """
-    with untouched(), torch.no_grad(), evaluation_mode(model):
-        trace = prune_subsample_sites(poutine.trace(own(model)).get_trace(*first))
+    trace = _traced(model, first)
     observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
     watched = {
         site["name"]: (position, site["fn"].support, tuple(site["fn"].event_shape))
@@ -70,11 +87,13 @@ def check_data(model: Callable, first: tuple, data: Iterable, move: Callable[[tu
         for position, value in enumerate(first)
         if value is site["value"] and is_fixed(site["fn"].support, len(site["fn"].event_shape))
     }
-    for batch in data:
-        args = move(arguments(batch))
+    for args, _ in batches:
         for name, (position, support, event_shape) in watched.items():
             check_values(name, args[position], support, event_shape)
         if len(watched) < len(observed):
-            with untouched(), torch.no_grad(), evaluation_mode(model):
-                check_observed(prune_subsample_sites(poutine.trace(own(model)).get_trace(*args)))
-        count(args)
+            check_observed(_traced(model, args))
+
+
+def _traced(model: Callable, args: tuple) -> poutine.Trace:
+    with untouched(), torch.no_grad(), evaluation_mode(model):
+        return prune_subsample_sites(poutine.trace(own(model)).get_trace(*args))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -16,9 +15,8 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from inference.ownership import module_of, own
-from inference.plates import PARTICLES, common_plates, depth, outer_scale, sample_sites
-from inference.randomness import untouched
+from inference.ownership import own
+from inference.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
 
 
 class Weights(NamedTuple):
@@ -75,7 +73,7 @@ def weigh(model: Callable, guide: Callable, args: tuple, kwargs: dict, num_parti
     """The terms of ``log_weights``, see there; programs run as they are, with parameters where Pyro keeps them."""
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
-    nesting = _nesting(model, guide, args, kwargs) if num_particles > 1 else float("inf")
+    nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else float("inf")
     if num_particles > 1:
         nesting += 1
         model, guide = (pyro.plate(PARTICLES, num_particles, dim=-nesting)(program) for program in (model, guide))
@@ -117,9 +115,8 @@ def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
     lacking = {site["name"] for site in joint if not site["is_observed"]} - {site["name"] for site in drawn}
     if lacking:
         raise ValueError(
-            f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; add "
-            "them to "
-            "the guide (sites that TraceEnum_ELBO sums out cannot be weighed)"
+            f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; "
+            "add them to the guide (sites that TraceEnum_ELBO sums out cannot be weighed)"
         )
 
 
@@ -130,8 +127,8 @@ def _check_inner_plates(sites: list[dict], plates: list) -> None:
             if frame.name not in outer and frame.full_size not in (None, frame.size):
                 raise ValueError(
                     f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of "
-                    f"{frame.full_size}) but is "
-                    "not around every site: a bound whose logarithm lies outside a plate has no unbiased subsample; "
+                    f"{frame.full_size}) but is not around every site: a bound whose logarithm lies outside a plate has "
+                    "no unbiased subsample; "
                     "use Trace_ELBO, or the whole plate"
                 )
 
@@ -151,18 +148,3 @@ def _ratio(scale: Tensor | float, outer: Tensor | float) -> Tensor | float:
     if isinstance(scale, Tensor) or isinstance(outer, Tensor):
         return torch.where(torch.as_tensor(scale == outer), 1.0, scale / outer)
     return scale / outer
-
-
-_NESTING: WeakKeyDictionary = WeakKeyDictionary()
-
-
-def _nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
-    """How deep the pair's plates nest, found by one run and remembered."""
-    key = module_of(getattr(guide, "program", guide)) or guide
-    known = _NESTING.setdefault(module_of(getattr(model, "program", model)) or model, WeakKeyDictionary())
-    if key not in known:
-        with untouched(), torch.no_grad(), poutine.block():
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        known[key] = depth(sample_sites(model_trace, guide_trace))
-    return known[key]

@@ -1,0 +1,79 @@
+"""One pass over the data: steps or validation, and the record of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference.faults import NonFinite, broken_parameter
+from inference.modes import evaluation_mode
+from inference.randomness import untouched
+from inference.streams import Batches
+from inference.svi import SVI
+
+VALIDATION_SEED = 1
+SECONDS_BETWEEN_REPORTS = 0.5
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of ``fit`` came to.
+
+    Attributes:
+        epoch: from 1.
+        train: the objective's bound, nats per datum, mean over the epoch's steps.
+        valid: the objective's bound on the validation data, nats per datum; None without such data.
+        seconds: of training.
+        lr: learning rate.
+        grad_norm: L2 norm of the whole gradient, mean over the epoch's steps.
+        best: whether ``valid`` is the highest so far.
+        kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
+    """
+
+    epoch: int
+    train: float
+    valid: float | None
+    seconds: float
+    lr: float
+    grad_norm: float
+    best: bool
+    kl: dict[str, str]
+
+    def __str__(self) -> str:
+        valid = "" if self.valid is None else f"   valid {self.valid:.3f}{'*' if self.best else ' '}"
+        bounds = f"train {self.train:.3f}{valid} nats per datum"
+        return f"epoch {self.epoch:4d}   {bounds}   {self.seconds:.2f} s   lr {self.lr:.2g}"
+
+
+def train_epoch(svi: SVI, batches: Batches, epoch: int, report: Callable[[float], None]) -> tuple[float, float]:
+    """Steps through all batches; returns the mean bound in nats per datum and the mean gradient norm."""
+    total = number = norms = steps = 0
+    last = time.perf_counter()
+    for steps, (args, count) in enumerate(batches, start=1):
+        try:
+            total -= svi.step(*args)
+        except NonFinite as error:
+            raise NonFinite(f"epoch {epoch}, batch {steps}: {error}") from error
+        number += count
+        norms += svi.grad_norm
+        if time.perf_counter() - last > SECONDS_BETWEEN_REPORTS:
+            last = time.perf_counter()
+            report(total / number)
+    place = broken_parameter(svi.model, svi.guide)
+    if place is not None:
+        raise NonFinite(f"epoch {epoch}, batch {steps}: {place} is not finite after the step; try a smaller lr")
+    return total / number, norms / steps
+
+
+def validate(svi: SVI, batches: Batches, epoch: int) -> float:
+    """The bound on validation data in nats per datum, with the same particles in every epoch."""
+    total = number = 0
+    with untouched(VALIDATION_SEED), evaluation_mode(svi.model, svi.guide):
+        for position, (args, count) in enumerate(batches, start=1):
+            try:
+                total -= svi.evaluate_loss(*args)
+            except NonFinite as error:
+                raise NonFinite(f"epoch {epoch}, validation batch {position}: {error}") from error
+            number += count
+    return total / number
