@@ -127,9 +127,8 @@ def _check_inner_plates(sites: list[dict], plates: list) -> None:
             if frame.name not in outer and frame.full_size not in (None, frame.size):
                 raise ValueError(
                     f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of "
-                    f"{frame.full_size}) but is not around every site: a bound whose logarithm lies outside a plate has "
-                    "no unbiased subsample; "
-                    "use Trace_ELBO, or the whole plate"
+                    f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
+                    "no unbiased subsample; use Trace_ELBO, or the whole plate"
                 )
 
 
