@@ -12,7 +12,7 @@ help:      ## list the commands
 	@echo "  PYTHON=python3.12 make demo   chooses the interpreter that .venv is made with (3.10 or newer)"
 
 demo: $(READY)  ## compare three guides under three objectives on the embedded digits; writes runs/demo
-	$(RUN) -m experiments.compare_guides --out runs/demo
+	$(RUN) -m experiments.compare_guides --out runs/demo --overwrite
 	@echo "report: $(CURDIR)/runs/demo/report.html"
 
 test: $(READY)  ## the tests, but for those marked slow

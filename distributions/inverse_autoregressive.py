@@ -118,6 +118,11 @@ class InverseAutoregressiveNormal(nn.Module):
             MADE(dim, width, hidden, reverse=bool(t % 2), activation=activation) for t in range(depth)
         )
         self.widening = (1 + math.exp(-bias)) ** depth
+        if not hidden:  # no wide layer averages the start of a linear step: it has to be small by itself
+            with torch.no_grad():
+                for made in self.steps:
+                    made.layers[0].weight *= 0.01
+                    made.context.weight *= 0.01
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         h = self.net(*context)
