@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from experiments import choices, figures, pictures
+from experiments.cli import start
 from experiments.data import Splits, load
 from experiments.grids import densities
 from experiments.report import Table, print_table
@@ -37,7 +38,11 @@ class Config:
     """Compare {Diagonal, FullRank, IAF} x {ELBO, analytic-KL ELBO, IWAE} on a data set, by name or file."""
 
     data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of data in [0, 1]."""
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
+    key: str | None = None
+    """Which array of an .npz file."""
+    scale: float | None = None
+    """Divide a file's numbers by this first (255 for 8-bit images)."""
     z_dim: int = 2
     """Latent dimensions; with 2, posteriors are drawn and log p(x) is also computed by a grid."""
     hidden: tuple[int, ...] = (100, 100)
@@ -67,7 +72,9 @@ class Config:
 
 
 def splits(config: Config) -> Splits:
-    train, valid, test = load(config.data, batch_size=config.batch_size, data_dir=config.data_dir)
+    train, valid, test = load(
+        config.data, batch_size=config.batch_size, data_dir=config.data_dir, key=config.key, scale=config.scale
+    )
     return Splits(train, valid, test if config.eval_data is None else test.take(min(config.eval_data, test.num_data)))
 
 
@@ -279,6 +286,7 @@ def verdict(table: Table) -> str:
 def main(config: Config) -> list[dict]:
     started = time.perf_counter()
     torch.set_num_threads(1)
+    splits(config)  # what cannot be loaded is found before a folder is made
     run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
     rows = grid_of_runs(config, run)
     kept = ("history", "model", "guide_state")
@@ -309,4 +317,4 @@ def main(config: Config) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.compare_guides"))
+    start(main, Config, "compare_guides")

@@ -36,7 +36,8 @@ class Run:
         folder: where to write; created if it does not exist.
         config: the settings of the run; numbers, text, tensors, paths, dataclasses, and mappings or sequences
             of them.
-        overwrite: remove the records and PNG files of an earlier run in ``folder``; anything else stays.
+        overwrite: remove the records and PNG files of an earlier run in ``folder``; anything else stays. A run that
+            stopped before its first record needs no such word.
 
     Raises:
         ValueError: if ``folder`` holds an earlier run and ``overwrite`` is false, or files that no run wrote.
@@ -185,7 +186,7 @@ def _clear(folder: Path, overwrite: bool) -> None:
         raise ValueError(
             f"folder: expected a new or empty folder, {folder} holds files that no run wrote; choose another"
         )
-    if not overwrite:
+    if not overwrite and (folder / "metrics.jsonl").exists():
         raise ValueError(
             f"folder: expected a new or empty folder, {folder} holds a run; choose another or overwrite=True"
         )

@@ -13,6 +13,7 @@ import tyro
 from safetensors.torch import save_file
 
 from experiments import choices, pictures
+from experiments.cli import start
 from experiments.data import load
 from experiments.report import Table, print_table
 from experiments.runs import Run
@@ -51,6 +52,8 @@ class Config:
     binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
     """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all. By default what the
     data set does under a bernoulli, and not at all under a normal likelihood."""
+    key: str | None = None
+    """Which array of an .npz file."""
     scale: float | None = None
     """Divide a file's numbers by this first (255 for 8-bit images)."""
     mean_bias: bool = True
@@ -89,7 +92,6 @@ class Config:
 
 def main(config: Config) -> Evaluation:
     torch.set_num_threads(config.threads)
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
     keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
     train, valid, test = load(
         config.data,
@@ -97,11 +99,13 @@ def main(config: Config) -> Evaluation:
         batch_size=config.batch_size,
         data_dir=config.data_dir,
         device=config.device,
+        key=config.key,
         scale=config.scale,
     )
     if config.eval_data is not None:
         test = test.take(min(config.eval_data, test.num_data))
 
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
     pyro.set_rng_seed(config.seed)
     activation = choices.ACTIVATIONS[config.activation]
     mean = train.mean if config.mean_bias else None
@@ -174,4 +178,4 @@ def main(config: Config) -> Evaluation:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.train"))
+    start(main, Config, "train")

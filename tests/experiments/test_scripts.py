@@ -96,6 +96,14 @@ def test_help_explains_every_option(script):
     assert "(required)" not in shown
 
 
+def test_a_mistake_ends_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "experiments.train", "--data", "mnits", "--out", str(tmp_path / "run")]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert failed.stderr.startswith("error: name must be digits, mnist, fashion_mnist, binarized_mnist or a path")
+    assert not (tmp_path / "run").exists()
+
+
 def test_grid_agrees_with_the_closed_form(float64):
     model = PPCA(torch.tensor([[1.0, 0.5], [0.0, 1.0], [1.0, -1.0]]), torch.zeros(3), 0.5)
     x = torch.tensor([[1.0, -1.0, 0.5], [0.3, 0.2, -0.1]])

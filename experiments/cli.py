@@ -1,0 +1,24 @@
+"""From the command line to a script's main function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tyro
+
+
+def start(main: Callable, config: type, name: str) -> None:
+    """Parses the command line into a config and calls main; a user's mistake ends in one line, not in a traceback.
+
+    Args:
+        main: called with the config.
+        config: a dataclass whose fields are the options.
+        name: of the script's module.
+    """
+    settings = tyro.cli(config, prog=f"python -m experiments.{name}")
+    try:
+        main(settings)
+    except (ValueError, FileNotFoundError, ArithmeticError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; what was done is in the run's folder") from None
