@@ -17,7 +17,7 @@ import tyro
 from joblib import Parallel, delayed
 from torch import nn
 
-from experiments import choices, figures, pictures
+from experiments import choices, pictures
 from experiments.cli import start
 from experiments.data import Splits, load
 from experiments.grids import densities
@@ -30,7 +30,6 @@ from nets import MLP
 
 GUIDES = {"diagonal": "Diagonal", "full_rank": "FullRank", "iaf": "IAF"}
 OBJECTIVES = {"elbo": "ELBO", "analytic_kl": "analytic-KL ELBO", "iwae": "IWAE"}
-SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,17 +224,7 @@ def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str,
     """Every figure of the comparison."""
     train, _, test = splits(config)
     context = f"{train.name}, {config.z_dim} latent dimensions"
-    histories: dict[tuple[str, str], list] = {}
-    for row in rows:
-        histories.setdefault((GUIDES[row["guide"]], OBJECTIVES[row["objective"]]), []).append(row["history"])
     named = [row | {"guide": GUIDES[row["guide"]], "objective": OBJECTIVES[row["objective"]]} for row in rows]
-    run.figure(
-        "bounds", figures.bounds(named, context), "Test ELBO (open) and log p(x) (full) of each guide and objective."
-    )
-    run.figure(
-        "learning_curves", figures.learning_curves(histories, context=context), "Validation bound while training."
-    )
-    x, shape = test.x[:8], test.image_shape
     trained = {}
     for row in rows:
         if row["seed"] == 0 and row["objective"] == "elbo":
@@ -243,34 +232,11 @@ def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str,
             p.load_state_dict(row["model"])
             q.load_state_dict(row["guide_state"])
             trained[GUIDES[row["guide"]]] = p, q
-    means = {label: pictures.reconstruct(p, q, x) for label, (p, q) in trained.items()}
-    run.figure(
-        "reconstructions", figures.reconstructions(x, means, shape, context), "Test data and their reconstructions."
-    )
-    drawn = {label: pictures.dream(p, 36) for label, (p, _) in trained.items()}
-    run.figure(
-        "samples",
-        figures.samples(drawn, shape, context),
-        "Means of p(x | z) for z from the prior; trained by the ELBO.",
-    )
-    if config.z_dim != 2:
-        return
-    found = densities(model, programs, x)
-    hardest = max(found.kl.values(), key=lambda kl: kl.mean()).argsort(descending=True)[:SHOWN]
-    axes = tuple(axis[hardest] for axis in found.axes)
-    q = {label: log_q[hardest] for label, log_q in found.guides.items()}
-    kl = {label: values[hardest] for label, values in found.kl.items()}
-    run.figure(
-        "posteriors",
-        figures.posteriors(x[hardest], axes, found.posterior[hardest], q, kl, shape, context),
-        f"The true posterior by a grid, and each guide's density over it, for one frozen model: of {len(x)} test data, "
-        f"the {SHOWN} on which a guide fits worst.",
-    )
-    labels = None if test.labels is None else test.labels
-    means = pictures.posterior_means(programs["IAF"], test.x)
-    run.figure(
-        "latent_space", figures.latent_space(means, labels, context), "Means of the IAF guide's q(z | x) of test data."
-    )
+    for name, figure, caption in pictures.of_comparison(named, trained, test, context):
+        run.figure(name, figure, caption)
+    if config.z_dim == 2:
+        for name, figure, caption in pictures.of_one_model(model, programs, test, context):
+            run.figure(name, figure, caption)
 
 
 def verdict(table: Table) -> str:

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 
 from experiments import choices, pictures
 from experiments.cli import start
-from experiments.data import load
+from experiments.data import Loader, load
 from experiments.report import Table, print_table
 from experiments.runs import Run
-from guides import latents
+from guides import Amortized, latents
 from inference import Evaluation, evaluate, fit
 from models import VAE
 from nets import MLP
@@ -90,6 +90,43 @@ class Config:
     """Replace an earlier run in that folder."""
 
 
+def pair(config: Config, train: Loader) -> tuple[VAE, Amortized]:
+    """A fresh model and a fresh guide of it, on the config's device."""
+    activation = choices.ACTIVATIONS[config.activation]
+    mean = train.mean if config.mean_bias else None
+    make_likelihood = choices.LIKELIHOODS[config.likelihood]
+    likelihood = make_likelihood(config.z_dim, config.hidden[::-1], train.x_dim, activation, mean)
+    model = VAE(config.z_dim, likelihood).to(config.device)
+    encoder = MLP(train.x_dim, *config.hidden, activation=activation)
+    flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": activation}
+    settings = flow if config.guide == "iaf" else {}
+    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder, **settings).to(config.device)
+    return model, guide
+
+
+def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
+    """The evaluation in one line."""
+    return Table(
+        ["log p(x)", "ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7", "epochs", "s / epoch"],
+        [
+            [
+                (result.log_px, result.log_px_se),
+                (result.elbo, result.elbo_se),
+                result.log_px - result.elbo,
+                result.rate,
+                result.distortion,
+                result.active_units,
+                result.ess,
+                result.khat_bad,
+                epochs,
+                seconds,
+            ]
+        ],
+        f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each.",
+        {name: ".2f" for name in ("log p(x)", "ELBO", "gap", "rate", "distortion", "ESS", "k-hat > 0.7", "s / epoch")},
+    )
+
+
 def main(config: Config) -> Evaluation:
     torch.set_num_threads(config.threads)
     keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
@@ -107,15 +144,7 @@ def main(config: Config) -> Evaluation:
 
     run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
     pyro.set_rng_seed(config.seed)
-    activation = choices.ACTIVATIONS[config.activation]
-    mean = train.mean if config.mean_bias else None
-    make_likelihood = choices.LIKELIHOODS[config.likelihood]
-    likelihood = make_likelihood(config.z_dim, config.hidden[::-1], train.x_dim, activation, mean)
-    model = VAE(config.z_dim, likelihood).to(config.device)
-    encoder = MLP(train.x_dim, *config.hidden, activation=activation)
-    flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": activation}
-    settings = flow if config.guide == "iaf" else {}
-    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder, **settings).to(config.device)
+    model, guide = pair(config, train)
     objective = choices.OBJECTIVES[config.objective](config.num_particles, config.alpha)
 
     history = []
@@ -144,25 +173,7 @@ def main(config: Config) -> Evaluation:
     seconds = sum(record["seconds"] for record in history) / len(history)
     parameters = {"model": choices.count(model), "guide": choices.count(guide)}
     run.result(**dataclasses.asdict(result), seconds_per_epoch=seconds, epochs=len(history), parameters=parameters)
-    table = Table(
-        ["log p(x)", "ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7", "epochs", "s / epoch"],
-        [
-            [
-                (result.log_px, result.log_px_se),
-                (result.elbo, result.elbo_se),
-                result.log_px - result.elbo,
-                result.rate,
-                result.distortion,
-                result.active_units,
-                result.ess,
-                result.khat_bad,
-                len(history),
-                seconds,
-            ]
-        ],
-        f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each.",
-        {name: ".2f" for name in ("log p(x)", "ELBO", "gap", "rate", "distortion", "ESS", "k-hat > 0.7", "s / epoch")},
-    )
+    table = summary(result, len(history), seconds)
     print_table(table)
     for name, figure, caption in pictures.of_training(model, guide, test, history):
         run.figure(name, figure, caption)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import close
+from oracles import assert_close
 from torch import nn
 
 from distributions import Bernoulli
@@ -16,14 +16,14 @@ def test_log_prob_is_the_cross_entropy_summed_over_pixels():
     z, x = torch.randn(4, 5, 2).double(), (torch.rand(5, 6) < 0.5).double()
     rates = torch.sigmoid(likelihood.net(z))
     expected = (x * rates.log() + (1 - x) * (1 - rates).log()).sum(-1)
-    close(likelihood(z).log_prob(x), expected, 1e-12)
+    assert_close(likelihood(z).log_prob(x), expected, 1e-12)
     assert likelihood(z).log_prob(x).shape == (4, 5) and likelihood(z).event_shape == (6,)
 
 
 def test_probabilities_of_all_images_sum_to_one():
     likelihood = Bernoulli(MLP(2, 8, 6)).double()
     images = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 6)
-    close(likelihood(torch.randn(2).double()).log_prob(images).logsumexp(0), 0.0, 1e-12)
+    assert_close(likelihood(torch.randn(2).double()).log_prob(images).logsumexp(0), 0.0, 1e-12)
 
 
 def test_extreme_logits_stay_finite():
@@ -37,7 +37,7 @@ def test_mean_sets_the_starting_rates():
     net = MLP(2, 8, 3)
     nn.init.zeros_(net.layers[-1].weight)
     likelihood = Bernoulli(net, mean=torch.tensor([0.2, 0.5, 0.9]))
-    close(torch.sigmoid(likelihood.net(torch.zeros(2))), torch.tensor([0.2, 0.5, 0.9]), 1e-6)
+    assert_close(torch.sigmoid(likelihood.net(torch.zeros(2))), torch.tensor([0.2, 0.5, 0.9]), 1e-6)
     Bernoulli(net, mean=torch.tensor([0.0, 0.5, 1.0]))
     assert net.bias.isfinite().all() and net.bias.abs().max() < 8
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import close, grid, inverse
+from oracles import assert_close, grid, inverse
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 from torch.distributions import MultivariateNormal
@@ -60,7 +60,7 @@ def test_context_with_particles_gives_each_its_own_density(family):
     z = module(h).rsample()
     log_q = module(h).log_prob(z)
     assert log_q.shape == (7, 5)
-    close(log_q[3, 2], module(h[3, 2]).log_prob(z[3, 2]), 1e-10)
+    assert_close(log_q[3, 2], module(h[3, 2]).log_prob(z[3, 2]), 1e-10)
 
 
 @every_family
@@ -88,14 +88,14 @@ def test_density_integrates_to_one(family, dim):
     draws = q.rsample((2000,))
     centre, width = draws.mean(0), 9 * draws.std(0).max().item()
     z, log_cell = grid(width, 401 if dim == 2 else 4001, dim)
-    close(q.log_prob(centre + z).logsumexp(0) + log_cell, 0.0, 1e-5)
+    assert_close(q.log_prob(centre + z).logsumexp(0) + log_cell, 0.0, 1e-5)
 
 
 @every_family
 def test_density_of_own_samples_equals_that_of_a_clone(family):
     q = build(family)(torch.randn(5, H).double())
     z = q.rsample((6,))
-    close(q.log_prob(z), q.log_prob(z.clone()), 1e-9)
+    assert_close(q.log_prob(z), q.log_prob(z.clone()), 1e-9)
 
 
 @every_family
@@ -187,7 +187,7 @@ def test_scale_reaches_neither_zero_nor_infinity(raw, dtype):
 
 def test_scale_is_the_exponential_near_zero_and_increases():
     raw = torch.linspace(-0.5, 0.5, 101).double()
-    close(positive(raw), raw.exp(), 2e-3)
+    assert_close(positive(raw), raw.exp(), 2e-3)
     wide = positive(torch.linspace(-60, 60, 501).double())
     assert (wide.diff() > 0).all()
 
@@ -197,7 +197,7 @@ def test_diagonal_normal_is_the_normal_it_says():
     loc, raw = module.head(module.net(h)).chunk(2, -1)
     scale = positive(raw)
     expected = -0.5 * (((z - loc) / scale) ** 2 + 2 * scale.log() + math.log(2 * math.pi)).sum(-1)
-    close(module(h).log_prob(z), expected, 1e-12)
+    assert_close(module(h).log_prob(z), expected, 1e-12)
 
 
 def test_full_rank_covers_any_covariance_and_correlates_every_pair():
@@ -208,7 +208,7 @@ def test_full_rank_covers_any_covariance_and_correlates_every_pair():
         rows, columns = torch.tril_indices(3, 3, -1)
         raw = inverse(positive, target.diagonal())
         module.head.bias.copy_(torch.cat([torch.zeros(3), raw, target[rows, columns]]))
-    close(module(torch.randn(H).double()).scale_tril, target, 1e-12)
+    assert_close(module(torch.randn(H).double()).scale_tril, target, 1e-12)
     correlation = build("full_rank")(torch.randn(H).double()).covariance_matrix
     assert correlation.abs().min() > 1e-6
 
@@ -216,6 +216,6 @@ def test_full_rank_covers_any_covariance_and_correlates_every_pair():
 def test_standard_normal_moves_with_its_module_and_needs_no_context():
     prior = StandardNormal(3).double()
     z = torch.randn(5, 3).double()
-    close(prior().log_prob(z), -0.5 * (z.square().sum(-1) + 3 * math.log(2 * math.pi)), 1e-12)
+    assert_close(prior().log_prob(z), -0.5 * (z.square().sum(-1) + 3 * math.log(2 * math.pi)), 1e-12)
     assert not list(prior.parameters()) and set(prior.state_dict()) == {"loc", "scale"}
     assert prior().base_dist.loc.dtype == torch.float64 and prior.float()().base_dist.loc.dtype == torch.float32

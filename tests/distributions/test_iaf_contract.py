@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import close
+from oracles import assert_close
 from torch import nn
 from torch.autograd.functional import jacobian
 
@@ -42,8 +42,8 @@ def test_log_det_is_that_of_the_autograd_jacobian(hidden, depth):
         total = total + step.log_abs_det_jacobian(values[-2], values[-1])
     sign, expected = torch.linalg.slogdet(jacobian(lambda y: through(q.transforms, y), y))
     assert sign == 1
-    close(total, expected, 1e-12)
-    close(q.log_prob(values[-1].clone()), q.base_dist.log_prob(y) - expected, 1e-9)
+    assert_close(total, expected, 1e-12)
+    assert_close(q.log_prob(values[-1].clone()), q.base_dist.log_prob(y) - expected, 1e-9)
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
@@ -66,7 +66,7 @@ def test_inverse_undoes_forward_without_the_cache():
     back = z.clone()
     for step in reversed(q.transforms):
         back = step.with_cache(0).inv(back)
-    close(back, y, 1e-10)
+    assert_close(back, y, 1e-10)
 
 
 def test_own_samples_are_scored_without_calling_a_network():
@@ -120,7 +120,7 @@ def test_reparametrised_gradient_is_that_of_finite_differences():
 
     gradient = torch.autograd.grad(value(), list(module.parameters()))
     slope = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
-    close(slope, (moved(1e-6) - moved(-1e-6)) / 2e-6, 1e-4 * max(1.0, slope.abs().item()))
+    assert_close(slope, (moved(1e-6) - moved(-1e-6)) / 2e-6, 1e-4 * max(1.0, slope.abs().item()))
 
 
 def test_gate_closed_by_an_extreme_context_can_still_be_inverted():

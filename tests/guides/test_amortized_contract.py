@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import close
+from oracles import assert_close
 from pyro import poutine
 from torch import nn
 from torch.distributions import constraints
@@ -71,7 +71,7 @@ def test_log_normal_posterior_carries_its_jacobian():
     q = poutine.trace(guide).get_trace(X).nodes["z"]["fn"]
     base = guide.posteriors[0](guide.features(X))
     z = torch.rand(5, 3) + 0.1
-    close(q.log_prob(z), base.log_prob(z.log()) - z.log().sum(-1), 1e-4)
+    assert_close(q.log_prob(z), base.log_prob(z.log()) - z.log().sum(-1), 1e-4)
 
 
 @every_guide
@@ -121,7 +121,7 @@ def test_each_datum_has_its_own_posterior():
     guide = FullRank(latents(hierarchy, X), MLP(4, 8))
     together = poutine.trace(guide).get_trace(X).nodes["z2"]["fn"].mean
     alone = torch.cat([poutine.trace(guide).get_trace(x[None]).nodes["z2"]["fn"].mean for x in X])
-    close(together, alone, 1e-6)
+    assert_close(together, alone, 1e-6)
 
 
 def test_families_can_be_mixed_by_site():

@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import GOLDEN_1, X_1, Gaussian, Q, close
+from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close
 from torch import nn
 
 from guides import Diagonal, latents
@@ -84,7 +84,7 @@ def test_batches_count_by_their_data_and_come_in_any_form(pair):
     batches = [(XS[:1],), (XS[1:4],), (XS[4:],)]
     for data in (XS, batches, [list(b) for b in batches], [b[0] for b in batches], iter(batches)):
         r = evaluate(*exact, data, num_particles=2)
-        close(r.log_px, truth, 1e-9)
+        assert_close(r.log_px, truth, 1e-9)
         assert r.num_data == 20
 
 
@@ -103,7 +103,9 @@ def test_rows_of_several_arguments_stay_together(float64):
     x, c = torch.randn(9, 2), 10 * torch.randn(9, 2)
     truth = dist.Normal(-c, 2**0.5).log_prob(x).sum(-1).mean()
     for chunk in (1, 4, None):
-        close(evaluate(model, guide, [(x, c, torch.tensor(-1.0))], num_particles=2, chunk=chunk).log_px, truth, 1e-9)
+        assert_close(
+            evaluate(model, guide, [(x, c, torch.tensor(-1.0))], num_particles=2, chunk=chunk).log_px, truth, 1e-9
+        )
 
 
 def test_it_has_a_stream_of_its_own(amortised):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import GOLDEN_1, X_1, Gaussian, LinearGaussian, Q, chi2, close, kl, normal, ppca_optimum
+from oracles import GOLDEN_1, X_1, Gaussian, LinearGaussian, Q, assert_close, chi2, kl, normal, ppca_optimum
 
 from inference import evaluate
 
@@ -39,7 +39,7 @@ def test_log_px_scatters_by_its_standard_error(programs):
     z = torch.tensor([(r.log_px - truth) / r.log_px_se for r in records])
     assert 0.79 < z.std() < 1.21
     assert abs(z.mean()) < 0.4
-    close(records[0].log_px_se, math.sqrt(chi2(GOLDEN_1.posterior(X_1), Q) / 500 / 20), 1e-3)
+    assert_close(records[0].log_px_se, math.sqrt(chi2(GOLDEN_1.posterior(X_1), Q) / 500 / 20), 1e-3)
 
 
 def test_elbo_scatters_by_its_standard_error_and_parts_are_the_closed_forms(programs):
@@ -53,13 +53,13 @@ def test_elbo_scatters_by_its_standard_error_and_parts_are_the_closed_forms(prog
         values = torch.tensor([getattr(r, name) for r in records])
         assert abs(values.mean() - expected) < 4 * values.std() / 10 < 0.02
     for r in records:
-        close(r.elbo, -(r.rate + r.distortion), 1e-10)
+        assert_close(r.elbo, -(r.rate + r.distortion), 1e-10)
         assert r.elbo < r.log_px
 
 
 def test_diagnostics_tell_how_far_the_guide_is(programs):
     r = evaluate(*programs, XS, num_particles=5000)
-    close(r.ess / 5000, 1 / (1 + chi2(GOLDEN_1.posterior(X_1), Q)), 0.01)
+    assert_close(r.ess / 5000, 1 / (1 + chi2(GOLDEN_1.posterior(X_1), Q)), 0.01)
     assert r.khat < 0.5 and r.khat_bad == 0.0
 
 
@@ -72,8 +72,8 @@ def test_a_guide_too_narrow_is_called_out(pair):
 def test_the_exact_posterior_leaves_nothing_to_estimate(exact):
     r = evaluate(*exact, XS, num_particles=50)
     truth = GOLDEN_1.log_px(XS).mean()
-    close([r.log_px, r.elbo], [truth, truth], 1e-9)
-    close([r.log_px_se, r.elbo_se, r.ess - 50], [0.0, 0.0, 0.0], 1e-9)
+    assert_close([r.log_px, r.elbo], [truth, truth], 1e-9)
+    assert_close([r.log_px_se, r.elbo_se, r.ess - 50], [0.0, 0.0, 0.0], 1e-9)
     assert (r.num_particles, r.num_data) == (50, 20)
 
 
@@ -109,7 +109,7 @@ def test_one_particle_and_one_datum(programs):
     r = evaluate(*programs, XS, num_particles=1)
     assert r.active_units is None and math.isnan(r.log_px_se) and math.isnan(r.elbo_se)
     assert math.isnan(r.khat) and math.isnan(r.khat_bad) and r.ess == 1.0
-    close(r.log_px, r.elbo, 1e-12)
+    assert_close(r.log_px, r.elbo, 1e-12)
     r = evaluate(*programs, X_1[None], num_particles=4000)
     assert r.num_data == 1 and r.active_units == 0
     assert abs(r.log_px - GOLDEN_1.log_px(X_1)) < 4 * r.log_px_se

@@ -7,7 +7,7 @@ import math
 import pyro
 import pytest
 import torch
-from oracles import GOLDEN_1, X_1, Gaussian, LinearGaussian, close, iwae
+from oracles import GOLDEN_1, X_1, Gaussian, LinearGaussian, assert_close, iwae
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
@@ -56,7 +56,7 @@ def worst_t(objective, model, guide, x, parameters, expected, repeats: int) -> t
     se = draws.std(0) / math.sqrt(repeats)
     error = (draws.mean(0) - expected).abs()
     fixed = se < 1e-9
-    close(error[fixed], torch.zeros(int(fixed.sum())), 1e-8)
+    assert_close(error[fixed], torch.zeros(int(fixed.sum())), 1e-8)
     return (error / se)[~fixed].max().item(), se.max().item()
 
 
@@ -96,7 +96,7 @@ def test_with_one_particle_all_objectives_differentiate_alike(Guide):
         loss = objective.differentiable_loss(model, guide, XS)
         gradients.append(flat(torch.autograd.grad(loss, parameters)))
     for gradient in gradients[1:]:
-        close(gradient, gradients[0], 1e-9)
+        assert_close(gradient, gradients[0], 1e-9)
 
 
 def test_iwae_weighs_each_particle_by_its_normalised_weight():
@@ -108,7 +108,7 @@ def test_iwae_weighs_each_particle_by_its_normalised_weight():
     expected = -flat(torch.autograd.grad((shares * log_w).sum(), parameters))
     pyro.set_rng_seed(2)
     loss = IWAE(3).differentiable_loss(model, guide, XS)
-    close(flat(torch.autograd.grad(loss, parameters)), expected, 1e-10)
+    assert_close(flat(torch.autograd.grad(loss, parameters)), expected, 1e-10)
 
 
 @pytest.mark.parametrize("Guide", [Diagonal, FullRank, IAF])
@@ -129,8 +129,8 @@ def test_the_three_ways_to_a_loss_agree(Guide, objective):
     graph_gradient = flat(torch.autograd.grad(losses[1], parameters))
     assert isinstance(losses[0], float) and isinstance(losses[2], float) and losses[1].shape == ()
     assert losses[0] == losses[1].item() == losses[2] == losses[3].item()
-    close(collected, graph_gradient, 1e-12)
-    close(module_gradient, graph_gradient, 1e-12)
+    assert_close(collected, graph_gradient, 1e-12)
+    assert_close(module_gradient, graph_gradient, 1e-12)
 
 
 def test_loss_and_grads_adds_to_what_is_there_and_loss_leaves_it():
@@ -141,4 +141,4 @@ def test_loss_and_grads_adds_to_what_is_there_and_loss_leaves_it():
     pyro.set_rng_seed(2)
     IWAE(3).loss_and_grads(model, guide, XS)
     IWAE(3).loss(model, guide, XS)
-    close(flat([p.grad for p in parameters]), 2 * once, 1e-10)
+    assert_close(flat([p.grad for p in parameters]), 2 * once, 1e-10)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import GOLDEN_1, X_1, Gaussian, Q, chi2, close
+from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close, chi2
 from pyro.ops.stats import fit_generalized_pareto
 
 from inference import log_weights
@@ -29,7 +29,7 @@ def test_pareto_k_is_pyros_fit_of_every_column(num_particles, spread):
     log_w = spread * torch.randn(num_particles, 6) - 700
     k = pareto_k(log_w)
     assert k.shape == (6,)
-    close(k, [fit_generalized_pareto(tail_of(column))[0] for column in log_w.T], 1e-8)
+    assert_close(k, [fit_generalized_pareto(tail_of(column))[0] for column in log_w.T], 1e-8)
 
 
 @pytest.mark.parametrize("k", [-0.3, 0.2, 0.5, 0.8, 1.5])
@@ -59,26 +59,26 @@ def test_pareto_k_is_nan_where_there_is_no_tail(log_w):
 def test_importance_does_not_change_with_the_size_of_the_weights():
     log_w = torch.randn(200, 5)
     for shift in (-5000.0, 5000.0):
-        close(log_mean_exp(log_w + shift), log_mean_exp(log_w) + shift, 1e-9)
+        assert_close(log_mean_exp(log_w + shift), log_mean_exp(log_w) + shift, 1e-9)
         for statistic in (relative_variance, effective_sample_size, pareto_k):
-            close(statistic(log_w + shift), statistic(log_w), 1e-8)
+            assert_close(statistic(log_w + shift), statistic(log_w), 1e-8)
 
 
 def test_effective_sample_size_lies_between_one_and_all():
     log_w = torch.randn(50, 200) * torch.linspace(0, 20, 200)
     ess = effective_sample_size(log_w)
     assert (ess >= 1 - 1e-9).all() and (ess <= 50 + 1e-9).all()
-    close(ess[0], 50.0, 1e-9)
+    assert_close(ess[0], 50.0, 1e-9)
     one = torch.full((50, 1), -math.inf).index_fill(0, torch.tensor([7]), 3.0)
-    close(effective_sample_size(one), [1.0], 1e-12)
+    assert_close(effective_sample_size(one), [1.0], 1e-12)
     two = torch.full((50, 1), -math.inf).index_fill(0, torch.tensor([7, 9]), 3.0)
-    close(effective_sample_size(two), [2.0], 1e-12)
+    assert_close(effective_sample_size(two), [2.0], 1e-12)
 
 
 def test_mean_and_variance_by_hand():
     w = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
-    close(log_mean_exp(w.log()), [math.log(2.0), math.log(2.0)], 1e-12)
-    close(relative_variance(w.log()), [(2.0 / 2) / 4, 0.0], 1e-12)
+    assert_close(log_mean_exp(w.log()), [math.log(2.0), math.log(2.0)], 1e-12)
+    assert_close(relative_variance(w.log()), [(2.0 / 2) / 4, 0.0], 1e-12)
     assert relative_variance(w[:1].log()).isnan().all()
 
 
@@ -96,5 +96,5 @@ def test_relative_variance_and_ess_estimate_chi2(pair):
 def test_at_the_exact_posterior_every_particle_counts(pair):
     exact = pair(GOLDEN_1, lambda x: Gaussian(*GOLDEN_1.posterior(x)))
     log_w = log_weights(*exact, torch.stack([X_1, -X_1]), num_particles=64)
-    close(effective_sample_size(log_w), [64.0, 64.0], 1e-9)
-    close(relative_variance(log_w), [0.0, 0.0], 1e-20)
+    assert_close(effective_sample_size(log_w), [64.0, 64.0], 1e-9)
+    assert_close(relative_variance(log_w), [0.0, 0.0], 1e-20)

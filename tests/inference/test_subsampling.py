@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import GOLDEN_1, X_1, Q, close
+from oracles import GOLDEN_1, X_1, Q, assert_close
 from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO
 
@@ -64,7 +64,7 @@ def test_the_mean_over_all_subsamples_is_the_loss_on_all_data(objective, size):
     subsets = [torch.tensor(rows) for rows in combinations(range(4), size)]
     parts = [objective.loss(*programs(4, drawing(z[..., rows, :])), XS, rows) for rows in subsets]
     assert max(parts) - min(parts) > 1
-    close(sum(parts) / len(parts), whole, 1e-10)
+    assert_close(sum(parts) / len(parts), whole, 1e-10)
 
 
 @OBJECTIVES
@@ -72,7 +72,7 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_data(objective):
     z = particles(objective)
     whole = objective.loss(*programs(4, drawing(z)), XS)
     alone = [objective.loss(*programs(1, drawing(z[..., i : i + 1, :])), XS[i : i + 1]) for i in range(4)]
-    close(sum(alone), whole, 1e-10)
+    assert_close(sum(alone), whole, 1e-10)
 
 
 @OBJECTIVES
@@ -85,7 +85,7 @@ def test_gradients_of_subsamples_are_unbiased_too(objective):
         return torch.autograd.grad(loss, shift)[0]
 
     parts = torch.stack([gradient(torch.tensor(rows)) for rows in combinations(range(4), 2)])
-    close(parts.mean(0), gradient(None), 1e-10)
+    assert_close(parts.mean(0), gradient(None), 1e-10)
 
 
 @OBJECTIVES
@@ -111,7 +111,7 @@ def test_a_scale_annealed_to_zero_gives_a_loss_of_zero(objective):
 def test_subsampling_and_scale_multiply():
     exact = programs(400, q=lambda loc: (loc, GOLDEN_1.posterior(XS).cov))
     loss = IWAE(3).loss(*(poutine.scale(program, scale=0.5) for program in exact), XS, torch.arange(4))
-    close(loss, -0.5 * 100 * GOLDEN_1.log_px(XS).sum(), 1e-8)
+    assert_close(loss, -0.5 * 100 * GOLDEN_1.log_px(XS).sum(), 1e-8)
 
 
 def test_scaling_inside_the_logarithm_is_no_bound_but_ours_is():
@@ -136,7 +136,7 @@ def test_the_bound_per_datum_does_not_depend_on_the_plates_full_size():
     for full in (4, 400):
         pyro.set_rng_seed(1)
         losses.append(IWAE(5).loss(*programs(full), XS, torch.arange(4)) / full)
-    close(losses[0], losses[1], 1e-12)
+    assert_close(losses[0], losses[1], 1e-12)
 
 
 def test_weights_do_not_depend_on_the_plates_full_size():
@@ -144,4 +144,4 @@ def test_weights_do_not_depend_on_the_plates_full_size():
     for full in (4, 400):
         pyro.set_rng_seed(1)
         log_w.append(log_weights(*programs(full), XS, torch.arange(4), num_particles=5))
-    close(log_w[0], log_w[1], 1e-12)
+    assert_close(log_w[0], log_w[1], 1e-12)

@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import GOLDEN_1, GOLDEN_2, TWO_LAYER, X_1, X_2, close, normal
+from oracles import GOLDEN_1, GOLDEN_2, TWO_LAYER, X_1, X_2, assert_close, normal
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
@@ -41,11 +41,11 @@ def test_the_best_diagonal_guide_misses_by_the_formula(oracle, x, objective, min
     """All three say 1/2 (sum_j log Lambda_jj - log|Lambda|), and q is N(m, 1 / Lambda_jj) for every x."""
     model, guide, xs = golden(oracle, x, Diagonal)
     bound = -minimised(objective, model, guide, xs, dims=len(oracle.precision))
-    close(oracle.log_px(xs).mean() - bound, oracle.diagonal_gap, 1e-7)
-    close(oracle.diagonal_gap, {4: 0.00456624, 5: 0.08674943}[len(x)], 5e-9)
+    assert_close(oracle.log_px(xs).mean() - bound, oracle.diagonal_gap, 1e-7)
+    assert_close(oracle.diagonal_gap, {4: 0.00456624, 5: 0.08674943}[len(x)], 5e-9)
     q, best = poutine.trace(guide).get_trace(xs).nodes["z"]["fn"], oracle.diagonal_optimum(xs)
-    close(q.mean, best.loc, 1e-3)
-    close(q.variance, best.cov.diagonal().expand(12, -1), 1e-3)
+    assert_close(q.mean, best.loc, 1e-3)
+    assert_close(q.variance, best.cov.diagonal().expand(12, -1), 1e-3)
 
 
 @GOLDENS
@@ -74,7 +74,7 @@ def test_two_layers_lose_nothing_in_either_order_and_the_block_gap_in_none(order
     guide = FullRank(spec, encoder, order=order, hidden=()).double()
     bound = -minimised(Trace_ELBO(), two_layer, guide, xs, dims=4)
     gap = TWO_LAYER.log_px(xs).mean() - bound
-    close(gap, TWO_LAYER.layer_gap if order == "independent" else 0.0, 1e-6)
+    assert_close(gap, TWO_LAYER.layer_gap if order == "independent" else 0.0, 1e-6)
     assert TWO_LAYER.layer_gap > 0.1
     if order != "independent":
         kl, se = kl_to_posterior(two_layer, guide, xs, TWO_LAYER.log_px(xs))

@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, Q, close
+from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, Q, assert_close
 
 from inference import log_weights
 from inference.weights import weigh
@@ -31,8 +31,8 @@ def test_every_particle_of_the_exact_posterior_weighs_log_px(pair, oracle, x, lo
     xs = torch.stack([x, x + 0.5, x * 2])
     log_w = log_weights(*pair(oracle, oracle.posterior), xs, num_particles=num_particles)
     assert log_w.shape == (num_particles, 3)
-    close(log_w, oracle.log_px(xs).expand(num_particles, 3), 1e-9)
-    close(log_w[:, 0], torch.full((num_particles,), log_px), 5e-9)
+    assert_close(log_w, oracle.log_px(xs).expand(num_particles, 3), 1e-9)
+    assert_close(log_w[:, 0], torch.full((num_particles,), log_px), 5e-9)
 
 
 @K
@@ -50,8 +50,8 @@ def test_terms_are_the_likelihood_and_the_ratio_of_guide_to_prior(pair, num_part
     weights = weigh(model, guide, (xs,), {}, num_particles)
     z = weights.latents["z"].reshape(num_particles, 2, 2)
     assert weights.latents["z"].shape == ((4, 2, 2) if num_particles > 1 else (2, 2))
-    close(weights.log_ratio, Q.log_prob(z) - density(z).sum(-1), 1e-10)
-    close(weights.log_likelihood, GOLDEN_1.log_joint(xs, z) - density(z).sum(-1), 1e-10)
+    assert_close(weights.log_ratio, Q.log_prob(z) - density(z).sum(-1), 1e-10)
+    assert_close(weights.log_likelihood, GOLDEN_1.log_joint(xs, z) - density(z).sum(-1), 1e-10)
     assert torch.equal(weights.log_w, weights.log_likelihood - weights.log_ratio) and weights.scale == 1.0
 
 
@@ -130,8 +130,8 @@ def test_each_arrangement_of_plates_gives_the_weights_of_the_formula(program, nu
         z = z.squeeze(-2)
     likelihood, ratio = (term.reshape(num_particles, batch) for term in by_hand(z))
     assert weights.log_w.shape == (num_particles, batch)
-    close(weights.log_likelihood, likelihood, 1e-10)
-    close(weights.log_ratio, ratio, 1e-10)
+    assert_close(weights.log_likelihood, likelihood, 1e-10)
+    assert_close(weights.log_ratio, ratio, 1e-10)
 
 
 @K
@@ -139,8 +139,8 @@ def test_latents_of_an_inner_plate_are_summed_into_their_datum(num_particles):
     weights = weigh(inner_latents(0.0, 1.0, True), inner_latents(0.3, 2.0, False), (TABLE,), {}, num_particles)
     a, z = (weights.latents[name].reshape(num_particles, 2, -1) for name in "az")
     assert a.shape[-1] == 1 and z.shape[-1] == 3
-    close(weights.log_likelihood, density(TABLE, a + z, 0.5).sum(-1), 1e-10)
-    close(weights.log_ratio, _ratio(a).sum(-1) + _ratio(z).sum(-1), 1e-10)
+    assert_close(weights.log_likelihood, density(TABLE, a + z, 0.5).sum(-1), 1e-10)
+    assert_close(weights.log_ratio, _ratio(a).sum(-1) + _ratio(z).sum(-1), 1e-10)
 
 
 def test_particles_are_independent_draws_and_rows_have_their_own(pair):

@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import GOLDEN_1, X_1, Gaussian, Q, close
+from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close
 from pyro import poutine
 
 from inference import IWAE, Renyi, log_weights
@@ -34,7 +34,7 @@ def test_a_scale_around_both_programs_leaves_the_weights_alone(programs, scale, 
         scale = scale + 0.5
     plain = seeded(*programs, num_particles=num_particles)
     scaled = seeded(*(poutine.scale(p, scale=scale) for p in programs), num_particles=num_particles)
-    close(scaled.log_w, plain.log_w, 1e-12)
+    assert_close(scaled.log_w, plain.log_w, 1e-12)
     assert plain.scale == 1.0 and scaled.scale == scale
 
 
@@ -42,11 +42,11 @@ def test_a_scale_per_datum_is_kept_per_datum(programs):
     scale = torch.tensor([1.0, 0.5, 4.0])
     plain = seeded(*programs, num_particles=4)
     scaled = seeded(*(poutine.scale(p, scale=scale) for p in programs), num_particles=4)
-    close(scaled.log_w, plain.log_w, 1e-12)
-    close(scaled.scale, scale, 0)
+    assert_close(scaled.log_w, plain.log_w, 1e-12)
+    assert_close(scaled.scale, scale, 0)
     pyro.set_rng_seed(3)
     loss = IWAE(4).loss(*(poutine.scale(p, scale=scale) for p in programs), XS)
-    close(loss, -(IWAE(4).bound(plain.log_w) * scale).sum(), 1e-10)
+    assert_close(loss, -(IWAE(4).bound(plain.log_w) * scale).sum(), 1e-10)
 
 
 @K
@@ -65,7 +65,7 @@ def test_a_scale_on_the_latent_sites_alone_tempers_them(num_particles):
 
     plain = seeded(program(0.0, 1.0), program(0.3, 1.0, False), num_particles=num_particles)
     cold = seeded(program(0.0, 0.1), program(0.3, 0.1, False), num_particles=num_particles)
-    close(cold.log_w, plain.log_likelihood - 0.1 * plain.log_ratio, 1e-10)
+    assert_close(cold.log_w, plain.log_likelihood - 0.1 * plain.log_ratio, 1e-10)
     assert cold.scale == 1.0
 
 
@@ -74,7 +74,7 @@ def test_a_masked_datum_weighs_nothing(programs, num_particles):
     kept = torch.tensor([True, False, True])
     plain = seeded(*programs, num_particles=num_particles)
     masked = seeded(*(poutine.mask(p, mask=kept) for p in programs), num_particles=num_particles)
-    close(masked.log_w, torch.where(kept, plain.log_w, 0.0), 0)
+    assert_close(masked.log_w, torch.where(kept, plain.log_w, 0.0), 0)
 
 
 @K
@@ -95,7 +95,7 @@ def test_a_mask_around_the_observation_leaves_the_prior(num_particles):
     weights = seeded(model, guide, num_particles=num_particles)
     z = weights.latents["z"].reshape(num_particles, 3, 4)
     expected = dist.Normal(z, 0.5).log_prob(XS).sum(-1)
-    close(weights.log_w, torch.where(kept, expected, 0.0), 1e-10)
+    assert_close(weights.log_w, torch.where(kept, expected, 0.0), 1e-10)
 
 
 @K
@@ -115,7 +115,7 @@ def test_a_mask_per_pixel_drops_only_those_pixels(num_particles):
     weights = seeded(program(True), program(False), num_particles=num_particles)
     z = weights.latents["z"].reshape(num_particles, 3, 1)
     expected = torch.where(kept, dist.Normal(z, 0.5).log_prob(XS), 0.0).sum(-1)
-    close(weights.log_w, expected, 1e-10)
+    assert_close(weights.log_w, expected, 1e-10)
 
 
 def subsampled(full, **inner):
@@ -142,8 +142,8 @@ def subsampled(full, **inner):
 @K
 def test_a_subsampled_plate_scales_the_bound_and_not_the_weights(num_particles):
     weights = seeded(*subsampled(400), num_particles=num_particles)
-    close(weights.log_w, GOLDEN_1.log_px(XS).expand(num_particles, 3), 1e-9)
-    close(weights.scale, 400 / 3, 1e-12)
+    assert_close(weights.log_w, GOLDEN_1.log_px(XS).expand(num_particles, 3), 1e-9)
+    assert_close(weights.scale, 400 / 3, 1e-12)
 
 
 @pytest.mark.parametrize("objective", [IWAE(3), Renyi(0.5, 3), IWAE(1)], ids=repr)
@@ -154,4 +154,4 @@ def test_a_subsampled_inner_plate_is_refused_by_name(objective):
 
 
 def test_an_inner_plate_that_is_whole_is_summed():
-    close(log_weights(*subsampled(3, subsample_size=4), XS), GOLDEN_1.log_px(XS)[None], 1e-9)
+    assert_close(log_weights(*subsampled(3, subsample_size=4), XS), GOLDEN_1.log_px(XS)[None], 1e-9)

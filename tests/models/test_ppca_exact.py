@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, close, normal, ppca_optimum
+from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, assert_close, normal, ppca_optimum
 from pyro import poutine
 
 from models import PPCA
@@ -21,11 +21,11 @@ def build(oracle) -> PPCA:
 @GOLDENS
 def test_log_px_and_posterior_are_exact(oracle, x):
     model, xs = build(oracle), x + torch.randn(5, len(x)).double()
-    close(model.log_px(xs), oracle.log_px(xs), 1e-10)
+    assert_close(model.log_px(xs), oracle.log_px(xs), 1e-10)
     posterior, expected = model.posterior(xs), oracle.posterior(xs)
-    close(posterior.mean, expected.loc, 1e-10)
-    close(posterior.covariance_matrix, expected.cov.expand(5, -1, -1), 1e-10)
-    close(model.log_px(x[None])[0], {4: -8.34168339, 5: -10.90501500}[len(x)], 5e-9)
+    assert_close(posterior.mean, expected.loc, 1e-10)
+    assert_close(posterior.covariance_matrix, expected.cov.expand(5, -1, -1), 1e-10)
+    assert_close(model.log_px(x[None])[0], {4: -8.34168339, 5: -10.90501500}[len(x)], 5e-9)
 
 
 @GOLDENS
@@ -36,8 +36,8 @@ def test_the_program_is_the_joint_density(oracle, x):
     z = trace.nodes["z"]["value"]
     log_joint = trace.nodes["z"]["log_prob"] + trace.nodes["x"]["log_prob"]
     assert log_joint.shape == (5,) and trace.nodes["x"]["is_observed"]
-    close(log_joint, oracle.log_joint(xs, z), 1e-10)
-    close(log_joint - model.posterior(xs).log_prob(z), oracle.log_px(xs), 1e-9)
+    assert_close(log_joint, oracle.log_joint(xs, z), 1e-10)
+    assert_close(log_joint - model.posterior(xs).log_prob(z), oracle.log_px(xs), 1e-9)
 
 
 def test_draws_have_the_marginal_moments():
@@ -54,12 +54,12 @@ def test_draws_have_the_marginal_moments():
 def test_maximum_likelihood_is_the_closed_form_optimum():
     x = normal(GOLDEN_2.marginal).sample((300,))
     model, (bound, oracle, _) = PPCA.maximum_likelihood(x, 2), ppca_optimum(x, 2)
-    close(model.log_px(x).mean(), bound, 1e-10)
-    close(model.weight @ model.weight.T, oracle.weight @ oracle.weight.T, 1e-10)
+    assert_close(model.log_px(x).mean(), bound, 1e-10)
+    assert_close(model.weight @ model.weight.T, oracle.weight @ oracle.weight.T, 1e-10)
     gradients = torch.autograd.grad(model.log_px(x).mean(), list(model.parameters()))
     assert len(gradients) == 3
     for gradient in gradients:
-        close(gradient, torch.zeros_like(gradient), 1e-9)
+        assert_close(gradient, torch.zeros_like(gradient), 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import close
+from oracles import assert_close
 from torch.autograd.functional import jacobian
 
 from nets import MADE
@@ -54,7 +54,7 @@ def test_linear_step_is_a_strictly_triangular_matrix():
     made = MADE(DIM, hidden=(), outputs=1).double()
     z = torch.randn(7, DIM).double()
     matrix = made.layers[0].weight.tril(-1)
-    close(made(z)[0], z @ matrix.T + made.layers[0].bias, 1e-14)
+    assert_close(made(z)[0], z @ matrix.T + made.layers[0].bias, 1e-14)
 
 
 def test_context_broadcasts_over_particles():
@@ -62,7 +62,7 @@ def test_context_broadcasts_over_particles():
     z, h = torch.randn(4, 6, DIM).double(), torch.randn(6, CONTEXT).double()
     m, s = made(z, h)
     assert m.shape == s.shape == (4, 6, DIM)
-    close(m[3, 2], made(z[3, 2], h[2])[0], 1e-14)
+    assert_close(m[3, 2], made(z[3, 2], h[2])[0], 1e-14)
 
 
 @pytest.mark.parametrize("dim", [1, 2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import close
+from oracles import assert_close
 from torch import nn
 
 from nets import MLP
@@ -14,7 +14,7 @@ def test_leading_dimensions_are_left_alone():
     net = MLP(3, 8, 2).double()
     x = torch.randn(4, 5, 3, dtype=torch.float64)
     assert net(x).shape == (4, 5, 2) and net(x[0, 0]).shape == (2,)
-    close(net(x)[2, 3], net(x[2, 3]), 1e-14)
+    assert_close(net(x)[2, 3], net(x[2, 3]), 1e-14)
 
 
 def test_it_is_the_composition_of_its_layers():
@@ -22,7 +22,7 @@ def test_it_is_the_composition_of_its_layers():
     first, second = net.layers
     x = torch.randn(6, 3, dtype=torch.float64)
     hidden = torch.tanh(x @ first.weight.T + first.bias)
-    close(net(x), torch.sigmoid(hidden @ second.weight.T + second.bias), 1e-14)
+    assert_close(net(x), torch.sigmoid(hidden @ second.weight.T + second.bias), 1e-14)
     assert second.bias is net.bias
 
 
@@ -30,7 +30,7 @@ def test_several_inputs_are_broadcast_then_concatenated_in_order():
     net = MLP(3, 8, 2).double()
     a, b = torch.randn(5, 1, 1, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
     joined = torch.cat([a.expand(5, 4, 1), b.expand(5, 4, 2)], -1)
-    close(net(a, b), net(joined), 1e-14)
+    assert_close(net(a, b), net(joined), 1e-14)
     assert not torch.allclose(net(a, b), net(joined.flip(-1)))
 
 
@@ -44,7 +44,7 @@ def test_one_size_only_concatenates():
 def test_identity_activation_makes_it_affine():
     net = MLP(3, 8, 2, activation=nn.Identity).double()
     a, b = torch.randn(2, 3, dtype=torch.float64)
-    close(net(0.3 * a + 0.7 * b), 0.3 * net(a) + 0.7 * net(b), 1e-14)
+    assert_close(net(0.3 * a + 0.7 * b), 0.3 * net(a) + 0.7 * net(b), 1e-14)
 
 
 @pytest.mark.parametrize("sizes", [(), (3, 0), (3, -1, 2), (3, 2.0), ("3",)])

@@ -1,6 +1,6 @@
 """Exact answers, by closed form or quadrature, in float64 and independent of the rooms they judge."""
 
-from oracles.compare import close, inverse, normal
+from oracles.compare import assert_close, inverse, normal
 from oracles.energies import ENERGIES, LOG_Z_BOX, LOG_Z_CONFINED, log_z_simpson
 from oracles.gaussians import Gaussian, chi2, kl, renyi, renyi_bound
 from oracles.importance import iwae, iwae_asymptote, iwae_monte_carlo
@@ -32,7 +32,7 @@ __all__ = [
     "X_2",
     "best_gaussian",
     "chi2",
-    "close",
+    "assert_close",
     "elbo_hermite",
     "gauss_hermite",
     "grid",

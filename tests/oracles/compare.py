@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 from oracles.gaussians import Gaussian
 
 
-def close(actual: object, expected: object, atol: float = 1e-10) -> None:
+def assert_close(actual: object, expected: object, atol: float = 1e-10) -> None:
     """Fail unless |actual - expected| <= atol everywhere; shapes must broadcast to that of `expected`."""
     actual, expected = _float64(actual), _float64(expected)
     torch.testing.assert_close(actual.expand_as(expected), expected, rtol=0, atol=atol)
