@@ -29,6 +29,7 @@ from models import VAE
 from nets import MLP
 
 GUIDES = {"diagonal": "Diagonal", "full_rank": "FullRank", "iaf": "IAF"}
+MOST_BY_GRID = 300
 OBJECTIVES = {"elbo": "ELBO", "analytic_kl": "analytic-KL ELBO", "iwae": "IWAE"}
 
 
@@ -43,14 +44,14 @@ class Config:
     scale: float | None = None
     """Divide a file's numbers by this first (255 for 8-bit images)."""
     z_dim: int = 2
-    """Latent dimensions; with 2, posteriors are drawn and log p(x) is also computed by a grid."""
+    """Latent dimensions; with 2, posteriors are drawn and log p(x) comes from a grid."""
     hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the encoder, and in reverse of the decoder; tanh."""
     num_particles: int = 5
     """Samples of z per datum for IWAE."""
     seeds: int = 3
     """Runs per guide and objective."""
-    epochs: int = 60
+    epochs: int = 50
     """Passes over the training data."""
     batch_size: int = 50
     """Data per step."""
@@ -178,7 +179,7 @@ def summary(rows: list[dict], config: Config) -> Table:
 
 def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, dict[str, nn.Module]]:
     """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides."""
-    best = max(rows, key=lambda row: row["log_px"])
+    best = max((row for row in rows if row["objective"] != "iwae"), key=lambda row: row["log_px"], default=rows[0])
     found = list(parallel(config, (delayed(cell)(config, guide, "elbo", 0, best["model"]) for guide in GUIDES)))
     refits = [row for row in found if "error" not in row]
     if not refits:
@@ -189,31 +190,20 @@ def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, di
         model, programs[GUIDES[found["guide"]]] = pair(config, found["guide"], train)
         model.load_state_dict(best["model"])
         programs[GUIDES[found["guide"]]].load_state_dict(found["guide_state"])
-    few = test.take(min(100, test.num_data))
-    exact = densities(model, {}, few.x).log_px.mean().item() if config.z_dim == 2 else None
-    lines = []
-    for found, (label, guide) in zip(refits, programs.items(), strict=True):
-        sampled = evaluate(model, guide, few, num_particles=config.eval_particles)
-        lines.append(
-            [label, found["elbo"], (found["log_px"], found["log_px_se"]), found["log_px"] - found["elbo"]]
-            + [found["khat_bad"], (sampled.log_px, sampled.log_px_se), exact]
-        )
-    columns = [
-        "guide",
-        "test ELBO",
-        "log p(x)",
-        "gap",
-        "k-hat > 0.7",
-        f"log p(x), {few.num_data} data",
-        "the same by grid",
-    ]
+    few = test.take(min(MOST_BY_GRID, test.num_data))
+    found = {label: evaluate(model, guide, few, config.eval_particles) for label, guide in programs.items()}
+    if config.z_dim == 2:
+        log_px, how = densities(model, {}, few.x).log_px.mean().item(), "by a grid"
+    else:
+        log_px, how = max(r.log_px for r in found.values()), "at least: the highest estimate"
+    columns = ["guide", "test ELBO", "gap", "log p(x) by sampling", "k-hat > 0.7"]
     table = Table(
         columns,
-        lines,
-        f"The same frozen model for all (the best one above: {GUIDES[best['guide']]}, "
-        f"{OBJECTIVES[best['objective']]}, seed "
-        f"{best['seed']}), only the guide trained, by the ELBO: log p(x) is one number, and the gap is KL(q(z | x) "
-        "|| p(z | x)).",
+        [[label, r.elbo, log_px - r.elbo, (r.log_px, r.log_px_se), r.khat_bad] for label, r in found.items()],
+        f"One frozen model for all ({GUIDES[best['guide']]}, {OBJECTIVES[best['objective']]}, seed {best['seed']}), "
+        "only the "
+        f"guide trained, by the ELBO; {few.num_data} test data. log p(x) is {log_px:.3f} ({how}); the gap below it is "
+        "KL(q(z | x) || p(z | x)).",
         dict.fromkeys(columns[1:], ".3f"),
         {"test ELBO": max, "gap": min},
     )
@@ -241,8 +231,8 @@ def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str,
 
 def verdict(table: Table) -> str:
     """Which guide is tighter, from the table with one frozen model."""
-    order = sorted(table.rows, key=lambda row: row[3])
-    said = ", ".join(f"{row[0]} {row[3]:.3f}" for row in order)
+    order = sorted(table.rows, key=lambda row: row[2])
+    said = ", ".join(f"{row[0]} {row[2]:.3f}" for row in order)
     return (
         f"{order[0][0]} gives the tightest bound. Gap between log p(x) and the ELBO on one frozen model, nats per "
         f"datum: {said}."
