@@ -19,7 +19,7 @@ from torch import nn
 
 from experiments import choices, pictures
 from experiments.cli import start
-from experiments.data import Splits, load
+from experiments.data import Loader, Splits, load
 from experiments.grids import densities
 from experiments.report import Table, print_table
 from experiments.runs import Run
@@ -78,12 +78,20 @@ def splits(config: Config) -> Splits:
     return Splits(train, valid, test if config.eval_data is None else test.take(min(config.eval_data, test.num_data)))
 
 
-def pair(config: Config, guide: str, train) -> tuple[nn.Module, nn.Module]:
+def pair(config: Config, guide: str, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
     likelihood = choices.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
     model = VAE(config.z_dim, likelihood)
     encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
     return model, choices.GUIDES[guide](latents(model, train.example), encoder)
+
+
+def restored(config: Config, row: dict, train: Loader) -> tuple[nn.Module, nn.Module]:
+    """The trained model and guide of a finished run."""
+    model, guide = pair(config, row["guide"], train)
+    model.load_state_dict(row["model"])
+    guide.load_state_dict(row["guide_state"])
+    return model, guide
 
 
 def cell(config: Config, guide_name: str, objective: str, seed: int, frozen: dict | None = None) -> dict:
@@ -163,8 +171,7 @@ def summary(rows: list[dict], config: Config) -> Table:
         [*columns, "parameters"],
         lines,
         f"{rows[0]['num_data']} test data, nats per datum; means over {config.seeds} seeds; ± is the Monte Carlo "
-        "standard error "
-        f"of {config.eval_particles} importance samples; model and guide trained together.",
+        f"standard error of {config.eval_particles} importance samples; model and guide trained together.",
         {
             "test ELBO": ".2f",
             "log p(x)": ".3f",
@@ -180,34 +187,32 @@ def summary(rows: list[dict], config: Config) -> Table:
 def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, dict[str, nn.Module]]:
     """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides."""
     best = max((row for row in rows if row["objective"] != "iwae"), key=lambda row: row["log_px"], default=rows[0])
-    found = list(parallel(config, (delayed(cell)(config, guide, "elbo", 0, best["model"]) for guide in GUIDES)))
-    refits = [row for row in found if "error" not in row]
+    fewer = dataclasses.replace(config, eval_data=min(MOST_BY_GRID, config.eval_data or MOST_BY_GRID))
+    found = list(parallel(config, (delayed(cell)(fewer, guide, "elbo", 0, best["model"]) for guide in GUIDES)))
+    refits = {GUIDES[row["guide"]]: row for row in found if "error" not in row}
     if not refits:
         raise SystemExit(f"no guide could be trained on the frozen model: {found[0]['error']}; try a smaller --lr")
-    train, _, test = splits(config)
-    model, programs = None, {}
-    for found in refits:
-        model, programs[GUIDES[found["guide"]]] = pair(config, found["guide"], train)
-        model.load_state_dict(best["model"])
-        programs[GUIDES[found["guide"]]].load_state_dict(found["guide_state"])
-    few = test.take(min(MOST_BY_GRID, test.num_data))
-    found = {label: evaluate(model, guide, few, config.eval_particles) for label, guide in programs.items()}
+    train, _, few = splits(fewer)
+    pairs = {label: restored(config, row, train) for label, row in refits.items()}
+    model = next(iter(pairs.values()))[0]
     if config.z_dim == 2:
         log_px, how = densities(model, {}, few.x).log_px.mean().item(), "by a grid"
     else:
-        log_px, how = max(r.log_px for r in found.values()), "at least: the highest estimate"
+        log_px, how = max(row["log_px"] for row in refits.values()), "at least: the highest estimate"
     columns = ["guide", "test ELBO", "gap", "log p(x) by sampling", "k-hat > 0.7"]
     table = Table(
         columns,
-        [[label, r.elbo, log_px - r.elbo, (r.log_px, r.log_px_se), r.khat_bad] for label, r in found.items()],
+        [
+            [label, row["elbo"], log_px - row["elbo"], (row["log_px"], row["log_px_se"]), row["khat_bad"]]
+            for label, row in refits.items()
+        ],
         f"One frozen model for all ({GUIDES[best['guide']]}, {OBJECTIVES[best['objective']]}, seed {best['seed']}), "
-        "only the "
-        f"guide trained, by the ELBO; {few.num_data} test data. log p(x) is {log_px:.3f} ({how}); the gap below it is "
-        "KL(q(z | x) || p(z | x)).",
+        f"only the guide trained, by the ELBO; {few.num_data} test data. log p(x) is {log_px:.3f} ({how}); the gap "
+        "below it is KL(q(z | x) || p(z | x)).",
         dict.fromkeys(columns[1:], ".3f"),
         {"test ELBO": max, "gap": min},
     )
-    return table, model, programs
+    return table, model, {label: guide for label, (_, guide) in pairs.items()}
 
 
 def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str, nn.Module], run: Run) -> None:
@@ -215,13 +220,8 @@ def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str,
     train, _, test = splits(config)
     context = f"{train.name}, {config.z_dim} latent dimensions"
     named = [row | {"guide": GUIDES[row["guide"]], "objective": OBJECTIVES[row["objective"]]} for row in rows]
-    trained = {}
-    for row in rows:
-        if row["seed"] == 0 and row["objective"] == "elbo":
-            p, q = pair(config, row["guide"], train)
-            p.load_state_dict(row["model"])
-            q.load_state_dict(row["guide_state"])
-            trained[GUIDES[row["guide"]]] = p, q
+    shown = [row for row in rows if row["seed"] == 0 and row["objective"] == "elbo"]
+    trained = {GUIDES[row["guide"]]: restored(config, row, train) for row in shown}
     for name, figure, caption in pictures.of_comparison(named, trained, test, context):
         run.figure(name, figure, caption)
     if config.z_dim == 2:
@@ -259,8 +259,7 @@ def main(config: Config) -> list[dict]:
         draw(config, rows, model, programs, run)
     intro = (
         "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for "
-        "every guide. "
-        f"{config.epochs} epochs of Adam, {config.num_particles} particles for IWAE.\n\n"
+        f"every guide. {config.epochs} epochs of Adam, {config.num_particles} particles for IWAE.\n\n"
         "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what "
         "it gains."
     )

@@ -49,8 +49,7 @@ class IAF(Amortized):
     Args:
         depth: number of steps.
         width: width of the hidden layer in a step, or a sequence of widths; () makes the steps linear; unless told,
-            128 or
-            the site's dimension where that is larger.
+            128, or the site's dimension where that is larger.
         bias: added to the gates' logits.
         activation: makes the nonlinearity inside a step.
         others: see ``Amortized``.

@@ -28,7 +28,6 @@ class Reshaped:
         parts = [] if shape == (self.size,) else [transforms.ReshapeTransform((self.size,), shape)]
         if not is_real(latent.support):
             parts.append(bijection)
-        self.event_dim = len(event_shape)
         self.parts = parts
 
     def constrain(self, q: dist.Distribution) -> dist.Distribution:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from inference.faults import NonFinite, broken_parameter
@@ -51,10 +52,8 @@ def train_epoch(svi: SVI, batches: Batches, epoch: int, report: Callable[[float]
     total = number = norms = steps = 0
     last = time.perf_counter()
     for steps, (args, count) in enumerate(batches, start=1):
-        try:
+        with _placed(f"epoch {epoch}, batch {steps}"):
             total -= svi.step(*args)
-        except NonFinite as error:
-            raise NonFinite(f"epoch {epoch}, batch {steps}: {error}") from error
         number += count
         norms += svi.grad_norm
         if time.perf_counter() - last > SECONDS_BETWEEN_REPORTS:
@@ -71,9 +70,16 @@ def validate(svi: SVI, batches: Batches, epoch: int) -> float:
     total = number = 0
     with untouched(VALIDATION_SEED), evaluation_mode(svi.model, svi.guide):
         for position, (args, count) in enumerate(batches, start=1):
-            try:
+            with _placed(f"epoch {epoch}, validation batch {position}"):
                 total -= svi.evaluate_loss(*args)
-            except NonFinite as error:
-                raise NonFinite(f"epoch {epoch}, validation batch {position}: {error}") from error
             number += count
     return total / number
+
+
+@contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Says in which batch numbers ceased to be finite."""
+    try:
+        yield
+    except NonFinite as error:
+        raise NonFinite(f"{where}: {error}") from error

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from inference.check import check_particles
@@ -73,10 +72,11 @@ def evaluate(
             args = move(arguments(batch))
             if not len(args[0]):
                 raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
-            if not totals.rows and _pick(args, chunk, num_particles)[1] > 1:
+            rows, at_once = _pick(args, chunk, num_particles)
+            if not totals.rows and at_once > 1:
                 check_particles(model, guide, *(a[:1] if isinstance(a, Tensor) and a.dim() else a for a in args))
-            for rows in _split(args, chunk, num_particles):
-                totals.add(*_score(*programs, rows, chunk, num_particles))
+            for part in _split(args, rows):
+                totals.add(*_score(*programs, part, at_once, num_particles))
     return totals.result()
 
 
@@ -88,8 +88,7 @@ def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]
     return max(1, chunk // at_once), at_once
 
 
-def _split(args: tuple, chunk: int | None, num_particles: int) -> Iterator[tuple]:
-    rows, _ = _pick(args, chunk, num_particles)
+def _split(args: tuple, rows: int) -> Iterator[tuple]:
     count = len(args[0])
     for start in range(0, count, rows):
         yield tuple(
@@ -97,10 +96,9 @@ def _split(args: tuple, chunk: int | None, num_particles: int) -> Iterator[tuple
         )
 
 
-def _score(model: Callable, guide: Callable, args: tuple, chunk: int | None, num_particles: int) -> tuple:
+def _score(model: Callable, guide: Callable, args: tuple, at_once: int, num_particles: int) -> tuple:
     """Log-likelihoods and log-ratios, (num_particles, rows) each, and moments of the latents, (rows, units) each."""
-    _, at_once = _pick(args, chunk, num_particles)
-    check_observed(prune_subsample_sites(poutine.trace(model).get_trace(*args)))
+    check_observed(poutine.trace(model).get_trace(*args))
     parts: list[Weights] = []
     first = second = 0.0
     for start in range(0, num_particles, at_once):
@@ -108,8 +106,7 @@ def _score(model: Callable, guide: Callable, args: tuple, chunk: int | None, num
         if weights.log_w.shape[1] != len(args[0]):
             raise ValueError(
                 f"the pair gives {weights.log_w.shape[1]} weights for {len(args[0])} data; evaluate needs one "
-                "weight per datum: "
-                "put every site into the data plate"
+                "weight per datum: put every site into the data plate"
             )
         units = torch.cat([v.reshape(*weights.log_w.shape, -1) for v in weights.latents.values()], dim=-1)
         first, second = first + units.sum(0), second + units.square().sum(0)

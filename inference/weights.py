@@ -91,8 +91,9 @@ def reduce(model_trace: poutine.Trace, guide_trace: poutine.Trace, num_particles
     joint, drawn = sample_sites(model_trace), sample_sites(guide_trace)
     sites = joint + drawn
     if is_validation_enabled():
+        nesting = depth(sites) + (num_particles > 1)
         for site in sites:
-            check_site_shape(site, depth(sites) + (num_particles > 1))
+            check_site_shape(site, nesting)
     plates = common_plates(sites)
     scale = outer_scale(sites, plates)
     _check_inner_plates(sites, plates)
