@@ -6,6 +6,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from distributions.binary import IndependentBernoulli
+
 
 class Bernoulli(nn.Module):
     """Independent binary variables given a context.
@@ -44,4 +46,4 @@ class Bernoulli(nn.Module):
                 bias.copy_(torch.logit(mean.to(bias), eps=1e-3))
 
     def forward(self, *context: Tensor) -> dist.Distribution:
-        return dist.Bernoulli(logits=self.net(*context)).to_event(1)
+        return IndependentBernoulli(self.net(*context))

@@ -30,6 +30,7 @@ class Epoch:
         grad_norm: L2 norm of the whole gradient, mean over the epoch's steps.
         best: whether ``valid`` is the highest so far.
         kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
+        engine: what steps ran on at its end: "eager", "captured" or "compiled".
     """
 
     epoch: int
@@ -40,6 +41,7 @@ class Epoch:
     grad_norm: float
     best: bool
     kl: dict[str, str]
+    engine: str
 
     def __str__(self) -> str:
         valid = "" if self.valid is None else f"   valid {self.valid:.3f}{'*' if self.best else ' '}"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from inference.check import check_particles
+from inference.engine import Engine
 from inference.evaluation import Evaluation, Totals
 from inference.modes import evaluation_mode
 from inference.observed import check_observed
-from inference.ownership import own
+from inference.ownership import modules_of, own
 from inference.progress import track
 from inference.randomness import untouched
+from inference.recording import Outcome
 from inference.streams import arguments, to_device_of
-from inference.weights import Weights, weigh
+from inference.weights import weigh
 
-CHUNK_NUMBERS = 2_000_000
+CHUNK_NUMBERS = 800_000
 MOST_ROWS = 20_000
 PARTICLES_AT_ONCE = 100
 
@@ -32,6 +36,7 @@ def evaluate(
     chunk: int | None = None,
     seed: int = 0,
     progress: bool = False,
+    engine: str = "auto",
 ) -> Evaluation:
     """Estimates log p(x) by importance sampling from the guide, the ELBO and its parts.
 
@@ -49,10 +54,13 @@ def evaluate(
         chunk: particles times data scored at once; picked from the width of x unless told, for bounded memory.
         seed: of the particles.
         progress: show a bar with the time left.
+        engine: how weights are computed, as in ``SVI``; always in full precision.
 
     Raises:
-        ValueError: ``num_particles`` or ``chunk`` is below 1, there are no data, data lie outside the likelihood's
-            support, the pair cannot run particles in parallel, or gives more or less than one weight per datum, or NaN.
+        ValueError: ``engine`` is unknown, ``num_particles`` or ``chunk`` is below 1, there are no data, data lie
+            outside the likelihood's
+            support, the pair cannot run particles in parallel, or gives more or less than one weight per datum, or
+            NaN.
 
     Example:
         >>> from guides import Diagonal, latents
@@ -67,6 +75,7 @@ def evaluate(
     batches = [data] if isinstance(data, Tensor) else data
     move, programs = to_device_of(model, guide), (own(model), own(guide))
     totals = Totals(num_particles)
+    weights: _Weights | None = None
     with untouched(seed), evaluation_mode(model, guide):
         for batch in track(batches, "evaluating", progress):
             args = move(arguments(batch))
@@ -75,13 +84,42 @@ def evaluate(
             rows, at_once = _pick(args, chunk, num_particles)
             if not totals.rows and at_once > 1:
                 check_particles(model, guide, *(a[:1] if isinstance(a, Tensor) and a.dim() else a for a in args))
+            for part in _split(args, rows * at_once):
+                check_observed(poutine.trace(programs[0]).get_trace(*part))
+            if weights is None:
+                number = len(batches) if hasattr(batches, "__len__") else 1
+                calls = number * math.ceil(len(args[0]) / rows) * math.ceil(num_particles / at_once)
+                weights = _Weights(programs, modules_of(model, guide), engine, calls)
             for part in _split(args, rows):
-                totals.add(*_score(*programs, part, at_once, num_particles))
+                totals.add(*_score(weights, part, at_once, num_particles))
     return totals.result()
 
 
+class _Weights:
+    """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data."""
+
+    def __init__(self, programs: tuple[Callable, Callable], modules: list, engine: str, calls: int):
+        self.programs, self.x_dim = programs, 1
+        self.engine = Engine(self._compute, modules, engine, calls, finite=False)
+
+    def __call__(self, args: tuple, num_particles: int) -> list[Tensor]:
+        return self.engine(num_particles, *args)[1]
+
+    def _compute(self, num_particles: int, *args) -> Outcome:
+        with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
+            found = weigh(*self.programs, args, {}, num_particles)
+        if found.log_likelihood.shape[1] != len(args[0]):
+            raise ValueError(
+                f"the pair gives {found.log_likelihood.shape[1]} weights for {len(args[0])} data; evaluate needs one "
+                "weight per datum: put every site into the data plate"
+            )
+        self.x_dim = found.x_dim
+        units = torch.cat([v.reshape(*found.log_ratio.shape, -1) for v in found.latents.values()], dim=-1)
+        return [], [found.log_likelihood, found.log_ratio, units.sum(0), units.square().sum(0)]
+
+
 def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:
-    """How many data and how many particles to score at once."""
+    """How many data and how many particles to score at once: few enough that they stay in the processor's cache."""
     width = max(value[0].numel() for value in args if isinstance(value, Tensor) and value.dim())
     chunk = chunk or min(MOST_ROWS, max(1, CHUNK_NUMBERS // max(1, width)))
     at_once = min(num_particles, PARTICLES_AT_ONCE, chunk)
@@ -96,21 +134,9 @@ def _split(args: tuple, rows: int) -> Iterator[tuple]:
         )
 
 
-def _score(model: Callable, guide: Callable, args: tuple, at_once: int, num_particles: int) -> tuple:
+def _score(weights: _Weights, args: tuple, at_once: int, num_particles: int) -> tuple:
     """Log-likelihoods and log-ratios, (num_particles, rows) each, and moments of the latents, (rows, units) each."""
-    check_observed(poutine.trace(model).get_trace(*args))
-    parts: list[Weights] = []
-    first = second = 0.0
-    for start in range(0, num_particles, at_once):
-        weights = weigh(model, guide, args, {}, min(at_once, num_particles - start))
-        if weights.log_w.shape[1] != len(args[0]):
-            raise ValueError(
-                f"the pair gives {weights.log_w.shape[1]} weights for {len(args[0])} data; evaluate needs one "
-                "weight per datum: put every site into the data plate"
-            )
-        units = torch.cat([v.reshape(*weights.log_w.shape, -1) for v in weights.latents.values()], dim=-1)
-        first, second = first + units.sum(0), second + units.square().sum(0)
-        parts.append(weights)
-    likelihood = torch.cat([w.log_likelihood for w in parts])
-    ratio = torch.cat([w.log_ratio for w in parts])
-    return likelihood, ratio, parts[0].x_dim, first / num_particles, second / num_particles
+    parts = [weights(args, min(at_once, num_particles - start)) for start in range(0, num_particles, at_once)]
+    likelihood, ratio, first, second = zip(*parts, strict=True)
+    moments = sum(first) / num_particles, sum(second) / num_particles
+    return torch.cat(likelihood), torch.cat(ratio), weights.x_dim, *moments

@@ -39,6 +39,8 @@ def fit(
     device: str | torch.device | None = None,
     seed: int | None = None,
     progress: bool = True,
+    engine: str = "auto",
+    precision: str = "fp32",
 ) -> Iterator[Epoch]:
     """Trains a model and a guide; yields a record after each epoch.
 
@@ -64,6 +66,8 @@ def fit(
         device: where modules and batches are moved; None leaves both where they are.
         seed: of parameters' noise, shuffling and binarisation.
         progress: show a bar on a terminal.
+        engine: how steps run: "auto", "eager", "captured" or "compiled", see ``SVI``.
+        precision: of training, "fp32" or "bf16", see ``SVI``; ``valid`` is always in full precision.
 
     Raises:
         ValueError: the pair fails ``check``, a batch lies outside the likelihood's support, ``epochs`` or
@@ -90,7 +94,8 @@ def fit(
         for batches in (train, valid):
             if batches is not None:
                 check_data(model, first, batches)
-        svi = SVI(model, guide, optimizer, objective, clip_norm=clip_norm)
+        steps = epochs * len(train.data) if hasattr(train.data, "__len__") else None
+        svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
         svi.prepare(*first)
     schedule = None if scheduler is None else scheduler(svi.optimizer)
     return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), kl, progress)
@@ -122,7 +127,7 @@ def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, p
                 if improved or patience is None:
                     saved.take()
                 report(bound, value, epoch)
-                yield Epoch(epoch, bound, value, seconds, rate, norm, improved, kl)
+                yield Epoch(epoch, bound, value, seconds, rate, norm, improved, kl, svi.running)
                 if patience is not None and since >= patience:
                     break
         except NonFinite:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -38,15 +39,25 @@ def own(program: Callable) -> Callable:
 class _Owned:
     def __init__(self, program: Callable, module: nn.Module):
         self.program, self.module = program, module
-        self.state = _STATES.setdefault(module, _empty())
+        self.state = _STATES.setdefault(module, empty_store())
         for part in module.modules():
             # A context made outside local mode lacks the state that Pyro expects of it inside.
             if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
-                part._pyro_context.param_state = _empty()
+                part._pyro_context.param_state = empty_store()
 
     def __call__(self, *args, **kwargs):
         with pyro.get_param_store().scope(self.state), pyro.settings.context(module_local_params=True):
             return self.program(*args, **kwargs)
+
+
+@contextmanager
+def scoped(store: dict) -> Iterator[None]:
+    """Inside, Pyro's store is this one; afterwards ``store`` holds in place what it has become."""
+    with pyro.get_param_store().scope({key: dict(kept) for key, kept in store.items()}) as after:
+        yield
+    for key, kept in store.items():
+        kept.clear()
+        kept.update(after[key])
 
 
 def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -> list[Tensor]:
@@ -67,5 +78,6 @@ def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -
     return parameters
 
 
-def _empty() -> dict:
+def empty_store() -> dict:
+    """A store without parameters, for ``scoped``."""
     return {"params": {}, "constraints": {}}

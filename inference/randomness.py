@@ -22,6 +22,19 @@ def restore_generators(state: tuple) -> None:
         torch.cuda.set_rng_state_all(state[1])
 
 
+def drawn_state() -> list[torch.Tensor]:
+    """The state of torch's generators alone, those that a captured graph draws from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def restore_drawn(state: list[torch.Tensor]) -> None:
+    """Puts back what ``drawn_state`` returned."""
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])
+
+
 @contextmanager
 def untouched(seed: int | None = None) -> Iterator[None]:
     """Inside, randomness goes on (from ``seed`` if given); afterwards the generators are as they were before."""

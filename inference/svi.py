@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from inference.engine import Engine
 from inference.faults import NonFinite, broken_gradient, locate
 from inference.modes import evaluation_mode
-from inference.ownership import own, trainable
+from inference.ownership import empty_store, modules_of, own, scoped, trainable
+from inference.precision import precise
 from inference.randomness import generator_state, untouched
+from inference.recording import Outcome
 
 
 class SVI:
@@ -25,15 +29,25 @@ class SVI:
     is read from or left in Pyro's global store, so two runs never share parameters by name. A model or guide that is a
     plain function keeps what it declares by ``pyro.param`` in that store, as always in Pyro.
 
+    From the second step on, a step need not go through Pyro: its operations are recorded once as a flat graph, checked
+    against the ordinary step, and replayed ("captured") or compiled to one kernel ("compiled"). Every 200 steps one is
+    made both ways and compared.
+
     Args:
         model, guide: Pyro programs of the same signature.
         optimizer: parameters -> torch optimizer, ``partial(torch.optim.Adam, lr=1e-3)`` for example.
         objective: any ``pyro.infer.ELBO``.
         clip_norm: largest L2 norm of the whole gradient; None for no limit.
+        engine: "eager" by Pyro at every step; "captured"; "compiled"; "auto" takes what repays its cost, and falls
+            back wherever a step cannot be captured or compiled.
+        precision: "fp32", or "bf16" to train linear and convolutional layers in bfloat16.
+        steps: how many steps are planned, which lets "auto" tell what repays; None if nobody knows.
 
     Raises:
         TypeError: optimizer or objective is of another kind.
-        ValueError: at the first step, if neither program has a parameter to train.
+        ValueError: an unknown engine or precision; at the first step, if neither program has a parameter to train.
+        Refused, NoCompiler: the engine asked for by name cannot run this pair.
+        Baked: a captured step holds a Python value that has changed since.
         NonFinite: loss or gradient is not finite; parameters are as they were before that step.
 
     References:
@@ -47,6 +61,9 @@ class SVI:
         optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
         objective: ELBO,
         clip_norm: float | None = None,
+        engine: str = "auto",
+        precision: str = "fp32",
+        steps: int | None = None,
     ):
         if isinstance(optimizer, (PyroOptim, torch.optim.Optimizer)) or not callable(optimizer):
             raise TypeError(
@@ -64,39 +81,91 @@ class SVI:
         self.optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
         self._programs = own(model), own(guide)
+        self._kept = empty_store() if len(modules_of(model, guide)) == 2 else None
+        self._parameters: list[Tensor] = []
+        self._precise = precise(precision)
+        parts = (*modules_of(model, guide), objective)
+        function, careful = self._cleared(self._gradients), self._checked(self._gradients)
+        self._steps = Engine(function, parts, engine, steps, self._stores, careful)
+        self._losses = Engine(self._loss, parts, engine, None, self._stores, self._checked(self._loss), prompt=False)
 
     def prepare(self, *args, **kwargs) -> None:
         """Runs both programs once, so that every parameter exists, and makes the optimizer; spends no random number."""
         if self.optimizer is not None:
             return
         probing = evaluation_mode(self.model, self.guide)
-        with untouched(), torch.no_grad(), probing, poutine.trace(param_only=True) as handler:
+        with untouched(), torch.no_grad(), probing, self._store(), poutine.trace(param_only=True) as handler:
             self.objective.loss(*self._programs, *args, **kwargs)
-        self.optimizer = self._make_optimizer(trainable((self.model, self.guide, self.objective), [handler.trace]))
+        self._parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
+        self.optimizer = self._make_optimizer(self._parameters)
 
     def step(self, *args, **kwargs) -> float | tuple[float, ...]:
         """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
         self.prepare(*args, **kwargs)
-        try:
-            with self._located(args, kwargs):
-                loss = self.objective.loss_and_grads(*self._programs, *args, **kwargs)
-                gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
-                gradients = [gradient for gradient in gradients if gradient is not None]
-                self.grad_norm = torch.nn.utils.get_total_norm(gradients).item()
-                _require_finite(loss, self.grad_norm)
-            if self.clip_norm is not None and self.grad_norm > self.clip_norm:
-                torch._foreach_mul_(gradients, self.clip_norm / self.grad_norm)
-            self.optimizer.step()
-        finally:
-            self.optimizer.zero_grad()
-        return loss
+        (*losses, self.grad_norm), gradients = self._steps(*args, **kwargs)
+        if self.clip_norm is not None and self.grad_norm > self.clip_norm:
+            torch._foreach_mul_([g for g in gradients if g is not None], self.clip_norm / self.grad_norm)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self._clear()
+        return losses[0] if len(losses) == 1 else tuple(losses)
 
     def evaluate_loss(self, *args, **kwargs) -> float | tuple[float, ...]:
         """The loss in nats, summed over data, without a step."""
-        with torch.no_grad(), self._located(args, kwargs):
+        with torch.no_grad():
+            losses, _ = self._losses(*args, **kwargs)
+        return losses[0] if len(losses) == 1 else tuple(losses)
+
+    @property
+    def running(self) -> str:
+        """What the latest step ran on: "eager", "captured" or "compiled"."""
+        return self._steps.running
+
+    def _gradients(self, *args, **kwargs) -> Outcome:
+        with self._store(), self._precise:
+            loss = self.objective.loss_and_grads(*self._programs, *args, **kwargs)
+        gradients = [parameter.grad for parameter in self._parameters]
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+        return [*(loss if isinstance(loss, tuple) else (loss,)), norm], gradients
+
+    def _loss(self, *args, **kwargs) -> Outcome:
+        with self._store():
             loss = self.objective.loss(*self._programs, *args, **kwargs)
-            _require_finite(loss)
-        return loss
+        return [*(loss if isinstance(loss, tuple) else (loss,))], []
+
+    def _checked(self, function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        """The same function, which says where numbers that are not finite came from."""
+
+        def checked(*args, **kwargs) -> Outcome:
+            with self._located(args, kwargs):
+                outcome = function(*args, **kwargs)
+                _require_finite(*outcome)
+            return outcome
+
+        return self._cleared(checked)
+
+    def _cleared(self, function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        """The same function, which leaves no gradient behind."""
+
+        def cleared(*args, **kwargs) -> Outcome:
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._clear()
+
+        return cleared
+
+    def _store(self) -> AbstractContextManager:
+        """Where the objective keeps what it declares by ``pyro.param``: here, or where plain functions keep theirs."""
+        return nullcontext() if self._kept is None else scoped(self._kept)
+
+    def _stores(self) -> list[dict]:
+        return [pyro.get_param_store()._params if self._kept is None else self._kept["params"]]
+
+    def _clear(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
 
     @contextmanager
     def _located(self, args: tuple, kwargs: dict) -> Iterator[None]:
@@ -112,7 +181,7 @@ class SVI:
             raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
 
 
-def _require_finite(loss: float | tuple[float, ...], grad_norm: float = 0.0) -> None:
-    losses = loss if isinstance(loss, tuple) else (loss,)
-    if not all(map(math.isfinite, (*losses, grad_norm))):
-        raise NonFinite(f"loss {loss}, gradient norm {grad_norm}")
+def _require_finite(numbers: list[float], gradients: list) -> None:
+    if not all(map(math.isfinite, numbers)):
+        losses, norm = (numbers[:-1], f", gradient norm {numbers[-1]}") if gradients else (numbers, "")
+        raise NonFinite(f"loss {', '.join(map(str, losses))}{norm}")

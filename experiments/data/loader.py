@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,14 +11,17 @@ from torch import Tensor
 from .checks import check_count, check_finite, check_labels, check_unit_interval
 
 EXAMPLE_ROWS = 8
+LEVELS = 2**15  # of a dynamic draw's probabilities
+SIGN_BITS = -0x7FFF7FFF7FFF8000  # the top bit of each of the four int16 in an int64
 
 
 class Loader:
     """One matrix of data on a device, iterated as tuples `(x_batch,)`, the last one smaller if it must be.
 
-    A dynamic loader holds grey values and draws every batch anew: x_ij ~ Bernoulli(grey_ij). Shuffling and
-    drawing come from the loader's own generator, never the global one, and go on from epoch to epoch;
-    `seeded` starts over.
+    A dynamic loader holds grey values and draws every batch anew: x_ij ~ Bernoulli(grey_ij), with the grey rounded
+    to a multiple of 2^-15 when the loader is made; 0 and 1 are exact. Shuffling and drawing come from the loader's
+    own generator, never the global one, and go on from epoch to epoch; `seeded` starts over. A batch may be
+    kept: later ones do not overwrite it.
 
     Attributes: `x` (num_data, x_dim), for a dynamic loader the greys and not a draw; `num_data`, `x_dim`,
     `batch_size`, `shuffle`, `dynamic`, `seed`, `device`; `labels` (num_data,) int64 or None, for figures only
@@ -70,6 +73,7 @@ class Loader:
         self.shuffle, self.dynamic, self.seed = shuffle, dynamic, seed
         self.labels = labels
         self.image_shape, self.name = None if image_shape is None else tuple(image_shape), name
+        self._thresholds = to_thresholds(self.x) if dynamic else None
         self._generator = stream(seed, self.device)
 
     num_data = property(lambda self: self.x.shape[0], doc="Number of rows.")
@@ -80,13 +84,14 @@ class Loader:
         return -(-self.num_data // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor]]:
-        order = None
+        source = self._thresholds if self.dynamic else self.x
         if self.shuffle:
             order = torch.randperm(self.num_data, generator=self._generator, device=self.device)
-        for start in range(0, self.num_data, self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            batch = self.x[rows if order is None else order[rows]]
-            yield (draw(batch, self._generator) if self.dynamic else batch,)
+            parts = (source.index_select(0, rows) for rows in order.split(self.batch_size))
+        else:
+            parts = source.split(self.batch_size)
+        for part in parts:
+            yield (draw_below(part, self._generator, self.x.dtype) if self.dynamic else part,)
 
     @property
     def example(self) -> Tensor:
@@ -101,17 +106,18 @@ class Loader:
 
     def seeded(self, seed: int) -> Loader:
         """The same data, not copied, with a stream of its own that starts afresh from `seed`."""
-        return self._with(seed=seed)
+        loader = copy.copy(self)
+        loader.seed, loader._generator = seed, stream(seed, self.device)
+        return loader
 
     def to(self, device: str | torch.device) -> Loader:
         """The same data on `device`; its stream starts afresh from the loader's seed."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return self._with(x=self.x.to(device), labels=labels)
+        return self._with(lambda rows: rows.to(device))
 
     def take(self, n: int) -> Loader:
         """The first n rows; its stream starts afresh from the loader's seed."""
         check_count("n", n, most=self.num_data)
-        return self._with(x=self.x[:n], labels=None if self.labels is None else self.labels[:n])
+        return self._with(lambda rows: rows[:n])
 
     def __repr__(self) -> str:
         how = ", shuffled" * self.shuffle + ", drawn anew each time" * self.dynamic
@@ -119,9 +125,11 @@ class Loader:
         name = f"{self.name}: " if self.name else ""
         return f"Loader({name}{self.num_data} x {self.x_dim}, {batches}{how})"
 
-    def _with(self, **changes: object) -> Loader:
-        loader = copy.copy(self)
-        vars(loader).update(changes)
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Loader:
+        loader = self.seeded(self.seed)
+        for name in ("x", "labels", "_thresholds"):
+            rows = getattr(self, name)
+            setattr(loader, name, None if rows is None else change(rows))
         loader._generator = stream(loader.seed, loader.device)
         return loader
 
@@ -135,3 +143,17 @@ def draw(probability: Tensor, generator: torch.Generator) -> Tensor:
     """One draw of Bernoulli(probability) per entry, as 0. and 1. in the dtype of `probability`."""
     uniform = torch.rand(probability.shape, generator=generator, device=probability.device, dtype=probability.dtype)
     return (uniform < probability).to(probability.dtype)
+
+
+def to_thresholds(probability: Tensor) -> Tensor:
+    """What `draw_below` compares with, int16 of the same shape: probabilities in steps of 2^-15, 0 and 1 exact."""
+    return probability.mul(LEVELS).round_().sub_(LEVELS).to(torch.int16)
+
+
+def draw_below(thresholds: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """One draw per threshold t: 1. with probability 1 + t / 2^15. Three times as fast as `draw`."""
+    bits = torch.empty(-(-thresholds.numel() // 4), dtype=torch.int64, device=thresholds.device)
+    bits.random_(-(2**63), None, generator=generator).bitwise_or_(SIGN_BITS)
+    uniform = bits.view(torch.int16)[: thresholds.numel()].view(thresholds.shape)  # over -2^15 .. -1
+    out = torch.empty(thresholds.shape, dtype=dtype, device=thresholds.device)
+    return torch.lt(uniform, thresholds, out=out)

@@ -89,6 +89,56 @@ def test_dynamic_draws_have_the_mean_of_the_greys():
     assert ((draws.mean(0) - GREY).abs() <= 4.5 * standard_error).all()  # exact where the grey is 0 or 1
 
 
+def test_zero_is_never_drawn_as_a_one_and_one_always():
+    x = torch.tensor([0.0, 1.0]).repeat(1000, 250)
+    loader = Loader(x, 1000, dynamic=True)
+    assert all(torch.equal(epoch(loader), x) for _ in range(8))  # a 2^-16 chance of an error would show
+
+
+def test_rates_are_resolved_to_two_to_the_minus_fifteen():
+    step = 2.0**-15
+    p = torch.tensor([step, 1 - step, 8 * step, 0.25 + step, 1 / 255, 0.4 * step, 1 - 0.4 * step])
+    rounded = torch.tensor([step, 1 - step, 8 * step, 0.25 + step, 129 * step, 0.0, 1.0])
+    draws = epoch(Loader(p.expand(200_000, -1), 10_000, dynamic=True)).mean(0)
+    standard_error = (rounded * (1 - rounded) / 200_000).sqrt()
+    assert ((draws - rounded).abs() <= 4.5 * standard_error).all()
+    assert draws[0] > 0 and draws[1] < 1
+
+
+def test_neighbours_are_drawn_independently():
+    draws = epoch(Loader(torch.full((20_000, 9), 0.3), 1000, dynamic=True))
+    correlation = torch.corrcoef(torch.cat([draws[:-1].T, draws[1:].T])) - torch.eye(18)
+    assert correlation.abs().max() < 5 / 20_000**0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (7, 5), (2, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_draws_of_any_size_and_default_dtype(shape, dtype):
+    torch.set_default_dtype(dtype)
+    (batch,) = next(iter(Loader(torch.full(shape, 0.5), dynamic=True)))
+    assert batch.shape == shape and batch.dtype == dtype and set(batch.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_draws_follow_the_rows_of_strided_data_and_of_a_shuffle():
+    x = (torch.arange(60) % 7 < 3).float().reshape(6, 10).T  # certain: a draw is the row itself
+    assert torch.equal(epoch(Loader(x, 4, dynamic=True)), x)
+    shuffled, plain = (epoch(Loader(x, 4, shuffle=True, dynamic=dynamic)) for dynamic in (True, False))
+    assert sorted(shuffled.tolist()) == sorted(x.tolist())
+    assert torch.equal(shuffled, plain) and not torch.equal(shuffled, x)
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_batches_that_are_kept_are_not_overwritten(dynamic):
+    loader = Loader(torch.rand(50, 4), 10, shuffle=True, dynamic=dynamic)
+    kept, copies = [], []
+    for _ in range(3):
+        for (x,) in loader:
+            kept.append(x)
+            copies.append(x.clone())
+    assert torch.equal(torch.cat(kept), torch.cat(copies))
+    assert len({x.data_ptr() for x in kept}) == len(kept)
+
+
 def test_draws_are_not_the_numbers_that_made_the_data():
     torch.manual_seed(0)
     x = torch.rand(100, 10)  # Loader(seed=0) on the same stream would compare these with themselves
@@ -113,6 +163,8 @@ def test_take_keeps_the_first_rows_and_their_labels():
     assert torch.equal(loader.x, GREY[:2]) and loader.labels.tolist() == [0, 1] and len(loader) == 1
     with pytest.raises(ValueError, match="n must be an int from 1 to 2, got 3"):
         loader.take(3)
+    certain = torch.eye(5)
+    assert torch.equal(epoch(Loader(certain, 2, dynamic=True).take(3)), certain[:3])
 
 
 def test_to_starts_the_stream_afresh_on_the_device():

@@ -1,0 +1,205 @@
+"""From a recording to one flat function of tensors that returns everything a step needs in one read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from inference.recording import Recording
+
+aten = torch.ops.aten
+
+_COPIES = (aten.detach.default, aten.alias.default)
+_VIEWS = (aten.view.default, aten.expand.default, aten._unsafe_view.default, aten.reshape.default)
+
+
+class Graph(NamedTuple):
+    """A flat function of tensors.
+
+        [*numbers, ok], *tensors = module(*inputs, *constants)
+
+    ``inputs`` are positions among the inputs of the recording that the function needs; ``constants`` are tensors from
+    elsewhere, alive: a change in place is seen. ``ok`` is 1 as long as every value that Python read while recording
+    is what it was.
+    """
+
+    module: fx.GraphModule
+    inputs: list[int]
+    constants: list[Tensor]
+    missing: list[bool]
+    guards: int
+
+    @property
+    def size(self) -> int:
+        """Number of operations."""
+        return sum(node.op == "call_function" for node in self.module.graph.nodes)
+
+
+def flatten(recording: Recording) -> Graph:
+    """Guards reduced to one number, copies and no-op views removed, every tensor an argument."""
+    module = recording.graph
+    graph, output = module.graph, next(n for n in module.graph.nodes if n.op == "output")
+    graph.set_codegen(fx.graph.CodeGen())
+    numbers, reads, tensors = output.args[0]
+    with graph.inserting_before(output):
+        guards, ok = _all_hold(graph, reads, recording.values)
+        summary = _vector(graph, [*numbers, ok], _common_type(numbers))
+    output.args = ([summary, *tensors],)
+    _simplify(graph)
+    graph.eliminate_dead_code()
+    inputs, constants = _lift(module)
+    module.recompile()
+    return Graph(module, inputs, constants, recording.missing, guards)
+
+
+def _all_hold(graph: fx.Graph, reads: list[fx.Node], values: list) -> tuple[int, fx.Node]:
+    """A 0-d boolean: whether every value that was read is the same now."""
+    kept = {(read, value): None for read, value in zip(reads, values, strict=True) if not _warns(read, value)}
+
+    def call(target, *args) -> fx.Node:
+        return graph.call_function(target, args)
+
+    def flat(node: fx.Node) -> fx.Node:
+        return node if node.meta["val"].dim() == 0 else call(aten.reshape.default, node, [])
+
+    same = [(flat(node), value) for node, value in kept]
+    true = [node if value is True else call(aten.eq.Scalar, node, value) for node, value in same if value is not False]
+    false = [node for node, value in same if value is False]
+    parts = [call(aten.all.default, call(aten.stack.default, true))] if true else []
+    parts += [call(aten.logical_not.default, call(aten.any.default, call(aten.stack.default, false)))] if false else []
+    ok = call(aten.logical_and.default, *parts) if len(parts) == 2 else parts[0] if parts else None
+    return len(kept), ok
+
+
+def _warns(read: fx.Node, value: object) -> bool:
+    """Whether a read is Pyro looking for NaN or infinity, only to warn; loss and gradient are checked anyway."""
+    node = read
+    while isinstance(node, fx.Node) and node.target in (*_COPIES, aten.any.default):
+        node = node.args[0]
+    if value is not False or not isinstance(node, fx.Node):
+        return False
+    return node.target in (aten.isnan.default, aten.isinf.default) or (
+        node.target is aten.eq.Scalar and isinstance(node.args[1], float) and math.isinf(node.args[1])
+    )
+
+
+def _common_type(numbers: list[fx.Node]) -> torch.dtype:
+    dtype = torch.float32
+    for number in numbers:
+        dtype = torch.promote_types(dtype, number.meta["val"].dtype)
+    return dtype
+
+
+def _vector(graph: fx.Graph, entries: list[fx.Node | None], dtype: torch.dtype) -> fx.Node:
+    """Stacks 0-d values in one type; None, an empty guard, is left out."""
+    cast = [
+        graph.call_function(aten._to_copy.default, (e,), {"dtype": dtype})
+        if "val" not in e.meta or e.meta["val"].dtype != dtype
+        else e
+        for e in entries
+        if e is not None
+    ]
+    if not cast:
+        return graph.call_function(aten.zeros.default, ([0],))
+    return graph.call_function(aten.stack.default, (cast,))
+
+
+def _simplify(graph: fx.Graph) -> None:
+    for node in list(graph.nodes):
+        source = _same_as(node)
+        if source is not None:
+            node.replace_all_uses_with(source)
+
+
+def _same_as(node: fx.Node) -> fx.Node | None:
+    """An earlier node of the very same storage, shape and strides; None where there is none."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+        return None
+    source = node.args[0]
+    if node.target in _COPIES:
+        return source
+    if node.target is aten.t.default and source.target is aten.t.default:
+        return source.args[0]
+    if node.target in _VIEWS:
+        a, b = node.meta["val"], source.meta["val"]
+        if a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype:
+            return source
+    return None
+
+
+def _lift(module: fx.GraphModule) -> tuple[list[int], list[Tensor]]:
+    """Drops unused arguments and makes every attribute one; returns positions of the kept ones, and the attributes."""
+    graph, positions, constants = module.graph, [], {}
+    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    for position, node in enumerate(placeholders):
+        if node.users:
+            positions.append(position)
+        else:
+            graph.erase_node(node)
+    start = next(n for n in graph.nodes if n.op != "placeholder")
+    for node in [n for n in graph.nodes if n.op == "get_attr"]:
+        if node.target not in constants:
+            with graph.inserting_before(start):
+                constants[node.target] = graph.placeholder(f"constant_{len(constants)}"), getattr(module, node.target)
+        node.replace_all_uses_with(constants[node.target][0])
+        graph.erase_node(node)
+    return positions, [value for _, value in constants.values()]
+
+
+def written(module: fx.GraphModule) -> list[int]:
+    """Positions of the arguments that the graph changes in place."""
+    roots: dict[fx.Node, int] = {}
+    found: set[int] = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            roots[node] = len(roots)
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None:
+            continue
+        for given, declared in zip(node.args, schema.arguments, strict=False):
+            alias = declared.alias_info
+            if alias is not None and isinstance(given, fx.Node) and given in roots:
+                roots[node] = roots[given]
+                if alias.is_write:
+                    found.add(roots[given])
+    return sorted(found)
+
+
+def program(module: fx.GraphModule) -> Callable[..., list[Tensor]]:
+    """A Python function of one line per operation, each bound to its kernel: quicker than the module's own forward."""
+    names: dict[str, object] = {}
+    lines: list[str] = []
+    arguments: list[str] = []
+    last = {used: node for node in module.graph.nodes for used in node.all_input_nodes}
+
+    def text(value: object) -> str:
+        if isinstance(value, fx.Node):
+            return value.name
+        if isinstance(value, (list, tuple)):
+            inside = ", ".join(map(text, value))
+            return f"[{inside}]" if isinstance(value, list) else f"({inside},)"
+        if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+            return repr(value)
+        names[name := f"v{len(names)}"] = value
+        return name
+
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            arguments.append(node.name)
+        elif node.op == "output":
+            lines.append(f"return {text(node.args[0])}")
+        else:
+            target = node.target._op if isinstance(node.target, torch._ops.OpOverload) else node.target
+            names[kernel := f"f{len(names)}"] = target
+            given = [text(a) for a in node.args] + [f"{key}={text(a)}" for key, a in node.kwargs.items()]
+            lines.append(f"{node.name} = {kernel}({', '.join(given)})")
+            if done := [n.name for n in node.all_input_nodes if last[n] is node]:
+                lines.append(f"{' = '.join(done)} = None")
+    bound = [f"{name}={name}" for name in names]
+    source = f"def replay({', '.join([*arguments, *bound])}):\n    " + "\n    ".join(lines)
+    exec(compile(source, "<captured step>", "exec"), names)
+    return names["replay"]
