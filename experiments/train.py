@@ -19,6 +19,7 @@ from experiments.report import Table, print_table
 from experiments.runs import Run
 from guides import Amortized, latents
 from inference import Evaluation, evaluate, fit
+from inference.threads import settled
 from models import VAE
 from nets import MLP
 
@@ -81,7 +82,11 @@ class Config:
     device: str = "cpu"
     """Where to compute."""
     threads: int = 1
-    """CPU threads; one is fastest for small nets."""
+    """CPU threads, each kept on a core of its own; one is fastest for small nets."""
+    engine: Literal["auto", "eager", "captured", "compiled"] = "auto"
+    """How steps run: by Pyro each time, from a captured graph, or compiled; auto takes what repays its cost."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the layers while training; what is reported is always in full precision."""
     data_dir: Path | None = None
     """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/train")
@@ -128,7 +133,12 @@ def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
 
 
 def main(config: Config) -> Evaluation:
-    torch.set_num_threads(config.threads)
+    with settled(config.threads):
+        return train_and_evaluate(config)
+
+
+def train_and_evaluate(config: Config) -> Evaluation:
+    """One run, from data to report."""
     keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
     train, valid, test = load(
         config.data,
@@ -161,6 +171,8 @@ def main(config: Config) -> Evaluation:
             clip_norm=config.clip_norm,
             patience=config.patience,
             seed=config.seed,
+            engine=config.engine,
+            precision=config.precision,
         ):
             history.append(dataclasses.asdict(epoch))
             run.log(**history[-1])

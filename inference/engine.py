@@ -12,6 +12,7 @@ import pyro
 
 from inference.capture import ROUNDING, Captured, Refused, difference
 from inference.compiler import NoCompiler, compile_graph, seconds_saved, seconds_to_compile
+from inference.cuda_graph import CudaGraph, graphable
 from inference.heap import hold
 from inference.notices import say
 from inference.randomness import drawn_state, restore_drawn, untouched
@@ -44,6 +45,7 @@ class _Kind:
     trips: int = 0
     recaptures: int = 0
     seconds: float = math.inf
+    runs: str = "captured"
 
 
 class Engine:
@@ -58,6 +60,7 @@ class Engine:
         careful: the same function with all its checks, called wherever a graph is not; ``function`` unless told.
         finite: whether numbers that are not finite call for ``careful`` to say why.
         prompt: capture at the second call, rather than when the calls so far would have repaid it.
+        name: what a notice about this engine begins with; None for no notices.
 
     Raises:
         Refused: mode is "captured" or "compiled", and the function cannot be captured.
@@ -75,12 +78,14 @@ class Engine:
         careful: Callable[..., Outcome] | None = None,
         finite: bool = True,
         prompt: bool = True,
+        name: str | None = None,
     ):
         if mode not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {mode!r}")
         self.function, self.careful = function, careful or function
         self.parts, self.stores = tuple(parts), stores
         self.mode, self.steps, self.finite, self.prompt = mode, steps, finite, prompt
+        self.name = name
         self.done = self.lost = 0
         self.state: State | None = None
         self.kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
@@ -105,9 +110,7 @@ class Engine:
     def running(self) -> str:
         """What the latest kind of call runs on: "eager", "captured" or "compiled"."""
         kind = next(reversed(self.kinds.values()), None)
-        if kind is None or kind.captured is None:
-            return "eager"
-        return "captured" if kind.captured.run is kind.captured.replay else "compiled"
+        return "eager" if kind is None or kind.captured is None else kind.runs
 
     def _follow(self) -> bool:
         """Keeps up with changes to modules between calls; False if nothing is known of them yet."""
@@ -125,7 +128,11 @@ class Engine:
         self.kinds.clear()
         self.lost += 1
         if self.lost == MOST_RECAPTURES:
-            say("engine: tensors of the modules are replaced again and again; change them in place (copy_, fill_)")
+            self._say("tensors of the modules are replaced again and again; change them in place (copy_, fill_)")
+
+    def _say(self, line: str) -> None:
+        if self.name is not None:
+            say(f"{self.name}: {line}")
 
     def _kind(self, key: Hashable) -> _Kind:
         kind = self.kinds.setdefault(key, _Kind())
@@ -148,6 +155,7 @@ class Engine:
         if self.mode != "auto":
             return True
         if self.steps is not None and self.steps - self.done < STEPS_TO_REPAY_CAPTURE:
+            self._say("eager, since so few steps do not repay a capture")
             return False
         odd = any(other.captured for other in self.kinds.values())
         return kind.seen > SIGHTINGS_OF_AN_ODD_SHAPE or (self.prompt and not odd)
@@ -156,11 +164,12 @@ class Engine:
         started = time.perf_counter()
         try:
             kind.captured = Captured(self.function, self.state, args, kwargs)
+            self._install(kind, kind.captured.replay)
         except Refused as error:
             kind.refused = True
             if self.mode != "auto":
                 raise Refused(f"the step cannot be captured: {error}; use engine='auto' or 'eager'") from error
-            say(f"engine: eager, since the step cannot be captured: {error}")
+            self._say(f"eager, since the step cannot be captured: {error}")
             return False
         hold(self)
         self.capture_seconds = time.perf_counter() - started
@@ -194,7 +203,7 @@ class Engine:
             kind.captured, kind.trips, kind.recaptures = None, 0, kind.recaptures + 1
             if kind.recaptures >= MOST_RECAPTURES:
                 kind.refused = True
-                say("engine: eager, since values that Python reads from tensors differ from step to step")
+                self._say("eager, since values that Python reads from tensors differ from step to step")
         return outcome
 
     def _audit(self, kind: _Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
@@ -231,19 +240,29 @@ class Engine:
             self._compile(kind)
         elif self.steps is not None:
             kind.decided = True
-            say(f"engine: captured; compiling repays after {repaid} steps, {to_come} are to come")
+            self._say(f"captured; compiling repays after {repaid} steps, {to_come} are to come")
 
     def _compile(self, kind: _Kind) -> None:
         kind.decided = True
         captured, started = kind.captured, time.perf_counter()
         try:
             with untouched():
-                captured.run = compile_graph(captured.graph.module, captured.examples)
-        except NoCompiler as error:
+                compiled = compile_graph(captured.graph.module, captured.examples)
+            self._install(kind, compiled)
+        except (NoCompiler, Refused) as error:
             if self.mode == "compiled":
-                raise
-            say(f"engine: captured, since it cannot be compiled ({error})")
+                raise NoCompiler(f"the step cannot be compiled: {error}; use engine='auto' or 'captured'") from error
+            self._say(f"captured, since the step cannot be compiled: {error}")
             return
-        self.compile_seconds = time.perf_counter() - started
+        kind.runs, self.compile_seconds = "compiled", time.perf_counter() - started
         hold(self)
-        say(f"engine: compiled ({captured.graph.size} operations, {self.compile_seconds:.0f} s)")
+        self._say(f"compiled in {self.compile_seconds:.0f} s")
+
+    def _install(self, kind: _Kind, run: Callable) -> None:
+        """Replays by ``run``, on a GPU as one launch."""
+        captured = kind.captured
+        if graphable(captured.graph.module, captured.examples):
+            with untouched():
+                run = CudaGraph(run, captured.examples, [at for at, _ in captured.batch], captured.written)
+        if run is not captured.replay:
+            captured.use(run)

@@ -100,7 +100,7 @@ class _Weights:
 
     def __init__(self, programs: tuple[Callable, Callable], modules: list, engine: str, calls: int):
         self.programs, self.x_dim = programs, 1
-        self.engine = Engine(self._compute, modules, engine, calls, finite=False)
+        self.engine = Engine(self._compute, modules, engine, calls, finite=False, name="evaluate")
 
     def __call__(self, args: tuple, num_particles: int) -> list[Tensor]:
         return self.engine(num_particles, *args)[1]

@@ -86,7 +86,7 @@ class SVI:
         self._precise = precise(precision)
         parts = (*modules_of(model, guide), objective)
         function, careful = self._cleared(self._gradients), self._checked(self._gradients)
-        self._steps = Engine(function, parts, engine, steps, self._stores, careful)
+        self._steps = Engine(function, parts, engine, steps, self._stores, careful, name="engine")
         self._losses = Engine(self._loss, parts, engine, None, self._stores, self._checked(self._loss), prompt=False)
 
     def prepare(self, *args, **kwargs) -> None:

@@ -1,0 +1,9 @@
+"""One file per section of the table; each has ``run(config, results)``."""
+
+from __future__ import annotations
+
+from benchmarks.cases import epoch, importance, memory, start, step
+
+RUN = {"step": step.run, "epoch": epoch.run, "importance": importance.run, "start": start.run, "memory": memory.run}
+
+__all__ = ["RUN"]

@@ -1,0 +1,85 @@
+"""The ways of training a case that are set side by side; each has parameters of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks import twins
+from benchmarks.catalogue import Case
+
+HAND, HAND_COMPILED, STOCK = "hand-written", "hand-written, torch.compile", "stock SVI"
+EAGER, CAPTURED, COMPILED = "eager", "captured", "compiled"
+ENGINES = (EAGER, CAPTURED, COMPILED)
+UNGUARDED = "compiled, no guards or audit"
+LR = 1e-3
+
+Step = Callable[[Tensor], float]
+
+
+def stepper(case: Case, variant: str) -> Step:
+    """x -> loss, one training step of a freshly made program.
+
+    Pyro is imported only where a variant is made of it, so that the memory of the others can be told from it.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    torch.manual_seed(0)
+    if variant in (HAND, HAND_COMPILED):
+        return twins.stepper(twins.make(case), compiled=variant == HAND_COMPILED, lr=LR)
+    if variant == STOCK:
+        return _stock(case)
+    if variant in ENGINES:
+        return _engine(case, variant)
+    if variant == UNGUARDED:
+        return _unguarded(_engine(case, COMPILED))
+    raise ValueError(f"variant must be one of {[HAND, HAND_COMPILED, STOCK, *ENGINES, UNGUARDED]}, got {variant!r}")
+
+
+def _stock(case: Case) -> Step:
+    import pyro
+
+    from benchmarks.programs import make
+
+    pyro.clear_param_store()  # a case before this one has left parameters of the same names
+    program = make(case)
+    return pyro.infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": LR}), program.objective).step
+
+
+def _engine(case: Case, engine: str) -> Step:
+    from benchmarks.programs import make
+    from inference import SVI
+
+    program = make(case)
+    adam = partial(torch.optim.Adam, lr=LR, fused=True)
+    return SVI(program.model, program.guide, adam, program.objective, engine=engine).step
+
+
+def _unguarded(step: Step) -> Step:
+    """The step as it would be if nothing watched over it."""
+    import pyro
+
+    from inference import engine
+
+    usual = engine.STEPS_BETWEEN_AUDITS
+
+    def step_unguarded(x: Tensor) -> float:
+        engine.STEPS_BETWEEN_AUDITS = sys.maxsize
+        try:
+            with pyro.validation_enabled(False):
+                return step(x)
+        finally:
+            engine.STEPS_BETWEEN_AUDITS = usual
+
+    return step_unguarded
+
+
+def batches(case: Case, count: int = 8) -> list[Tensor]:
+    """Batches of binary x."""
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.rand(case.shape, generator=generator) < 0.2).float() for _ in range(count)]
