@@ -16,6 +16,7 @@ HAND, HAND_COMPILED, STOCK = "hand-written", "hand-written, torch.compile", "sto
 EAGER, CAPTURED, COMPILED = "eager", "captured", "compiled"
 ENGINES = (EAGER, CAPTURED, COMPILED)
 UNGUARDED = "compiled, no guards or audit"
+BF16 = "compiled, bf16"
 LR = 1e-3
 
 Step = Callable[[Tensor], float]
@@ -36,9 +37,12 @@ def stepper(case: Case, variant: str) -> Step:
         return _stock(case)
     if variant in ENGINES:
         return _engine(case, variant)
+    if variant == BF16:
+        return _engine(case, COMPILED, precision="bf16")
     if variant == UNGUARDED:
         return _unguarded(_engine(case, COMPILED))
-    raise ValueError(f"variant must be one of {[HAND, HAND_COMPILED, STOCK, *ENGINES, UNGUARDED]}, got {variant!r}")
+    known = [HAND, HAND_COMPILED, STOCK, *ENGINES, UNGUARDED, BF16]
+    raise ValueError(f"variant must be one of {known}, got {variant!r}")
 
 
 def _stock(case: Case) -> Step:
@@ -51,13 +55,13 @@ def _stock(case: Case) -> Step:
     return pyro.infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": LR}), program.objective).step
 
 
-def _engine(case: Case, engine: str) -> Step:
+def _engine(case: Case, engine: str, precision: str = "fp32") -> Step:
     from benchmarks.programs import make
     from inference import SVI
 
     program = make(case)
     adam = partial(torch.optim.Adam, lr=LR, fused=True)
-    return SVI(program.model, program.guide, adam, program.objective, engine=engine).step
+    return SVI(program.model, program.guide, adam, program.objective, engine=engine, precision=precision).step
 
 
 def _unguarded(step: Step) -> Step:

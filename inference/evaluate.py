@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from inference.check import check_particles
-from inference.engine import Engine
+from inference.engine import STEPS_TO_REPAY_CAPTURE, Engine
 from inference.evaluation import Evaluation, Totals
 from inference.modes import evaluation_mode
 from inference.observed import check_observed
@@ -58,9 +58,8 @@ def evaluate(
 
     Raises:
         ValueError: ``engine`` is unknown, ``num_particles`` or ``chunk`` is below 1, there are no data, data lie
-            outside the likelihood's
-            support, the pair cannot run particles in parallel, or gives more or less than one weight per datum, or
-            NaN.
+            outside the likelihood's support, the pair cannot run particles in parallel, or gives more or less than one
+            weight per datum, or NaN.
 
     Example:
         >>> from guides import Diagonal, latents
@@ -100,10 +99,13 @@ class _Weights:
 
     def __init__(self, programs: tuple[Callable, Callable], modules: list, engine: str, calls: int):
         self.programs, self.x_dim = programs, 1
+        if engine == "auto" and calls < STEPS_TO_REPAY_CAPTURE:
+            engine = "eager"
         self.engine = Engine(self._compute, modules, engine, calls, finite=False, name="evaluate")
 
     def __call__(self, args: tuple, num_particles: int) -> list[Tensor]:
-        return self.engine(num_particles, *args)[1]
+        found = self.engine(num_particles, *args)[1]
+        return [t.clone() if t.is_cuda else t for t in found]  # a CUDA graph writes its next results over these
 
     def _compute(self, num_particles: int, *args) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after

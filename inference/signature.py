@@ -18,7 +18,7 @@ def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
     The key is None where arguments cannot be told apart by it: objects of other kinds, tensors that want a gradient.
     """
     world = torch.get_default_dtype(), is_validation_enabled()
-    if not kwargs and all([type(a) is Tensor for a in args]):
+    if not kwargs and all([type(a) is Tensor or isinstance(a, _PLAIN) for a in args]):
         flat, structure = args, None
     else:
         flat, structure = tree_flatten((args, kwargs))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import epoch, importance, memory, start, step
+from benchmarks.cases import epoch, importance, memory, precision, start, step
 
-RUN = {"step": step.run, "epoch": epoch.run, "importance": importance.run, "start": start.run, "memory": memory.run}
+RUN = {
+    "step": step.run,
+    "epoch": epoch.run,
+    "importance": importance.run,
+    "precision": precision.run,
+    "start": start.run,
+    "memory": memory.run,
+}
 
 __all__ = ["RUN"]
