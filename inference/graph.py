@@ -110,6 +110,8 @@ def _vector(graph: fx.Graph, entries: list[fx.Node | None], dtype: torch.dtype) 
 
 def _simplify(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
+        if node.target is aten._is_all_true.default:
+            node.target = aten.all.default  # the same for booleans, and compilers can fuse it
         source = _same_as(node)
         if source is not None:
             node.replace_all_uses_with(source)
