@@ -1,6 +1,9 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
+from inference.capture import Refused
 from inference.check import check
+from inference.compiler import NoCompiler
+from inference.engine import Baked
 from inference.epochs import Epoch
 from inference.evaluate import evaluate
 from inference.evaluation import Evaluation
@@ -13,10 +16,13 @@ from inference.weights import log_weights
 __all__ = [
     "IWAE",
     "SVI",
+    "Baked",
     "Epoch",
     "Evaluation",
+    "NoCompiler",
     "NonFinite",
     "Objective",
+    "Refused",
     "Renyi",
     "check",
     "evaluate",

@@ -46,13 +46,13 @@ class Captured:
         self._pending: tuple[list, list] | None = None
         inputs = [*state.tensors, *batch]
         try:
-            with untouched(), state.restored():
+            with untouched(), state.restored() as changed:
                 recording = record(lambda: self._with_moves(args, kwargs), inputs)
         except Exception as error:  # whatever a program does that cannot be recorded, the ordinary step still can
             raise Refused(f"it cannot be recorded ({type(error).__name__}: {_first_line(error)})") from error
         self.graph = flatten(recording)
         self.missing = self.graph.missing[: len(self.graph.missing) - len(self.moved)]
-        self._bind(len(state.tensors), inputs)
+        self._bind(len(state.tensors), inputs, {id(tensor) for tensor in changed})
         self.replay = self.run = program(self.graph.module)
         self._verify(args, kwargs, batch)
 
@@ -66,13 +66,14 @@ class Captured:
                 raise Refused(f"{slot.name} changes its shape or type from step to step")
         return numbers, [*tensors, *(detach_provenance(value).detach() for value in new)]
 
-    def _bind(self, fixed: int, inputs: list[Tensor]) -> None:
+    def _bind(self, fixed: int, inputs: list[Tensor], changed: set[int]) -> None:
         """Lays out the graph's arguments: those that stay, those of the batch, and those that the graph writes to."""
         positions = self.graph.inputs
         self.examples = [inputs[p].detach() for p in positions] + self.graph.constants
         self.arguments = [inputs[p] if p < fixed else None for p in positions] + self.graph.constants
         self.batch = [(at, p - fixed) for at, p in enumerate(positions) if p >= fixed]
-        self.written = [at for at in written(self.graph.module) if self.arguments[at] is not None]
+        found = written(self.graph.module) | {at for at, a in enumerate(self.arguments) if id(a) in changed}
+        self.written = sorted(at for at in found if self.arguments[at] is not None)
 
     @torch.no_grad()
     def __call__(self, batch: list[Tensor], run: Callable | None = None) -> tuple[list[float], list] | None:

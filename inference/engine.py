@@ -96,8 +96,13 @@ class Engine:
         if self.mode == "eager":
             return self.careful(*args, **kwargs)
         tensors, key = split(args, kwargs)
-        if key is None or not self._follow():
+        if key is None:
             return self._eager(args, kwargs)
+        if not self._follow():
+            outcome = self._eager(args, kwargs)
+            if self._follow():
+                self._kind((key, self._scalars)).seen += 1
+            return outcome
         kind = self._kind((key, self._scalars))
         kind.seen += 1
         if kind.captured is None and not self._worth_capturing(kind):
@@ -150,7 +155,7 @@ class Engine:
         return outcome
 
     def _worth_capturing(self, kind: _Kind) -> bool:
-        if kind.refused:
+        if kind.refused or kind.seen < 2:
             return False
         if self.mode != "auto":
             return True
@@ -173,7 +178,7 @@ class Engine:
             return False
         hold(self)
         self.capture_seconds = time.perf_counter() - started
-        if self.mode == "compiled":
+        if self.mode == "compiled" and not any(other.runs == "compiled" for other in self.kinds.values()):
             self._compile(kind)
         return True
 
@@ -182,7 +187,10 @@ class Engine:
         if kind.replays % STEPS_BETWEEN_AUDITS == 0:
             return self._audit(kind, tensors, args, kwargs)
         state, started = drawn_state(), time.perf_counter()
-        outcome = kind.captured(tensors)
+        try:
+            outcome = kind.captured(tensors)
+        except RuntimeError:  # parameters were given another type or device; the ordinary step says it better
+            outcome = None
         if outcome is None or (self.finite and not all(map(math.isfinite, outcome[0]))):
             restore_drawn(state)
             return self._redo(kind, args, kwargs, tripped=outcome is None)
@@ -228,8 +236,10 @@ class Engine:
     def _decide(self, kind: _Kind, seconds: float) -> None:
         """Compiles once the steps to come repay it, or, if nobody knows how many come, those that went would have."""
         kind.seconds = min(kind.seconds, seconds)
-        if kind.replays < STEPS_TO_TIME or self.mode != "auto":
-            kind.decided = self.mode == "captured"
+        if kind.replays < STEPS_TO_TIME:
+            return
+        if self.mode == "captured":
+            kind.decided = True
             return
         graph = kind.captured.graph
         cost = seconds_to_compile(graph.module, kind.captured.examples, graph.size)

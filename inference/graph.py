@@ -152,8 +152,8 @@ def _lift(module: fx.GraphModule) -> tuple[list[int], list[Tensor]]:
     return positions, [value for _, value in constants.values()]
 
 
-def written(module: fx.GraphModule) -> list[int]:
-    """Positions of the arguments that the graph changes in place."""
+def written(module: fx.GraphModule) -> set[int]:
+    """Positions of the arguments that the graph's operations are declared to change in place."""
     roots: dict[fx.Node, int] = {}
     found: set[int] = set()
     for node in module.graph.nodes:
@@ -168,7 +168,7 @@ def written(module: fx.GraphModule) -> list[int]:
                 roots[node] = roots[given]
                 if alias.is_write:
                     found.add(roots[given])
-    return sorted(found)
+    return found
 
 
 def program(module: fx.GraphModule) -> Callable[..., list[Tensor]]:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 import torch
 from pyro.infer.util import is_validation_enabled
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -15,9 +16,12 @@ _PLAIN = (bool, int, float, str, type(None))
 def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
     """The tensors among arguments, and a key of all else: shapes, strides, types, plain values, global settings.
 
-    The key is None where arguments cannot be told apart by it: objects of other kinds, tensors that want a gradient.
+    The key is None where calls cannot be told apart by it: arguments of other kinds, tensors that want a gradient, effect
+    handlers around the call.
     """
-    world = torch.get_default_dtype(), is_validation_enabled()
+    if am_i_wrapped():
+        return [], None
+    world = torch.get_default_dtype(), is_validation_enabled(), torch.is_grad_enabled(), *_autocast()
     if not kwargs and all([type(a) is Tensor or isinstance(a, _PLAIN) for a in args]):
         flat, structure = args, None
     else:
@@ -35,6 +39,10 @@ def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
         else:
             return [], None
     return tensors, (world, structure, *entries)
+
+
+def _autocast() -> tuple:
+    return tuple(torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
 
 
 def aliased(args: tuple, kwargs: dict) -> tuple[tuple, dict, list[Tensor]]:

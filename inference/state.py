@@ -67,19 +67,22 @@ class State:
         return [slot for slot in self.slots if slot.home.get(slot.name) is not slot.value]
 
     @contextmanager
-    def restored(self) -> Iterator[None]:
-        """Whatever happens inside, afterwards every place holds its tensor, and every tensor its numbers."""
-        saved = [tensor.detach().clone() for tensor in self.tensors]
-        versions = [tensor._version for tensor in self.tensors]
-        values = self.values()
+    def restored(self) -> Iterator[list[Tensor]]:
+        """Whatever happens inside, afterwards every place holds its tensor, and every tensor its numbers.
+
+        Yields a list that afterwards holds the tensors that had been changed in place.
+        """
+        saved, values = [tensor.detach().clone() for tensor in self.tensors], self.values()
+        changed: list[Tensor] = []
         try:
-            yield
+            yield changed
         finally:
             self.put_back()
-            with torch.no_grad():
-                for tensor, copy, version in zip(self.tensors, saved, versions, strict=True):
-                    if tensor._version != version:
+            with torch.no_grad():  # by value: some operations change a tensor without counting it as a change
+                for tensor, copy in zip(self.tensors, saved, strict=True):
+                    if not torch.equal(tensor, copy):
                         tensor.copy_(copy)
+                        changed.append(tensor)
             for slot, value in zip(self.scalars, values, strict=True):
                 if slot.home.get(slot.name) != value:
                     slot.home[slot.name] = value

@@ -104,7 +104,8 @@ class SVI:
         self.prepare(*args, **kwargs)
         (*losses, self.grad_norm), gradients = self._steps(*args, **kwargs)
         if self.clip_norm is not None and self.grad_norm > self.clip_norm:
-            torch._foreach_mul_([g for g in gradients if g is not None], self.clip_norm / self.grad_norm)
+            factor = self.clip_norm / self.grad_norm
+            gradients = [None if g is None else g * factor for g in gradients]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
