@@ -1,6 +1,5 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
-from inference.capture import Refused
 from inference.check import check
 from inference.compiler import NoCompiler
 from inference.engine import Baked
@@ -10,6 +9,7 @@ from inference.evaluation import Evaluation
 from inference.faults import NonFinite
 from inference.fit import fit
 from inference.objectives import IWAE, Objective, Renyi
+from inference.recording import Refused
 from inference.svi import SVI
 from inference.weights import log_weights
 

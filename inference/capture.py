@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
-from inference.graph import flatten, program, written
+from inference.codegen import program
+from inference.graph import flatten, written
+from inference.outcomes import ROUNDING, Outcome, difference
 from inference.randomness import untouched
-from inference.recording import Outcome, record
+from inference.recording import Refused, record
 from inference.signature import aliased
-from inference.state import Slot, State
+from inference.state import Place, State
 
 CHECK_SEED = 20_011
-ROUNDING = 1e-5
-IMPLEMENTATION_ROUNDING = 1e-2
-
-
-class Refused(RuntimeError):
-    """A function cannot be captured; the message says why, in one line."""
+IMPLEMENTATION_ROUNDING = 3e-2
 
 
 class Captured:
@@ -40,66 +38,101 @@ class Captured:
 
     def __init__(self, function: Callable[..., Outcome], state: State, args: tuple, kwargs: dict):
         self.function, self.state = function, state
-        args, kwargs, batch = aliased(args, kwargs)
-        self.example_batch = batch
-        self.moved: list[Slot] = []
+        args, kwargs, self.example_batch = aliased(args, kwargs)
+        self.filled: list[Place] = []
         self._pending: tuple[list, list] | None = None
-        inputs = [*state.tensors, *batch]
         try:
-            with untouched(), state.restored() as changed:
-                recording = record(lambda: self._with_moves(args, kwargs), inputs)
+            self._record(args, kwargs)
+            self._verify(args, kwargs)
+        except Refused:
+            raise
         except Exception as error:  # whatever a program does that cannot be recorded, the ordinary step still can
-            raise Refused(f"it cannot be recorded ({type(error).__name__}: {_first_line(error)})") from error
+            raise Refused(f"it cannot be recorded ({type(error).__name__}: {first_line(error)})") from error
+
+    def _record(self, args: tuple, kwargs: dict) -> None:
+        state, batch = self.state, self.example_batch
+        kept = [tensor.clone() for tensor in batch]
+        with untouched(), state.restored() as changed:
+            with _distinct(state.flowing) as flowing:
+                inputs = [*state.tensors, *(tensor for _, tensor in flowing), *batch]
+                recording = record(lambda: self._with_filled(args, kwargs), inputs)
+        if not all(map(torch.equal, kept, batch)):
+            raise Refused("the program changes its arguments in place")
         self.graph = flatten(recording)
-        self.missing = self.graph.missing[: len(self.graph.missing) - len(self.moved)]
-        self._bind(len(state.tensors), inputs, {id(tensor) for tensor in changed})
+        self.missing = self.graph.missing[: len(self.graph.missing) - len(self.filled)]
+        self.flowing = [place for place, _ in flowing]
+        self._bind(inputs, {id(tensor) for tensor in changed})
         self.replay = self.run = program(self.graph.module)
-        self._verify(args, kwargs, batch)
 
-    def _with_moves(self, args: tuple, kwargs: dict) -> Outcome:
-        """The function, with what it puts in other tensors' places among its results."""
+    def _with_filled(self, args: tuple, kwargs: dict) -> Outcome:
+        """The function, with what it puts into the flowing places among its results."""
+        before = [place.now for place in self.state.flowing]
         numbers, tensors = self.function(*args, **kwargs)
-        self.moved = self.state.rebound()
-        new = [slot.home.get(slot.name) for slot in self.moved]
-        for slot, value in zip(self.moved, new, strict=True):
-            if not isinstance(value, Tensor) or value.shape != slot.value.shape or value.dtype != slot.value.dtype:
-                raise Refused(f"{slot.name} changes its shape or type from step to step")
-        return numbers, [*tensors, *(detach_provenance(value).detach() for value in new)]
+        if strays := [place.name for place in self.state.bound if place.now is not place.value]:
+            raise Refused(f"the program replaces {strays[0]} only now and then")
+        flowing = zip(self.state.flowing, before, strict=True)
+        self.filled = [place for place, value in flowing if place.now is not value]
+        if others := [place.name for place in self.filled if not isinstance(place.now, Tensor)]:
+            raise Refused(f"the program fills {others[0]} with something that is no tensor")
+        return numbers, [*tensors, *(detach_provenance(place.now).detach() for place in self.filled)]
 
-    def _bind(self, fixed: int, inputs: list[Tensor], changed: set[int]) -> None:
-        """Lays out the graph's arguments: those that stay, those of the batch, and those that the graph writes to."""
-        positions = self.graph.inputs
-        self.examples = [inputs[p].detach() for p in positions] + self.graph.constants
-        self.arguments = [inputs[p] if p < fixed else None for p in positions] + self.graph.constants
-        self.batch = [(at, p - fixed) for at, p in enumerate(positions) if p >= fixed]
+    def _bind(self, inputs: list[Tensor], changed: set[int]) -> None:
+        """Lays out the graph's arguments: those that stay, those that flow, those of a batch, those it writes to."""
+        first, second = len(self.state.tensors), len(inputs) - len(self.example_batch)
+        where = self.graph.inputs
+        self.examples = [inputs[p].detach() for p in where] + self.graph.constants
+        self.arguments = [inputs[p] if p < first else None for p in where] + self.graph.constants
+        self.drawn = [(at, self.flowing[p - first]) for at, p in enumerate(where) if first <= p < second]
+        self.batch = [(at, p - second) for at, p in enumerate(where) if p >= second]
         found = written(self.graph.module) | {at for at, a in enumerate(self.arguments) if id(a) in changed}
-        self.written = sorted(at for at in found if self.arguments[at] is not None)
+        if any(at in found for at, _ in self.batch):
+            raise Refused("the program changes its arguments in place")
+        self.written = sorted(found)
+
+    @property
+    def copied(self) -> list[int]:
+        """Positions of the arguments that are other tensors from call to call."""
+        return [at for at, _ in (*self.batch, *self.drawn)]
+
+    def accepts(self) -> bool:
+        """Whether the flowing places that the graph reads hold tensors like those it was recorded with."""
+        for at, place in self.drawn:
+            now, like = place.now, self.examples[at]
+            if not isinstance(now, Tensor) or now.shape != like.shape or now.dtype != like.dtype:
+                return False
+        return True
 
     @torch.no_grad()
-    def __call__(self, batch: list[Tensor], run: Callable | None = None) -> tuple[list[float], list] | None:
+    def __call__(self, batch: list[Tensor], run: Callable | None = None) -> Outcome | None:
         """Replays with the tensors of a call; returns (numbers, tensors), or None where a guard tripped."""
         arguments = self.arguments.copy()
         for at, position in self.batch:
             arguments[at] = batch[position]
+        for at, place in self.drawn:
+            arguments[at] = detach_provenance(place.now).detach()
         for at in self.written:
             arguments[at] = arguments[at].clone()
         summary, *tensors = (run or self.run)(*arguments)
         numbers = summary.tolist()
         if self.graph.guards and not numbers.pop():
             return None
-        self._pending = arguments, tensors[len(tensors) - len(self.moved) :]
+        self._pending = arguments, tensors[len(tensors) - len(self.filled) :]
         given = iter(tensors)
         return numbers, [None if missing else next(given) for missing in self.missing]
 
     @torch.no_grad()
     def commit(self) -> None:
         """Makes what the last replay wrote the state of modules and objective."""
-        arguments, moves = self._pending
+        arguments, new = self._pending
         self._pending = None
+        flowing = dict(self.drawn)
         for at in self.written:
-            self.arguments[at].copy_(arguments[at])
-        for slot, new in zip(self.moved, moves, strict=True):
-            slot.value.copy_(new)
+            target = detach_provenance(flowing[at].now) if at in flowing else self.arguments[at]
+            target.copy_(arguments[at])
+        for place, value in zip(self.filled, new, strict=True):
+            leaf = isinstance(place.now, Tensor) and place.now.is_leaf and place.now.requires_grad
+            value = value.clone() if value.is_cuda else value  # a CUDA graph writes its next results over these
+            place.home[place.name] = value.requires_grad_() if leaf else value
 
     def use(self, run: Callable[..., list[Tensor]]) -> None:
         """Replays by another implementation of the same graph from now on.
@@ -113,18 +146,18 @@ class Captured:
             raise Refused("it computes other numbers than the graph")
         self.run = run
 
-    def _verify(self, args: tuple, kwargs: dict, batch: list[Tensor]) -> None:
+    def _verify(self, args: tuple, kwargs: dict) -> None:
         """Holds the replay against the function itself, on other noise than that of the recording."""
         expected = self._observed(lambda: self.function(*args, **kwargs))
-        found = self._observed(lambda: self(batch))
-        if found is None:
-            raise Refused("a Python value that it reads from a tensor changes with the noise")
+        found = self._observed(lambda: self(self.example_batch))
         if not all(map(math.isfinite, expected[0])):
-            raise Refused("its numbers are not finite yet")
+            raise Refused("its numbers are not finite", for_now=True)
+        if found is None:
+            raise Refused("a Python value that it reads from a tensor changes with the noise", for_now=True)
         gap = difference(expected, found)
         repeats = gap == 0 or difference(expected, self._observed(lambda: self.function(*args, **kwargs))) == 0
         if gap > (0 if repeats else ROUNDING):
-            raise Refused(f"its replay differs from the step itself, by {gap:.1e} of the gradient")
+            raise Refused(f"its replay differs from the step itself, by a share of {gap:.1e}")
 
     def _observed(self, run: Callable[[], Outcome | None]) -> Outcome | None:
         """What a run returns and leaves behind, under one seed; afterwards all is as before."""
@@ -133,28 +166,29 @@ class Captured:
             outcome = run()
             if outcome is None:
                 return None
-            if self.state.values() != before:
-                raise Refused(f"the program changes {self.state.changed(before)}, a Python value, at every step")
-            self.state.settle() if self._pending is None else self.commit()
+            changed = [p.name for p, value in zip(self.state.scalars, before, strict=True) if p.now != value]
+            if changed:
+                raise Refused(f"the program changes {changed[0]}, a Python value, at every step")
+            if self._pending is not None:
+                self.commit()
             numbers, tensors = outcome
-            left = [t.detach().clone() for t in (*tensors, *self.state.tensors) if t is not None]
-        return numbers, left
+            left = [detach_provenance(place.now) for place in self.filled]
+            return numbers, [t.detach().clone() for t in (*tensors, *self.state.tensors, *left) if t is not None]
 
 
-def difference(expected: Outcome, found: Outcome) -> float:
-    """How far two outcomes are apart, relative to the larger one: 0 if all tensors agree bit for bit.
-
-    Numbers, which Python adds up in double precision and a graph in single, may differ by rounding.
-    """
-    gaps = [abs(a - b) / max(abs(a), abs(b), 1e-30) for a, b in zip(expected[0], found[0], strict=True)]
-    worst = max((gap for gap in gaps if not gap <= ROUNDING), default=0.0)
-    pairs = [(a, b) for a, b in zip(expected[1], found[1], strict=True) if a is not None]
-    if all(torch.equal(a, b) for a, b in pairs):
-        return worst
-    apart = math.hypot(*((a - b).double().norm().item() for a, b in pairs))
-    size = math.hypot(*(a.double().norm().item() for a, _ in pairs))
-    return max(worst, apart / max(size, 1e-30)) if math.isfinite(apart) else math.inf
+@contextmanager
+def _distinct(places: list[Place]) -> Iterator[list[tuple[Place, Tensor]]]:
+    """Inside, every flowing place that holds a tensor holds an alias of its own; yields places and aliases."""
+    aliases = []
+    for place in places:
+        now = place.now
+        if isinstance(now, Tensor):
+            alias = detach_provenance(now).detach().requires_grad_(now.is_leaf and now.requires_grad)
+            place.home[place.name] = alias
+            aliases.append((place, alias))
+    yield aliases
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, at most 200 characters of its first line."""
     return str(error).strip().split("\n")[0][:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -35,9 +36,11 @@ def compile_graph(module: fx.GraphModule, arguments: list[Tensor]) -> Callable[.
             compiled = torch._inductor.compile(fx.GraphModule({}, copy), [a.detach() for a in arguments], options)
             compiled(*(a.detach().clone() for a in arguments))
     except Exception as error:  # no compiler, or one that fails: the captured graph still runs
-        raise NoCompiler(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}") from error
-    _marker(module, arguments).parent.mkdir(parents=True, exist_ok=True)
-    _marker(module, arguments).touch()
+        line = str(error).strip().split("\n")[0][:160]
+        raise NoCompiler(f"{type(error).__name__}: {line}") from error
+    with suppress(OSError):  # a mark in a cache, no more
+        _marker(module, arguments).parent.mkdir(parents=True, exist_ok=True)
+        _marker(module, arguments).touch()
     return compiled
 
 

@@ -27,7 +27,7 @@ class CudaGraph:
     Args:
         run: a function of tensors without host reads.
         arguments: an example of its arguments.
-        batch: positions of those that change from call to call.
+        batch: positions of those that are other tensors from call to call.
         written: positions of those that the function changes in place.
 
     References:
@@ -50,14 +50,15 @@ class CudaGraph:
         device = arguments[0].device
         state = torch.cuda.get_rng_state(device)
         side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):  # libraries set up their workspaces outside the recording
-            for _ in range(WARM_UPS):
-                self.run(*self.static)
-        torch.cuda.current_stream(device).wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.results = self.run(*self.static)
+        with torch.cuda.device(device):
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # libraries set up their workspaces outside the recording
+                for _ in range(WARM_UPS):
+                    self.run(*self.static)
+            torch.cuda.current_stream().wait_stream(side)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=side):
+                self.results = self.run(*self.static)
         torch.cuda.set_rng_state(state, device)
 
     def _addresses(self, arguments: list[Tensor]) -> list[int]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import pyro
+from pyro.poutine.runtime import am_i_wrapped
 
-from inference.capture import ROUNDING, Captured, Refused, difference
-from inference.compiler import NoCompiler, compile_graph, seconds_saved, seconds_to_compile
-from inference.cuda_graph import CudaGraph, graphable
+from inference.backends import Prospects, compiled, install
+from inference.capture import IMPLEMENTATION_ROUNDING, Captured
+from inference.compiler import NoCompiler
 from inference.heap import hold
 from inference.notices import say
-from inference.randomness import drawn_state, restore_drawn, untouched
-from inference.recording import Outcome
+from inference.outcomes import ROUNDING, Outcome, difference
+from inference.randomness import drawn_state, restore_drawn
+from inference.recording import Refused
 from inference.signature import split
-from inference.state import State
+from inference.state import SCALARS, Place, State
 
 ENGINES = ("auto", "eager", "captured", "compiled")
 STEPS_TO_REPAY_CAPTURE = 100
@@ -26,7 +28,7 @@ SIGHTINGS_OF_AN_ODD_SHAPE = 50
 STEPS_BETWEEN_AUDITS = 200
 STEPS_TO_TIME = 20
 MOST_GRAPHS = 16
-MOST_RECAPTURES = 3
+MOST_RETRIES = 3
 
 
 class Baked(RuntimeError):
@@ -34,18 +36,25 @@ class Baked(RuntimeError):
 
 
 @dataclass
-class _Kind:
+class Kind:
     """Calls of one key: how often they came, their graph, and how it fared."""
 
     seen: int = 0
     captured: Captured | None = None
+    runs: str = "captured"
     refused: bool = False
-    decided: bool = False
+    retries: int = 0
     replays: int = 0
     trips: int = 0
-    recaptures: int = 0
     seconds: float = math.inf
-    runs: str = "captured"
+    prospects: Prospects | None = None
+    decided: bool = False
+
+    @property
+    def to_be_audited(self) -> bool:
+        """At first often, since what is baked shows as soon as data change; then every so many steps."""
+        n = self.replays
+        return n % STEPS_BETWEEN_AUDITS == 0 or (n < STEPS_BETWEEN_AUDITS < 10**6 and n & (n - 1) == 0)
 
 
 class Engine:
@@ -63,6 +72,7 @@ class Engine:
         name: what a notice about this engine begins with; None for no notices.
 
     Raises:
+        ValueError: an unknown mode.
         Refused: mode is "captured" or "compiled", and the function cannot be captured.
         NoCompiler: mode is "compiled", and the graph cannot be compiled.
         Baked: an audit found that a graph holds something that has changed since.
@@ -84,77 +94,102 @@ class Engine:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {mode!r}")
         self.function, self.careful = function, careful or function
         self.parts, self.stores = tuple(parts), stores
-        self.mode, self.steps, self.finite, self.prompt = mode, steps, finite, prompt
-        self.name = name
+        self.mode, self.steps, self.finite, self.prompt, self.name = mode, steps, finite, prompt, name
         self.done = self.lost = 0
+        self.flowing: set[tuple] = set()
+        self.python: Counter[str] = Counter()
+        self.given_up: str | None = None
+        self.capture_seconds = self.compile_seconds = 0.0
         self.state: State | None = None
-        self.kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self.kinds: OrderedDict[Hashable, Kind] = OrderedDict()
         self._values, self._scalars = None, ()
 
     def __call__(self, *args, **kwargs) -> Outcome:
         self.done += 1
-        if self.mode == "eager":
-            return self.careful(*args, **kwargs)
+        self._follow()
+        if self.mode == "eager" or self.given_up is not None or am_i_wrapped():
+            return self._eager(args, kwargs)
         tensors, key = split(args, kwargs)
         if key is None:
+            self._object("arguments must be tensors that want no gradient, numbers, words or None")
             return self._eager(args, kwargs)
-        if not self._follow():
-            outcome = self._eager(args, kwargs)
-            if self._follow():
-                self._kind((key, self._scalars)).seen += 1
-            return outcome
         kind = self._kind((key, self._scalars))
         kind.seen += 1
-        if kind.captured is None and not self._worth_capturing(kind):
+        if kind.captured is None and not (self._worth_capturing(kind) and self._capture(kind, args, kwargs)):
             return self._eager(args, kwargs)
-        if kind.captured is None and not self._capture(kind, args, kwargs):
+        if not kind.captured.accepts():
             return self._eager(args, kwargs)
         return self._replay(kind, tensors, args, kwargs)
 
     @property
     def running(self) -> str:
-        """What the latest kind of call runs on: "eager", "captured" or "compiled"."""
-        kind = next(reversed(self.kinds.values()), None)
-        return "eager" if kind is None or kind.captured is None else kind.runs
-
-    def _follow(self) -> bool:
-        """Keeps up with changes to modules between calls; False if nothing is known of them yet."""
-        if self.state is not None and not self.state.intact():
-            self._forget()
-        if self.state is None:
-            return False
-        values = self.state.values()
-        if values != self._values:
-            self._values, self._scalars = values, tuple(values)
-        return True
-
-    def _forget(self) -> None:
-        self.state, self._values = None, None
-        self.kinds.clear()
-        self.lost += 1
-        if self.lost == MOST_RECAPTURES:
-            self._say("tensors of the modules are replaced again and again; change them in place (copy_, fill_)")
+        """What calls of the most frequent kind run on: "eager", "captured" or "compiled"."""
+        usual = max(self.kinds.values(), key=lambda kind: kind.seen, default=None)
+        return "eager" if usual is None or usual.captured is None or self.given_up else usual.runs
 
     def _say(self, line: str) -> None:
         if self.name is not None:
             say(f"{self.name}: {line}")
 
-    def _kind(self, key: Hashable) -> _Kind:
-        kind = self.kinds.setdefault(key, _Kind())
+    def _follow(self) -> None:
+        """Keeps up with what has changed on the modules since the last call."""
+        if self.state is not None and not self.state.intact():
+            self._renew()
+        if self.state is None:
+            self.state = State(self.parts, self.stores())
+        values = self.state.values()
+        if values != self._values:
+            if not all(isinstance(value, SCALARS) for value in values):
+                self._renew()
+                values = self.state.values()
+            self._values, self._scalars = values, tuple(values)
+            self.state.moving = None
+
+    def _renew(self) -> None:
+        """The modules hold other things than those that graphs were captured with."""
+        self.state, self._values = State(self.parts, self.stores(), self.flowing), None
+        self.lost += any(kind.captured is not None for kind in self.kinds.values())
+        self.kinds.clear()
+        if self.mode == "auto" and self.lost > max(MOST_RETRIES, self.done / STEPS_TO_REPAY_CAPTURE):
+            self._give_up("tensors of the modules are replaced again and again; change them in place (copy_, fill_)")
+
+    def _give_up(self, reason: str) -> None:
+        """From now on eager; where an engine was asked for by name, an error."""
+        self.given_up = reason
+        self._object(reason)
+
+    def _object(self, reason: str) -> None:
+        if self.mode in ("captured", "compiled"):
+            raise Refused(f"the step cannot be captured: {reason}; use engine='auto' or 'eager'")
+        self._say(f"eager, since the step cannot be captured: {reason}")
+
+    def _kind(self, key: Hashable) -> Kind:
+        kind = self.kinds.setdefault(key, Kind())
         self.kinds.move_to_end(key)
         if len(self.kinds) > MOST_GRAPHS:
             self.kinds.popitem(last=False)
         return kind
 
     def _eager(self, args: tuple, kwargs: dict) -> Outcome:
-        outcome = self.careful(*args, **kwargs)
-        if self.state is None:
-            self.state = State(self.parts, self.stores())
-        elif not self.state.settle():
-            self._forget()
+        with self.state.watched() as filled:
+            outcome = self.careful(*args, **kwargs)
+        if filled:
+            self._take_in(filled)
         return outcome
 
-    def _worth_capturing(self, kind: _Kind) -> bool:
+    def _take_in(self, filled: list[Place]) -> None:
+        """Places that the program fills flow from now on, unless Python values lie there: those cannot be replayed."""
+        values = [place for place in filled if isinstance(place.now, SCALARS) and place.now is not None]
+        self.python.update(place.name for place in values)
+        new = {place.key for place in filled if place not in values} - self.flowing
+        if new:
+            self.flowing |= new
+            self._renew()
+        name, count = (self.python.most_common(1) or [("", 0)])[0]
+        if count >= MOST_RETRIES and self.mode != "eager" and self.given_up is None:
+            self._give_up(f"the program changes {name}, a Python value, at every step")
+
+    def _worth_capturing(self, kind: Kind) -> bool:
         if kind.refused or kind.seen < 2:
             return False
         if self.mode != "auto":
@@ -165,26 +200,38 @@ class Engine:
         odd = any(other.captured for other in self.kinds.values())
         return kind.seen > SIGHTINGS_OF_AN_ODD_SHAPE or (self.prompt and not odd)
 
-    def _capture(self, kind: _Kind, args: tuple, kwargs: dict) -> bool:
+    def _capture(self, kind: Kind, args: tuple, kwargs: dict) -> bool:
         started = time.perf_counter()
         try:
-            kind.captured = Captured(self.function, self.state, args, kwargs)
-            self._install(kind, kind.captured.replay)
+            captured = Captured(self.function, self.state, args, kwargs)
+            install(captured, captured.replay)
         except Refused as error:
-            kind.refused = True
-            if self.mode != "auto":
-                raise Refused(f"the step cannot be captured: {error}; use engine='auto' or 'eager'") from error
-            self._say(f"eager, since the step cannot be captured: {error}")
-            return False
+            before = drawn_state()
+            with self.state.restored():
+                self.careful(*args, **kwargs)  # where the batch itself is at fault, this raises
+            restore_drawn(before)
+            return self._refuse(kind, error)
+        kind.captured = captured
         hold(self)
         self.capture_seconds = time.perf_counter() - started
         if self.mode == "compiled" and not any(other.runs == "compiled" for other in self.kinds.values()):
             self._compile(kind)
         return True
 
-    def _replay(self, kind: _Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
+    def _refuse(self, kind: Kind, error: Refused) -> bool:
+        kind.retries += 1
+        kind.seen = 0
+        if error.for_now and kind.retries < MOST_RETRIES:
+            return False
+        kind.refused = True
+        if self.mode != "auto":
+            raise Refused(f"the step cannot be captured: {error}; use engine='auto' or 'eager'") from error
+        self._say(f"eager, since the step cannot be captured: {error}")
+        return False
+
+    def _replay(self, kind: Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
         kind.replays += 1
-        if kind.replays % STEPS_BETWEEN_AUDITS == 0:
+        if kind.to_be_audited:
             return self._audit(kind, tensors, args, kwargs)
         state, started = drawn_state(), time.perf_counter()
         try:
@@ -200,7 +247,7 @@ class Engine:
             self._decide(kind, time.perf_counter() - started)
         return outcome
 
-    def _redo(self, kind: _Kind, args: tuple, kwargs: dict, tripped: bool) -> Outcome:
+    def _redo(self, kind: Kind, args: tuple, kwargs: dict, tripped: bool) -> Outcome:
         """The call once more, by Pyro: for the message if something is wrong, for the result if nothing is."""
         if not tripped:
             with pyro.validation_enabled(True):
@@ -208,32 +255,42 @@ class Engine:
         outcome = self._eager(args, kwargs)
         kind.trips += 1
         if kind.trips > 1:
-            kind.captured, kind.trips, kind.recaptures = None, 0, kind.recaptures + 1
-            if kind.recaptures >= MOST_RECAPTURES:
+            kind.captured, kind.trips, kind.seen, kind.retries = None, 0, 0, kind.retries + 1
+            if kind.retries >= MOST_RETRIES:
                 kind.refused = True
                 self._say("eager, since values that Python reads from tensors differ from step to step")
         return outcome
 
-    def _audit(self, kind: _Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
-        """One step both ways, under the same noise."""
-        state = drawn_state()
-        found = kind.captured(tensors, kind.captured.replay)
-        if found is not None:
-            found = found[0], [None if t is None else t.clone() for t in found[1]]
-        restore_drawn(state)
+    def _audit(self, kind: Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
+        """One step both ways, or three, under the same noise."""
+        captured, state = kind.captured, drawn_state()
+        runs = [captured.replay] if captured.run is captured.replay else [captured.replay, captured.run]
+        found = []
+        for run in runs:
+            outcome = captured(tensors, run)
+            if outcome is not None:
+                found.append((outcome[0], [None if t is None else t.clone() for t in outcome[1]]))
+            restore_drawn(state)
         expected = self._eager(args, kwargs)
-        if found is not None and self.state is not None:
-            gap = difference(expected, found)
-            if gap > ROUNDING:
-                raise Baked(
-                    f"step {self.done}: the captured step differs from the programs by {gap:.1e} of the gradient, so "
-                    "something that Python reads has changed since it was captured: a number in a closure, a global or "
-                    "a list, or a tensor replaced by another; make it a 0-d buffer of the module and change it by "
-                    "fill_, or pass engine='eager'"
-                )
+        for outcome, limit in zip(found, (ROUNDING, IMPLEMENTATION_ROUNDING), strict=False):
+            gap = difference(expected, outcome)
+            if gap > limit:
+                return self._baked(kind, expected, gap)
         return expected
 
-    def _decide(self, kind: _Kind, seconds: float) -> None:
+    def _baked(self, kind: Kind, expected: Outcome, gap: float) -> Outcome:
+        what = (
+            "something that the programs read has changed since it was captured: a number in a closure, a global or a "
+            "list, or a tensor there that was replaced by another; make it a 0-d buffer of the module and change it "
+            "by fill_, or pass engine='eager'"
+        )
+        if kind.replays == 1:  # no step has been made from the graph
+            kind.captured = None
+            self._refuse(kind, Refused(f"what it computes is not what the programs compute on other data; {what}"))
+            return expected
+        raise Baked(f"step {self.done}: the captured step differs from the programs by a share of {gap:.1e}, so {what}")
+
+    def _decide(self, kind: Kind, seconds: float) -> None:
         """Compiles once the steps to come repay it, or, if nobody knows how many come, those that went would have."""
         kind.seconds = min(kind.seconds, seconds)
         if kind.replays < STEPS_TO_TIME:
@@ -241,38 +298,24 @@ class Engine:
         if self.mode == "captured":
             kind.decided = True
             return
-        graph = kind.captured.graph
-        cost = seconds_to_compile(graph.module, kind.captured.examples, graph.size)
-        saved = seconds_saved(graph.size, kind.seconds)
-        repaid = math.ceil(cost / saved)
-        to_come = kind.replays if self.steps is None else self.steps - self.done
-        if to_come >= repaid:
+        kind.prospects = kind.prospects or Prospects(kind.captured, kind.seconds)
+        share = kind.seen / self.done
+        to_come = kind.replays if self.steps is None else int(share * (self.steps - self.done))
+        if to_come >= kind.prospects.steps:
+            self._say(f"compiling, which takes about {kind.prospects.cost:.0f} s")
             self._compile(kind)
         elif self.steps is not None:
             kind.decided = True
-            self._say(f"captured; compiling repays after {repaid} steps, {to_come} are to come")
+            self._say(f"captured; compiling repays after {kind.prospects.steps} steps, {to_come} are to come")
 
-    def _compile(self, kind: _Kind) -> None:
+    def _compile(self, kind: Kind) -> None:
         kind.decided = True
-        captured, started = kind.captured, time.perf_counter()
         try:
-            with untouched():
-                compiled = compile_graph(captured.graph.module, captured.examples)
-            self._install(kind, compiled)
-        except (NoCompiler, Refused) as error:
+            self.compile_seconds = compiled(kind.captured)
+        except NoCompiler as error:
             if self.mode == "compiled":
                 raise NoCompiler(f"the step cannot be compiled: {error}; use engine='auto' or 'captured'") from error
             self._say(f"captured, since the step cannot be compiled: {error}")
             return
-        kind.runs, self.compile_seconds = "compiled", time.perf_counter() - started
+        kind.runs = "compiled"
         hold(self)
-        self._say(f"compiled in {self.compile_seconds:.0f} s")
-
-    def _install(self, kind: _Kind, run: Callable) -> None:
-        """Replays by ``run``, on a GPU as one launch."""
-        captured = kind.captured
-        if graphable(captured.graph.module, captured.examples):
-            with untouched():
-                run = CudaGraph(run, captured.examples, [at for at, _ in captured.batch], captured.written)
-        if run is not captured.replay:
-            captured.use(run)

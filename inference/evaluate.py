@@ -15,10 +15,10 @@ from inference.engine import STEPS_TO_REPAY_CAPTURE, Engine
 from inference.evaluation import Evaluation, Totals
 from inference.modes import evaluation_mode
 from inference.observed import check_observed
-from inference.ownership import modules_of, own
+from inference.outcomes import Outcome
+from inference.ownership import own, reached
 from inference.progress import track
 from inference.randomness import untouched
-from inference.recording import Outcome
 from inference.streams import arguments, to_device_of
 from inference.weights import weigh
 
@@ -88,26 +88,20 @@ def evaluate(
             if weights is None:
                 number = len(batches) if hasattr(batches, "__len__") else 1
                 calls = number * math.ceil(len(args[0]) / rows) * math.ceil(num_particles / at_once)
-                weights = _Weights(programs, modules_of(model, guide), engine, calls)
+                weights = _Weights(programs)
+                replay = _engine(weights, (model, guide), engine, calls)
             for part in _split(args, rows):
-                totals.add(*_score(weights, part, at_once, num_particles))
+                totals.add(*_score(replay, part, at_once, num_particles), x_dim=weights.x_dim)
     return totals.result()
 
 
 class _Weights:
     """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data."""
 
-    def __init__(self, programs: tuple[Callable, Callable], modules: list, engine: str, calls: int):
+    def __init__(self, programs: tuple[Callable, Callable]):
         self.programs, self.x_dim = programs, 1
-        if engine == "auto" and calls < STEPS_TO_REPAY_CAPTURE:
-            engine = "eager"
-        self.engine = Engine(self._compute, modules, engine, calls, finite=False, name="evaluate")
 
-    def __call__(self, args: tuple, num_particles: int) -> list[Tensor]:
-        found = self.engine(num_particles, *args)[1]
-        return [t.clone() if t.is_cuda else t for t in found]  # a CUDA graph writes its next results over these
-
-    def _compute(self, num_particles: int, *args) -> Outcome:
+    def __call__(self, num_particles: int, *args) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
             found = weigh(*self.programs, args, {}, num_particles)
         if found.log_likelihood.shape[1] != len(args[0]):
@@ -118,6 +112,12 @@ class _Weights:
         self.x_dim = found.x_dim
         units = torch.cat([v.reshape(*found.log_ratio.shape, -1) for v in found.latents.values()], dim=-1)
         return [], [found.log_likelihood, found.log_ratio, units.sum(0), units.square().sum(0)]
+
+
+def _engine(weights: _Weights, programs: tuple[Callable, Callable], engine: str, calls: int) -> Engine:
+    if engine == "auto" and calls < STEPS_TO_REPAY_CAPTURE:
+        engine = "eager"
+    return Engine(weights, reached(*programs), engine, calls, finite=False, name="evaluate")
 
 
 def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:
@@ -136,9 +136,10 @@ def _split(args: tuple, rows: int) -> Iterator[tuple]:
         )
 
 
-def _score(weights: _Weights, args: tuple, at_once: int, num_particles: int) -> tuple:
+def _score(replay: Engine, args: tuple, at_once: int, num_particles: int) -> tuple[Tensor, ...]:
     """Log-likelihoods and log-ratios, (num_particles, rows) each, and moments of the latents, (rows, units) each."""
-    parts = [weights(args, min(at_once, num_particles - start)) for start in range(0, num_particles, at_once)]
+    counts = [min(at_once, num_particles - start) for start in range(0, num_particles, at_once)]
+    # A CUDA graph writes its next results over these.
+    parts = [[t.clone() if t.is_cuda else t for t in replay(count, *args)[1]] for count in counts]
     likelihood, ratio, first, second = zip(*parts, strict=True)
-    moments = sum(first) / num_particles, sum(second) / num_particles
-    return torch.cat(likelihood), torch.cat(ratio), weights.x_dim, *moments
+    return torch.cat(likelihood), torch.cat(ratio), sum(first) / num_particles, sum(second) / num_particles

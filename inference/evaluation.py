@@ -66,7 +66,7 @@ class Totals:
         self.variances: list[Tensor] = []
         self.x_dim = 1
 
-    def add(self, likelihood: Tensor, ratio: Tensor, x_dim: int, mean: Tensor, square: Tensor) -> None:
+    def add(self, likelihood: Tensor, ratio: Tensor, mean: Tensor, square: Tensor, x_dim: int) -> None:
         log_w = (likelihood - ratio).double()
         if log_w.isnan().any():
             raise ValueError(

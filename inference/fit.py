@@ -12,6 +12,7 @@ from pyro.infer import ELBO, ReweightedWakeSleep
 from torch import Tensor
 
 from inference.check import check
+from inference.engine import Baked
 from inference.epochs import Epoch, train_epoch, validate
 from inference.faults import NonFinite
 from inference.objectives import Renyi
@@ -74,6 +75,7 @@ def fit(
             ``patience`` is below 1, ``patience`` has no ``valid``, or there is no batch.
         TypeError: ``train`` is a bare tensor or cannot be iterated again.
         NonFinite: with site, epoch and batch.
+        Refused, NoCompiler, Baked: see ``SVI``.
 
     Example:
         >>> from guides import Diagonal, latents
@@ -130,7 +132,7 @@ def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, p
                 yield Epoch(epoch, bound, value, seconds, rate, norm, improved, kl, svi.running)
                 if patience is not None and since >= patience:
                     break
-        except NonFinite:
+        except (NonFinite, Baked):
             saved.put_back()
             raise
         finally:

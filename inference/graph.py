@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -58,7 +56,7 @@ def flatten(recording: Recording) -> Graph:
 
 def _all_hold(graph: fx.Graph, reads: list[fx.Node], values: list) -> tuple[int, fx.Node]:
     """A 0-d boolean: whether every value that was read is the same now."""
-    kept = {(read, value): None for read, value in zip(reads, values, strict=True) if not _warns(read, value)}
+    kept = dict.fromkeys(zip(reads, values, strict=True))
 
     def call(target, *args) -> fx.Node:
         return graph.call_function(target, args)
@@ -73,18 +71,6 @@ def _all_hold(graph: fx.Graph, reads: list[fx.Node], values: list) -> tuple[int,
     parts += [call(aten.logical_not.default, call(aten.any.default, call(aten.stack.default, false)))] if false else []
     ok = call(aten.logical_and.default, *parts) if len(parts) == 2 else parts[0] if parts else None
     return len(kept), ok
-
-
-def _warns(read: fx.Node, value: object) -> bool:
-    """Whether a read is Pyro looking for NaN or infinity, only to warn; loss and gradient are checked anyway."""
-    node = read
-    while isinstance(node, fx.Node) and node.target in (*_COPIES, aten.any.default):
-        node = node.args[0]
-    if value is not False or not isinstance(node, fx.Node):
-        return False
-    return node.target in (aten.isnan.default, aten.isinf.default) or (
-        node.target is aten.eq.Scalar and isinstance(node.args[1], float) and math.isinf(node.args[1])
-    )
 
 
 def _common_type(numbers: list[fx.Node]) -> torch.dtype:
@@ -169,39 +155,3 @@ def written(module: fx.GraphModule) -> set[int]:
                 if alias.is_write:
                     found.add(roots[given])
     return found
-
-
-def program(module: fx.GraphModule) -> Callable[..., list[Tensor]]:
-    """A Python function of one line per operation, each bound to its kernel: quicker than the module's own forward."""
-    names: dict[str, object] = {}
-    lines: list[str] = []
-    arguments: list[str] = []
-    last = {used: node for node in module.graph.nodes for used in node.all_input_nodes}
-
-    def text(value: object) -> str:
-        if isinstance(value, fx.Node):
-            return value.name
-        if isinstance(value, (list, tuple)):
-            inside = ", ".join(map(text, value))
-            return f"[{inside}]" if isinstance(value, list) else f"({inside},)"
-        if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-            return repr(value)
-        names[name := f"v{len(names)}"] = value
-        return name
-
-    for node in module.graph.nodes:
-        if node.op == "placeholder":
-            arguments.append(node.name)
-        elif node.op == "output":
-            lines.append(f"return {text(node.args[0])}")
-        else:
-            target = node.target._op if isinstance(node.target, torch._ops.OpOverload) else node.target
-            names[kernel := f"f{len(names)}"] = target
-            given = [text(a) for a in node.args] + [f"{key}={text(a)}" for key, a in node.kwargs.items()]
-            lines.append(f"{node.name} = {kernel}({', '.join(given)})")
-            if done := [n.name for n in node.all_input_nodes if last[n] is node]:
-                lines.append(f"{' = '.join(done)} = None")
-    bound = [f"{name}={name}" for name in names]
-    source = f"def replay({', '.join([*arguments, *bound])}):\n    " + "\n    ".join(lines)
-    exec(compile(source, "<captured step>", "exec"), names)
-    return names["replay"]

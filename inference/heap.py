@@ -5,21 +5,23 @@ from __future__ import annotations
 import gc
 import weakref
 
-_owners: weakref.WeakSet = weakref.WeakSet()
+_owners: set[int] = set()
 
 
 def hold(owner: object) -> None:
     """Takes every object that exists now out of garbage collection, for as long as an owner lives.
 
-    A full collection would otherwise stop a step for some 0.3 s. When the last owner is gone, all are put back.
+    A full collection would otherwise stop a step for some 0.3 s. When the last owner is gone, all are put back. Owners
+    must not be part of a cycle of references: nothing would ever free them.
     """
     gc.collect()
     gc.freeze()
-    if owner not in _owners:
-        _owners.add(owner)
-        weakref.finalize(owner, _release).atexit = False
+    if id(owner) not in _owners:
+        _owners.add(id(owner))
+        weakref.finalize(owner, _release, id(owner)).atexit = False
 
 
-def _release() -> None:
-    if not len(_owners):
+def _release(owner: int) -> None:
+    _owners.discard(owner)
+    if not _owners:
         gc.unfreeze()

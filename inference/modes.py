@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from inference.ownership import modules_of
+from inference.ownership import reached
 
 
 @contextmanager
 def evaluation_mode(*programs: Callable) -> Iterator[None]:
     """Puts programs that are modules into evaluation mode, and every part of them back as it was."""
-    parts = [part for module in modules_of(*programs) for part in module.modules()]
+    parts = [part for module in reached(*programs) for part in module.modules()]
     before = [part.training for part in parts]
     try:
         for part in parts:

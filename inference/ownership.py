@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -24,6 +25,38 @@ def module_of(program: Callable) -> nn.Module | None:
 def modules_of(*programs: Callable) -> list[nn.Module]:
     """The modules among programs, see ``module_of``."""
     return [module for program in programs if (module := module_of(program)) is not None]
+
+
+def reached(*programs: Callable) -> list[nn.Module]:
+    """The modules that programs are, wrap, or can get at: of a method its object, of a function what it closes over."""
+    found: dict[int, nn.Module] = {}
+    waiting, seen = list(programs), set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, nn.Module):
+            found[id(part)] = part
+        elif isinstance(part, partial):
+            waiting += [part.func, *part.args, *part.keywords.values()]
+        elif callable(part):
+            waiting += _around(part)
+    return list(found.values())
+
+
+def _around(program: Callable) -> list:
+    """What a function, a method or a wrapped program refers to by itself."""
+    function = getattr(program, "__func__", program)
+    code = getattr(function, "__code__", None)
+    names = code.co_names if code is not None else ()
+    world = getattr(function, "__globals__", {})
+    near = [getattr(program, "__self__", None), getattr(program, "__wrapped__", None), getattr(program, "fn", None)]
+    near += [world[name] for name in names if isinstance(world.get(name), nn.Module)]
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # a name that has no value yet
+            near.append(cell.cell_contents)
+    return [part for part in near if callable(part)]
 
 
 def own(program: Callable) -> Callable:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -25,14 +27,16 @@ class _BFloat16Layers(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func not in _LAYERS or args[0].dtype != torch.float32:
-            return func(*args, **kwargs)
-        value, weight, *rest = args
-        bias = kwargs.pop("bias", None) if not rest else rest.pop(0)
-        product = func(value.bfloat16(), weight.bfloat16(), None, *rest, **kwargs).float()
-        if bias is None:
-            return product
-        return product + bias.reshape(-1, *[1] * (0 if func is F.linear else weight.dim() - 2))
+        return _layer(func, *args, **kwargs) if func in _LAYERS else func(*args, **kwargs)
+
+
+def _layer(func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **kwargs) -> Tensor:
+    if input.dtype != torch.float32:
+        return func(input, weight, bias, *rest, **kwargs)
+    product = func(input.bfloat16(), weight.bfloat16(), None, *rest, **kwargs).float()
+    if bias is None:
+        return product
+    return product + bias.reshape(-1, *[1] * (0 if func is F.linear else weight.dim() - 2))
 
 
 def precise(precision: str) -> AbstractContextManager:

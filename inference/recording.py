@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+import pyro.util
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Outcome = tuple[list, list]
+from inference.outcomes import Outcome
+
+aten = torch.ops.aten
+FRAMES_OF_A_WARNING = 8
+
+
+class Refused(RuntimeError):
+    """A function cannot be captured; the message says why, in one line.
+
+    Attributes:
+        for_now: whether a later call may fare better.
+    """
+
+    def __init__(self, reason: str, for_now: bool = False):
+        super().__init__(reason)
+        self.for_now = for_now
 
 
 class Recording(NamedTuple):
@@ -25,13 +42,22 @@ class Recording(NamedTuple):
     missing: list[bool]
 
 
-class _Items(TorchFunctionMode):
-    """``Tensor.item`` gives a detached tensor, so that a loss stays in the graph on its way out."""
+class _Outward(TorchFunctionMode):
+    """Keeps in the graph what leaves it as a number, and refuses what would leave it unseen."""
+
+    unseen = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func is Tensor.item:
-            return args[0].detach()
-        return func(*args, **(kwargs or {}))
+            # In double precision, as Python adds numbers up.
+            value = args[0].detach()
+            return value.double() if value.is_floating_point() else value
+        if func in self.unseen:
+            raise Refused(f"the program reads a tensor by {func.__name__}, which cannot be recorded")
+        if func is torch.tensor and isinstance(args[0], Tensor):
+            return args[0].detach().clone().to(dtype=kwargs.get("dtype"), device=kwargs.get("device"))
+        return func(*args, **kwargs)
 
 
 class _Reads(TorchDispatchMode):
@@ -46,13 +72,41 @@ class _Reads(TorchDispatchMode):
         self.values: list[bool | int | float] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is not torch.ops.aten._local_scalar_dense.default:
-            return func(*args, **(kwargs or {}))
+        if func is aten.equal.default:
+            if args[0].shape != args[1].shape:
+                return False
+            return self._read((args[0] == args[1]).all())
+        if func is aten._local_scalar_dense.default:
+            return self._read(args[0])
+        if func is aten._pack_padded_sequence.default or _size_depends_on_values(func, args):
+            raise Refused(f"the shape of what {func} gives depends on the numbers in a tensor")
+        return func(*args, **(kwargs or {}))
+
+    def _read(self, tensor: Tensor) -> bool | int | float:
         with disable_proxy_modes_tracing():
-            value = func(*args)
-        self.tensors.append(args[0])
-        self.values.append(value)
+            value = aten._local_scalar_dense.default(tensor)
+        if not _only_warns():
+            self.tensors.append(tensor)
+            self.values.append(value)
         return value
+
+
+def _size_depends_on_values(func: torch._ops.OpOverload, args: tuple) -> bool:
+    if func is aten.index.Tensor:
+        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
+
+
+def _only_warns() -> bool:
+    """Whether Pyro looks for NaN or infinity, only to warn; that loss and gradient are finite is checked anyway."""
+    frame = sys._getframe(2)
+    for _ in range(FRAMES_OF_A_WARNING):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename == pyro.util.__file__ and frame.f_code.co_name.startswith("warn_if_"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def record(function: Callable[[], Outcome], inputs: list[Tensor]) -> Recording:
@@ -64,11 +118,14 @@ def record(function: Callable[[], Outcome], inputs: list[Tensor]) -> Recording:
     Args:
         function: returns (numbers, tensors): 0-d tensors or floats, and tensors or None.
         inputs: distinct tensors; others that the function reads enter the graph as attributes.
+
+    Raises:
+        Refused: the function does what a graph cannot.
     """
     reads, missing = _Reads(), []
 
     def recorded(*_: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        with reads, _Items():
+        with reads, _Outward():
             numbers, tensors = function()
         missing.extend(tensor is None for tensor in tensors)
         numbers = [torch.as_tensor(number).detach() for number in numbers]

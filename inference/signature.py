@@ -6,7 +6,6 @@ from collections.abc import Hashable
 
 import torch
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -16,11 +15,8 @@ _PLAIN = (bool, int, float, str, type(None))
 def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
     """The tensors among arguments, and a key of all else: shapes, strides, types, plain values, global settings.
 
-    The key is None where calls cannot be told apart by it: arguments of other kinds, tensors that want a gradient, effect
-    handlers around the call.
+    The key is None where calls cannot be told apart by it: arguments of other kinds, tensors that want a gradient.
     """
-    if am_i_wrapped():
-        return [], None
     world = torch.get_default_dtype(), is_validation_enabled(), torch.is_grad_enabled(), *_autocast()
     if not kwargs and all([type(a) is Tensor or isinstance(a, _PLAIN) for a in args]):
         flat, structure = args, None
@@ -46,8 +42,16 @@ def _autocast() -> tuple:
 
 
 def aliased(args: tuple, kwargs: dict) -> tuple[tuple, dict, list[Tensor]]:
-    """The same arguments with every tensor a distinct object, and these tensors in order."""
+    """The same arguments with every tensor a copy of its own, and these copies in order."""
     flat, structure = tree_flatten((args, kwargs))
-    flat = [value.detach() if isinstance(value, Tensor) else value for value in flat]
+    flat = [_copy(value) if isinstance(value, Tensor) else value for value in flat]
     args, kwargs = tree_unflatten(flat, structure)
     return args, kwargs, [value for value in flat if isinstance(value, Tensor)]
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A copy with the same strides; of an expanded tensor an alias."""
+    if 0 in value.stride():
+        return value.detach()
+    copy = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    return copy.copy_(value)

@@ -1,107 +1,130 @@
-"""What a step reads beside its arguments: the tensors and the Python values that lie on modules and objectives."""
+"""What a step reads and writes beside its arguments: tensors and Python values that lie on modules and objectives."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from pyro.infer import ELBO
-from pyro.ops.provenance import detach_provenance
 from torch import Tensor, nn
 
-_SCALARS = (bool, int, float, str, type(None))
+SCALARS = (bool, int, float, str, type(None))
 
 
-class Slot(NamedTuple):
-    """A place that holds something: ``home[name] is value``."""
+class Place(NamedTuple):
+    """``home[name]``, and what lay there."""
 
     home: dict
     name: str
     value: object
 
+    @property
+    def now(self) -> object:
+        return self.home.get(self.name)
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return id(self.home), self.name
+
 
 class State:
     """Everything that modules, objectives and stores hold at this moment.
 
+    Tensors that stay in their place, modules and Python values are ``fixed``: the program may change numbers inside
+    them, and only its user puts others there. Places that the program itself fills with a new tensor at every step are
+    ``flowing``.
+
     Args:
         parts: modules and objectives, with what they contain.
         stores: further dictionaries of tensors.
+        flowing: keys of places that the program is known to fill.
     """
 
-    def __init__(self, parts: Iterable[object], stores: Iterable[dict] = ()):
-        self.slots: list[Slot] = []
-        self.objects: list[Slot] = []
-        self.scalars: list[Slot] = []
-        for home in (*_homes(parts), *stores):
-            self._read(home)
-        self.tensors: list[Tensor] = list({id(slot.value): slot.value for slot in self.slots}.values())
+    def __init__(self, parts: Iterable[object], stores: Iterable[dict] = (), flowing: Collection[tuple] = ()):
+        self.homes = [*_homes(parts), *stores]
+        self.sizes = [len(home) for home in self.homes]
+        places = [Place(home, name, value) for home in self.homes for name, value in home.items()]
+        self.flowing = [place for place in places if place.key in flowing]
+        fixed = [place for place in places if place.key not in flowing]
+        self.bound = [place for place in fixed if isinstance(place.value, (Tensor, nn.Module))]
+        self.scalars = [place for place in fixed if isinstance(place.value, SCALARS)]
+        held = [place.value for place in self.bound if isinstance(place.value, Tensor)]
+        self.tensors: list[Tensor] = list({id(tensor): tensor for tensor in held}.values())
         self.trained = [tensor.requires_grad for tensor in self.tensors]
-
-    def _read(self, home: dict) -> None:
-        for name, value in home.items():
-            if isinstance(value, Tensor):
-                home[name] = value = detach_provenance(value)
-                self.slots.append(Slot(home, name, value))
-            elif isinstance(value, _SCALARS):
-                self.scalars.append(Slot(home, name, value))
-            elif isinstance(value, nn.Module):
-                self.objects.append(Slot(home, name, value))
+        self.moving: list[Tensor] | None = None
 
     def intact(self) -> bool:
-        """Whether every place still holds the very tensor or module that it held, trained or frozen as it was."""
-        held = [home.get(name) is value for home, name, value in self.slots + self.objects]
+        """Whether every fixed place still holds the very tensor or module that it held, trained or frozen as it was."""
+        held = [home.get(name) is value for home, name, value in self.bound]
         return all(held) and [tensor.requires_grad for tensor in self.tensors] == self.trained
 
     def values(self) -> list:
         """The Python numbers, flags and words, as they are now."""
         return [home.get(name) for home, name, _ in self.scalars]
 
-    def changed(self, values: list) -> str:
-        """The first name whose value was another in ``values``."""
-        return next(slot.name for slot, old, new in zip(self.scalars, values, self.values(), strict=True) if old != new)
-
-    def rebound(self) -> list[Slot]:
-        """The places that hold another tensor than before."""
-        return [slot for slot in self.slots if slot.home.get(slot.name) is not slot.value]
+    @contextmanager
+    def watched(self) -> Iterator[list[Place]]:
+        """Yields a list that afterwards has the places that the program filled; if it raised, nothing has changed."""
+        places = [*self.bound, *self.scalars, *self.flowing]
+        before = [place.now for place in places]
+        tensors = [t for t in self.tensors if not t.requires_grad] if self.moving is None else self.moving
+        numbers = [tensor.detach().clone() for tensor in tensors]
+        filled: list[Place] = []
+        try:
+            yield filled
+        except BaseException:
+            _put_back(places, before)
+            _copy_back(tensors, numbers)
+            raise
+        filled += [place for place, value in zip(places, before, strict=True) if _differ(place.now, value)]
+        if [len(home) for home in self.homes] != self.sizes:
+            known = {place.key for place in places}
+            new = (Place(home, name, value) for home in self.homes for name, value in home.items())
+            filled += [place for place in new if place.key not in known and isinstance(place.value, Tensor)]
+            self.sizes = [len(home) for home in self.homes]
+        if self.moving is None:
+            self.moving = [t for t, copy in zip(tensors, numbers, strict=True) if not torch.equal(t, copy)]
 
     @contextmanager
     def restored(self) -> Iterator[list[Tensor]]:
-        """Whatever happens inside, afterwards every place holds its tensor, and every tensor its numbers.
+        """Whatever happens inside, afterwards every place and every tensor is as before.
 
-        Yields a list that afterwards holds the tensors that had been changed in place.
+        Yields a list that afterwards has the tensors that were changed in place.
         """
-        saved, values = [tensor.detach().clone() for tensor in self.tensors], self.values()
+        places = [*self.bound, *self.scalars, *self.flowing]
+        before = [place.now for place in places]
+        flowing = before[len(before) - len(self.flowing) :]
+        tensors = [*self.tensors, *(value for value in flowing if isinstance(value, Tensor))]
+        numbers = [tensor.detach().clone() for tensor in tensors]
         changed: list[Tensor] = []
         try:
             yield changed
         finally:
-            self.put_back()
-            with torch.no_grad():  # by value: some operations change a tensor without counting it as a change
-                for tensor, copy in zip(self.tensors, saved, strict=True):
-                    if not torch.equal(tensor, copy):
-                        tensor.copy_(copy)
-                        changed.append(tensor)
-            for slot, value in zip(self.scalars, values, strict=True):
-                if slot.home.get(slot.name) != value:
-                    slot.home[slot.name] = value
+            _put_back(places, before)
+            changed += _copy_back(tensors, numbers)
 
-    def put_back(self) -> None:
-        """Every place holds its own tensor again."""
-        for home, name, value in self.slots:
-            home[name] = value
 
-    @torch.no_grad()
-    def settle(self) -> bool:
-        """Moves what a program put in a tensor's place into the tensor itself; False where the shape has changed."""
-        for slot in self.rebound():
-            new = slot.home.get(slot.name)
-            if not isinstance(new, Tensor) or new.shape != slot.value.shape or new.dtype != slot.value.dtype:
-                return False
-            slot.value.copy_(detach_provenance(new))
-            slot.home[slot.name] = slot.value
-        return True
+def _differ(a: object, b: object) -> bool:
+    if isinstance(a, SCALARS) and isinstance(b, SCALARS):
+        return a != b
+    return a is not b
+
+
+def _put_back(places: list[Place], values: list) -> None:
+    for place, value in zip(places, values, strict=True):
+        if place.now is not value:
+            place.home[place.name] = value
+
+
+@torch.no_grad()
+def _copy_back(tensors: list[Tensor], numbers: list[Tensor]) -> list[Tensor]:
+    """By value, since some operations change a tensor without counting it as a change; returns those that differed."""
+    changed = [(t, copy) for t, copy in zip(tensors, numbers, strict=True) if not torch.equal(t, copy)]
+    for tensor, copy in changed:
+        tensor.copy_(copy)
+    return [tensor for tensor, _ in changed]
 
 
 def _homes(parts: Iterable[object]) -> Iterator[dict]:
@@ -114,8 +137,6 @@ def _homes(parts: Iterable[object]) -> Iterator[dict]:
         seen.add(id(part))
         yield vars(part)
         if isinstance(part, nn.Module):
-            yield part._parameters
-            yield part._buffers
-            yield part._modules
+            yield from (part._parameters, part._buffers, part._modules)
             waiting.extend(module for module in part._modules.values() if module is not None)
         waiting.extend(value for value in vars(part).values() if isinstance(value, (ELBO, nn.Module)))

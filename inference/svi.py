@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor
 
 from inference.engine import Engine
-from inference.faults import NonFinite, broken_gradient, locate
-from inference.modes import evaluation_mode
-from inference.ownership import empty_store, modules_of, own, scoped, trainable
-from inference.precision import precise
-from inference.randomness import generator_state, untouched
-from inference.recording import Outcome
+from inference.step import Step
 
 
 class SVI:
@@ -80,24 +71,16 @@ class SVI:
         self.grad_norm = float("nan")
         self.optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
-        self._programs = own(model), own(guide)
-        self._kept = empty_store() if len(modules_of(model, guide)) == 2 else None
-        self._parameters: list[Tensor] = []
-        self._precise = precise(precision)
-        parts = (*modules_of(model, guide), objective)
-        function, careful = self._cleared(self._gradients), self._checked(self._gradients)
-        self._steps = Engine(function, parts, engine, steps, self._stores, careful, name="engine")
-        self._losses = Engine(self._loss, parts, engine, None, self._stores, self._checked(self._loss), prompt=False)
+        self._step = step = Step(model, guide, objective, precision)
+        parts, stores = step.parts, step.stores
+        self._steps = Engine(step.gradients, parts, engine, steps, stores, step.checked_gradients, name="engine")
+        self._losses = Engine(step.loss, parts, engine, None, stores, step.checked_loss, prompt=False)
 
     def prepare(self, *args, **kwargs) -> None:
         """Runs both programs once, so that every parameter exists, and makes the optimizer; spends no random number."""
-        if self.optimizer is not None:
-            return
-        probing = evaluation_mode(self.model, self.guide)
-        with untouched(), torch.no_grad(), probing, self._store(), poutine.trace(param_only=True) as handler:
-            self.objective.loss(*self._programs, *args, **kwargs)
-        self._parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
-        self.optimizer = self._make_optimizer(self._parameters)
+        if self.optimizer is None:
+            self._step.find_parameters(args, kwargs)
+            self.optimizer = self._make_optimizer(self._step.parameters)
 
     def step(self, *args, **kwargs) -> float | tuple[float, ...]:
         """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
@@ -106,10 +89,10 @@ class SVI:
         if self.clip_norm is not None and self.grad_norm > self.clip_norm:
             factor = self.clip_norm / self.grad_norm
             gradients = [None if g is None else g * factor for g in gradients]
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+        for parameter, gradient in zip(self._step.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
-        self._clear()
+        self._step.clear()
         return losses[0] if len(losses) == 1 else tuple(losses)
 
     def evaluate_loss(self, *args, **kwargs) -> float | tuple[float, ...]:
@@ -122,67 +105,3 @@ class SVI:
     def running(self) -> str:
         """What the latest step ran on: "eager", "captured" or "compiled"."""
         return self._steps.running
-
-    def _gradients(self, *args, **kwargs) -> Outcome:
-        with self._store(), self._precise:
-            loss = self.objective.loss_and_grads(*self._programs, *args, **kwargs)
-        gradients = [parameter.grad for parameter in self._parameters]
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
-        return [*(loss if isinstance(loss, tuple) else (loss,)), norm], gradients
-
-    def _loss(self, *args, **kwargs) -> Outcome:
-        with self._store():
-            loss = self.objective.loss(*self._programs, *args, **kwargs)
-        return [*(loss if isinstance(loss, tuple) else (loss,))], []
-
-    def _checked(self, function: Callable[..., Outcome]) -> Callable[..., Outcome]:
-        """The same function, which says where numbers that are not finite came from."""
-
-        def checked(*args, **kwargs) -> Outcome:
-            with self._located(args, kwargs):
-                outcome = function(*args, **kwargs)
-                _require_finite(*outcome)
-            return outcome
-
-        return self._cleared(checked)
-
-    def _cleared(self, function: Callable[..., Outcome]) -> Callable[..., Outcome]:
-        """The same function, which leaves no gradient behind."""
-
-        def cleared(*args, **kwargs) -> Outcome:
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._clear()
-
-        return cleared
-
-    def _store(self) -> AbstractContextManager:
-        """Where the objective keeps what it declares by ``pyro.param``: here, or where plain functions keep theirs."""
-        return nullcontext() if self._kept is None else scoped(self._kept)
-
-    def _stores(self) -> list[dict]:
-        return [pyro.get_param_store()._params if self._kept is None else self._kept["params"]]
-
-    def _clear(self) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
-
-    @contextmanager
-    def _located(self, args: tuple, kwargs: dict) -> Iterator[None]:
-        """Turns an error about numbers that are not finite into one that says where they came from."""
-        before = generator_state()
-        try:
-            yield
-        except (NonFinite, ValueError) as error:
-            place = locate(self.model, self.guide, args, kwargs, before) or broken_gradient(self.model, self.guide)
-            if place is None:
-                raise
-            said = f"{error}: " if isinstance(error, NonFinite) else ""
-            raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
-
-
-def _require_finite(numbers: list[float], gradients: list) -> None:
-    if not all(map(math.isfinite, numbers)):
-        losses, norm = (numbers[:-1], f", gradient norm {numbers[-1]}") if gradients else (numbers, "")
-        raise NonFinite(f"loss {', '.join(map(str, losses))}{norm}")

@@ -53,10 +53,10 @@ def _pin(threads: int) -> dict[int, set[int]]:
     workers = sorted(others, key=lambda thread: busy.get(thread, 0) - spent[thread])[: threads - 1]
     if len(workers) < threads - 1:
         return {}
-    allowed = {}
-    for thread, core in zip([0, *workers], cores, strict=False):
-        allowed[thread] = os.sched_getaffinity(thread)
-        os.sched_setaffinity(thread, {core})
+    first = os.getpid() * threads  # so that processes side by side do not all take the same cores
+    allowed = {thread: os.sched_getaffinity(thread) for thread in (0, *workers)}
+    for position, thread in enumerate(allowed, start=first):
+        os.sched_setaffinity(thread, {cores[position % len(cores)]})
     return allowed
 
 

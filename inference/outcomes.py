@@ -1,0 +1,39 @@
+"""What a step or an evaluation gives: numbers and tensors, and how far two of these are apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Outcome = tuple[list, list]
+
+ROUNDING = 1e-5
+SMALL_SHARE = 1e-3
+
+
+def difference(expected: Outcome, found: Outcome) -> float:
+    """The largest relative distance between numbers, or between tensors; 0 if all tensors agree bit for bit.
+
+    Tensors much smaller than the largest are held against a thousandth of that. Numbers that agree to rounding are the
+    same.
+    """
+    gaps = [abs(a - b) / max(abs(a), abs(b), 1e-30) for a, b in zip(expected[0], found[0], strict=True)]
+    worst = max((gap for gap in gaps if gap > ROUNDING), default=0.0)
+    pairs = [
+        (a, b)
+        for a, b in zip(expected[1], found[1], strict=True)
+        if a is not None and not torch.equal(a, b) and not _equal_with_nan(a, b)
+    ]
+    if not pairs:
+        return worst
+    largest = max(_norm(a) for a in expected[1] if a is not None)
+    apart = [_norm(a.double() - b.double()) / max(_norm(a), SMALL_SHARE * largest, 1e-30) for a, b in pairs]
+    return max(worst, *(float("inf") if gap != gap else gap for gap in apart))
+
+
+def _norm(value: Tensor) -> float:
+    return torch.linalg.vector_norm(value.double()).item()
+
+
+def _equal_with_nan(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())

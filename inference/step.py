@@ -1,0 +1,113 @@
+"""What one step computes: the loss of a pair under an objective, and its gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from torch import Tensor
+
+from inference.faults import NonFinite, broken_gradient, locate
+from inference.modes import evaluation_mode
+from inference.outcomes import Outcome
+from inference.ownership import empty_store, modules_of, own, reached, scoped, trainable
+from inference.precision import precise
+from inference.randomness import generator_state, untouched
+
+
+class Step:
+    """Loss and gradients as functions of a batch, see ``record`` for what they return.
+
+    Args:
+        model, guide: Pyro programs of the same signature.
+        objective: any ``pyro.infer.ELBO``.
+        precision: of layers in ``gradients``, see ``precise``.
+    """
+
+    def __init__(self, model: Callable, guide: Callable, objective: ELBO, precision: str = "fp32"):
+        self.model, self.guide, self.objective = model, guide, objective
+        self.programs = own(model), own(guide)
+        self.parts = (*reached(model, guide), objective)
+        self.parameters: list[Tensor] = []
+        self._precise = precise(precision)
+        self._kept = empty_store() if len(modules_of(model, guide)) == 2 else None
+
+    def find_parameters(self, args: tuple, kwargs: dict) -> None:
+        """Runs both programs once, so that every parameter exists; spends no random number."""
+        probing = evaluation_mode(self.model, self.guide)
+        with untouched(), torch.no_grad(), probing, self._store(), poutine.trace(param_only=True) as handler:
+            self.objective.loss(*self.programs, *args, **kwargs)
+        self.parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
+
+    def stores(self) -> list[dict]:
+        """The dictionaries that hold what was declared by ``pyro.param``."""
+        return [pyro.get_param_store()._params if self._kept is None else self._kept["params"]]
+
+    def gradients(self, *args, **kwargs) -> Outcome:
+        """Losses and the norm of the whole gradient, in nats; and the gradients of ``parameters``."""
+        try:
+            return self._gradients(*args, **kwargs)
+        finally:
+            self.clear()
+
+    def checked_gradients(self, *args, **kwargs) -> Outcome:
+        """The same; an error about numbers that are not finite says where they came from."""
+        try:
+            with self._located(args, kwargs):
+                numbers, gradients = self._gradients(*args, **kwargs)
+                _require_finite(numbers[:-1], numbers[-1])
+            return numbers, gradients
+        finally:
+            self.clear()
+
+    def loss(self, *args, **kwargs) -> Outcome:
+        """Losses, in nats, and nothing else."""
+        with self._store():
+            loss = self.objective.loss(*self.programs, *args, **kwargs)
+        return [*(loss if isinstance(loss, tuple) else (loss,))], []
+
+    def checked_loss(self, *args, **kwargs) -> Outcome:
+        """The same; an error about numbers that are not finite says where they came from."""
+        with self._located(args, kwargs):
+            losses, _ = self.loss(*args, **kwargs)
+            _require_finite(losses)
+        return losses, []
+
+    def clear(self) -> None:
+        """Leaves no gradient behind."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _gradients(self, *args, **kwargs) -> Outcome:
+        with self._store(), self._precise:
+            loss = self.objective.loss_and_grads(*self.programs, *args, **kwargs)
+        gradients = [parameter.grad for parameter in self.parameters]
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+        return [*(loss if isinstance(loss, tuple) else (loss,)), norm], gradients
+
+    def _store(self) -> AbstractContextManager:
+        """Where the objective keeps what it declares: here, or where plain functions keep theirs."""
+        return nullcontext() if self._kept is None else scoped(self._kept)
+
+    @contextmanager
+    def _located(self, args: tuple, kwargs: dict) -> Iterator[None]:
+        before = generator_state()
+        try:
+            yield
+        except (NonFinite, ValueError) as error:
+            place = locate(self.model, self.guide, args, kwargs, before) or broken_gradient(self.model, self.guide)
+            if place is None:
+                raise
+            said = f"{error}: " if isinstance(error, NonFinite) else ""
+            raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
+
+
+def _require_finite(losses: list[float], norm: float | None = None) -> None:
+    if not all(map(math.isfinite, losses if norm is None else (*losses, norm))):
+        gradient = "" if norm is None else f", gradient norm {norm}"
+        raise NonFinite(f"loss {', '.join(map(str, losses))}{gradient}")
