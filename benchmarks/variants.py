@@ -68,17 +68,17 @@ def _unguarded(step: Step) -> Step:
     """The step as it would be if nothing watched over it."""
     import pyro
 
-    from inference import engine
+    from inference import kinds
 
-    usual = engine.STEPS_BETWEEN_AUDITS
+    usual = kinds.STEPS_BETWEEN_AUDITS
 
     def step_unguarded(x: Tensor) -> float:
-        engine.STEPS_BETWEEN_AUDITS = sys.maxsize
+        kinds.STEPS_BETWEEN_AUDITS = sys.maxsize
         try:
             with pyro.validation_enabled(False):
                 return step(x)
         finally:
-            engine.STEPS_BETWEEN_AUDITS = usual
+            kinds.STEPS_BETWEEN_AUDITS = usual
 
     return step_unguarded
 

@@ -2,12 +2,12 @@
 
 from inference.check import check
 from inference.compiler import NoCompiler
-from inference.engine import Baked
 from inference.epochs import Epoch
 from inference.evaluate import evaluate
 from inference.evaluation import Evaluation
 from inference.faults import NonFinite
 from inference.fit import fit
+from inference.kinds import Baked
 from inference.objectives import IWAE, Objective, Renyi
 from inference.recording import Refused
 from inference.svi import SVI

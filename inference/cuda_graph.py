@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 WARM_UPS = 3
+_pools: dict[torch.device, tuple[int, int]] = {}
 
 
 def graphable(module: fx.GraphModule, arguments: list[Tensor]) -> bool:
@@ -57,7 +58,8 @@ class CudaGraph:
                     self.run(*self.static)
             torch.cuda.current_stream().wait_stream(side)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=side):
+            pool = _pools.setdefault(device, torch.cuda.graph_pool_handle())  # no two graphs run at a time
+            with torch.cuda.graph(self.graph, pool=pool, stream=side):
                 self.results = self.run(*self.static)
         torch.cuda.set_rng_state(state, device)
 

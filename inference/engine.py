@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 
 import pyro
 from pyro.poutine.runtime import am_i_wrapped
 
-from inference.backends import Prospects, compiled, install
-from inference.capture import IMPLEMENTATION_ROUNDING, Captured
+from inference.backends import compiled, install
+from inference.capture import Captured
 from inference.compiler import NoCompiler
 from inference.heap import hold
+from inference.kinds import MOST_RETRIES, Baked, Kind
 from inference.notices import say
-from inference.outcomes import ROUNDING, Outcome, difference
-from inference.randomness import drawn_state, restore_drawn
+from inference.outcomes import Outcome
+from inference.randomness import generator_state, restore_generators
 from inference.recording import Refused
 from inference.signature import split
 from inference.state import SCALARS, Place, State
@@ -25,36 +24,7 @@ from inference.state import SCALARS, Place, State
 ENGINES = ("auto", "eager", "captured", "compiled")
 STEPS_TO_REPAY_CAPTURE = 100
 SIGHTINGS_OF_AN_ODD_SHAPE = 50
-STEPS_BETWEEN_AUDITS = 200
-STEPS_TO_TIME = 20
 MOST_GRAPHS = 16
-MOST_RETRIES = 3
-
-
-class Baked(RuntimeError):
-    """A captured step no longer computes what the programs say; the message says since when, and the remedy."""
-
-
-@dataclass
-class Kind:
-    """Calls of one key: how often they came, their graph, and how it fared."""
-
-    seen: int = 0
-    captured: Captured | None = None
-    runs: str = "captured"
-    refused: bool = False
-    retries: int = 0
-    replays: int = 0
-    trips: int = 0
-    seconds: float = math.inf
-    prospects: Prospects | None = None
-    decided: bool = False
-
-    @property
-    def to_be_audited(self) -> bool:
-        """At first often, since what is baked shows as soon as data change; then every so many steps."""
-        n = self.replays
-        return n % STEPS_BETWEEN_AUDITS == 0 or (n < STEPS_BETWEEN_AUDITS < 10**6 and n & (n - 1) == 0)
 
 
 class Engine:
@@ -206,12 +176,14 @@ class Engine:
             captured = Captured(self.function, self.state, args, kwargs)
             install(captured, captured.replay)
         except Refused as error:
-            before = drawn_state()
+            before = generator_state()
             with self.state.restored():
                 self.careful(*args, **kwargs)  # where the batch itself is at fault, this raises
-            restore_drawn(before)
+            restore_generators(before)
             return self._refuse(kind, error)
         kind.captured = captured
+        if any(example.is_cuda for example in captured.examples) and captured.run is captured.replay:
+            self._say("captured without a CUDA graph, since something it touches lies on the CPU")
         hold(self)
         self.capture_seconds = time.perf_counter() - started
         if self.mode == "compiled" and not any(other.runs == "compiled" for other in self.kinds.values()):
@@ -231,54 +203,29 @@ class Engine:
 
     def _replay(self, kind: Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
         kind.replays += 1
-        if kind.to_be_audited:
+        if kind.audited_now:
             return self._audit(kind, tensors, args, kwargs)
-        state, started = drawn_state(), time.perf_counter()
-        try:
-            outcome = kind.captured(tensors)
-        except RuntimeError:  # parameters were given another type or device; the ordinary step says it better
-            outcome = None
-        if outcome is None or (self.finite and not all(map(math.isfinite, outcome[0]))):
-            restore_drawn(state)
-            return self._redo(kind, args, kwargs, tripped=outcome is None)
-        kind.captured.commit()
-        kind.trips = 0
+        outcome, held = kind.replay(tensors, self.finite)
+        if outcome is None:
+            return self._redo(kind, args, kwargs, held)
         if not kind.decided:
-            self._decide(kind, time.perf_counter() - started)
+            self._decide(kind)
         return outcome
 
-    def _redo(self, kind: Kind, args: tuple, kwargs: dict, tripped: bool) -> Outcome:
+    def _redo(self, kind: Kind, args: tuple, kwargs: dict, held: bool) -> Outcome:
         """The call once more, by Pyro: for the message if something is wrong, for the result if nothing is."""
-        if not tripped:
+        if held:
             with pyro.validation_enabled(True):
                 return self._eager(args, kwargs)
         outcome = self._eager(args, kwargs)
-        kind.trips += 1
-        if kind.trips > 1:
-            kind.captured, kind.trips, kind.seen, kind.retries = None, 0, 0, kind.retries + 1
-            if kind.retries >= MOST_RETRIES:
-                kind.refused = True
-                self._say("eager, since values that Python reads from tensors differ from step to step")
+        if kind.trip():
+            self._say("eager, since values that Python reads from tensors differ from step to step")
         return outcome
 
     def _audit(self, kind: Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
-        """One step both ways, or three, under the same noise."""
-        captured, state = kind.captured, drawn_state()
-        runs = [captured.replay] if captured.run is captured.replay else [captured.replay, captured.run]
-        found = []
-        for run in runs:
-            outcome = captured(tensors, run)
-            if outcome is not None:
-                found.append((outcome[0], [None if t is None else t.clone() for t in outcome[1]]))
-            restore_drawn(state)
-        expected = self._eager(args, kwargs)
-        for outcome, limit in zip(found, (ROUNDING, IMPLEMENTATION_ROUNDING), strict=False):
-            gap = difference(expected, outcome)
-            if gap > limit:
-                return self._baked(kind, expected, gap)
-        return expected
-
-    def _baked(self, kind: Kind, expected: Outcome, gap: float) -> Outcome:
+        expected, gap = kind.audit(tensors, lambda: self._eager(args, kwargs))
+        if not gap:
+            return expected
         what = (
             "something that the programs read has changed since it was captured: a number in a closure, a global or a "
             "list, or a tensor there that was replaced by another; make it a 0-d buffer of the module and change it "
@@ -290,23 +237,19 @@ class Engine:
             return expected
         raise Baked(f"step {self.done}: the captured step differs from the programs by a share of {gap:.1e}, so {what}")
 
-    def _decide(self, kind: Kind, seconds: float) -> None:
+    def _decide(self, kind: Kind) -> None:
         """Compiles once the steps to come repay it, or, if nobody knows how many come, those that went would have."""
-        kind.seconds = min(kind.seconds, seconds)
-        if kind.replays < STEPS_TO_TIME:
-            return
         if self.mode == "captured":
             kind.decided = True
-            return
-        kind.prospects = kind.prospects or Prospects(kind.captured, kind.seconds)
-        share = kind.seen / self.done
-        to_come = kind.replays if self.steps is None else int(share * (self.steps - self.done))
-        if to_come >= kind.prospects.steps:
-            self._say(f"compiling, which takes about {kind.prospects.cost:.0f} s")
-            self._compile(kind)
-        elif self.steps is not None:
-            kind.decided = True
-            self._say(f"captured; compiling repays after {kind.prospects.steps} steps, {to_come} are to come")
+        elif (prospects := kind.to_repay()) is not None:
+            share = kind.seen / self.done
+            to_come = kind.replays if self.steps is None else int(share * (self.steps - self.done))
+            if to_come >= prospects.steps:
+                self._say(f"compiling, which takes about {prospects.cost:.0f} s")
+                self._compile(kind)
+            elif self.steps is not None:
+                kind.decided = True
+                self._say(f"captured; compiling repays after {prospects.steps} steps, {to_come} are to come")
 
     def _compile(self, kind: Kind) -> None:
         kind.decided = True

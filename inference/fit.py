@@ -12,9 +12,9 @@ from pyro.infer import ELBO, ReweightedWakeSleep
 from torch import Tensor
 
 from inference.check import check
-from inference.engine import Baked
 from inference.epochs import Epoch, train_epoch, validate
 from inference.faults import NonFinite
+from inference.kinds import Baked
 from inference.objectives import Renyi
 from inference.plates import DataCount
 from inference.progress import bar

@@ -1,8 +1,9 @@
-"""One-line notices on standard error, each said once in a process."""
+"""One-line notices on standard error, each kind of them said once in a process."""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 logger = logging.getLogger("dlvm")
@@ -10,10 +11,14 @@ _said: set[str] = set()
 
 
 def say(line: str) -> None:
-    """Logs a line at level INFO under the name ``dlvm``, to standard error unless logging is set up otherwise."""
-    if line in _said:
+    """Logs a line at level INFO under the name ``dlvm``, to standard error unless logging is set up otherwise.
+
+    A line that differs from an earlier one by its numbers alone is not said again.
+    """
+    kind = re.sub(r"\d+", "", line)
+    if kind in _said:
         return
-    _said.add(line)
+    _said.add(kind)
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -21,8 +21,9 @@ class SVI:
     plain function keeps what it declares by ``pyro.param`` in that store, as always in Pyro.
 
     From the second step on, a step need not go through Pyro: its operations are recorded once as a flat graph, checked
-    against the ordinary step, and replayed ("captured") or compiled to one kernel ("compiled"). Every 200 steps one is
-    made both ways and compared.
+    against the ordinary step, and replayed ("captured") or compiled to fused kernels ("compiled"). Every 200 steps, and
+    more often at first, one is made both ways and compared. What a program does besides computing, a print or an entry
+    in a list, happens only when it runs by Pyro.
 
     Args:
         model, guide: Pyro programs of the same signature.

@@ -1,0 +1,99 @@
+"""Calls of one kind, equal in all but the numbers inside tensors: their graph, how it fares, what it runs on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference.backends import Prospects
+from inference.capture import IMPLEMENTATION_ROUNDING, Captured
+from inference.outcomes import ROUNDING, Outcome, difference
+from inference.randomness import drawn_state, restore_drawn
+
+STEPS_BETWEEN_AUDITS = 200
+STEPS_TO_TIME = 20
+MOST_RETRIES = 3
+
+
+class Baked(RuntimeError):
+    """A captured step no longer computes what the programs say; the message says since when, and the remedy."""
+
+
+@dataclass
+class Kind:
+    """What is known of calls of one kind.
+
+    Attributes:
+        seen: how many there were.
+        captured: their graph.
+        runs: "captured" or "compiled".
+        refused: whether it is no use to capture them.
+        retries: failed captures, and graphs whose guards tripped too often.
+        replays: calls since the capture.
+        trips: calls in a row whose guards tripped.
+        seconds: the shortest replay.
+        decided: whether it has been settled what they run on.
+    """
+
+    seen: int = 0
+    captured: Captured | None = None
+    runs: str = "captured"
+    refused: bool = False
+    retries: int = 0
+    replays: int = 0
+    trips: int = 0
+    seconds: float = math.inf
+    decided: bool = False
+    _prospects: Prospects | None = None
+
+    @property
+    def audited_now(self) -> bool:
+        """At first often, since what is baked shows as soon as data change; then every so many steps."""
+        n = self.replays
+        return n % STEPS_BETWEEN_AUDITS == 0 or (n < STEPS_BETWEEN_AUDITS and n & (n - 1) == 0)
+
+    def replay(self, tensors: list, finite: bool) -> tuple[Outcome | None, bool]:
+        """One call from the graph: what it gives, and whether guards held; nothing has happened if it gives None."""
+        state, started = drawn_state(), time.perf_counter()
+        try:
+            outcome = self.captured(tensors)
+        except RuntimeError:  # parameters were given another type or device; the ordinary step says it better
+            outcome = None
+        held = outcome is not None
+        if not held or (finite and not all(map(math.isfinite, outcome[0]))):
+            restore_drawn(state)
+            return None, held
+        self.captured.commit()
+        self.trips = 0
+        self.seconds = min(self.seconds, time.perf_counter() - started)
+        return outcome, True
+
+    def trip(self) -> bool:
+        """Takes note of a tripped guard; returns whether these calls are better left to Pyro for good."""
+        self.trips += 1
+        if self.trips > 1:  # not one odd batch: what Python reads has changed, and another graph may hold
+            self.captured, self.trips, self.seen, self.retries = None, 0, 0, self.retries + 1
+            self.refused = self.retries >= MOST_RETRIES
+        return self.refused
+
+    def audit(self, tensors: list, ordinary: Callable[[], Outcome]) -> tuple[Outcome, float]:
+        """One call each way under the same noise; returns the ordinary outcome, and the gap where it is too large."""
+        captured, state = self.captured, drawn_state()
+        found = []
+        for run in dict.fromkeys((captured.replay, captured.run)):
+            outcome = captured(tensors, run)
+            if outcome is not None:
+                found.append((outcome[0], [None if t is None else t.clone() for t in outcome[1]]))
+            restore_drawn(state)
+        expected = ordinary()
+        limits = (ROUNDING, IMPLEMENTATION_ROUNDING)
+        gaps = [(difference(expected, outcome), limit) for outcome, limit in zip(found, limits, strict=False)]
+        return expected, max((gap for gap, limit in gaps if gap > limit), default=0.0)
+
+    def to_repay(self) -> Prospects | None:
+        """What compiling costs and how many steps repay it; None until enough replays were timed."""
+        if self._prospects is None and self.replays >= STEPS_TO_TIME:
+            self._prospects = Prospects(self.captured, self.seconds)
+        return self._prospects
