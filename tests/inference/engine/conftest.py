@@ -1,0 +1,46 @@
+"""The programs and helpers of this folder can be imported by name; every test starts without notices said before."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference import notices
+
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(notices, "_said", set())
+
+
+@pytest.fixture(autouse=True)
+def audited(monkeypatch):
+    """No step is audited, so that each is made from the graph; call it with a number to audit every so many steps."""
+
+    def every(steps: int | None) -> None:
+        test = property(lambda kind: steps is not None and kind.replays % steps == 0)
+        monkeypatch.setattr("inference.kinds.Kind.audited_now", test)
+
+    every(None)
+    return every
+
+
+@pytest.fixture(scope="package", autouse=True)
+def frozen():
+    """What pytest itself has made is left out of the collections that captures set off, or these take the most time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def collector(monkeypatch):
+    """Captures themselves leave the garbage collector alone."""
+    monkeypatch.setattr("inference.engine.hold", lambda owner: None)
