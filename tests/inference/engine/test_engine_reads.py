@@ -9,8 +9,9 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pairs import pair
 from pyro.infer import Trace_ELBO
-from reading import reading
+from reading import Shifted, reading
 from stepping import run, slow_but
 
 from inference import Refused
@@ -101,6 +102,27 @@ def test_what_lies_outside_the_graph_is_refused_or_right(way, engine):
         found = run(make, Trace_ELBO, engine, 4, between)
     except Refused as error:
         assert engine == "captured" and str(error).startswith("the step cannot be captured: ")
-        assert "\n" not in str(error)
         return
     assert found.losses == pytest.approx(eager.losses, rel=1e-6)
+
+
+def test_a_refusal_is_one_line():
+    with pytest.raises(Refused) as raised:
+        run(reading(UNRECORDED["tolist of data"]), Trace_ELBO, "captured")
+    assert "tolist" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_program_that_changes_its_argument_in_place_changes_it_once_a_step():
+    def shrunk(m, x, z):
+        return 0.0 * x.mul_(0.9)
+
+    def make():
+        return Shifted(shrunk), pair("positive", "hand_written")[1], (torch.ones(6, 4),)
+
+    ends = []
+    for engine in ("eager", "auto"):
+        x = torch.full((6, 4), 2.0)
+        ends.append((run(make, Trace_ELBO, engine, 6, lambda step, svi, x=x: (x,)).losses, x))
+    assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-6) and torch.equal(ends[0][1], ends[1][1])
+    with pytest.raises(Refused, match="changes its arguments in place"):
+        run(make, Trace_ELBO, "captured", 6)

@@ -93,6 +93,21 @@ def test_a_change_between_steps_counts_from_the_next_step_on(change):
         assert differing(eager.state, run(stateful, Trace_ELBO, "eager", 5).state), "the change must change something"
 
 
+REBOUND = {
+    "another shape": lambda svi: setattr(svi.model, "mean", torch.ones(1, 4)),
+    "another type": lambda svi: setattr(svi.model, "mean", torch.ones(4, dtype=torch.float64)),
+    "the same tensor in place": lambda svi: svi.model.mean.fill_(3.0),
+    "a new tensor": lambda svi: setattr(svi.model, "mean", torch.full((4,), 3.0)),
+}
+
+
+@pytest.mark.parametrize("change", slow_but("another shape, a new tensor", REBOUND))
+def test_a_place_that_the_program_fills_may_be_filled_by_others_in_between(change):
+    between = at_step_3(REBOUND[change])
+    eager, captured = (run(stateful, Trace_ELBO, engine, 7, between) for engine in ("eager", "captured"))
+    assert differing(eager.state, captured.state) == []
+
+
 NORM = {
     "nothing": at_step_3(lambda svi: None),
     "evaluation mode": at_step_3(lambda svi: svi.model.norm.eval()),
