@@ -10,6 +10,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 
 from inference.engine import Engine
+from inference.optimizing import QuickStep
 from inference.step import Step
 
 
@@ -82,6 +83,7 @@ class SVI:
         if self.optimizer is None:
             self._step.find_parameters(args, kwargs)
             self.optimizer = self._make_optimizer(self._step.parameters)
+            self._optimize = QuickStep(self.optimizer)
 
     def step(self, *args, **kwargs) -> float | tuple[float, ...]:
         """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
@@ -92,7 +94,7 @@ class SVI:
             gradients = [None if g is None else g * factor for g in gradients]
         for parameter, gradient in zip(self._step.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.optimizer.step()
+        self._optimize()
         self._step.clear()
         return losses[0] if len(losses) == 1 else tuple(losses)
 
