@@ -18,13 +18,14 @@ from inference.notices import say
 from inference.outcomes import Outcome
 from inference.randomness import generator_state, restore_generators
 from inference.recording import Refused
-from inference.signature import split
+from inference.signature import aliased, split
 from inference.state import SCALARS, Place, State
 
 ENGINES = ("auto", "eager", "captured", "compiled")
 STEPS_TO_REPAY_CAPTURE = 100
 SIGHTINGS_OF_AN_ODD_SHAPE = 50
 MOST_GRAPHS = 16
+MANY_KINDS = 50
 
 
 class Engine:
@@ -65,7 +66,7 @@ class Engine:
         self.function, self.careful = function, careful or function
         self.parts, self.stores = tuple(parts), stores
         self.mode, self.steps, self.finite, self.prompt, self.name = mode, steps, finite, prompt, name
-        self.done = self.lost = 0
+        self.done = self.lost = self.created = 0
         self.flowing: set[tuple] = set()
         self.python: Counter[str] = Counter()
         self.given_up: str | None = None
@@ -134,8 +135,13 @@ class Engine:
         self._say(f"eager, since the step cannot be captured: {reason}")
 
     def _kind(self, key: Hashable) -> Kind:
-        kind = self.kinds.setdefault(key, Kind())
+        if key not in self.kinds:
+            self.kinds[key] = Kind()
+            self.created += 1
+            if self.created == MANY_KINDS and self.created > self.done / 2:
+                self._say("eager, since Python numbers differ from call to call; make them 0-d tensors")
         self.kinds.move_to_end(key)
+        kind = self.kinds[key]
         if len(self.kinds) > MOST_GRAPHS:
             self.kinds.popitem(last=False)
         return kind
@@ -176,7 +182,7 @@ class Engine:
             captured = Captured(self.function, self.state, args, kwargs)
             install(captured, captured.replay)
         except Refused as error:
-            before = generator_state()
+            before, (args, kwargs, _) = generator_state(), aliased(args, kwargs)
             with self.state.restored():
                 self.careful(*args, **kwargs)  # where the batch itself is at fault, this raises
             restore_generators(before)

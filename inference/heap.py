@@ -11,10 +11,11 @@ _owners: set[int] = set()
 def hold(owner: object) -> None:
     """Takes every object that exists now out of garbage collection, for as long as an owner lives.
 
-    A full collection would otherwise stop a step for some 0.3 s. When the last owner is gone, all are put back. Owners
-    must not be part of a cycle of references: nothing would ever free them.
+    A full collection would otherwise stop a step for some 0.3 s. When the last owner is gone, all are put back, what
+    has become garbage in the meantime included. Owners must not be part of a cycle of references: nothing would ever
+    free them.
     """
-    gc.collect()
+    gc.collect(1)  # a full collection takes as long as the capture itself
     gc.freeze()
     if id(owner) not in _owners:
         _owners.add(id(owner))

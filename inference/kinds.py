@@ -88,8 +88,11 @@ class Kind:
                 found.append((outcome[0], [None if t is None else t.clone() for t in outcome[1]]))
             restore_drawn(state)
         expected = ordinary()
-        limits = (ROUNDING, IMPLEMENTATION_ROUNDING)
-        gaps = [(difference(expected, outcome), limit) for outcome, limit in zip(found, limits, strict=False)]
+        limits = ((ROUNDING, False), (IMPLEMENTATION_ROUNDING, True))
+        gaps = [
+            (difference(expected, outcome, jointly), limit)
+            for outcome, (limit, jointly) in zip(found, limits, strict=False)
+        ]
         return expected, max((gap for gap, limit in gaps if gap > limit), default=0.0)
 
     def to_repay(self) -> Prospects | None:

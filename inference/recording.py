@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from inference.outcomes import Outcome
 
@@ -45,7 +46,8 @@ class Recording(NamedTuple):
 class _Outward(TorchFunctionMode):
     """Keeps in the graph what leaves it as a number, and refuses what would leave it unseen."""
 
-    unseen = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr)
+    unseen = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, torch.to_dlpack, Tensor.data_ptr)
+    makers = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -57,7 +59,13 @@ class _Outward(TorchFunctionMode):
             raise Refused(f"the program reads a tensor by {func.__name__}, which cannot be recorded")
         if func is torch.tensor and isinstance(args[0], Tensor):
             return args[0].detach().clone().to(dtype=kwargs.get("dtype"), device=kwargs.get("device"))
+        if func in self.makers and any(isinstance(leaf, Tensor) for a in args for leaf in _inside(a)):
+            raise Refused("the program makes a tensor of the numbers in others; use torch.stack, which can be recorded")
         return func(*args, **kwargs)
+
+
+def _inside(value: object) -> list:
+    return tree_leaves(value) if isinstance(value, (list, tuple)) else []
 
 
 class _Reads(TorchDispatchMode):
