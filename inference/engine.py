@@ -182,11 +182,7 @@ class Engine:
             captured = Captured(self.function, self.state, args, kwargs)
             install(captured, captured.replay)
         except Refused as error:
-            before, (args, kwargs, _) = generator_state(), aliased(args, kwargs)
-            with self.state.restored():
-                self.careful(*args, **kwargs)  # where the batch itself is at fault, this raises
-            restore_generators(before)
-            return self._refuse(kind, error)
+            return self._works(args, kwargs) and self._refuse(kind, error)
         kind.captured = captured
         if any(example.is_cuda for example in captured.examples) and captured.run is captured.replay:
             self._say("captured without a CUDA graph, since something it touches lies on the CPU")
@@ -194,6 +190,18 @@ class Engine:
         self.capture_seconds = time.perf_counter() - started
         if self.mode == "compiled" and not any(other.runs == "compiled" for other in self.kinds.values()):
             self._compile(kind)
+        return True
+
+    def _works(self, args: tuple, kwargs: dict) -> bool:
+        """Whether the ordinary way takes this call; where it does not, the batch is at fault and not the program."""
+        before, (args, kwargs, _) = generator_state(), aliased(args, kwargs)
+        try:
+            with self.state.restored():
+                self.careful(*args, **kwargs)
+        except Exception:  # the ordinary call, which comes next, raises it again
+            return False
+        finally:
+            restore_generators(before)
         return True
 
     def _refuse(self, kind: Kind, error: Refused) -> bool:

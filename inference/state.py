@@ -66,8 +66,8 @@ class State:
 
     @contextmanager
     def watched(self) -> Iterator[list[Place]]:
-        """Yields a list that afterwards has the places that the program filled; if it raised, nothing has changed."""
-        places = [*self.bound, *self.scalars, *self.flowing]
+        """Yields a list that afterwards has the places that the program filled; if it raised, no tensor has changed."""
+        places = [*self.bound, *self.flowing, *self.scalars]
         before = [place.now for place in places]
         tensors = [t for t in self.tensors if not t.requires_grad] if self.moving is None else self.moving
         numbers = [tensor.detach().clone() for tensor in tensors]
@@ -75,7 +75,8 @@ class State:
         try:
             yield filled
         except BaseException:
-            _put_back(places, before)
+            held = len(places) - len(self.scalars)
+            _put_back(places[:held], before[:held])
             _copy_back(tensors, numbers)
             raise
         filled += [place for place, value in zip(places, before, strict=True) if _differ(place.now, value)]
