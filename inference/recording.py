@@ -46,7 +46,7 @@ class Recording(NamedTuple):
 class _Outward(TorchFunctionMode):
     """Keeps in the graph what leaves it as a number, and refuses what would leave it unseen."""
 
-    unseen = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, torch.to_dlpack, Tensor.data_ptr)
+    unseen = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr)
     makers = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
