@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 from inference.capture import Captured
 from inference.compiler import NoCompiler, compile_graph, seconds_saved, seconds_to_compile
 from inference.cuda_graph import CudaGraph, graphable
+from inference.notices import first_line
 from inference.randomness import untouched
 from inference.recording import Refused
 
@@ -24,25 +24,23 @@ def install(captured: Captured, run: Callable) -> None:
             with untouched(), captured.state.restored():
                 run = CudaGraph(run, captured.examples, captured.copied, captured.written)
         except RuntimeError as error:
-            raise Refused(f"it cannot be made a CUDA graph ({str(error).strip()[:160]})") from error
+            raise Refused(f"it cannot be made a CUDA graph ({first_line(error)})") from error
     if run is not captured.replay:
         captured.use(run)
 
 
-def compiled(captured: Captured) -> float:
-    """Compiles a captured graph and installs the result; returns the seconds that it took.
+def install_compiled(captured: Captured) -> None:
+    """Compiles a captured graph and installs the result.
 
     Raises:
         NoCompiler: it cannot be compiled here, or computes something else then.
     """
-    started = time.perf_counter()
     with untouched():
         run = compile_graph(captured.graph.module, captured.examples)
     try:
         install(captured, run)
     except Refused as error:
         raise NoCompiler(str(error)) from error
-    return time.perf_counter() - started
 
 
 class Prospects:

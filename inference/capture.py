@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inference.codegen import program
 from inference.graph import flatten, written
+from inference.notices import first_line
 from inference.outcomes import ROUNDING, Outcome, difference
 from inference.randomness import untouched
 from inference.recording import Refused, record
@@ -189,8 +190,3 @@ def _distinct(places: list[Place]) -> Iterator[list[tuple[Place, Tensor]]]:
             place.home[place.name] = alias
             aliases.append((place, alias))
     yield aliases
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, at most 200 characters of its first line."""
-    return str(error).strip().split("\n")[0][:200]

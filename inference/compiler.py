@@ -12,6 +12,8 @@ import torch
 import torch._inductor
 from torch import Tensor, fx
 
+from inference.notices import first_line
+
 COLD_SECONDS, SECONDS_PER_OPERATION, WARM_SECONDS = 8.0, 0.017, 2.5
 SAVED_PER_OPERATION, SAVED_SHARE = 3e-6, 0.25
 
@@ -36,11 +38,11 @@ def compile_graph(module: fx.GraphModule, arguments: list[Tensor]) -> Callable[.
             compiled = torch._inductor.compile(fx.GraphModule({}, copy), [a.detach() for a in arguments], options)
             compiled(*(a.detach().clone() for a in arguments))
     except Exception as error:  # no compiler, or one that fails: the captured graph still runs
-        line = str(error).strip().split("\n")[0][:160]
-        raise NoCompiler(f"{type(error).__name__}: {line}") from error
+        raise NoCompiler(f"{type(error).__name__}: {first_line(error)}") from error
     with suppress(OSError):  # a mark in a cache, no more
-        _marker(module, arguments).parent.mkdir(parents=True, exist_ok=True)
-        _marker(module, arguments).touch()
+        marker = _marker(module, arguments)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
     return compiled
 
 

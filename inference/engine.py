@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 
 import pyro
 from pyro.poutine.runtime import am_i_wrapped
 
-from inference.backends import compiled, install
+from inference.backends import install, install_compiled
 from inference.capture import Captured
 from inference.compiler import NoCompiler
 from inference.heap import hold
@@ -70,7 +69,6 @@ class Engine:
         self.flowing: set[tuple] = set()
         self.python: Counter[str] = Counter()
         self.given_up: str | None = None
-        self.capture_seconds = self.compile_seconds = 0.0
         self.state: State | None = None
         self.kinds: OrderedDict[Hashable, Kind] = OrderedDict()
         self._values, self._scalars = None, ()
@@ -104,10 +102,8 @@ class Engine:
 
     def _follow(self) -> None:
         """Keeps up with what has changed on the modules since the last call."""
-        if self.state is not None and not self.state.intact():
+        if self.state is None or not self.state.intact():
             self._renew()
-        if self.state is None:
-            self.state = State(self.parts, self.stores())
         values = self.state.values()
         if values != self._values:
             if not all(isinstance(value, SCALARS) for value in values):
@@ -117,7 +113,7 @@ class Engine:
             self.state.moving = None
 
     def _renew(self) -> None:
-        """The modules hold other things than those that graphs were captured with."""
+        """Looks at what the modules hold; graphs that were captured with other things are gone."""
         self.state, self._values = State(self.parts, self.stores(), self.flowing), None
         self.lost += any(kind.captured is not None for kind in self.kinds.values())
         self.kinds.clear()
@@ -129,7 +125,7 @@ class Engine:
         self.given_up = reason
         self._object(reason)
 
-    def _object(self, reason: str) -> None:
+    def _object(self, reason: object) -> None:
         if self.mode in ("captured", "compiled"):
             raise Refused(f"the step cannot be captured: {reason}; use engine='auto' or 'eager'")
         self._say(f"eager, since the step cannot be captured: {reason}")
@@ -177,7 +173,6 @@ class Engine:
         return kind.seen > SIGHTINGS_OF_AN_ODD_SHAPE or (self.prompt and not odd)
 
     def _capture(self, kind: Kind, args: tuple, kwargs: dict) -> bool:
-        started = time.perf_counter()
         try:
             captured = Captured(self.function, self.state, args, kwargs)
             install(captured, captured.replay)
@@ -187,7 +182,6 @@ class Engine:
         if any(example.is_cuda for example in captured.examples) and captured.run is captured.replay:
             self._say("captured without a CUDA graph, since something it touches lies on the CPU")
         hold(self)
-        self.capture_seconds = time.perf_counter() - started
         if self.mode == "compiled" and not any(other.runs == "compiled" for other in self.kinds.values()):
             self._compile(kind)
         return True
@@ -210,9 +204,7 @@ class Engine:
         if error.for_now and kind.retries < MOST_RETRIES:
             return False
         kind.refused = True
-        if self.mode != "auto":
-            raise Refused(f"the step cannot be captured: {error}; use engine='auto' or 'eager'") from error
-        self._say(f"eager, since the step cannot be captured: {error}")
+        self._object(error)
         return False
 
     def _replay(self, kind: Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
@@ -268,7 +260,7 @@ class Engine:
     def _compile(self, kind: Kind) -> None:
         kind.decided = True
         try:
-            self.compile_seconds = compiled(kind.captured)
+            install_compiled(kind.captured)
         except NoCompiler as error:
             if self.mode == "compiled":
                 raise NoCompiler(f"the step cannot be compiled: {error}; use engine='auto' or 'captured'") from error

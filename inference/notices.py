@@ -10,6 +10,11 @@ logger = logging.getLogger("dlvm")
 _said: set[str] = set()
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, at most 200 characters of its first line."""
+    return str(error).strip().split("\n")[0][:200]
+
+
 def say(line: str) -> None:
     """Logs a line at level INFO under the name ``dlvm``, to standard error unless logging is set up otherwise.
 

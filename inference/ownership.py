@@ -29,24 +29,26 @@ def modules_of(*programs: Callable) -> list[nn.Module]:
 
 def reached(*programs: Callable) -> list[nn.Module]:
     """The modules that programs are, wrap, or can get at: of a method its object, of a function what it closes over."""
-    found: dict[int, nn.Module] = {}
-    waiting, seen = list(programs), set()
+    return [part for part in walk(programs, _around) if isinstance(part, nn.Module)]
+
+
+def walk(parts: Iterable[object], near: Callable[[object], Iterable[object]]) -> Iterator[object]:
+    """Parts, what is near them, what is near that, and so on; each object once."""
+    waiting, seen = list(parts), {}
     while waiting:
         part = waiting.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, nn.Module):
-            found[id(part)] = part
-        elif isinstance(part, partial):
-            waiting += [part.func, *part.args, *part.keywords.values()]
-        elif callable(part):
-            waiting += _around(part)
-    return list(found.values())
+        if id(part) not in seen:
+            seen[id(part)] = part  # kept alive, so that no later object takes its id
+            yield part
+            waiting.extend(near(part))
 
 
-def _around(program: Callable) -> list:
-    """What a function, a method or a wrapped program refers to by itself."""
+def _around(program: object) -> list:
+    """What a function, a method, a partial or a wrapped program refers to by itself."""
+    if isinstance(program, partial):
+        return [program.func, *program.args, *program.keywords.values()]
+    if isinstance(program, nn.Module) or not callable(program):
+        return []
     function = getattr(program, "__func__", program)
     code = getattr(function, "__code__", None)
     names = code.co_names if code is not None else ()

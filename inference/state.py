@@ -10,6 +10,8 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
+from inference.ownership import walk
+
 SCALARS = (bool, int, float, str, type(None))
 
 
@@ -130,14 +132,12 @@ def _copy_back(tensors: list[Tensor], numbers: list[Tensor]) -> list[Tensor]:
 
 def _homes(parts: Iterable[object]) -> Iterator[dict]:
     """The dictionaries of parts and of what these contain, once each."""
-    waiting, seen = list(parts), set()
-    while waiting:
-        part = waiting.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
+    for part in walk(parts, _inside):
         yield vars(part)
         if isinstance(part, nn.Module):
             yield from (part._parameters, part._buffers, part._modules)
-            waiting.extend(module for module in part._modules.values() if module is not None)
-        waiting.extend(value for value in vars(part).values() if isinstance(value, (ELBO, nn.Module)))
+
+
+def _inside(part: object) -> list:
+    held = [*vars(part).values(), *(part._modules.values() if isinstance(part, nn.Module) else ())]
+    return [value for value in held if isinstance(value, (ELBO, nn.Module))]

@@ -48,24 +48,29 @@ def test_an_audit_finds_a_number_that_was_baked(way, audited):
     change(0.0)
 
 
+def holding():
+    """A captured SVI, its arguments, and a list whose one number the model reads."""
+    held = [0.0]
+    model, guide, args = reading(lambda m, x, z: held[0])()
+    return SVI(model, guide, Adam, Trace_ELBO(), engine="captured"), args, held
+
+
 def test_a_baked_number_stops_the_run_before_parameters_move(audited):
     audited(5)
-    held, (model, guide, args) = [0.0], reading(lambda m, x, z: held[0])()
-    svi = SVI(model, guide, Adam, Trace_ELBO(), engine="captured")
+    svi, args, held = holding()
     for _ in range(3):
         svi.step(*args)
     held[0] = 1.0
     with pytest.raises(Baked):
         for _ in range(6):
-            before = [p.clone() for p in model.parameters()]
+            before = [p.clone() for p in svi.model.parameters()]
             svi.step(*args)
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, svi.model.parameters(), strict=True))
 
 
 def test_evaluation_is_audited_as_well(audited):
     audited(5)
-    held, (model, guide, args) = [0.0], reading(lambda m, x, z: held[0])()
-    svi = SVI(model, guide, Adam, Trace_ELBO(), engine="captured")
+    svi, args, held = holding()
     for _ in range(4):
         svi.evaluate_loss(*args)
     held[0] = 1.0
