@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -81,6 +82,12 @@ def _unguarded(step: Step) -> Step:
             kinds.STEPS_BETWEEN_AUDITS = usual
 
     return step_unguarded
+
+
+def caller(case: Case, variant: str) -> Callable[[], float]:
+    """One training step on the next of a few batches."""
+    step, data = stepper(case, variant), cycle(batches(case))
+    return lambda: step(next(data))
 
 
 def batches(case: Case, count: int = 8) -> list[Tensor]:

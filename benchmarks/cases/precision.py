@@ -13,7 +13,7 @@ from benchmarks.config import Config
 from benchmarks.programs import make
 from benchmarks.results import Results
 from benchmarks.timing import measure, spread
-from benchmarks.variants import BF16, COMPILED, LR, batches, stepper
+from benchmarks.variants import BF16, COMPILED, LR, caller
 from experiments.data import Loader, mnist
 from inference import SVI, evaluate
 from inference.threads import settled
@@ -27,19 +27,13 @@ def run(config: Config, results: Results) -> None:
         return
     for name in TIMED:
         case = catalogue(config.sizes)[name]
-        x = batches(case, 1)[0]
-        makers = {variant: partial(_call, case, variant, x) for variant in (COMPILED, BF16)}
+        makers = {variant: partial(caller, case, variant) for variant in (COMPILED, BF16)}
         calls = ready(f"{name}, bf16", makers, results)
         quiet = partial(settled, config.threads)
         timings = measure(calls, config.repetitions, config.block_seconds, quiet=quiet)
         results.add_timings(f"{name}, bf16", timings, ((BF16, COMPILED),))
     if not config.quick:
         _bounds(results)
-
-
-def _call(case, variant: str, x: torch.Tensor):
-    step = stepper(case, variant)
-    return lambda: step(x)
 
 
 def _bounds(results: Results, steps: int = 1500) -> None:

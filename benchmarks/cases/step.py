@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from itertools import cycle
 
 from benchmarks.attempts import ready
 from benchmarks.catalogue import ONE_SITE, Case, catalogue
 from benchmarks.config import Config
 from benchmarks.results import Results
 from benchmarks.timing import Timings, measure
-from benchmarks.variants import CAPTURED, COMPILED, EAGER, HAND, HAND_COMPILED, STOCK, UNGUARDED, batches, stepper
+from benchmarks.variants import CAPTURED, COMPILED, EAGER, HAND, HAND_COMPILED, STOCK, UNGUARDED, caller
 from inference.threads import settled
 
 RATIOS = (
@@ -34,7 +32,7 @@ SLOPES = (
 
 def run(config: Config, results: Results) -> None:
     for case in catalogue(config.sizes, config.words("cases")).values():
-        makers = {name: partial(_call, case, name) for name in _variants(case, config)}
+        makers = {name: partial(caller, case, name) for name in _variants(case, config)}
         calls = ready(case.name, makers, results)
         if calls:
             timings = measure(calls, config.repetitions, config.block_seconds, quiet=partial(settled, config.threads))
@@ -46,12 +44,6 @@ def _variants(case: Case, config: Config) -> list[str]:
     engines = config.words("engines")
     guards = [UNGUARDED] if case.name == ONE_SITE and COMPILED in engines else []
     return [STOCK, HAND, *([HAND_COMPILED] if config.compile_twins else []), *engines, *guards]
-
-
-def _call(case: Case, variant: str) -> Callable[[], float]:
-    """One step on the next of a few batches."""
-    step, data = stepper(case, variant), cycle(batches(case))
-    return lambda: step(next(data))
 
 
 def _growth(results: Results) -> None:
