@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from guides.latents import Latent, Plate
-from guides.supports import Reshaped, check_latents
+from guides.supports import Discrete, Reshaped, check_latents
 from nets import MLP, out_features
 
 Family = Callable[[nn.Module, int], nn.Module]
@@ -20,13 +20,16 @@ ORDERS = ("top_down", "bottom_up", "independent")
 
 
 class Amortized(PyroModule):
-    """A guide for any model whose latent sites are continuous and lie in one plate over data.
+    """A guide for any model whose latent sites lie in one plate over data.
 
         q(z | x) = prod_j q(z_j | Pa(z_j), h),   h = activation(encoder(x))
 
     Pa(z_j) are all sites before z_j in the chosen order: as the model generates them (``top_down``), reversed
-    (``bottom_up``), or none (``independent``). A site with a constrained support is drawn in the unconstrained space
-    and mapped by ``biject_to(support)``.
+    (``bottom_up``), or none (``independent``). A continuous site with a constrained support is drawn in the
+    unconstrained space and mapped by ``biject_to(support)``. A discrete site has logits that are linear in the
+    features: binary values are Bernoulli, one-hot vectors and classes 0..C-1 categorical; a class enters the nets of
+    later sites as a one-hot vector. ``pyro.infer.config_enumerate(guide)`` lets ``TraceEnum_ELBO`` sum out sites that
+    are a single binary variable or class.
 
     Sites:
         those of ``latents``, with the model's shapes and supports.
@@ -34,16 +37,17 @@ class Amortized(PyroModule):
     Args:
         latents: {site: Latent} in generation order, see ``latents(model, *args)``.
         encoder: called with the guide's arguments as they come; returns features (batch, H) and has ``out_features`` =
-            H. If it
-            has an ``activation`` (as MLP has), that is applied to the features.
-        family: makes q at a site from (net, dim), as ``DiagonalNormal`` does.
+            H. If it has an ``activation`` (as MLP has), that is applied to the features.
+        family: makes q at a continuous site from (net, dim), as ``DiagonalNormal`` does.
         order: "top_down", "bottom_up" or "independent".
         hidden: widths of the layers between features and a site's distribution; unless told, none for a site without
             parents and one of width H for a site with parents.
-        posteriors: {site: family} for the sites whose family differs.
+        posteriors: {site: family} for the sites whose family differs. At a discrete site, dim is the number of
+            logits and the module's distribution has the site's own event shape.
 
     Raises:
-        ValueError: an unknown order or site, or a latent that is discrete, global, or in more than one plate.
+        ValueError: an unknown order or site, or a latent that is global, in more than one plate, or discrete but
+            neither binary, one-hot, nor of classes 0..C-1.
         TypeError: the encoder has no ``out_features``.
 
     References:
@@ -74,10 +78,12 @@ class Amortized(PyroModule):
         self.data_plate: Plate = check_latents(latents)
         self.encoder, self.order, self.width = encoder, order, out_features(encoder)
         self.names = tuple(reversed(latents) if order == "bottom_up" else latents)
-        self.sites = [Reshaped(latents[name]) for name in self.names]
+        self.sites = [_site(latents[name]) for name in self.names]
         sizes = [site.size for site in self.sites]
         before = [0] * len(sizes) if order == "independent" else [sum(sizes[:j]) for j in range(len(sizes))]
-        families = [(posteriors or {}).get(name, family) for name in self.names]
+        heads = {n: s.head for n, s in zip(self.names, self.sites, strict=True) if isinstance(s, Discrete)}
+        chosen = heads | dict(posteriors or {})
+        families = [chosen.get(name, family) for name in self.names]
         self.posteriors = nn.ModuleList(
             make(_between(encoder, parents, hidden), size)
             for make, parents, size in zip(families, before, sizes, strict=True)
@@ -92,7 +98,7 @@ class Amortized(PyroModule):
             for site_name, site, posterior in zip(self.names, self.sites, self.posteriors, strict=True):
                 values[site_name] = z = pyro.sample(site_name, site.constrain(posterior(h, *parents)))
                 if self.order != "independent":
-                    parents.append(site.flatten(z))
+                    parents.append(site.flatten(z).to(h.dtype))
         return values
 
     def features(self, *args, **kwargs) -> Tensor:
@@ -105,6 +111,10 @@ class Amortized(PyroModule):
                 f"encoder returned shape {tuple(h.shape)}; expected (batch, {self.width}), one row per datum"
             )
         return _activation(self.encoder)(h)
+
+
+def _site(latent: Latent) -> Reshaped | Discrete:
+    return Discrete(latent) if latent.support.is_discrete else Reshaped(latent)
 
 
 def _activation(encoder: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Amortised guides with one family at every site."""
+"""Amortised guides with one family at every continuous site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from guides.latents import Latent
 
 
 class Diagonal(Amortized):
-    """Amortised guide with a diagonal Gaussian at every site.
+    """Amortised guide with a diagonal Gaussian at every continuous site.
 
         q(z_j | Pa(z_j), h) = N(z_j; loc_j, diag(scale_j^2))
 
@@ -27,7 +27,7 @@ class Diagonal(Amortized):
 
 
 class FullRank(Amortized):
-    """Amortised guide with a Gaussian of any covariance at every site.
+    """Amortised guide with a Gaussian of any covariance at every continuous site.
 
         q(z_j | Pa(z_j), h) = N(z_j; loc_j, L_j L_j^T)
 
@@ -42,7 +42,7 @@ class FullRank(Amortized):
 
 
 class IAF(Amortized):
-    """Amortised guide with an inverse autoregressive flow at every site; the features enter every step.
+    """Amortised guide with an inverse autoregressive flow at every continuous site; the features enter every step.
 
         q(z_j | Pa(z_j), h): z_j = step_T(... step_1(loc_j + scale_j * eps; h) ...; h)
 

@@ -1,4 +1,4 @@
-"""Between a flat unconstrained vector, where families live, and a site's own shape and support."""
+"""Between flat vectors, which nets take and return, and a latent site's own shape and support."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
-from torch.distributions import biject_to, transforms
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints, transforms
 
+from distributions import Binary, Categorical, Logits, OneHotCategorical
 from distributions.supports import is_fixed, is_real
 from guides.latents import Latent, Plate
 
@@ -43,20 +44,77 @@ class Reshaped:
         return value
 
 
+class Discrete:
+    """The head of a discrete latent site, and its values as vectors for the nets of later sites.
+
+    Binary variables get a Bernoulli each, one-hot vectors and classes 0..C-1 a categorical distribution; binary and
+    one-hot values are vectors already, a class becomes a one-hot vector.
+
+    Args:
+        latent: shape and support of the site, one that ``head_type`` knows.
+    """
+
+    def __init__(self, latent: Latent):
+        self.make, self.event_dim = head_type(latent), len(latent.shape)
+        self.classes = _classes(_one(latent.support))
+        self.shape = (*latent.shape, self.classes) if self.classes else tuple(latent.shape)
+        self.size = torch.Size(self.shape).numel()
+
+    def head(self, net: nn.Module, dim: int) -> nn.Module:
+        """The family of the site: logits of its shape, ``dim`` numbers in all, linear in the net's features."""
+        return self.make(Logits(net, *self.shape), self.event_dim)
+
+    def constrain(self, q: dist.Distribution) -> dist.Distribution:
+        """q itself: the head makes distributions over events."""
+        return q
+
+    def flatten(self, value: Tensor) -> Tensor:
+        """Events, shape (*batch, *shape) -> vectors of zeros and ones, shape (*batch, size)."""
+        batch = value.shape[: value.dim() - self.event_dim]
+        if self.classes:
+            value = value.unsqueeze(-1) == torch.arange(self.classes, device=value.device)
+        return value.reshape(*batch, self.size)
+
+
+def head_type(latent: Latent) -> type[nn.Module] | None:
+    """The module that makes q at a discrete site; None where there is none, for counts without a bound for example."""
+    support = _one(latent.support)
+    if isinstance(support, type(constraints.boolean)):
+        return Binary
+    if isinstance(support, type(constraints.one_hot)):
+        return OneHotCategorical
+    return Categorical if _classes(support) else None
+
+
+def _one(support: constraints.Constraint) -> constraints.Constraint:
+    """The support of one of the independent variables of an event."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def _classes(support: constraints.Constraint) -> int:
+    """C where the support is the integers 0..C-1, the same for every variable; else 0."""
+    if not isinstance(support, constraints.integer_interval):
+        return 0
+    lower, upper = torch.as_tensor(support.lower_bound), torch.as_tensor(support.upper_bound)
+    return int(upper.max()) + 1 if (lower == 0).all() and (upper == upper.max()).all() else 0
+
+
 def check_latents(latents: Mapping[str, Latent]) -> Plate:
     """The one plate in which all sites lie.
 
     Raises:
-        ValueError: a site is discrete, global, or in several plates, or sites differ in their plate.
+        ValueError: a site is discrete without a head, global, or in several plates, or sites differ in their plate.
     """
     if not latents:
         raise ValueError("latents is empty: a guide needs at least one latent site")
     for name, latent in latents.items():
-        if latent.support.is_discrete:
+        if latent.support.is_discrete and head_type(latent) is None:
             raise ValueError(
-                f"latent site {name!r} is discrete ({latent.support}); amortised guides here are continuous: sum "
-                "the site out "
-                "with TraceEnum_ELBO, or write its guide by hand"
+                f"latent site {name!r} is discrete with support {latent.support}; amortised guides have heads for "
+                "binary and one-hot values and for classes 0..C-1: bound the values and let them start at 0, as "
+                "Categorical does, or write the site's guide by hand"
             )
         if not is_fixed(latent.support, len(latent.shape)):
             raise ValueError(

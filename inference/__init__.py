@@ -1,29 +1,58 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
+from inference.baselines import NVIL, MovingAverage
+from inference.bounds import CIWAE, IWAE, MIWAE, TVO, Renyi, VRMax
 from inference.check import check
 from inference.compiler import NoCompiler
+from inference.cubo import CUBO
+from inference.elbo import ELBO
 from inference.epochs import Epoch
+from inference.estimators import STL, DReG, Estimator, Total
 from inference.evaluate import evaluate
 from inference.evaluation import Evaluation
 from inference.faults import NonFinite
 from inference.fit import fit
 from inference.kinds import Baked
-from inference.objectives import IWAE, Objective, Renyi
+from inference.objectives import Objective
 from inference.recording import Refused
+from inference.relaxations import GumbelSoftmax, StraightThrough
+from inference.score import VIMCO, ScoreFunction
+from inference.separate import PIWAE, Separate
 from inference.svi import SVI
+from inference.wake_sleep import RWS, WakeSleep
 from inference.weights import log_weights
 
 __all__ = [
+    "CIWAE",
+    "CUBO",
+    "ELBO",
     "IWAE",
+    "MIWAE",
+    "NVIL",
+    "PIWAE",
+    "RWS",
+    "STL",
     "SVI",
+    "TVO",
+    "VIMCO",
     "Baked",
+    "DReG",
     "Epoch",
+    "Estimator",
     "Evaluation",
+    "GumbelSoftmax",
+    "MovingAverage",
     "NoCompiler",
     "NonFinite",
     "Objective",
     "Refused",
     "Renyi",
+    "ScoreFunction",
+    "Separate",
+    "StraightThrough",
+    "Total",
+    "VRMax",
+    "WakeSleep",
     "check",
     "evaluate",
     "fit",

@@ -12,9 +12,11 @@ from pyro.poutine.util import prune_subsample_sites
 from inference.modes import evaluation_mode
 from inference.objectives import Objective
 from inference.observed import check_observed
-from inference.ownership import own, trainable
+from inference.ownership import own, reached, trainable
+from inference.particles import Particles
 from inference.randomness import untouched
 from inference.requirements import kl_terms, require
+from inference.state import State
 from inference.weights import weigh
 
 
@@ -56,14 +58,37 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
     _check_names(model_trace, guide_trace, enumerates=isinstance(objective, TraceEnum_ELBO))
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
-    trainable((model, guide), (model_trace, guide_trace))
-    if isinstance(objective, Objective) or objective.vectorize_particles:
+    trainable((model, guide, objective), (model_trace, guide_trace))
+    if objective.vectorize_particles:
         check_particles(model, guide, *args, **kwargs)
     with untouched(), evaluation_mode(model, guide):
         require(objective, model, guide, args, kwargs, model_trace, guide_trace)
+    if isinstance(objective, Objective):
+        return _check_draws(model, guide, objective, args, kwargs)
     if isinstance(objective, TraceMeanField_ELBO):
         return kl_terms(model_trace, guide_trace)
     return dict.fromkeys(_latent(guide_trace), "Monte Carlo")
+
+
+def _check_draws(model: Callable, guide: Callable, objective: Objective, args: tuple, kwargs: dict) -> dict[str, str]:
+    """Runs our objective's own checks on what it draws, and one gradient; how each site's KL is got."""
+    with untouched(), State((*reached(model, guide), objective)).restored():
+        particles = objective.draw(own(model), own(guide), args, kwargs)
+        objective.require(particles)
+        objective.surrogate(particles)
+        if any(getattr(part, "rescores", False) for part in objective.modules()):
+            _check_rescored(particles)
+    return {name: how for name, how in particles.kl.items() if name in {site["name"] for site in particles.joint}}
+
+
+def _check_rescored(particles: Particles) -> None:
+    """The guide's density at fixed draws is the one that they were drawn with, unless it runs with other noise."""
+    first, second = particles.log_q.detach(), particles.log_q_at_fixed_values().detach()
+    if not torch.allclose(first, second, rtol=0.01, atol=0.01):
+        raise ValueError(
+            "the guide gives its own draws another density when it is run again, so that STL and DReG would be wrong; "
+            "leave out its dropout, or use estimator=Total()"
+        )
 
 
 def check_particles(model: Callable, guide: Callable, *args, **kwargs) -> None:

@@ -11,11 +11,11 @@ import torch
 from pyro.infer import ELBO, ReweightedWakeSleep
 from torch import Tensor
 
+from inference.bounds import Renyi
 from inference.check import check
 from inference.epochs import Epoch, train_epoch, validate
 from inference.faults import NonFinite
 from inference.kinds import Baked
-from inference.objectives import Renyi
 from inference.plates import DataCount
 from inference.progress import bar
 from inference.randomness import Stream, untouched

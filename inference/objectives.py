@@ -1,50 +1,123 @@
-"""Bounds on log p(x) as functions of the log-weights, in the form that Pyro's SVI and ours both accept."""
+"""What is maximised, and how it is differentiated, in the form that Pyro's SVI and ours both accept."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from itertools import count
 
+import pyro
 import torch
-from pyro.infer import ELBO
+from pyro import infer
+from pyro.infer.elbo import ELBOModule
 from pyro.util import warn_if_nan
-from torch import Tensor
+from torch import Tensor, nn
 
-from inference.importance import log_mean_exp
-from inference.weights import weigh
+from inference.estimators import Coefficients, Estimator, Total
+from inference.particles import Particles
+
+_SERIALS = count()
 
 
-class Objective(ELBO):
+class Objective(nn.Module, infer.ELBO):
     """A bound that is a function of the log-weights of one datum; particles are always drawn in parallel.
 
         loss = -sum_i scale_i bound(log_w[:, i])
 
-    Subclasses say ``bound(log_w)``: shape (num_particles, batch) -> (batch,), in nats. Reduction to one weight per
-    datum comes first, the bound second, plate and ``poutine.scale`` factors last, so that a subsampled plate gives
-    an unbiased estimate of the full-data bound.
+    Subclasses say ``bound(log_w)``: shape (num_particles, batch) -> (batch,), in nats, each datum by itself. Reduction
+    to one weight per datum comes first, the bound second, plate and ``poutine.scale`` factors last, so that a
+    subsampled plate gives an unbiased estimate of the full-data bound. The estimator is a separate choice: it decides
+    how the bound is differentiated, and never what is reported.
+
+    Attributes:
+        lower: whether the bound stays below log p(x) in expectation, so that higher is better.
+        linear: whether the bound is linear in log_w.
+        smooth: whether the bound has continuous slopes.
+        plain: whether it is ``bound(log_w)`` and nothing else.
 
     Args:
         num_particles: K.
+        estimator: of the gradient, ``Total()`` unless told: ``STL()``, ``DReG()``, ``VIMCO()``, ...
 
     Raises:
-        ValueError: ``num_particles`` is not a positive integer.
+        ValueError: ``num_particles`` is not a positive integer, or the estimator is not defined for the bound.
+        TypeError: ``estimator`` is no estimator.
+
+    Example:
+        >>> class Least(Objective):
+        ...     def bound(self, log_w):
+        ...         return log_w.amin(0)
+        >>> Least(2).bound(torch.tensor([[0.0], [1.0]]))
+        tensor([0.])
     """
 
-    def __init__(self, num_particles: int):
+    lower, linear, smooth, plain = True, False, True, True
+
+    def __init__(self, num_particles: int = 1, estimator: Estimator | None = None):
         if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
-        super().__init__(num_particles=num_particles, vectorize_particles=True)
+        if not isinstance(estimator, Estimator | None):
+            raise TypeError(f"estimator must be one of inference's, as Total() or DReG(), got {estimator!r}")
+        nn.Module.__init__(self)
+        infer.ELBO.__init__(self, num_particles=num_particles, vectorize_particles=True)
+        self._serial = f"objective_{next(_SERIALS)}"
+        self.estimator = Total() if estimator is None else estimator
+        self.estimator.accept(self)
+
+    def __call__(self, model: nn.Module, guide: nn.Module) -> nn.Module:
+        """A module whose value on a batch is ``differentiable_loss``."""
+        return ELBOModule(model, guide, self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join([*self._settings(), *self._suffix()])})"
+
+    def _settings(self) -> list[str]:
+        return [f"num_particles={self.num_particles}"]
+
+    def _suffix(self) -> list[str]:
+        return [] if isinstance(self.estimator, Total) else [f"estimator={self.estimator!r}"]
 
     def bound(self, log_w: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define bound(log_w), (num_particles, batch) -> (batch,)")
+
+    def signals(self, log_w: Tensor) -> Tensor:
+        """The learning signal of each particle's score: what of the bound depends on it, (num_particles, batch)."""
+        return self.bound(log_w).expand_as(log_w)
+
+    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+        """The particles that the bound is computed from."""
+        return self.estimator.draw(model, guide, args, kwargs, self.num_particles)
+
+    def value(self, particles: Particles) -> Tensor:
+        """What is reported, shape (batch,), in nats."""
+        return self.bound(particles.log_w)
+
+    def require(self, particles: Particles) -> None:
+        """Raises ValueError where this objective cannot treat what was drawn."""
+        self.estimator.require(self, particles)
+
+    def coefficients(self, particles: Particles) -> Coefficients:
+        """What the particles' derivatives are multiplied by in the gradient."""
+        return self.estimator.coefficients(self, particles)
+
+    def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        """A 0-d tensor whose gradient is the estimate of the bound's; ``bound`` is the bound itself, if it is known."""
+        return self.estimator.surrogate(self, particles, bound)
 
     def _get_trace(self, model, guide, args, kwargs):
         raise NotImplementedError("bounds over log-weights work on whole sets of particles, not on single traces")
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args, **kwargs) -> Tensor:
-        """Minus the bound, summed over data and scaled; a 0-d tensor in nats. Gradients need reparametrised sites."""
-        weights = weigh(model, guide, args, kwargs, self.num_particles)
-        return -(self.bound(weights.log_w) * weights.scale).sum()
+        """Minus the bound, summed over data and scaled; a 0-d tensor in nats whose gradient is the estimator's."""
+        if next(self.parameters(), None) is not None:  # where stock SVI looks for what is to be trained
+            pyro.module(self._serial, self)
+        particles = self.draw(model, guide, args, kwargs)
+        self.require(particles)
+        bound = particles.total(self.value(particles))
+        if torch.is_grad_enabled():
+            trained = self.surrogate(particles, bound)
+            if trained is not bound:
+                bound = bound.detach() + (trained - trained.detach())
+        return -bound
 
     def loss(self, model: Callable, guide: Callable, *args, **kwargs) -> float:
         """``differentiable_loss`` as a number, without gradients."""
@@ -58,72 +131,3 @@ class Objective(ELBO):
             loss.backward(retain_graph=self.retain_graph)
         warn_if_nan(loss, "loss")
         return loss.item()
-
-
-class IWAE(Objective):
-    """The importance-weighted bound.
-
-        L_K = E log 1/K sum_k w_k,   ELBO = L_1 <= L_K <= L_{K+1} <= log p(x)
-
-    A lower bound on log p(x), differentiated through the particles and the weights (the total derivative).
-
-    Args:
-        num_particles: K.
-
-    References:
-        Importance Weighted Autoencoders, Burda, Grosse, Salakhutdinov, 2016, arXiv:1509.00519.
-
-    Example:
-        >>> IWAE(2).bound(torch.tensor([[0.0], [0.0]]))
-        tensor([0.])
-    """
-
-    def __init__(self, num_particles: int = 5):
-        super().__init__(num_particles)
-
-    def __repr__(self) -> str:
-        return f"IWAE(num_particles={self.num_particles})"
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return log_mean_exp(log_w)
-
-
-class Renyi(Objective):
-    """The variational Renyi bound, estimated by K particles.
-
-        L_alpha = 1 / (1 - alpha) log E_q w^(1 - alpha) = log p(x) - D_alpha(q(z | x) || p(z | x))
-
-    For 0 < alpha <= 1 a lower bound on log p(x) and, at alpha = 1, the ELBO; log p(x) itself at alpha = 0; an upper
-    bound for alpha < 0. The K-particle estimate is biased downwards for alpha < 1; at alpha = 0 it is IWAE.
-
-    Args:
-        alpha: order, at most 1. Above 1, E_q w^(1 - alpha) need not be finite, and no estimate of it can be trusted.
-        num_particles: K.
-
-    Raises:
-        ValueError: ``alpha`` is above 1 or not finite.
-
-    References:
-        Renyi Divergence Variational Inference, Li, Turner, 2016, arXiv:1602.02311.
-
-    Example:
-        >>> Renyi(0.5, 2).bound(torch.tensor([[0.0], [0.0]]))
-        tensor([0.])
-    """
-
-    def __init__(self, alpha: float = 0.5, num_particles: int = 5):
-        if not (math.isfinite(alpha) and alpha <= 1):
-            raise ValueError(
-                f"alpha must be finite and at most 1, got {alpha}: above 1 the bound needs E_q w^(1 - alpha), which is "
-                "infinite wherever the guide has heavier tails than the posterior by enough; use 0 <= alpha <= 1"
-            )
-        super().__init__(num_particles)
-        self.alpha = alpha
-
-    def __repr__(self) -> str:
-        return f"Renyi(alpha={self.alpha}, num_particles={self.num_particles})"
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        if self.alpha == 1:
-            return log_w.mean(0)
-        return log_mean_exp((1 - self.alpha) * log_w) / (1 - self.alpha)

@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 from pyro import poutine
 from pyro.infer import RenyiELBO, TraceMeanField_ELBO
-from pyro.infer.inspect import get_dependencies
 from torch.distributions import kl_divergence
 
-from inference.objectives import Objective
-from inference.ownership import own
+from inference.analytic import mean_field_violations
 
 
 def kl_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str, str]:
@@ -27,52 +25,30 @@ def kl_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str
 
 
 def require_mean_field(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
-    """Proves that an analytic KL per site is right for this pair.
-
-    The condition: no parent of a latent site in the model is its descendant in the guide.
+    """Proves that an analytic KL per site is right for this pair, see ``mean_field_violations``.
 
     Raises:
         ValueError: a site breaks the condition.
     """
-    parents = _parents(model, args, kwargs)
-    descendants = _descendants(_parents(guide, args, kwargs))
-    for site, below in descendants.items():
-        if broken := parents.get(site, set()) & below:
+    for site, broken in mean_field_violations(model, guide, args, kwargs).items():
+        if broken:
             raise ValueError(
                 f"TraceMeanField_ELBO is wrong for latent site {site!r}: {sorted(broken)} generate it in the model "
-                "and are inferred "
-                "from it in the guide, so its KL is no expectation over one site; use Trace_ELBO, or order='top_down'"
+                "and are inferred from it in the guide, so its KL is no expectation over one site; use Trace_ELBO, "
+                "ELBO(analytic_kl=True), which takes such a site by Monte Carlo, or order='top_down'"
             )
-
-
-def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
-    found = get_dependencies(own(program), args, kwargs)["prior_dependencies"]
-    return {site: set(upstream) - {site} for site, upstream in found.items()}
-
-
-def _descendants(parents: dict[str, set[str]]) -> dict[str, set[str]]:
-    below: dict[str, set[str]] = {site: set() for site in parents}
-    for site in parents:  # generation order, so ancestors are complete before their children
-        stack = list(parents[site])
-        while stack:
-            ancestor = stack.pop()
-            if site not in below.setdefault(ancestor, set()):
-                below[ancestor].add(site)
-                stack.extend(parents.get(ancestor, ()))
-    return below
 
 
 def require(objective, model, guide, args, kwargs, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Raises ValueError where the objective cannot work for this pair."""
-    name = type(objective).__name__
     drawn = [site for site in guide_trace.nodes.values() if site["type"] == "sample"]
-    if isinstance(objective, (Objective, TraceMeanField_ELBO)):
+    if isinstance(objective, TraceMeanField_ELBO):
         for site in drawn:
             if not site["fn"].has_rsample:
                 raise ValueError(
-                    f"{name} differentiates through the latent sites, but {site['name']!r} "
-                    f"({type(site['fn']).__name__}) cannot be "
-                    "reparametrised; use Trace_ELBO or TraceGraph_ELBO, or sum the site out with TraceEnum_ELBO"
+                    f"TraceMeanField_ELBO differentiates through the latent sites, but {site['name']!r} "
+                    f"({type(site['fn']).__name__}) cannot be reparametrised; use Trace_ELBO, TraceGraph_ELBO or "
+                    "ELBO(estimator=ScoreFunction()), or sum the site out with TraceEnum_ELBO"
                 )
     if isinstance(objective, TraceMeanField_ELBO):
         require_mean_field(model, guide, args, kwargs)

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pyro
-import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from inference.ownership import own
+from inference.particles import Layout, Particles, Programs, Term
 from inference.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
-
-
-class Weights(NamedTuple):
-    """Terms of the log-weights of a batch, each of shape (num_particles, batch), in nats.
-
-    ``log_w = log_likelihood - log_ratio``, with log p(x | z) over the observed sites and log q(z | x) / p(z) over the
-    latent ones. ``scale`` is what each datum's bound is multiplied by: a number, or shape (batch,). ``latents`` are the
-    drawn values by site, and ``x_dim`` counts the observed numbers of one datum.
-    """
-
-    log_likelihood: Tensor
-    log_ratio: Tensor
-    scale: Tensor | float
-    latents: dict[str, Tensor]
-    x_dim: int
-
-    @property
-    def log_w(self) -> Tensor:
-        return self.log_likelihood - self.log_ratio
 
 
 def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1, **kwargs) -> Tensor:
@@ -59,6 +38,7 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
         ValueError: ``num_particles`` is below 1, or a plate around some sites only is subsampled.
 
     Example:
+        >>> import torch
         >>> from guides import Diagonal, latents
         >>> from models import PPCA
         >>> from nets import MLP
@@ -69,47 +49,92 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
     return weigh(own(model), own(guide), args, kwargs, num_particles).log_w
 
 
-def weigh(model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int = 1) -> Weights:
-    """The terms of ``log_weights``, see there; programs run as they are, with parameters where Pyro keeps them."""
+def weigh(
+    model: Callable,
+    guide: Callable,
+    args: tuple,
+    kwargs: dict,
+    num_particles: int = 1,
+    gated: bool = False,
+    detached: bool = False,
+) -> Particles:
+    """Draws particles and scores them; programs run as they are, with parameters where Pyro keeps them.
+
+    Args:
+        gated: let the model see views of the draws, whose gradients can be scaled before they go on to the guide.
+        detached: cut the draws off from the guide's parameters.
+    """
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
     nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else float("inf")
+    run_model, run_guide = model, _Detached()(guide) if detached else guide
     if num_particles > 1:
         nesting += 1
-        model, guide = (pyro.plate(PARTICLES, num_particles, dim=-nesting)(program) for program in (model, guide))
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        run_model, run_guide = (
+            pyro.plate(PARTICLES, num_particles, dim=-nesting)(program) for program in (run_model, run_guide)
+        )
+    guide_trace = poutine.trace(run_guide).get_trace(*args, **kwargs)
+    entering, entered = _views(guide_trace) if gated else (guide_trace, {})
+    model_trace = poutine.trace(poutine.replay(run_model, trace=entering)).get_trace(*args, **kwargs)
     if is_validation_enabled():
         check_model_guide_match(model_trace, guide_trace, nesting)
-    return reduce(prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace), num_particles)
+    programs = Programs(model, guide, args, kwargs, run_guide)
+    traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    return _scored(*traces, num_particles, programs, entered, detached)
 
 
-def reduce(model_trace: poutine.Trace, guide_trace: poutine.Trace, num_particles: int) -> Weights:
-    """Sums the log-densities of two traces to one number per particle and datum."""
+def _scored(
+    model_trace: poutine.Trace,
+    guide_trace: poutine.Trace,
+    num_particles: int,
+    programs: Programs,
+    entered: dict,
+    detached: bool,
+) -> Particles:
+    """The log-densities of two traces, one number per site, particle and datum."""
     model_trace.compute_log_prob()
     guide_trace.compute_log_prob()
     joint, drawn = sample_sites(model_trace), sample_sites(guide_trace)
     sites = joint + drawn
+    nesting = depth(sites)
     if is_validation_enabled():
-        nesting = depth(sites) + (num_particles > 1)
         for site in sites:
-            check_site_shape(site, nesting)
-    plates = common_plates(sites)
-    scale = outer_scale(sites, plates)
+            check_site_shape(site, nesting + (num_particles > 1))
+    plates = tuple(common_plates(sites))
     _check_inner_plates(sites, plates)
     _check_all_drawn(joint, drawn)
+    layout = Layout(num_particles, plates, outer_scale(sites, plates), nesting)
+    density = {
+        (site["name"], kind): layout.reduce(site["unscaled_log_prob"], site)
+        for kind, found in (("p", joint), ("q", drawn))
+        for site in found
+    }
+    observed = [density[site["name"], "p"] for site in joint if site["is_observed"]]
+    names = [site["name"] for site in drawn]
+    terms = {name: Term(density[name, "q"], density.get((name, "p"), 0.0)) for name in names}
+    likelihood = sum(observed[1:], observed[0]) if observed else next(iter(density.values())).new_zeros(())
+    likelihood = likelihood.expand(num_particles, layout.batch)
+    kl = dict.fromkeys(names, "Monte Carlo")
+    return Particles(likelihood, terms, layout, joint, drawn, programs, entered, detached, kl)
 
-    def per_datum(selected: list[dict]) -> Tensor:
-        return sum(_reduce_site(site, plates, scale, num_particles) for site in selected)
 
-    log_ratio = per_datum(drawn) - per_datum([site for site in joint if not site["is_observed"]])
-    log_likelihood = per_datum([site for site in joint if site["is_observed"]])
-    shape = torch.Size((num_particles, math.prod(frame.size for frame in plates)))
-    log_likelihood, log_ratio = (torch.as_tensor(term).expand(shape) for term in (log_likelihood, log_ratio))
-    if isinstance(scale, Tensor) and scale.dim():
-        scale = scale.expand([frame.size for frame in plates]).reshape(-1)
-    x_dim = sum(site["value"].numel() for site in joint if site["is_observed"]) // max(1, shape[1])
-    return Weights(log_likelihood, log_ratio, scale, {site["name"]: site["value"] for site in drawn}, x_dim)
+class _Detached(Messenger):
+    """What is drawn inside is a constant to all that follows."""
+
+    def _pyro_post_sample(self, msg):
+        if not msg["is_observed"] and msg["value"] is not None:
+            msg["value"] = msg["value"].detach()
+
+
+def _views(trace: poutine.Trace) -> tuple[poutine.Trace, dict[str, Tensor]]:
+    """The trace with each value that carries a gradient seen through a view of its own, and these views."""
+    seen, views = trace.copy(), {}
+    for site in sample_sites(trace):
+        name, value = site["name"], site["value"]
+        if value.requires_grad:
+            views[name] = value.view_as(value)
+            seen.nodes[name] = {**site, "value": views[name]}
+    return seen, views
 
 
 def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
@@ -121,7 +146,7 @@ def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
         )
 
 
-def _check_inner_plates(sites: list[dict], plates: list) -> None:
+def _check_inner_plates(sites: list[dict], plates: tuple) -> None:
     outer = {PARTICLES, *(frame.name for frame in plates)}
     for site in sites:
         for frame in site["cond_indep_stack"]:
@@ -131,20 +156,3 @@ def _check_inner_plates(sites: list[dict], plates: list) -> None:
                     f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
                     "no unbiased subsample; use Trace_ELBO, or the whole plate"
                 )
-
-
-def _reduce_site(site: dict, plates: list, scale: Tensor | float, num_particles: int) -> Tensor:
-    """A site's log-density, (num_particles, batch): masked, tempered by its scale beyond the common one, summed."""
-    log_prob = scale_and_mask(site["unscaled_log_prob"], _ratio(site["scale"], scale), site["mask"])
-    kept = {frame.dim for frame in plates}
-    inner = [dim for dim in range(-depth([site]), 0) if dim not in kept and log_prob.dim() >= -dim]
-    if inner:
-        log_prob = log_prob.sum(inner, keepdim=True)
-    return log_prob.reshape(num_particles, -1)
-
-
-def _ratio(scale: Tensor | float, outer: Tensor | float) -> Tensor | float:
-    """scale / outer, and 1 where both are equal, 0 included."""
-    if isinstance(scale, Tensor) or isinstance(outer, Tensor):
-        return torch.where(torch.as_tensor(scale == outer), 1.0, scale / outer)
-    return scale / outer

@@ -191,10 +191,10 @@ def test_latents_it_cannot_serve_are_refused_by_name(name):
         Diagonal(spec, MLP(4, 8))
 
 
-def test_discrete_sites_of_a_real_model_are_refused():
+def test_counts_of_a_real_model_are_refused():
     def model(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("y", dist.Categorical(torch.ones(3)))
+            pyro.sample("y", dist.Poisson(3.0))
             pyro.sample("x", dist.Normal(0.0, 1.0).expand([4]).to_event(1), obs=x)
 
     with pytest.raises(ValueError, match="'y' is discrete"):

@@ -292,7 +292,7 @@ def test_a_guide_for_global_discrete_or_doubly_plated_latents_is_refused_by_name
 
     for program, words in (
         (model(normal(torch.zeros(2)), "global"), "'w' is global"),
-        (model(dist.Categorical(torch.ones(3) / 3), "data"), "'z' is discrete"),
+        (model(dist.Poisson(3.0), "data"), "'z' is discrete"),
         (nested, r"'z' lies in the plates \['data', 'pixels'\]"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -2,6 +2,23 @@
 
 from oracles.compare import assert_close, inverse, normal
 from oracles.energies import ENERGIES, LOG_Z_BOX, LOG_Z_CONFINED, log_z_simpson
+from oracles.enumeration import (
+    GOLDEN_SBN,
+    MIXTURE,
+    SBN,
+    X_SBN,
+    Mixture,
+    bernoulli,
+    configurations,
+    expected_bound,
+    finite_difference,
+    m2_bound,
+    mean_and_variance,
+    naive_score,
+    tuple_probabilities,
+    tuples,
+    vimco,
+)
 from oracles.gaussians import Gaussian, chi2, kl, renyi, renyi_bound
 from oracles.importance import iwae, iwae_asymptote, iwae_monte_carlo
 from oracles.linear_gaussian import GOLDEN_1, GOLDEN_2, X_1, X_2, LinearGaussian, Q, ppca_optimum
@@ -14,27 +31,42 @@ from oracles.quadrature import (
     log_px_hermite,
     posterior_grid,
 )
+from oracles.rainforth import GOLDEN_SNR, Gradients, Toy, golden_toy, gradients, snr, snr_rates, toy_data
 from oracles.two_layer import TWO_LAYER, LinearConditional, TwoLayer
 
 __all__ = [
     "ENERGIES",
     "GOLDEN_1",
     "GOLDEN_2",
+    "GOLDEN_SBN",
+    "GOLDEN_SNR",
     "Gaussian",
+    "Gradients",
     "LOG_Z_BOX",
     "LOG_Z_CONFINED",
     "LinearConditional",
     "LinearGaussian",
+    "MIXTURE",
+    "Mixture",
     "Q",
+    "SBN",
     "TWO_LAYER",
+    "Toy",
     "TwoLayer",
     "X_1",
     "X_2",
+    "X_SBN",
+    "assert_close",
+    "bernoulli",
     "best_gaussian",
     "chi2",
-    "assert_close",
+    "configurations",
     "elbo_hermite",
+    "expected_bound",
+    "finite_difference",
     "gauss_hermite",
+    "golden_toy",
+    "gradients",
     "grid",
     "inverse",
     "iwae",
@@ -44,9 +76,18 @@ __all__ = [
     "log_px_grid",
     "log_px_hermite",
     "log_z_simpson",
+    "m2_bound",
+    "mean_and_variance",
+    "naive_score",
     "normal",
     "posterior_grid",
     "ppca_optimum",
     "renyi",
     "renyi_bound",
+    "snr",
+    "snr_rates",
+    "toy_data",
+    "tuple_probabilities",
+    "tuples",
+    "vimco",
 ]

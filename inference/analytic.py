@@ -1,0 +1,101 @@
+"""KL divergences in closed form, for the sites where that is proved to be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+from pyro.distributions import Delta
+from pyro.infer.inspect import get_dependencies
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence
+
+from inference.modes import evaluation_mode
+from inference.ownership import module_of, own
+from inference.particles import Particles
+from inference.randomness import untouched
+
+_PROOFS: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def with_analytic_kl(particles: Particles, strict: bool = False) -> Particles:
+    """The same draws, with the KL of every site in closed form where that is right and known.
+
+    Right means that no parent of the site in the model is its descendant in the guide; known, that torch or Pyro or
+    ``distributions`` has a formula. Other sites keep their Monte Carlo estimate; ``particles.kl`` says which.
+
+    Raises:
+        ValueError: ``strict``, and a site has no such KL.
+    """
+    programs, prior = particles.programs, {site["name"]: site for site in particles.joint}
+    broken = mean_field_violations(programs.model, programs.guide, programs.args, programs.kwargs)
+    terms, kl = {}, dict(particles.kl)
+    for site in particles.drawn:
+        name = site["name"]
+        closed = None
+        if not broken.get(name) and name in prior:
+            closed = closed_form(site["fn"], prior[name]["fn"])
+        if closed is not None:
+            terms[name] = particles.terms[name]._replace(kl=particles.layout.reduce(closed, site))
+            kl[name] = "analytic"
+        elif strict:
+            reason = f"{sorted(broken[name])} generate it in the model and are inferred from it in the guide"
+            if not broken.get(name):
+                other = f"{type(prior[name]['fn']).__name__}" if name in prior else "no site of the model"
+                reason = f"no formula is known for {type(site['fn']).__name__} against {other}"
+            raise ValueError(
+                f"latent site {name!r} has no analytic KL: {reason}; pass strict=False for a Monte Carlo estimate of "
+                "it, or order='top_down' or another family"
+            )
+    return particles.changed(terms, kl=kl)
+
+
+def closed_form(q: torch.distributions.Distribution, p: torch.distributions.Distribution) -> Tensor | None:
+    """KL(q || p) over one event, shape (*batch), nats; None where no formula is known.
+
+    A Delta has none: its density relative to a continuous prior is a convention, which differs between guides.
+    """
+    inner = q
+    while isinstance(inner, Independent):
+        inner = inner.base_dist
+    if isinstance(inner, Delta):
+        return None
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+
+
+def mean_field_violations(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
+    """{latent site: its parents in the model that are its descendants in the guide}; remembered for a pair.
+
+    An analytic KL per site is right where the set is empty.
+    """
+    shape = tuple(value is None for value in (*args, *kwargs.values()))
+    first = module_of(getattr(model, "program", model)) or model
+    second = module_of(getattr(guide, "program", guide)) or guide
+    known = _PROOFS.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
+    if shape not in known:
+        with untouched(), torch.no_grad(), evaluation_mode(model, guide):
+            parents = _parents(model, args, kwargs)
+            below = _descendants(_parents(guide, args, kwargs))
+        known[shape] = {site: parents.get(site, set()) & found for site, found in below.items()}
+    return known[shape]
+
+
+def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
+    found = get_dependencies(own(program), args, kwargs)["prior_dependencies"]
+    return {site: set(upstream) - {site} for site, upstream in found.items()}
+
+
+def _descendants(parents: dict[str, set[str]]) -> dict[str, set[str]]:
+    below: dict[str, set[str]] = {site: set() for site in parents}
+    for site in parents:  # generation order, so ancestors are complete before their children
+        stack = list(parents[site])
+        while stack:
+            ancestor = stack.pop()
+            if site not in below.setdefault(ancestor, set()):
+                below[ancestor].add(site)
+                stack.extend(parents.get(ancestor, ()))
+    return below

@@ -1,0 +1,70 @@
+"""The chi upper bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from inference.estimators import Coefficients, Estimator, assemble
+from inference.importance import log_mean_exp
+from inference.objectives import Objective
+from inference.particles import Particles
+from inference.weights import weigh
+
+
+class CUBO(Objective):
+    """The chi upper bound, estimated by K particles; a guide lowers it, and the model is left alone.
+
+        CUBO_n = 1/n log E_q w^n >= log p(x)
+
+    An upper bound on log p(x) in the limit of many particles; the K-particle estimate lies below it in expectation.
+    Lowering it fits the guide by KL-like divergence chi^n(p || q), which covers mass. It is no bound that a model
+    could be trained on, so parameters of the model get no gradient: join it with a lower bound for them, as
+    ``Separate(model=IWAE(5), guide=CUBO(2, 5))``. As with every objective, ``loss`` is minus its value.
+
+    Args:
+        order: n, at least 1.
+        num_particles: K.
+        estimator: of the gradient, see ``Objective``.
+
+    Raises:
+        ValueError: ``order`` is below 1, or the estimator is a relaxation or wake-sleep.
+
+    References:
+        Variational Inference via chi Upper Bound Minimization, Dieng, Tran, Ranganath, Paisley, Blei, 2017,
+        arXiv:1611.00328.
+
+    Example:
+        >>> import torch
+        >>> CUBO(2.0, 2).bound(torch.tensor([[0.0], [0.0]]))
+        tensor([0.])
+    """
+
+    lower = False
+
+    def __init__(self, order: float = 2.0, num_particles: int = 5, estimator: Estimator | None = None):
+        if not order >= 1:
+            raise ValueError(f"order must be at least 1, got {order}; below 1 it is Renyi(1 - order), a lower bound")
+        self.order = float(order)
+        super().__init__(num_particles, estimator)
+        if not self.estimator.explicit:
+            raise ValueError(f"{self.estimator!r} is not defined for CUBO; use Total(), DReG() or ScoreFunction()")
+
+    def _settings(self) -> list[str]:
+        return [f"order={self.order:g}", *super()._settings()]
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return log_mean_exp(self.order * log_w) / self.order
+
+    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+        detached = self.estimator.detached
+        return weigh(model, guide, args, kwargs, self.num_particles, gated=not detached, detached=detached)
+
+    def coefficients(self, particles: Particles) -> Coefficients:
+        """Downhill for the guide, nothing for the model."""
+        found = super().coefficients(particles)
+        return Coefficients(None, *(None if part is None else -part for part in found[1:]))
+
+    def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        return particles.total(assemble(self.coefficients(particles), particles))

@@ -1,0 +1,204 @@
+"""How a bound is differentiated: the interface, and the estimators that go through the draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from pyro.distributions.util import sum_rightmost
+from torch import Tensor, nn
+
+from inference.particles import Particles
+from inference.slopes import curvatures, slopes
+from inference.weights import weigh
+
+SMALLEST = 1e-20
+
+
+class Coefficients(NamedTuple):
+    """What each particle's derivatives are multiplied by in a gradient; each of shape (num_particles, batch).
+
+        d theta: sum_k model_k d log p(x, z_k) / d theta
+        d phi:   sum_k path_k (d log w_k / d z_k) (d z_k / d phi) + (score_k - path_k) d log q(z_k) / d phi
+                 + jump_k d log q(jumps_k) / d phi
+
+    ``score = path`` takes away what the parameters of q do to log q at fixed z; ``score = None`` leaves it in, as
+    differentiating the weights does. ``path = None`` lets nothing through the draws. ``jumps`` are the sites that
+    cannot be reparametrised. ``model = None`` gives parameters of the model no gradient.
+    """
+
+    model: Tensor | None
+    path: Tensor | None
+    score: Tensor | None = None
+    jump: Tensor | None = None
+
+
+class Estimator(nn.Module):
+    """A rule for the gradient of a bound; subclasses give ``coefficients``.
+
+    Attributes:
+        gated: whether gradients with respect to draws are scaled on their way from the model to the guide.
+        detached: whether draws are constants to all that follows.
+        explicit: whether ``coefficients`` are all there is to the gradient.
+        rescores: whether the guide's density is taken a second time, at fixed draws.
+    """
+
+    gated, detached, explicit, rescores = False, False, True, False
+
+    def accept(self, objective) -> None:
+        """Raises ValueError where this estimator is not defined for an objective."""
+
+    def require(self, objective, particles: Particles) -> None:
+        """Raises ValueError where this estimator cannot treat what was drawn."""
+        if particles.jumps and not self.detached:
+            site = particles.jumps[0]
+            raise ValueError(
+                f"{type(objective).__name__} with {self!r} differentiates through the latent sites, but "
+                f"{site['name']!r} ({type(site['fn']).__name__}) cannot be reparametrised; pass "
+                "estimator=ScoreFunction() or VIMCO(), or sum the site out with TraceEnum_ELBO"
+            )
+
+    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int) -> Particles:
+        return weigh(model, guide, args, kwargs, num_particles, gated=self.gated, detached=self.detached)
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        raise NotImplementedError(f"{type(self).__name__} must define coefficients(objective, particles)")
+
+    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        """A 0-d tensor whose gradient is this estimate of that of the bound, summed over data and scaled."""
+        return particles.total(assemble(self.coefficients(objective, particles), particles))
+
+    def extra_repr(self) -> str:
+        return ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def assemble(found: Coefficients, particles: Particles) -> Tensor:
+    """Sum over particles, shape (batch,), of what has the gradient that the coefficients say."""
+    total = _through_model(found, particles)
+    if found.path is not None:
+        total = total - (found.path * particles.log_q).sum(0)
+    if found.score is not None:
+        log_q = particles.log_q if particles.detached else particles.log_q_at_fixed_values()
+        total = total + (found.score * log_q).sum(0)
+    if found.jump is not None:
+        total = total + (found.jump * particles.jump_log_q()).sum(0)
+    return total
+
+
+def _through_model(found: Coefficients, particles: Particles) -> Tensor:
+    """What log p(x, z) adds to the gradient: of the model's parameters, and of the guide's through the draws."""
+    if found.model is None:
+        return _path_alone(found.path, particles)
+    model = found.model
+    if particles.entered and found.path is not model:
+        model = torch.where(model.abs() < SMALLEST, SMALLEST, model)
+        _gate(particles, found.path / model)
+    return (model * particles.log_p).sum(0)
+
+
+def _path_alone(path: Tensor | None, particles: Particles) -> Tensor:
+    """sum_k path_k (d log p / d z_k) z_k, shape (batch,), with the derivative held constant."""
+    entered = {} if path is None else particles.entered
+    if not entered:
+        return particles.log_p.new_zeros(particles.layout.batch)
+    found = torch.autograd.grad(particles.log_p.sum(), list(entered.values()), allow_unused=True)
+    slope_at = dict(zip(entered, found, strict=True))
+    total = 0.0
+    for site in particles.drawn:
+        slope = slope_at.get(site["name"])
+        if slope is not None:
+            moved = sum_rightmost(slope * site["value"], site["fn"].event_dim)
+            total = total + (path * particles.layout.reduce(moved, site, scaled=False)).sum(0)
+    return total
+
+
+def _gate(particles: Particles, factor: Tensor) -> None:
+    """Scales the gradient of what the model makes of the draws before it goes on to the guide."""
+    events = {site["name"]: site["fn"].event_dim for site in particles.drawn}
+    for name, value in particles.entered.items():
+        value.register_hook(partial(torch.mul, particles.layout.spread(factor, events[name])))
+
+
+class Total(Estimator):
+    """The total derivative of the bound through the weights and the draws, by plain differentiation.
+
+    Unbiased for every bound here wherever all sites can be reparametrised.
+
+    References:
+        Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
+    """
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        slope = slopes(objective.bound, particles.log_w)
+        return Coefficients(slope, slope)
+
+    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        return particles.total(objective.value(particles)) if bound is None else bound
+
+
+class STL(Estimator):
+    """The path derivative: "sticking the landing".
+
+        d phi: sum_k c_k (d log w_k / d z_k) (d z_k / d phi),   c_k = d bound / d log w_k
+
+    The score of q is left out. That is unbiased for bounds that are linear in log w (the ELBO), with zero variance
+    where q is the posterior; for others (IWAE with K > 1) it is biased. The guide's density is taken a second time at
+    fixed draws: for a guide of several sites by running it again, so that it must not draw other noise (dropout).
+
+    References:
+        Sticking the Landing, Roeder, Wu, Duvenaud, 2017, arXiv:1703.09194.
+    """
+
+    rescores = True
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        slope = slopes(objective.bound, particles.log_w)
+        return Coefficients(slope, slope, slope)
+
+
+class DReG(Estimator):
+    """The doubly reparametrised gradient.
+
+        d phi: sum_k (c_k - h_k) (d log w_k / d z_k) (d z_k / d phi),
+        c_k = d bound / d log w_k,   h_k = d^2 bound / d (log w_k)^2
+
+    The score of q is reparametrised once more, which is unbiased for every smooth bound: the factor is w~_k^2 for
+    IWAE, alpha w~_k + (1 - alpha) w~_k^2 for the Renyi bound (with its own normalised weights), and 1 / K for the
+    ELBO, where it is STL. Parameters of the model get sum_k c_k d log p(x, z_k). For the second look at q see STL.
+
+    Raises:
+        ValueError: the bound's slopes jump (VRMax); or, when used, a latent site is tempered under a bound that is
+            not linear in log w.
+
+    References:
+        Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, Tucker, Lawson, Gu, Maddison, 2019,
+        arXiv:1810.04152.
+        Generalized Doubly Reparameterized Gradient Estimators, Bauer, Mnih, 2021, arXiv:2101.11046.
+    """
+
+    gated = rescores = True
+
+    def accept(self, objective) -> None:
+        if not objective.smooth:
+            raise ValueError(
+                f"DReG needs a bound with continuous slopes, which {type(objective).__name__} has not; use Total()"
+            )
+
+    def require(self, objective, particles: Particles) -> None:
+        super().require(objective, particles)
+        if particles.tempered and not objective.linear:
+            raise ValueError(
+                f"DReG is not defined for {type(objective).__name__} with tempered latent sites, whose weights no "
+                "longer belong to the density that is drawn from; use Total()"
+            )
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        log_w = particles.log_w
+        slope = slopes(objective.bound, log_w)
+        path = slope if objective.linear else slope - curvatures(objective.bound, log_w)
+        return Coefficients(slope, path, path)

@@ -1,0 +1,191 @@
+"""Draws of the latents of a batch, with every log-density that a bound or its gradient is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from inference.plates import depth, sample_sites
+
+
+class Term(NamedTuple):
+    """One latent site's part of the log-weights; tensors have shape (num_particles, batch), in nats.
+
+    ``kl`` takes the place of the sampled log q - log p where it is given, and ``factor`` multiplies either.
+    """
+
+    log_q: Tensor | float
+    log_p: Tensor | float
+    factor: Tensor | float = 1.0
+    kl: Tensor | None = None
+
+    @property
+    def ratio(self) -> Tensor:
+        return _times(self.factor, self.log_q - self.log_p if self.kl is None else self.kl)
+
+
+class Layout(NamedTuple):
+    """How densities of sites are brought to one number per particle and datum."""
+
+    num_particles: int
+    plates: tuple
+    scale: Tensor | float
+    nesting: int
+
+    @property
+    def batch(self) -> int:
+        return math.prod(frame.size for frame in self.plates)
+
+    def reduce(self, log_prob: Tensor, site: dict, scaled: bool = True) -> Tensor:
+        """A site's log-density, shape (num_particles, batch): masked, summed, with its scale beyond the common one."""
+        scale = _share(site["scale"], self.scale) if scaled else 1.0
+        log_prob = scale_and_mask(log_prob, scale, site["mask"])
+        kept = {frame.dim for frame in self.plates}
+        inner = [dim for dim in range(-depth([site]), 0) if dim not in kept and log_prob.dim() >= -dim]
+        if inner:
+            log_prob = log_prob.sum(inner, keepdim=True)
+        return log_prob.reshape(self.num_particles, -1).expand(self.num_particles, self.batch)
+
+    def spread(self, numbers: Tensor, event_dim: int) -> Tensor:
+        """(num_particles, batch) -> the shape that broadcasts against a site's values."""
+        shape = [1] * (self.nesting + (self.num_particles > 1))
+        if self.num_particles > 1:
+            shape[0] = self.num_particles
+        for frame in self.plates:
+            shape[frame.dim] = frame.size
+        return numbers.reshape(shape + [1] * event_dim)
+
+
+class Programs(NamedTuple):
+    """What was run: the pair, what it was called with, and the guide as it ran, particles included."""
+
+    model: Callable
+    guide: Callable
+    args: tuple
+    kwargs: dict
+    guide_of_particles: Callable
+
+
+@dataclass(frozen=True)
+class Particles:
+    """K draws of a batch's latents and their log-weights.
+
+    Attributes:
+        log_likelihood: log p(x | z) over the observed sites, shape (num_particles, batch), nats.
+        terms: {latent site: Term}.
+        layout: plates, and the scale that each datum's bound is multiplied by.
+        joint, drawn: sample sites of the model and of the guide, as traced.
+        programs: what was run.
+        entered: {site: values as they entered the model}, a copy of those drawn if they were drawn to be gated.
+        detached: whether draws are constants.
+        kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
+    """
+
+    log_likelihood: Tensor
+    terms: Mapping[str, Term]
+    layout: Layout
+    joint: list[dict]
+    drawn: list[dict]
+    programs: Programs
+    entered: Mapping[str, Tensor] = field(default_factory=dict)
+    detached: bool = False
+    kl: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """log q(z | x) / p(z), shape (num_particles, batch)."""
+        ratios = [term.ratio for term in self.terms.values()]
+        return sum(ratios[1:], ratios[0]) if ratios else self.log_likelihood.new_zeros(self.log_likelihood.shape)
+
+    @property
+    def log_w(self) -> Tensor:
+        """log p(x, z) / q(z | x), shape (num_particles, batch)."""
+        return self.log_likelihood - self.log_ratio
+
+    @property
+    def log_p(self) -> Tensor:
+        """log p(x, z), shape (num_particles, batch)."""
+        return self.log_likelihood + sum(_times(term.factor, term.log_p) for term in self.terms.values())
+
+    @property
+    def log_q(self) -> Tensor:
+        """log q(z | x), shape (num_particles, batch)."""
+        return sum(_times(term.factor, term.log_q) for term in self.terms.values())
+
+    @property
+    def scale(self) -> Tensor | float:
+        """What each datum's bound is multiplied by: a number, or shape (batch,)."""
+        scale = self.layout.scale
+        if isinstance(scale, Tensor) and scale.dim():
+            return scale.expand([frame.size for frame in self.layout.plates]).reshape(-1)
+        return scale
+
+    @property
+    def latents(self) -> dict[str, Tensor]:
+        """Drawn values by site."""
+        return {site["name"]: site["value"] for site in self.drawn}
+
+    @property
+    def x_dim(self) -> int:
+        """How many observed numbers one datum has."""
+        observed = (site["value"].numel() for site in self.joint if site["is_observed"])
+        return sum(observed) // max(1, self.layout.batch)
+
+    @property
+    def jumps(self) -> list[dict]:
+        """The guide's sites whose draws carry no gradient: those that cannot be reparametrised, or all if detached."""
+        return [site for site in self.drawn if self.detached or not site["fn"].has_rsample]
+
+    @property
+    def tempered(self) -> bool:
+        """Whether any latent site counts other than once."""
+        factors = [term.factor for term in self.terms.values()]
+        shares = [_share(site["scale"], self.layout.scale) for site in self.drawn]
+        return any(isinstance(number, Tensor) or number != 1 for number in factors + shares)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over data of what each is worth, (batch,) -> a 0-d tensor, with plate and ``poutine.scale`` factors."""
+        return (values * self.scale).sum()
+
+    def changed(self, terms: Mapping[str, Term], **others) -> Particles:
+        """The same draws, counted otherwise."""
+        return replace(self, terms={**self.terms, **terms}, **others)
+
+    def jump_log_q(self) -> Tensor:
+        """log q of ``jumps`` without their scales; shape (num_particles, batch)."""
+        return sum(self.layout.reduce(site["unscaled_log_prob"], site, scaled=False) for site in self.jumps)
+
+    def log_q_at_fixed_values(self) -> Tensor:
+        """log q of the draws as constants: its gradient is the score; shape (num_particles, batch)."""
+        if len(self.drawn) == 1:
+            (site,) = self.drawn
+            scored = {site["name"]: self.layout.reduce(site["fn"].log_prob(site["value"].detach()), site)}
+        else:  # a site's distribution is made from the values of its parents, so it has to be made anew
+            trace = poutine.Trace()
+            for site in self.drawn:
+                trace.add_node(site["name"], **{**site, "value": site["value"].detach()})
+            again = poutine.replay(self.programs.guide_of_particles, trace=trace)
+            found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
+            found.compute_log_prob()
+            scored = {s["name"]: self.layout.reduce(s["unscaled_log_prob"], s) for s in sample_sites(found)}
+        return sum(_times(self.terms[name].factor, log_q) for name, log_q in scored.items())
+
+
+def _times(factor: Tensor | float, value: Tensor | float) -> Tensor | float:
+    return value if isinstance(factor, float) and factor == 1.0 else factor * value
+
+
+def _share(scale: Tensor | float, outer: Tensor | float) -> Tensor | float:
+    """scale / outer, and 1 where both are equal, 0 included."""
+    if scale is outer:
+        return 1.0
+    if isinstance(scale, Tensor) or isinstance(outer, Tensor):
+        return torch.where(torch.as_tensor(scale == outer), 1.0, scale / outer)
+    return scale / outer

@@ -1,0 +1,171 @@
+"""Relaxed draws of discrete sites: gradients through them are biased, and named so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.util import sum_rightmost
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from inference.estimators import Estimator
+from inference.particles import Particles
+from inference.weights import weigh
+
+
+class _Relaxation(Estimator):
+    """What both have in common: a temperature, and the sites they can treat."""
+
+    explicit = False
+
+    def __init__(self, temperature: float | Tensor = 0.5):
+        super().__init__()
+        if not torch.as_tensor(temperature).gt(0).all():
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        if isinstance(temperature, Tensor):
+            self.register_buffer("temperature", temperature)
+        else:
+            self.temperature = temperature
+
+    def extra_repr(self) -> str:
+        return f"temperature={float(self.temperature):g}"
+
+    def require(self, objective, particles: Particles) -> None:
+        for site in particles.drawn:
+            if not site["fn"].has_rsample and not isinstance(site["fn"], _Relaxed) and _logits(site["fn"]) is None:
+                raise ValueError(
+                    f"{type(self).__name__} cannot relax {site['name']!r} ({type(site['fn']).__name__}): only "
+                    "Bernoulli and OneHotCategorical take values between their own; use OneHotCategorical for "
+                    "classes, or estimator=VIMCO()"
+                )
+
+    def _relaxed(self, particles: Particles, hard: bool) -> Particles:
+        program = particles.programs
+        pair = (_Relax(self.temperature, hard)(run) for run in (program.model, program.guide))
+        return weigh(*pair, program.args, program.kwargs, particles.layout.num_particles)
+
+
+class GumbelSoftmax(_Relaxation):
+    """The Gumbel-softmax (Concrete) relaxation: biased.
+
+        soft = softmax((logits + Gumbel noise) / temperature)
+
+    The gradient is that of the bound at soft draws, with log p and log q extended linearly in the one-hot value; the
+    bound that is reported is at hard ones, so that two runs of both programs make a step. Bias vanishes, and variance
+    grows, as the temperature goes to 0. Sites that can be reparametrised get the total derivative.
+
+    Args:
+        temperature: positive; a 0-d tensor can be annealed in place.
+
+    Raises:
+        ValueError: ``temperature`` is not positive; when used, a discrete site is neither Bernoulli nor one-hot.
+
+    References:
+        Categorical Reparameterization with Gumbel-Softmax, Jang, Gu, Poole, 2017, arXiv:1611.01144.
+        The Concrete Distribution, Maddison, Mnih, Teh, 2017, arXiv:1611.00712.
+    """
+
+    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int) -> Particles:
+        with torch.no_grad():
+            return weigh(model, guide, args, kwargs, num_particles)
+
+    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        relaxed = self._relaxed(particles, hard=False)
+        return relaxed.total(objective.value(relaxed))
+
+
+class StraightThrough(_Relaxation):
+    """The straight-through Gumbel-softmax estimator: biased.
+
+    Values are those of hard draws, and gradients those of soft ones, see ``GumbelSoftmax``.
+
+    Args, Raises: see ``GumbelSoftmax``.
+
+    References:
+        Estimating or Propagating Gradients Through Stochastic Neurons, Bengio, Leonard, Courville, 2013,
+        arXiv:1308.3432.
+        Categorical Reparameterization with Gumbel-Softmax, Jang, Gu, Poole, 2017, arXiv:1611.01144.
+    """
+
+    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int) -> Particles:
+        pair = (_Relax(self.temperature, True)(run) for run in (model, guide))
+        return weigh(*pair, args, kwargs, num_particles)
+
+    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        return particles.total(objective.value(particles)) if bound is None else bound
+
+
+class _Relax(Messenger):
+    """Sites that can be relaxed are, inside."""
+
+    def __init__(self, temperature: float | Tensor, hard: bool):
+        super().__init__()
+        self.temperature, self.hard = temperature, hard
+
+    def _pyro_sample(self, msg):
+        fn = msg["fn"]
+        if not msg["is_observed"] and not getattr(fn, "has_rsample", True) and _logits(fn) is not None:
+            msg["fn"] = _Relaxed(fn, self.temperature, self.hard)
+
+
+class _Relaxed(dist.TorchDistribution):
+    """A Bernoulli or one-hot distribution that is drawn softly and scored linearly in the value."""
+
+    arg_constraints: dict = {}
+    has_rsample = True
+
+    def __init__(self, fn: dist.TorchDistribution, temperature: float | Tensor, hard: bool):
+        self.fn, self.temperature, self.hard = fn, temperature, hard
+        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.unit_interval, len(self.event_shape))
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> _Relaxed:
+        return _Relaxed(self.fn.expand(batch_shape), self.temperature, self.hard)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        logits, binary = _logits(self.fn)
+        u = torch.rand(sample_shape + logits.shape, dtype=logits.dtype, device=logits.device)
+        u = u.clamp(torch.finfo(u.dtype).tiny, 1 - torch.finfo(u.dtype).eps)
+        if binary:
+            noisy = logits + u.log() - torch.log1p(-u)
+            soft, hard = torch.sigmoid(noisy / self.temperature), (noisy > 0).to(logits)
+        else:
+            noisy = logits - (-u.log()).log()
+            soft = (noisy / self.temperature).softmax(-1)
+            hard = F.one_hot(noisy.argmax(-1), logits.shape[-1]).to(logits)
+        return _Through.apply(soft, hard) if self.hard else soft
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits, binary = _logits(self.fn)
+        if binary:
+            return sum_rightmost(value * logits - F.softplus(logits), len(self.event_shape))
+        return sum_rightmost(value * logits.log_softmax(-1), len(self.event_shape))
+
+
+class _Through(torch.autograd.Function):
+    """Hard values forward, the gradient to the soft ones."""
+
+    @staticmethod
+    def forward(ctx, soft: Tensor, hard: Tensor) -> Tensor:
+        return hard.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def _logits(fn: dist.TorchDistribution) -> tuple[Tensor, bool] | None:
+    """Logits of the whole event, and whether they are of binary variables; None for other distributions."""
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    binary = isinstance(fn, torch.distributions.Bernoulli)
+    if binary or isinstance(fn, torch.distributions.OneHotCategorical):
+        return fn.logits, binary
+    return None

@@ -1,0 +1,91 @@
+"""One bound for the model and another for the guide, from the same particles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from inference.bounds import IWAE, MIWAE
+from inference.estimators import Coefficients, Estimator, assemble
+from inference.objectives import Objective
+from inference.particles import Particles
+from inference.weights import weigh
+
+
+class Separate(Objective):
+    """Parameters of the model follow one objective, those of the guide another; what is reported is the model's.
+
+    Args:
+        model: objective for theta.
+        guide: objective for phi, with as many particles.
+
+    Raises:
+        ValueError: particle numbers differ, an objective has a gradient that is not made of coefficients (relaxations,
+            sleep), or draws that one treats as constants the other differentiates through.
+        TypeError: one of them is no objective of ours.
+
+    Example:
+        >>> Separate(model=IWAE(4), guide=MIWAE(2, 2))
+        Separate(model=IWAE(num_particles=4), guide=MIWAE(groups=2, num_particles=2))
+    """
+
+    def __init__(self, model: Objective, guide: Objective):
+        for name, part in (("model", model), ("guide", guide)):
+            if not isinstance(part, Objective):
+                raise TypeError(f"{name} must be an objective of inference, as IWAE(5), got {part!r}")
+            if not part.estimator.explicit or not part.plain:
+                raise ValueError(f"{name}={part!r} has more to its gradient than coefficients; step it by itself")
+        if model.num_particles != guide.num_particles:
+            raise ValueError(
+                f"model and guide must have as many particles, got {model.num_particles} and {guide.num_particles}"
+            )
+        if model.estimator.detached != guide.estimator.detached:
+            raise ValueError(
+                f"{model!r} and {guide!r} cannot share draws: one of them treats these as constants; give both "
+                "estimators everywhere=True, or neither"
+            )
+        super().__init__(model.num_particles)
+        self.model, self.guide = model, guide
+
+    def __repr__(self) -> str:
+        return f"Separate(model={self.model!r}, guide={self.guide!r})"
+
+    @property
+    def lower(self) -> bool:
+        return self.model.lower
+
+    @property
+    def plain(self) -> bool:
+        return False
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return self.model.bound(log_w)
+
+    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+        detached = self.guide.estimator.detached
+        return weigh(model, guide, args, kwargs, self.num_particles, gated=not detached, detached=detached)
+
+    def require(self, particles: Particles) -> None:
+        self.model.require(particles)
+        self.guide.require(particles)
+
+    def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        theta, phi = self.model.coefficients(particles), self.guide.coefficients(particles)
+        return particles.total(assemble(Coefficients(theta.model, *phi[1:]), particles))
+
+
+def PIWAE(groups: int = 8, num_particles: int = 8, estimator: Estimator | None = None) -> Separate:
+    """Partially importance-weighted: IWAE of all M K particles for the model, MIWAE of M groups for the guide.
+
+    What it reports is L_{M K}, a lower bound on log p(x).
+
+    Args:
+        groups: M.
+        num_particles: K in each group.
+        estimator: of the guide's gradient, see ``Objective``.
+
+    References:
+        Tighter Variational Bounds are Not Necessarily Better, Rainforth et al., 2018, arXiv:1802.04537.
+    """
+    return Separate(IWAE(groups * num_particles), MIWAE(groups, num_particles, estimator))

@@ -1,0 +1,147 @@
+"""Wake-sleep learning: the guide is fitted to posterior draws, re-weighted or dreamt, and never through the bound."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from inference.estimators import Coefficients, Estimator, assemble
+from inference.importance import log_mean_exp
+from inference.objectives import Objective
+from inference.ownership import module_of
+from inference.particles import Particles
+from inference.plates import sample_sites
+from inference.slopes import slopes
+
+
+class Phases(Estimator):
+    """Wake and sleep updates of the guide; the model follows the bound.
+
+        wake:  sum_k w~_k d log q(z_k | x) / d phi            z_k ~ q(z | x), towards p(z | x)
+        sleep: d log q(z' | x') / d phi                       (z', x') ~ p(z, x), one dream per datum
+
+    Args:
+        sleep: share of the sleep phase, between 0 and 1.
+        doubly: reparametrise the wake update, sum_k (w~_k - w~_k^2) (d log w_k / d z_k) (d z_k / d phi).
+    """
+
+    explicit = False
+
+    def __init__(self, sleep: float = 0.0, doubly: bool = False):
+        super().__init__()
+        if not 0 <= sleep <= 1:
+            raise ValueError(f"sleep must be between 0 and 1, got {sleep}; it is the share of the sleep phase")
+        if doubly and sleep == 1:
+            raise ValueError("doubly=True reparametrises the wake phase, and sleep=1 has none; choose one")
+        self.sleep, self.doubly = sleep, doubly
+        self.gated, self.detached = doubly, not doubly
+
+    def extra_repr(self) -> str:
+        return ", ".join([f"sleep={self.sleep:g}", *(["doubly=True"] if self.doubly else [])])
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        log_w = particles.log_w
+        model, share = slopes(objective.bound, log_w), (1 - self.sleep) * log_w.detach().softmax(0)
+        if self.doubly:
+            share = share * (1 - log_w.detach().softmax(0))
+            return Coefficients(model, share, share)
+        return Coefficients(model, None, share if self.sleep < 1 else None)
+
+    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        total = assemble(self.coefficients(objective, particles), particles)
+        if self.sleep:
+            total = total + self.sleep * dreamt_log_q(particles)
+        return particles.total(total)
+
+
+def dreamt_log_q(particles: Particles) -> Tensor:
+    """log q(z' | x') of one dream (z', x') ~ p(z, x) per datum, shape (batch,), nats."""
+    programs = particles.programs
+    with torch.no_grad():
+        dream = poutine.trace(poutine.uncondition(programs.model)).get_trace(*programs.args, **programs.kwargs)
+    dreamt = {site["name"]: site["value"] for site in sample_sites(dream) if site["infer"].get("was_observed")}
+    bound = _signature(programs.model).bind(*programs.args, **programs.kwargs)
+    if lacking := set(dreamt) - set(bound.arguments):
+        raise ValueError(
+            f"the model observes {sorted(lacking)} but has no argument of that name, so that the guide cannot be shown "
+            f"a dream; name arguments after the sites they observe, got {list(bound.arguments)}"
+        )
+    bound.arguments.update(dreamt)
+    asleep = poutine.replay(programs.guide, trace=dream)
+    trace = poutine.trace(asleep).get_trace(*bound.args, **bound.kwargs)
+    trace.compute_log_prob()
+    single = particles.layout._replace(num_particles=1)
+    return sum(single.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace)).squeeze(0)
+
+
+def _signature(model: Callable) -> inspect.Signature:
+    program = getattr(model, "program", model)
+    module = module_of(program)
+    return inspect.signature(program if module is None else module.forward)
+
+
+class WakeSleep(Objective):
+    """The wake-sleep algorithm of the Helmholtz machine.
+
+        theta: E_q d log p(x, z) / d theta          wake: raises the ELBO, which is what is reported
+        phi:   E_p(z', x') d log q(z' | x') / d phi  sleep: fits the guide to dreams of the model
+
+    A lower bound on log p(x) is reported; the guide does not follow its gradient.
+
+    Args:
+        num_particles: K, of the wake phase; one dream is had per datum.
+
+    Raises:
+        ValueError: when used, the model observes a site that has no argument of its name.
+
+    References:
+        The Wake-Sleep Algorithm for Unsupervised Neural Networks, Hinton, Dayan, Frey, Neal, 1995.
+    """
+
+    def __init__(self, num_particles: int = 1):
+        super().__init__(num_particles, Phases(sleep=1.0))
+
+    def _suffix(self) -> list[str]:
+        return []
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return log_w.mean(0)
+
+
+class RWS(Objective):
+    """Reweighted wake-sleep.
+
+        theta: sum_k w~_k d log p(x, z_k) / d theta     raises L_K, which is what is reported
+        phi:   sum_k w~_k d log q(z_k | x) / d phi      wake, towards min KL(p(z | x) || q(z | x)); and sleep
+
+    A lower bound on log p(x) is reported; the guide does not follow its gradient. Works for discrete sites.
+
+    Args:
+        num_particles: K.
+        sleep: share of the sleep phase in the guide's update, between 0 (wake alone) and 1.
+        doubly: reparametrise the wake update (DReG); continuous sites only.
+
+    Raises:
+        ValueError: ``sleep`` is out of range, or 1 with ``doubly``.
+
+    References:
+        Reweighted Wake-Sleep, Bornschein, Bengio, 2015, arXiv:1406.2751.
+        Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, Tucker, Lawson, Gu, Maddison, 2019,
+        arXiv:1810.04152.
+    """
+
+    def __init__(self, num_particles: int = 5, sleep: float = 0.0, doubly: bool = False):
+        super().__init__(num_particles, Phases(sleep, doubly))
+
+    def _settings(self) -> list[str]:
+        return [*super()._settings(), self.estimator.extra_repr()]
+
+    def _suffix(self) -> list[str]:
+        return []
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return log_mean_exp(log_w)
