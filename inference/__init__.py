@@ -1,5 +1,6 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
+from inference.aided import tempered
 from inference.baselines import NVIL, MovingAverage
 from inference.bounds import CIWAE, IWAE, MIWAE, TVO, Renyi, VRMax
 from inference.check import check
@@ -13,12 +14,16 @@ from inference.evaluation import Evaluation
 from inference.faults import NonFinite
 from inference.fit import fit
 from inference.kinds import Baked
+from inference.likelihood import MAP, MaximumLikelihood
 from inference.objectives import Objective
+from inference.rate import capacity, free_bits
 from inference.recording import Refused
 from inference.relaxations import GumbelSoftmax, StraightThrough
+from inference.schedules import constant, cosine, cyclical, linear
 from inference.score import VIMCO, ScoreFunction
 from inference.separate import PIWAE, Separate
 from inference.svi import SVI
+from inference.total_correlation import total_correlation
 from inference.wake_sleep import RWS, WakeSleep
 from inference.weights import log_weights
 
@@ -27,6 +32,7 @@ __all__ = [
     "CUBO",
     "ELBO",
     "IWAE",
+    "MAP",
     "MIWAE",
     "NVIL",
     "PIWAE",
@@ -41,6 +47,7 @@ __all__ = [
     "Estimator",
     "Evaluation",
     "GumbelSoftmax",
+    "MaximumLikelihood",
     "MovingAverage",
     "NoCompiler",
     "NonFinite",
@@ -53,8 +60,16 @@ __all__ = [
     "Total",
     "VRMax",
     "WakeSleep",
+    "capacity",
     "check",
+    "constant",
+    "cosine",
+    "cyclical",
     "evaluate",
     "fit",
+    "free_bits",
+    "linear",
     "log_weights",
+    "tempered",
+    "total_correlation",
 ]

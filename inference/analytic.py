@@ -6,6 +6,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
+from pyro import poutine
 from pyro.distributions import Delta
 from pyro.infer.inspect import get_dependencies
 from torch import Tensor
@@ -77,7 +78,7 @@ def mean_field_violations(model: Callable, guide: Callable, args: tuple, kwargs:
     second = module_of(getattr(guide, "program", guide)) or guide
     known = _PROOFS.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
     if shape not in known:
-        with untouched(), torch.no_grad(), evaluation_mode(model, guide):
+        with untouched(), torch.no_grad(), poutine.block(), evaluation_mode(model, guide):
             parents = _parents(model, args, kwargs)
             below = _descendants(_parents(guide, args, kwargs))
         known[shape] = {site: parents.get(site, set()) & found for site, found in below.items()}

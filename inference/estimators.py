@@ -43,9 +43,10 @@ class Estimator(nn.Module):
         detached: whether draws are constants to all that follows.
         explicit: whether ``coefficients`` are all there is to the gradient.
         rescores: whether the guide's density is taken a second time, at fixed draws.
+        follows: whether the guide follows the bound.
     """
 
-    gated, detached, explicit, rescores = False, False, True, False
+    gated, detached, explicit, rescores, follows = False, False, True, False, True
 
     def accept(self, objective) -> None:
         """Raises ValueError where this estimator is not defined for an objective."""

@@ -46,7 +46,9 @@ class _Relaxation(Estimator):
     def _relaxed(self, particles: Particles, hard: bool) -> Particles:
         program = particles.programs
         pair = (_Relax(self.temperature, hard)(run) for run in (program.model, program.guide))
-        return weigh(*pair, program.args, program.kwargs, particles.layout.num_particles)
+        relaxed = weigh(*pair, program.args, program.kwargs, particles.layout.num_particles)
+        factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
+        return relaxed.changed(factors)
 
 
 class GumbelSoftmax(_Relaxation):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inference.engine import Engine
 from inference.optimizing import QuickStep
+from inference.schedules import check_warm_up
 from inference.step import Step
 
 
@@ -38,7 +39,8 @@ class SVI:
 
     Raises:
         TypeError: optimizer or objective is of another kind.
-        ValueError: an unknown engine or precision; at the first step, if neither program has a parameter to train.
+        ValueError: an unknown engine or precision; a warm-up longer than ``steps``; at the first step, if neither
+            program has a parameter to train.
         Refused, NoCompiler: the engine asked for by name cannot run this pair.
         Baked: a captured step holds a Python value that has changed since.
         NonFinite: loss or gradient is not finite; parameters are as they were before that step.
@@ -69,6 +71,7 @@ class SVI:
             )
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"clip_norm must be positive or None, got {clip_norm}")
+        check_warm_up(objective, steps)
         self.model, self.guide, self.objective, self.clip_norm = model, guide, objective, clip_norm
         self.grad_norm = float("nan")
         self.optimizer: torch.optim.Optimizer | None = None

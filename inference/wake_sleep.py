@@ -29,7 +29,7 @@ class Phases(Estimator):
         doubly: reparametrise the wake update, sum_k (w~_k - w~_k^2) (d log w_k / d z_k) (d z_k / d phi).
     """
 
-    explicit = False
+    explicit = follows = False
 
     def __init__(self, sleep: float = 0.0, doubly: bool = False):
         super().__init__()

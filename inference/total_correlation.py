@@ -1,0 +1,103 @@
+"""The total correlation of the aggregate posterior, weighed more than the rest of the KL."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from inference.aided import Aided, refuse_aided
+from inference.objectives import Objective
+from inference.particles import Particles
+from inference.rate import data_count
+from inference.schedules import Schedule, as_schedule
+
+
+def total_correlation(objective: Objective, beta: float | Schedule, site: str | None = None) -> Aided:
+    """Penalises dependence between latent dimensions while training (beta-TC-VAE).
+
+        bound - (beta - 1) KL(q(z) || prod_d q(z_d)),   q(z) = mean of q(z | x) over data
+
+    q(z) is estimated from the batch itself, by minibatch-weighted sampling: a biased estimate, whose constant part (the
+    number of data) has no gradient and is left out. What is reported stays the bound. With ``beta=1`` the training is
+    that of the bound itself.
+
+    Returns:
+        an objective.
+
+    Args:
+        objective: a bound whose draws are reparametrised.
+        beta: weight of the total correlation in the KL; a number or a schedule.
+        site: the latent site; may be left out where there is only one.
+
+    Raises:
+        TypeError: ``objective`` is none of ours.
+        ValueError: a negative ``beta``; an objective that is aided already; when used, a site that is unknown, has
+            dependent dimensions in the guide, or lies in more than one plate.
+
+    References:
+        Isolating Sources of Disentanglement in Variational Autoencoders, Chen, Li, Grosse, Duvenaud, 2018,
+        arXiv:1802.04942.
+    """
+    return Aided(objective, TotalCorrelation(beta, site))
+
+
+class TotalCorrelation(nn.Module):
+    """The aid of ``total_correlation``."""
+
+    name = "total_correlation"
+
+    def __init__(self, beta: float | Schedule, site: str | None):
+        super().__init__()
+        self.beta, self.site, self.plain = as_schedule(beta, "beta"), site, not isinstance(beta, Schedule) and beta == 1
+
+    def __repr__(self) -> str:
+        return f"beta={self.beta!r}" + ("" if self.site is None else f", site={self.site!r}")
+
+    def accept(self, objective: Objective) -> None:
+        refuse_aided(objective, self.name)
+        if objective.estimator.detached:
+            raise ValueError(f"total_correlation goes through the draws, which {objective!r} treats as constants")
+
+    def forward(self, objective: Objective, particles: Particles, bound: Tensor | None) -> Tensor:
+        site = _site(particles, self.site)
+        trained = objective.surrogate(particles, bound)
+        if self.plain:
+            return trained
+        correlation = estimate(site, particles.layout.num_particles)
+        return trained - (self.beta().to(correlation) - 1) * data_count(particles) * correlation
+
+
+def estimate(site: dict, num_particles: int = 1) -> Tensor:
+    """The total correlation of a guide's site over the batch, a 0-d tensor in nats, up to a constant.
+
+        mean_i [ log sum_j q(z_i | x_j) - sum_d log sum_j q(z_id | x_j) ]
+
+    Args:
+        site: from the guide's trace, with batch shape (batch,) or (num_particles, batch).
+        num_particles: whether there is a dimension of particles on the left.
+    """
+    fn, z = site["fn"], site["value"]
+    z = z.flatten(z.dim() - fn.event_dim).movedim(-2, 0).unsqueeze(-2)  # (batch i, [particles], 1, dim)
+    base = fn.base_dist
+    shape = (*z.shape[:-2], 1, *fn.event_shape)
+    each = base.log_prob(z.reshape(shape)).flatten(-fn.event_dim)  # (batch i, [particles], batch j, dim)
+    joint, marginal = each.sum(-1).logsumexp(-1), each.logsumexp(-2).sum(-1)
+    return (joint - marginal).mean()
+
+
+def _site(particles: Particles, name: str | None) -> dict:
+    sites = {site["name"]: site for site in particles.drawn}
+    if name is None and len(sites) > 1:
+        raise ValueError(f"total_correlation needs a site, since there are several: {list(sites)}")
+    name = next(iter(sites)) if name is None else name
+    if name not in sites:
+        raise ValueError(f"total_correlation names {name!r}, but the latent sites are {list(sites)}")
+    fn = sites[name]["fn"]
+    if not isinstance(fn, Independent) or fn.reinterpreted_batch_ndims != fn.event_dim or not fn.has_rsample:
+        raise ValueError(
+            f"total_correlation needs the marginals q(z_d | x) of {name!r}, which {type(fn).__name__} does not give; "
+            "use a guide with independent, reparametrised dimensions, as Diagonal"
+        )
+    if len(particles.layout.plates) != 1 or len(fn.batch_shape) != 1 + (particles.layout.num_particles > 1):
+        raise ValueError(f"total_correlation needs {name!r} in one plate over data and no other")
+    return sites[name]
