@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from inference.modes import evaluation_mode
-from inference.ownership import module_of, own
+from inference.ownership import module_of
 from inference.particles import Particles
 from inference.randomness import untouched
 
@@ -74,11 +74,11 @@ def mean_field_violations(model: Callable, guide: Callable, args: tuple, kwargs:
     An analytic KL per site is right where the set is empty.
     """
     shape = tuple(value is None for value in (*args, *kwargs.values()))
-    first = module_of(getattr(model, "program", model)) or model
-    second = module_of(getattr(guide, "program", guide)) or guide
+    bare = [getattr(program, "program", program) for program in (model, guide)]
+    first, second = (module_of(program) or program for program in bare)
     known = _PROOFS.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
     if shape not in known:
-        with untouched(), torch.no_grad(), poutine.block(), evaluation_mode(model, guide):
+        with untouched(), torch.no_grad(), poutine.block(), evaluation_mode(*bare):
             parents = _parents(model, args, kwargs)
             below = _descendants(_parents(guide, args, kwargs))
         known[shape] = {site: parents.get(site, set()) & found for site, found in below.items()}
@@ -86,7 +86,7 @@ def mean_field_violations(model: Callable, guide: Callable, args: tuple, kwargs:
 
 
 def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
-    found = get_dependencies(own(program), args, kwargs)["prior_dependencies"]
+    found = get_dependencies(program, args, kwargs)["prior_dependencies"]
     return {site: set(upstream) - {site} for site, upstream in found.items()}
 
 

@@ -110,8 +110,10 @@ class _Weights:
                 "weight per datum: put every site into the data plate"
             )
         self.x_dim = found.x_dim
-        units = torch.cat([v.reshape(*found.log_ratio.shape, -1) for v in found.latents.values()], dim=-1)
-        return [], [found.log_likelihood, found.log_ratio, units.sum(0), units.square().sum(0)]
+        ratio = found.log_ratio
+        none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
+        units = torch.cat([none, *(v.reshape(*ratio.shape, -1) for v in found.latents.values())], dim=-1)
+        return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]
 
 
 def _engine(weights: _Weights, programs: tuple[Callable, Callable], engine: str, calls: int) -> Engine:

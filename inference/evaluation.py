@@ -48,11 +48,11 @@ class Evaluation:
     num_data: int
 
     def __str__(self) -> str:
+        trust = "no k-hat" if math.isnan(self.khat_bad) else f"k-hat > 0.7 for {100 * self.khat_bad:.1f} %"
         return (
             f"log p(x) {self.log_px:.3f} ± {self.log_px_se:.3f}   ELBO {self.elbo:.3f} ± {self.elbo_se:.3f} nats   "
             f"rate {self.rate:.2f}   distortion {self.distortion:.2f}   {self.active_units} active units   "
-            f"ESS {self.ess:.1f} of {self.num_particles}   k-hat > 0.7 for {100 * self.khat_bad:.1f} % of "
-            f"{self.num_data} data"
+            f"ESS {self.ess:.1f} of {self.num_particles}   {trust} of {self.num_data} data"
         )
 
 
@@ -122,4 +122,6 @@ class Totals:
         if self.num_particles < 2:
             return None
         means, noise = torch.cat(self.means).double(), torch.cat(self.variances).double()
+        if not means.numel():
+            return 0
         return int((means.var(0, correction=0) - noise.mean(0) > ACTIVE_VARIANCE).sum())

@@ -11,7 +11,6 @@ import torch
 from pyro.infer import ELBO, ReweightedWakeSleep
 from torch import Tensor
 
-from inference.bounds import Renyi
 from inference.check import check
 from inference.epochs import Epoch, train_epoch, validate
 from inference.faults import NonFinite
@@ -87,7 +86,7 @@ def fit(
         >>> [record.epoch for record in fit(model, guide, IWAE(2), [(x,)], epochs=2)]
         [1, 2]
     """
-    move, count = to_device(device, model, guide), DataCount(model)
+    move, count = to_device(device, model, guide, objective), DataCount(model)
     with untouched():
         _check_settings(objective, train, valid, epochs, patience)
         train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
@@ -147,8 +146,11 @@ def _check_settings(
         raise ValueError(f"epochs and patience must be integers of at least 1, got {epochs!r} and {patience!r}")
     if isinstance(objective, ReweightedWakeSleep):
         raise ValueError("ReweightedWakeSleep has two losses and no bound to report; step it with SVI instead of fit")
-    if patience is not None and isinstance(objective, Renyi) and objective.alpha < 0:
-        raise ValueError(f"patience needs a lower bound to select on, but {objective} bounds nothing; use alpha >= 0")
+    if patience is not None and not getattr(objective, "lower", True):
+        raise ValueError(
+            f"patience needs a lower bound on log p(x) to select on, and {objective!r} is none: leave patience out, or "
+            "train the model on one, as Separate(model=IWAE(5), guide=...)"
+        )
     if patience is not None and valid is None:
         raise ValueError("patience needs valid: early stopping looks at the validation bound")
     for name, data in (("train", train), ("valid", valid)):

@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from inference.plates import depth, sample_sites
+from inference.plates import depth, same, sample_sites
 
 
 class Term(NamedTuple):
@@ -147,8 +147,8 @@ class Particles:
     def tempered(self) -> bool:
         """Whether any latent site counts other than once."""
         factors = [term.factor for term in self.terms.values()]
-        shares = [_share(site["scale"], self.layout.scale) for site in self.drawn]
-        return any(isinstance(number, Tensor) or number != 1 for number in factors + shares)
+        changed = any(isinstance(factor, Tensor) or factor != 1 for factor in factors)
+        return changed or not all(same(site["scale"], self.layout.scale) for site in self.drawn)
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over data of what each is worth, (batch,) -> a 0-d tensor, with plate and ``poutine.scale`` factors."""

@@ -42,12 +42,12 @@ def outer_scale(sites: list[dict], plates: list) -> Tensor | float:
     It is the scale that all observed sites share, or else what subsampling the plates makes.
     """
     scales = [site["scale"] for site in sites if site["is_observed"]] or [sites[0]["scale"]]
-    if all(_same(scale, scales[0]) for scale in scales[1:]):
+    if all(same(scale, scales[0]) for scale in scales[1:]):
         return scales[0]
     return math.prod((frame.full_size or frame.size) / frame.size for frame in plates)
 
 
-def _same(a: Tensor | float, b: Tensor | float) -> bool:
+def same(a: Tensor | float, b: Tensor | float) -> bool:
     return a is b or torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 

@@ -9,6 +9,7 @@ from pyro.infer import RenyiELBO, TraceMeanField_ELBO
 from torch.distributions import kl_divergence
 
 from inference.analytic import mean_field_violations
+from inference.ownership import own
 
 
 def kl_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str, str]:
@@ -30,7 +31,7 @@ def require_mean_field(model: Callable, guide: Callable, args: tuple, kwargs: di
     Raises:
         ValueError: a site breaks the condition.
     """
-    for site, broken in mean_field_violations(model, guide, args, kwargs).items():
+    for site, broken in mean_field_violations(own(model), own(guide), args, kwargs).items():
         if broken:
             raise ValueError(
                 f"TraceMeanField_ELBO is wrong for latent site {site!r}: {sorted(broken)} generate it in the model "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pyro
 from pyro import poutine
@@ -67,13 +68,14 @@ def weigh(
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
     nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else float("inf")
-    run_model, run_guide = model, _Detached()(guide) if detached else guide
+    run_model, run_guide = model, guide
     if num_particles > 1:
         nesting += 1
         run_model, run_guide = (
             pyro.plate(PARTICLES, num_particles, dim=-nesting)(program) for program in (run_model, run_guide)
         )
-    guide_trace = poutine.trace(run_guide).get_trace(*args, **kwargs)
+    with _Detached() if detached else nullcontext():  # outside the trace, which keeps what handlers outside it made
+        guide_trace = poutine.trace(run_guide).get_trace(*args, **kwargs)
     entering, entered = _views(guide_trace) if gated else (guide_trace, {})
     model_trace = poutine.trace(poutine.replay(run_model, trace=entering)).get_trace(*args, **kwargs)
     if is_validation_enabled():
