@@ -64,7 +64,8 @@ class CUBO(Objective):
     def coefficients(self, particles: Particles) -> Coefficients:
         """Downhill for the guide, nothing for the model."""
         found = super().coefficients(particles)
-        return Coefficients(None, *(None if part is None else -part for part in found[1:]))
+        downhill = (None if part is None else -part for part in (found.path, found.score, found.jump))
+        return Coefficients(None, *downhill, found.extra)
 
     def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        return particles.total(assemble(self.coefficients(particles), particles))
+        return assemble(self.coefficients(particles), particles)

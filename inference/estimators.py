@@ -26,13 +26,15 @@ class Coefficients(NamedTuple):
 
     ``score = path`` takes away what the parameters of q do to log q at fixed z; ``score = None`` leaves it in, as
     differentiating the weights does. ``path = None`` lets nothing through the draws. ``jumps`` are the sites that
-    cannot be reparametrised. ``model = None`` gives parameters of the model no gradient.
+    cannot be reparametrised. ``model = None`` gives parameters of the model no gradient. ``extra``, a 0-d tensor, is to
+    be maximised beside: the prediction of a baseline.
     """
 
     model: Tensor | None
     path: Tensor | None
     score: Tensor | None = None
     jump: Tensor | None = None
+    extra: Tensor | None = None
 
 
 class Estimator(nn.Module):
@@ -69,7 +71,7 @@ class Estimator(nn.Module):
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
         """A 0-d tensor whose gradient is this estimate of that of the bound, summed over data and scaled."""
-        return particles.total(assemble(self.coefficients(objective, particles), particles))
+        return assemble(self.coefficients(objective, particles), particles)
 
     def extra_repr(self) -> str:
         return ""
@@ -79,7 +81,7 @@ class Estimator(nn.Module):
 
 
 def assemble(found: Coefficients, particles: Particles) -> Tensor:
-    """Sum over particles, shape (batch,), of what has the gradient that the coefficients say."""
+    """A 0-d tensor with the gradient that the coefficients say, summed over data and scaled."""
     total = _through_model(found, particles)
     if found.path is not None:
         total = total - (found.path * particles.log_q).sum(0)
@@ -88,11 +90,11 @@ def assemble(found: Coefficients, particles: Particles) -> Tensor:
         total = total + (found.score * log_q).sum(0)
     if found.jump is not None:
         total = total + (found.jump * particles.jump_log_q()).sum(0)
-    return total
+    return particles.total(total) if found.extra is None else particles.total(total) + found.extra
 
 
 def _through_model(found: Coefficients, particles: Particles) -> Tensor:
-    """What log p(x, z) adds to the gradient: of the model's parameters, and of the guide's through the draws."""
+    """What log p(x, z) adds to the gradient of the model's parameters, and of the guide's through draws; (batch,)."""
     if found.model is None:
         return _path_alone(found.path, particles)
     model = found.model

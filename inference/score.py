@@ -24,15 +24,15 @@ class _Score(Estimator):
         return "everywhere=True" if self.detached else ""
 
     def jump(self, objective, particles: Particles) -> tuple[Tensor, Tensor | None]:
-        """What log q of each particle's jumps is multiplied by, and what else is to be maximised, (batch,) or None."""
+        """What log q of each particle's jumps is multiplied by; and what else is to be maximised, 0-d, or None."""
         raise NotImplementedError
 
     def coefficients(self, objective, particles: Particles) -> Coefficients:
         slope = slopes(objective.bound, particles.log_w)
-        jump = self.jump(objective, particles)[0] if particles.jumps else None
+        jump, extra = self.jump(objective, particles) if particles.jumps else (None, None)
         if self.detached:
-            return Coefficients(slope, None, -slope, jump)
-        return Coefficients(slope, slope, None, jump)
+            return Coefficients(slope, None, -slope, jump, extra)
+        return Coefficients(slope, slope, None, jump, extra)
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
         total = particles.total(objective.value(particles)) if bound is None else bound

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from inference.bounds import IWAE, MIWAE
-from inference.estimators import Coefficients, Estimator, assemble
+from inference.estimators import Estimator, assemble
 from inference.objectives import Objective
 from inference.particles import Particles
 from inference.weights import weigh
@@ -21,8 +21,8 @@ class Separate(Objective):
         guide: objective for phi, with as many particles.
 
     Raises:
-        ValueError: particle numbers differ, an objective has a gradient that is not made of coefficients (relaxations,
-            sleep), or draws that one treats as constants the other differentiates through.
+        ValueError: particle numbers differ, or an objective has a gradient that is not made of coefficients
+            (relaxations, wake-sleep), an aid or an analytic KL.
         TypeError: one of them is no objective of ours.
 
     Example:
@@ -34,16 +34,11 @@ class Separate(Objective):
         for name, part in (("model", model), ("guide", guide)):
             if not isinstance(part, Objective):
                 raise TypeError(f"{name} must be an objective of inference, as IWAE(5), got {part!r}")
-            if not part.estimator.explicit or not part.plain:
-                raise ValueError(f"{name}={part!r} has more to its gradient than coefficients; step it by itself")
+            if not part.estimator.explicit or not part.plain or getattr(part, "analytic_kl", False):
+                raise ValueError(f"{name}={part!r} is more than sampled weights and coefficients; step it by itself")
         if model.num_particles != guide.num_particles:
             raise ValueError(
                 f"model and guide must have as many particles, got {model.num_particles} and {guide.num_particles}"
-            )
-        if model.estimator.detached != guide.estimator.detached:
-            raise ValueError(
-                f"{model!r} and {guide!r} cannot share draws: one of them treats these as constants; give both "
-                "estimators everywhere=True, or neither"
             )
         super().__init__(model.num_particles)
         self.model, self.guide = model, guide
@@ -67,12 +62,11 @@ class Separate(Objective):
         return weigh(model, guide, args, kwargs, self.num_particles, gated=not detached, detached=detached)
 
     def require(self, particles: Particles) -> None:
-        self.model.require(particles)
-        self.guide.require(particles)
+        self.guide.require(particles)  # of the model's objective, only what it gives theta counts
 
     def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
         theta, phi = self.model.coefficients(particles), self.guide.coefficients(particles)
-        return particles.total(assemble(Coefficients(theta.model, *phi[1:]), particles))
+        return assemble(phi._replace(model=theta.model), particles)
 
 
 def PIWAE(groups: int = 8, num_particles: int = 8, estimator: Estimator | None = None) -> Separate:

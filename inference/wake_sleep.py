@@ -53,9 +53,7 @@ class Phases(Estimator):
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
         total = assemble(self.coefficients(objective, particles), particles)
-        if self.sleep:
-            total = total + self.sleep * dreamt_log_q(particles)
-        return particles.total(total)
+        return total + self.sleep * particles.total(dreamt_log_q(particles)) if self.sleep else total
 
 
 def dreamt_log_q(particles: Particles) -> Tensor:
