@@ -64,13 +64,14 @@ class Layout(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """What was run: the pair, what it was called with, and the guide as it ran, particles included."""
+    """What was run: the pair, what it was called with, the guide as it ran, particles included, and its trace."""
 
     model: Callable
     guide: Callable
     args: tuple
     kwargs: dict
     guide_of_particles: Callable
+    guide_trace: poutine.Trace
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,9 @@ class Particles:
             (site,) = self.drawn
             scored = {site["name"]: self.layout.reduce(site["fn"].log_prob(site["value"].detach()), site)}
         else:  # a site's distribution is made from the values of its parents, so it has to be made anew
-            trace = poutine.Trace()
+            trace = self.programs.guide_trace.copy()
             for site in self.drawn:
-                trace.add_node(site["name"], **{**site, "value": site["value"].detach()})
+                trace.nodes[site["name"]] = {**site, "value": site["value"].detach()}
             again = poutine.replay(self.programs.guide_of_particles, trace=trace)
             found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
             found.compute_log_prob()
@@ -184,7 +185,7 @@ def _times(factor: Tensor | float, value: Tensor | float) -> Tensor | float:
 
 def _share(scale: Tensor | float, outer: Tensor | float) -> Tensor | float:
     """scale / outer, and 1 where both are equal, 0 included."""
-    if scale is outer:
+    if same(scale, outer):
         return 1.0
     if isinstance(scale, Tensor) or isinstance(outer, Tensor):
         return torch.where(torch.as_tensor(scale == outer), 1.0, scale / outer)

@@ -68,6 +68,12 @@ def dreamt_log_q(particles: Particles) -> Tensor:
             f"the model observes {sorted(lacking)} but has no argument of that name, so that the guide cannot be shown "
             f"a dream; name arguments after the sites they observe, got {list(bound.arguments)}"
         )
+    for name, value in dreamt.items():
+        if getattr(bound.arguments[name], "shape", None) != value.shape:
+            raise ValueError(
+                f"the model dreams {name!r} of shape {tuple(value.shape)} where its argument has "
+                f"{tuple(getattr(bound.arguments[name], 'shape', ()))}; pass the data of a batch as they are observed"
+            )
     bound.arguments.update(dreamt)
     asleep = poutine.replay(programs.guide, trace=dream)
     trace = poutine.trace(asleep).get_trace(*bound.args, **bound.kwargs)

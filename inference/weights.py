@@ -9,7 +9,7 @@ import pyro
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
@@ -80,7 +80,7 @@ def weigh(
     model_trace = poutine.trace(poutine.replay(run_model, trace=entering)).get_trace(*args, **kwargs)
     if is_validation_enabled():
         check_model_guide_match(model_trace, guide_trace, nesting)
-    programs = Programs(model, guide, args, kwargs, poutine.replay(run_guide, trace=_rows(guide_trace)))
+    programs = Programs(model, guide, args, kwargs, run_guide, guide_trace)
     traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
     return _scored(*traces, num_particles, programs, entered, detached)
 
@@ -118,15 +118,6 @@ def _scored(
     likelihood = likelihood.expand(num_particles, layout.batch)
     kl = dict.fromkeys(names, "Monte Carlo")
     return Particles(likelihood, terms, layout, joint, drawn, programs, entered, detached, kl)
-
-
-def _rows(trace: poutine.Trace) -> poutine.Trace:
-    """What subsampled plates have picked, so that another run picks the same."""
-    picked = poutine.Trace()
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and site_is_subsample(site):
-            picked.add_node(name, **site)
-    return picked
 
 
 class _Detached(Messenger):
