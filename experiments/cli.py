@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import tyro
 
+from inference import Baked, NoCompiler, Refused
+
 
 def start(main: Callable, config: type, name: str) -> None:
-    """Parses the command line into a config and calls main; a user's mistake ends in one line, not in a traceback.
+    """Parses the command line into a config and calls main; a user's mistake, or an engine that cannot
+    run what it was asked to, ends in one line, not in a traceback.
 
     Args:
         main: called with the config.
@@ -18,7 +21,7 @@ def start(main: Callable, config: type, name: str) -> None:
     settings = tyro.cli(config, prog=f"python -m experiments.{name}")
     try:
         main(settings)
-    except (ValueError, FileNotFoundError, ArithmeticError) as error:
+    except (ValueError, FileNotFoundError, ArithmeticError, Refused, NoCompiler, Baked) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit("interrupted; what was done is in the run's folder") from None

@@ -103,7 +103,7 @@ def cell(config: Config, guide_name: str, objective: str, seed: int, frozen: dic
     if frozen is not None:
         model.load_state_dict(frozen)
         model.requires_grad_(False)
-    bound = choices.OBJECTIVES[objective](config.num_particles if objective == "iwae" else 1, alpha=0.0)
+    bound = choices.objective(objective, choices.Numbers(config.num_particles if objective == "iwae" else 1))
     adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
     name = {"guide": guide_name, "objective": objective, "seed": seed}
     history = []

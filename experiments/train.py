@@ -18,7 +18,7 @@ from experiments.data import Loader, load
 from experiments.report import Table, print_table
 from experiments.runs import Run
 from guides import Amortized, latents
-from inference import Evaluation, evaluate, fit
+from inference import Evaluation, evaluate, fit, linear, tempered
 from inference.threads import settled
 from models import VAE
 from nets import MLP
@@ -32,12 +32,27 @@ class Config:
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
     guide: Literal["diagonal", "full_rank", "iaf"] = "diagonal"
     """Family of q(z | x)."""
-    objective: Literal["elbo", "analytic_kl", "iwae", "renyi"] = "elbo"
-    """Bound to maximise: Trace_ELBO, TraceMeanField_ELBO, IWAE or Renyi."""
+    objective: choices.ObjectiveWord = "elbo"
+    """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
+    draws of z; vr_max bounds log p(x) from neither side and needs --patience None."""
+    estimator: choices.EstimatorWord = "total"
+    """Of the objective's gradient: total derivative, stl, dreg, score function with a moving average, or vimco."""
     num_particles: int = 1
-    """Samples of z per datum in the objective."""
+    """Samples of z per datum in the objective, in all."""
+    groups: int = 2
+    """For miwae and piwae: in how many groups the particles are drawn."""
     alpha: float = 0.5
-    """Order of the Renyi bound; other objectives have none."""
+    """For renyi: order of the bound."""
+    beta: float = 0.5
+    """For ciwae: share of the ELBO."""
+    order: float = 2.0
+    """For cubo: order of the chi bound."""
+    intervals: int = 5
+    """For tvo: into how many the path from q to p is cut."""
+    sleep: float = 0.5
+    """For rws: share of the sleep phase in the guide's update."""
+    warm_up: int = 0
+    """Epochs in which the latent terms' weight beta rises from 0 to 1; what is reported is always the bound itself."""
     z_dim: int = 2
     """Latent dimensions."""
     hidden: tuple[int, ...] = (200, 200)
@@ -139,6 +154,7 @@ def main(config: Config) -> Evaluation:
 
 def train_and_evaluate(config: Config) -> Evaluation:
     """One run, from data to report."""
+    objective = choices.objective(config.objective, choices.Numbers.of(config), config.estimator)
     keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
     train, valid, test = load(
         config.data,
@@ -152,10 +168,12 @@ def train_and_evaluate(config: Config) -> Evaluation:
     if config.eval_data is not None:
         test = test.take(min(config.eval_data, test.num_data))
 
+    if config.warm_up:
+        objective = tempered(objective, linear(0.0, 1.0, steps=config.warm_up * len(train)))
+
     run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
     pyro.set_rng_seed(config.seed)
     model, guide = pair(config, train)
-    objective = choices.OBJECTIVES[config.objective](config.num_particles, config.alpha)
 
     history = []
     try:

@@ -18,10 +18,12 @@ class CUBO(Objective):
 
         CUBO_n = 1/n log E_q w^n >= log p(x)
 
-    An upper bound on log p(x) in the limit of many particles; the K-particle estimate lies below it in expectation.
-    Lowering it fits the guide by KL-like divergence chi^n(p || q), which covers mass. It is no bound that a model
-    could be trained on, so parameters of the model get no gradient: join it with a lower bound for them, as
-    ``Separate(model=IWAE(5), guide=CUBO(2, 5))``. As with every objective, ``loss`` is minus its value.
+    An upper bound on log p(x) in the limit of many particles. Lowering it fits the guide by the divergence
+    chi^n(p || q), which covers mass. The K-particle estimate lies below it in expectation, the lower the worse the
+    guide: with few particles it can be lowered without end by moving the guide away (with one, it is the ELBO). Take
+    tens of particles and DReG, or start from a guide that fits. It is no bound that a model could be trained on, so
+    parameters of the model get no gradient: join it with a lower bound for them, as
+    ``Separate(model=IWAE(50), guide=CUBO(2, 50, DReG()))``. As with every objective, ``loss`` is minus its value.
 
     Args:
         order: n, at least 1.
@@ -43,7 +45,7 @@ class CUBO(Objective):
 
     lower = False
 
-    def __init__(self, order: float = 2.0, num_particles: int = 5, estimator: Estimator | None = None):
+    def __init__(self, order: float = 2.0, num_particles: int = 50, estimator: Estimator | None = None):
         if not order >= 1:
             raise ValueError(f"order must be at least 1, got {order}; below 1 it is Renyi(1 - order), a lower bound")
         self.order = float(order)

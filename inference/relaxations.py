@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from inference.estimators import Estimator
 from inference.particles import Particles
+from inference.plates import nesting_of
 from inference.weights import weigh
 
 
@@ -46,7 +47,8 @@ class _Relaxation(Estimator):
     def _relaxed(self, particles: Particles, hard: bool) -> Particles:
         program = particles.programs
         pair = (_Relax(self.temperature, hard)(run) for run in (program.model, program.guide))
-        relaxed = weigh(*pair, program.args, program.kwargs, particles.layout.num_particles)
+        layout = particles.layout
+        relaxed = weigh(*pair, program.args, program.kwargs, layout.num_particles, nesting=layout.nesting)
         factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
         return relaxed.changed(factors)
 
@@ -95,7 +97,8 @@ class StraightThrough(_Relaxation):
 
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int) -> Particles:
         pair = (_Relax(self.temperature, True)(run) for run in (model, guide))
-        return weigh(*pair, args, kwargs, num_particles)
+        nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else None
+        return weigh(*pair, args, kwargs, num_particles, nesting=nesting)
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
         return particles.total(objective.value(particles)) if bound is None else bound

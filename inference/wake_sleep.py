@@ -21,8 +21,10 @@ from inference.slopes import slopes
 class Phases(Estimator):
     """Wake and sleep updates of the guide; the model follows the bound.
 
-        wake:  sum_k w~_k d log q(z_k | x) / d phi            z_k ~ q(z | x), towards p(z | x)
+        wake:  sum_k (w~_k - 1/K) d log q(z_k | x) / d phi    z_k ~ q(z | x), towards p(z | x)
         sleep: d log q(z' | x') / d phi                       (z', x') ~ p(z, x), one dream per datum
+
+    What 1/K takes away has mean zero, so that nothing but noise is lost: none is left where q is the posterior.
 
     Args:
         sleep: share of the sleep phase, between 0 and 1.
@@ -45,11 +47,13 @@ class Phases(Estimator):
 
     def coefficients(self, objective, particles: Particles) -> Coefficients:
         log_w = particles.log_w
-        model, share = slopes(objective.bound, log_w), (1 - self.sleep) * log_w.detach().softmax(0)
+        model, weight = slopes(objective.bound, log_w), log_w.detach().softmax(0)
+        if self.sleep == 1:
+            return Coefficients(model, None)
         if self.doubly:
-            share = share * (1 - log_w.detach().softmax(0))
-            return Coefficients(model, share, share)
-        return Coefficients(model, None, share if self.sleep < 1 else None)
+            path = (1 - self.sleep) * weight * (1 - weight)
+            return Coefficients(model, path, path)
+        return Coefficients(model, None, (1 - self.sleep) * (weight - 1 / len(weight)))
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
         total = assemble(self.coefficients(objective, particles), particles)
@@ -120,7 +124,7 @@ class RWS(Objective):
     """Reweighted wake-sleep.
 
         theta: sum_k w~_k d log p(x, z_k) / d theta     raises L_K, which is what is reported
-        phi:   sum_k w~_k d log q(z_k | x) / d phi      wake, towards min KL(p(z | x) || q(z | x)); and sleep
+        phi:   sum_k (w~_k - 1/K) d log q(z_k | x) / d phi      wake, towards min KL(p(z | x) || q(z | x)); and sleep
 
     A lower bound on log p(x) is reported; the guide does not follow its gradient. Works for discrete sites.
 

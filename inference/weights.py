@@ -58,16 +58,19 @@ def weigh(
     num_particles: int = 1,
     gated: bool = False,
     detached: bool = False,
+    nesting: int | None = None,
 ) -> Particles:
     """Draws particles and scores them; programs run as they are, with parameters where Pyro keeps them.
 
     Args:
         gated: let the model see views of the draws, whose gradients can be scaled before they go on to the guide.
         detached: cut the draws off from the guide's parameters.
+        nesting: how deep plates nest, where it is known.
     """
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
-    nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else float("inf")
+    if nesting is None or num_particles == 1:
+        nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else float("inf")
     run_model, run_guide = model, guide
     if num_particles > 1:
         nesting += 1

@@ -37,6 +37,18 @@ class Forced(Messenger):
             msg["done"] = True
 
 
+class Tempered(Messenger):
+    """Sites count ``beta`` times."""
+
+    def __init__(self, beta: float, *sites: str):
+        super().__init__()
+        self.beta, self.sites = beta, sites
+
+    def _pyro_sample(self, msg):
+        if msg["name"] in self.sites:
+            msg["scale"] = msg["scale"] * self.beta
+
+
 def push(fn: dist.Distribution, noise: Tensor) -> Tensor:
     """Where a reparametrised Gaussian, or a flow on top of one, takes its noise."""
     if isinstance(fn, dist.TransformedDistribution):
@@ -91,7 +103,8 @@ class Lattice(NamedTuple):
             trace.compute_log_prob()
         log_q, log_p = ({n: s["log_prob"] for n, s in t.nodes.items() if "log_prob" in s} for t in (drawn, joint))
         log_w = (sum(log_p.values()) - sum(log_q.values())).reshape(num_particles, -1)
-        chosen = sum((log_q[name].reshape(num_particles, -1).sum(0) for name in values), log_mass)
+        drawn_at = (drawn.nodes[name]["unscaled_log_prob"].reshape(num_particles, -1).sum(0) for name in values)
+        chosen = sum(drawn_at, log_mass)
         return guide, rows, log_w, chosen.exp()
 
     def expected(self, bound: Callable[[Tensor], Tensor], num_particles: int) -> Tensor:

@@ -1,0 +1,371 @@
+"""Which objective trains best? One guide, many objectives, the same time for each, several seeds, on one data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Annotated, Literal
+
+import pyro
+import torch
+import tyro
+from torch import nn
+
+from experiments import choices, figures
+from experiments.cli import start
+from experiments.data import Loader, Splits, load
+from experiments.report import Table, print_table
+from experiments.runs import Run
+from experiments.timed import timed_fit
+from guides import latents
+from inference import SVI, NonFinite, Objective, check, evaluate
+from inference.randomness import untouched
+from models import VAE
+from nets import MLP
+
+LABELS = {
+    "elbo": "ELBO",
+    "analytic_kl": "ELBO, analytic KL",
+    "iwae": "IWAE",
+    "renyi": "Renyi",
+    "vr_max": "VR-max",
+    "miwae": "MIWAE",
+    "piwae": "PIWAE",
+    "ciwae": "CIWAE",
+    "cubo": "IWAE + CUBO",
+    "tvo": "TVO",
+    "wake_sleep": "wake-sleep",
+    "rws": "RWS",
+    "total": "",
+    "stl": "STL",
+    "dreg": "DReG",
+    "score": "score function",
+    "vimco": "VIMCO",
+}
+GUIDES = {"diagonal": "Diagonal", "full_rank": "FullRank", "iaf": "IAF"}
+DRAWS_OF_THE_BOUND = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train one model and guide by every objective for the same time, and compare what log p(x) they reach."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
+    key: str | None = None
+    """Which array of an .npz file."""
+    scale: float | None = None
+    """Divide a file's numbers by this first (255 for 8-bit images)."""
+    objectives: tuple[str, ...] = (
+        "elbo", "analytic_kl", "iwae", "iwae:dreg", "renyi", "vr_max", "miwae", "piwae", "ciwae", "tvo",
+        "wake_sleep", "rws", "rws:dreg",
+    )  # fmt: skip
+    """What is compared: a word of --objective in experiments.train, alone or as word:estimator. cubo needs tens of
+    particles, see its documentation."""
+    guide: Literal["diagonal", "full_rank", "iaf"] = "diagonal"
+    """Family of q(z | x), the same for all."""
+    z_dim: int = 8
+    """Latent dimensions."""
+    hidden: tuple[int, ...] = (100, 100)
+    """Hidden layers of the encoder, and in reverse of the decoder; tanh."""
+    num_particles: int = 8
+    """Samples of z per datum at every step, in all, for every objective."""
+    groups: int = 2
+    """For miwae and piwae: in how many groups the particles are drawn."""
+    alpha: float = 0.5
+    """For renyi: order of the bound."""
+    beta: float = 0.5
+    """For ciwae: share of the ELBO."""
+    order: float = 2.0
+    """For cubo: order of the chi bound."""
+    intervals: int = 5
+    """For tvo: into how many the path from q to p is cut."""
+    sleep: float = 0.5
+    """For rws: share of the sleep phase in the guide's update."""
+    seeds: int = 2
+    """Runs per objective."""
+    seconds: float = 8.0
+    """Processor time for the steps of each run, the same for all."""
+    epochs: int | None = None
+    """Instead of seconds: passes over the training data, the same number for all."""
+    batch_size: int = 50
+    """Data per step."""
+    lr: float = 2e-3
+    """Learning rate of Adam."""
+    engine: Literal["captured", "eager"] = "captured"
+    """How steps run, the same for all; the time of a capture counts."""
+    looks: int = 20
+    """How often in a run log p(x) is estimated on validation data; the best state is kept."""
+    valid_particles: int = 50
+    """Importance samples per validation datum."""
+    eval_particles: int = 1000
+    """Importance samples per test datum."""
+    eval_data: int | None = None
+    """Evaluate on so many test data only."""
+    data_dir: Path | None = None
+    """Where the data lie; data/ or ../shared/data unless told."""
+    out: Path = Path("runs/compare_bounds")
+    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an earlier run in that folder."""
+
+    @property
+    def effort(self) -> str:
+        return f"{self.seconds:g} s" if self.epochs is None else counted(self.epochs, "epoch")
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def splits(config: Config) -> Splits:
+    train, valid, test = load(
+        config.data, batch_size=config.batch_size, data_dir=config.data_dir, key=config.key, scale=config.scale
+    )
+    return Splits(train, valid, test if config.eval_data is None else test.take(min(config.eval_data, test.num_data)))
+
+
+def pair(config: Config, train: Loader) -> tuple[nn.Module, nn.Module]:
+    """A fresh model and a fresh guide of it."""
+    likelihood = choices.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
+    model = VAE(config.z_dim, likelihood)
+    encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
+    return model, choices.GUIDES[config.guide](latents(model, train.example), encoder)
+
+
+def objective_of(config: Config, name: str) -> Objective:
+    """The objective for a word or word:estimator."""
+    word, _, estimator = name.partition(":")
+    return choices.objective(word, choices.Numbers.of(config), estimator or "total")
+
+
+def label(name: str) -> str:
+    return ", ".join(filter(None, (LABELS[word] for word in name.split(":"))))
+
+
+def own_bound(objective: Objective, model: nn.Module, guide: nn.Module, test: Loader) -> float:
+    """What the objective itself says of the test data, nats per datum, averaged over draws."""
+    svi = SVI(model, guide, torch.optim.Adam, objective, engine="eager")
+    with untouched(0):
+        losses = [sum(svi.evaluate_loss(*batch) for batch in test) for _ in range(DRAWS_OF_THE_BOUND)]
+    return -fmean(losses) / test.num_data
+
+
+@dataclasses.dataclass
+class Racer:
+    """One objective with one seed: its pair, and the training of it as an iterator of looks."""
+
+    name: str
+    seed: int
+    objective: Objective
+    model: nn.Module
+    guide: nn.Module
+    training: Iterator[dict]
+    looks: list[dict] = dataclasses.field(default_factory=list)
+    error: str | None = None
+
+    def go_on(self) -> dict | None:
+        """Trains until the next look, which is returned; None once the time is used or a step was not finite."""
+        try:
+            look = next(self.training, None)
+        except NonFinite as error:
+            self.error, look = str(error), None
+        self.looks += [] if look is None else [look]
+        return look
+
+
+def racer(config: Config, name: str, seed: int, data: Splits) -> Racer:
+    """A fresh pair, and the training of it by one objective."""
+    pyro.set_rng_seed(seed)
+    model, guide = pair(config, data.train)
+    objective = objective_of(config, name)
+    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
+    effort = (config.seconds, config.epochs, config.looks, config.valid_particles)
+    training = timed_fit(model, guide, objective, data, adam, *effort, seed, config.engine)
+    return Racer(name, seed, objective, model, guide, training)
+
+
+def race(config: Config, seed: int, data: Splits, run: Run) -> list[Racer]:
+    """All objectives with one seed, in turns of one look each, so that what slows the machine slows all alike."""
+    racers = [racer(config, name, seed, data) for name in config.objectives]
+    running = list(racers)
+    while running:
+        for one in list(running):
+            look = one.go_on()
+            if look is None:
+                running.remove(one)
+            else:
+                run.log(objective=label(one.name), seed=seed, **look)
+        if running:
+            first = max(running, key=lambda one: one.looks[-1]["log_px"])
+            look = first.looks[-1]
+            so_far = f"{look['seconds']:.1f} s" if config.epochs is None else f"{look['epochs']:.0f} epochs"
+            print(f"seed {seed}, {so_far}: {label(first.name)} leads with {look['log_px']:.2f}", flush=True)
+    return racers
+
+
+def result_of(config: Config, one: Racer, test: Loader) -> dict:
+    """What a trained pair is worth, what its training cost, and how it went."""
+    last = one.looks[-1]
+    return (
+        {"objective": label(one.name), "seed": one.seed, "definition": repr(one.objective), "history": one.looks}
+        | {key: last[key] for key in ("seconds", "steps", "epochs", "ms_per_step")}
+        | dataclasses.asdict(evaluate(one.model, one.guide, test, num_particles=config.eval_particles))
+        | {"bound": own_bound(one.objective, one.model, one.guide, test), "lower": one.objective.lower}
+    )
+
+
+def all_runs(config: Config, data: Splits, run: Run) -> list[dict]:
+    """Every objective with every seed; those that stopped are reported and left out."""
+    warm = dataclasses.replace(config, seconds=0.01, epochs=None, looks=1)
+    racer(warm, config.objectives[0], 0, data).go_on()  # what a process does at its first capture only
+    done = []
+    for seed in range(config.seeds):
+        for one in race(config, seed, data, run):
+            head = f"{label(one.name)}, seed {seed}"
+            if one.error is not None:
+                print(f"{head}: stopped: {one.error}", flush=True)
+                continue
+            row = result_of(config, one, data.test)
+            print(f"{head}: log p(x) {row['log_px']:.2f}   ELBO {row['elbo']:.2f}   {row['steps']} steps", flush=True)
+            done.append(row)
+    return done
+
+
+def summary(rows: list[dict], config: Config) -> Table:
+    """One line an objective, means over seeds, the highest log p(x) first."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["objective"], []).append(row)
+    lines = []
+    for name, seeds in groups.items():
+        mean = {key: fmean(row[key] for row in seeds) for key, value in seeds[0].items() if isinstance(value, float)}
+        se = fmean(row["log_px_se"] ** 2 for row in seeds) ** 0.5 / len(seeds) ** 0.5
+        spread = stdev(row["log_px"] for row in seeds) if len(seeds) > 1 else None
+        lines.append(
+            [name, (mean["log_px"], se), spread, mean["elbo"], mean["bound"]]
+            + ["below" if seeds[0]["lower"] else "no bound", mean["rate"], mean["distortion"]]
+            + [fmean(row["active_units"] for row in seeds), mean["khat_bad"]]
+            + [mean["ms_per_step"], round(fmean(row["steps"] for row in seeds))]
+        )
+    columns = ["objective", "log p(x)", "sd of seeds", "ELBO", "own bound", "side", "rate", "distortion"]
+    columns += ["active units", "k-hat > 0.7", "ms / step", "steps"]
+    fine = ("sd of seeds", "ELBO", "own bound", "k-hat > 0.7", "ms / step")
+    return Table(
+        columns,
+        sorted(lines, key=lambda line: -line[1][0]),
+        f"{rows[0]['num_data']} test data, nats per datum; means over {counted(config.seeds, 'seed')}, "
+        f"{config.effort} of steps each, {config.num_particles} particles; ± is the Monte Carlo standard error of "
+        f"{config.eval_particles} importance samples; where k-hat exceeds 0.7 for many data, log p(x) is too low by "
+        "more than that.",
+        {"log p(x)": ".3f"}
+        | {column: ".2f" for column in fine}
+        | {column: ".1f" for column in ("rate", "distortion", "active units")},
+        {"log p(x)": max, "ELBO": max, "ms / step": min},
+    )
+
+
+def verdict(rows: list[dict], config: Config) -> str:
+    """What the numbers say: who is best, who cannot be told from that, whose guide is closest, what a step costs."""
+    names = list(dict.fromkeys(row["objective"] for row in rows))
+    seeds = {name: [row for row in rows if row["objective"] == name] for name in names}
+    mean = {name: {k: fmean(r[k] for r in seeds[name]) for k in ("log_px", "elbo", "ms_per_step")} for name in names}
+    order = sorted(names, key=lambda name: -mean[name]["log_px"])
+    best = order[0]
+    reached = f"{best} reaches the highest log p(x): {mean[best]['log_px']:.2f} nats per datum."
+    said = [f"After {config.effort} each, {reached}"]
+    spreads = [stdev(row["log_px"] for row in runs) for runs in seeds.values() if len(runs) > 1]
+    if spreads and len(names) > 1:
+        least = 2 * median(spreads) * (2 / config.seeds) ** 0.5
+        close = [name for name in order[1:] if mean[best]["log_px"] - mean[name]["log_px"] < least]
+        worst = order[-1]
+        said.append(
+            f"Not to be told from it ({least:.2f} nats, twice the standard error of a difference between means over "
+            f"{config.seeds} seeds): {', '.join(close) or 'none'}."
+        )
+        if worst not in close:
+            said.append(f"{worst} comes last with {mean[worst]['log_px']:,.2f}.")
+    if len(names) == 1:
+        return " ".join(said)
+    gap = {name: mean[name]["log_px"] - mean[name]["elbo"] for name in names}
+    tight, quick, slow = min(names, key=gap.get), *(f(names, key=lambda n: mean[n]["ms_per_step"]) for f in (min, max))
+    said.append(f"{tight} trains the guide closest to the posterior: ELBO {gap[tight]:.2f} nats below log p(x).")
+    costs = [f"{mean[name]['ms_per_step']:.2f} ms ({name})" for name in (quick, slow)]
+    said.append(f"A step takes from {' to '.join(costs)}.")
+    return " ".join(said)
+
+
+def draw(config: Config, rows: list[dict], name: str, run: Run) -> None:
+    """Every figure of the comparison."""
+    context = f"{name}, {GUIDES[config.guide]} guide, {config.z_dim} latent dimensions, {config.effort} per run"
+    clock = "seconds" if config.epochs is None else "epochs"
+    histories: dict[str, list] = {}
+    for row in rows:
+        histories.setdefault(row["objective"], []).append(row["history"])
+    run.figure(
+        "reached",
+        figures.reached(rows, context),
+        "Test log p(x) of each objective, and what its step costs; an arrow stands for a value beyond the axis.",
+    )
+    run.figure(
+        "timed_curves",
+        figures.timed_curves(histories, context, clock),
+        f"Validation log p(x) against {clock} of training, by {config.valid_particles} importance samples.",
+    )
+    run.figure(
+        "own_bounds",
+        figures.own_bounds(rows, context),
+        "The ELBO, what the objective itself reports, and log p(x), all on the test data.",
+    )
+
+
+def checked(config: Config) -> Splits:
+    """The data, once everything asked for has been found to work."""
+    for name in ("seconds", "seeds", "looks", "epochs"):
+        if (value := getattr(config, name)) is not None and not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if not config.objectives:
+        raise ValueError("objectives must name at least one; elbo, or iwae:dreg")
+    data = splits(config)
+    model, guide = pair(config, data.train)
+    for name in config.objectives:
+        check(model, guide, objective_of(config, name), data.train.example)
+    if len({label(name) for name in config.objectives}) < len(config.objectives):
+        raise ValueError(
+            f"objectives must differ, got {' '.join(config.objectives)}; for more runs of each set --seeds"
+        )
+    return data
+
+
+def main(config: Config) -> list[dict]:
+    started = time.perf_counter()
+    torch.set_num_threads(1)
+    data = checked(config)  # what cannot work is found before a folder is made
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
+    rows = all_runs(config, data, run)
+    run.result(runs=[{k: v for k, v in row.items() if k != "history"} for row in rows])
+    if not rows:
+        raise SystemExit(f"every run stopped; metrics are in {run.folder}; try a smaller --lr")
+    table, said = summary(rows, config), verdict(rows, config)
+    print_table(table)
+    draw(config, rows, data.train.name, run)
+    intro = (
+        f"p(z) p(x | z) is a VAE with a Bernoulli decoder, q(z | x) a {GUIDES[config.guide]} guide: the same "
+        f"networks, data and {config.num_particles} particles for every objective, {config.effort} of Adam steps each. "
+        "The clock counts the processor's time for steps alone, and all objectives run in turns.\n\n"
+        "Objectives cannot be compared by their own bounds, which differ in what they leave out. So every run is "
+        f"judged by one number, log p(x) by importance sampling: with {config.valid_particles} samples on the "
+        "validation data, to keep the best state of a run, and with more on the test data, for what is reported."
+    )
+    report = run.report(f"Which objective trains best on {config.data}?", intro, [table], said)
+    print(said)
+    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    return rows
+
+
+if __name__ == "__main__":
+    start(main, Config, "compare_bounds")
