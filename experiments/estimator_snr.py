@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -23,6 +22,7 @@ from experiments.cli import start
 from experiments.data import Loader, load
 from experiments.figures import bias_and_noise, signal_to_noise
 from experiments.figures.signal_to_noise import slope
+from experiments.gradients import LIMIT, Arm, Group, Setting, accustom, distance, gradients, measure, moments
 from experiments.report import Table, print_table
 from experiments.runs import Run
 from guides import Diagonal, latents
@@ -45,10 +45,6 @@ from inference import (
 )
 from models import VAE
 from nets import MLP
-
-LIMIT = 4.0  # standard errors that tell a squared distance from zero
-ROUNDING = 1e-4  # relative differences below this are the arithmetic's
-
 
 INTRO = (
     "SNR = |E g| / sqrt(E |g - E g|²), where g is the gradient of the loss, nats per datum, with respect to all "
@@ -114,39 +110,6 @@ class Config:
     """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in that folder."""
-
-
-class Arm(NamedTuple):
-    """A way to get a gradient: an objective for each number of particles, and what is known of it beforehand.
-
-    ``theory`` holds the slopes of the signal-to-noise ratio in log-log, of the model's and the guide's gradient. Arms
-    of one ``target`` estimate the same gradient, and share the signal of the least noisy, unless the guide's is biased.
-    """
-
-    name: str
-    objective: Callable[[int], Objective]
-    target: str
-    theory: tuple[float | None, float | None] = (None, None)
-    biased_guide: bool = False
-    least: int = 1
-
-
-class Group(NamedTuple):
-    """Parameters whose gradient is looked at as one vector."""
-
-    name: str
-    program: Literal["model", "guide"]
-    parameters: list[nn.Parameter]
-
-
-class Setting(NamedTuple):
-    """A pair of programs, the data whose gradient is measured, and those that baselines get used to."""
-
-    model: nn.Module
-    guide: nn.Module
-    x: Tensor
-    groups: list[Group]
-    others: Iterable[tuple[Tensor]]
 
 
 def square(particles: int) -> tuple[int, int]:
@@ -240,121 +203,6 @@ def trained(config: Config, loaders: Sequence[Loader], discrete: bool) -> tuple[
     ]
     again = train.seeded(config.seed)
     return Setting(model, guide, next(iter(again))[0], groups, again), last.valid
-
-
-def gradients(objective: Objective, setting: Setting, repeats: int) -> dict[str, Tensor]:
-    """The gradient of the loss, nats per datum, under fresh noise each time: {group: (repeats, parameters)}."""
-    parameters = [p for group in setting.groups for p in group.parameters]
-    sizes = [sum(p.numel() for p in group.parameters) for group in setting.groups]
-    drawn = []
-    for _ in range(repeats):
-        loss = objective.differentiable_loss(setting.model, setting.guide, setting.x) / len(setting.x)
-        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        drawn.append(torch.cat([gradient.flatten() for gradient in found]))
-    return {g.name: part for g, part in zip(setting.groups, torch.stack(drawn).split(sizes, 1), strict=True)}
-
-
-def accustom(objective: Objective, setting: Setting, passes: int) -> None:
-    """Lets a baseline see the data, and trains its net if it has one; model and guide stay as they are."""
-    if getattr(objective.estimator, "baseline", None) is None:
-        return
-    learnt = list(objective.parameters())
-    adam = torch.optim.Adam(learnt, lr=1e-2) if learnt else None
-    for batch in chain.from_iterable(repeat(setting.others, passes)):
-        loss = objective.differentiable_loss(setting.model, setting.guide, *batch)
-        if adam is not None:
-            for parameter, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
-                parameter.grad = gradient / len(batch[0])
-            adam.step()
-
-
-class Moments(NamedTuple):
-    """Of a random vector from n draws: |mean|^2 without bias, its standard error if the mean is zero, and the trace
-    of the covariance."""
-
-    square: float
-    se: float
-    variance: float
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the mean is told from zero."""
-        return self.square > LIMIT * self.se
-
-    @property
-    def norm(self) -> float:
-        """|mean|, or an upper limit on it where it is not told from zero."""
-        return math.sqrt(self.square if self.resolved else max(self.square, 0.0) + LIMIT * self.se)
-
-
-def moments(draws: Tensor) -> Moments:
-    """Moments of independent draws, shape (n, dim): inner products of different ones average to |mean|^2."""
-    n = len(draws)
-    inner = (draws.double() @ draws.double().T).clone()
-    own = inner.diagonal().mean().item()
-    inner.fill_diagonal_(0.0)
-    square = inner.sum().item() / (n * (n - 1))
-    return Moments(square, math.sqrt(2 * inner.square().sum().item()) / (n * (n - 1)), max(own - square, 0.0))
-
-
-def distance(draws: Tensor, true: Tensor, norm: float) -> tuple[float, bool]:
-    """How far the mean of draws is from that of others, in units of ``norm``, and whether that is told from zero."""
-    found = moments(draws - true)
-    share = found.norm / norm
-    return max(share, ROUNDING), found.resolved and share > ROUNDING
-
-
-def measure(setting: Setting, arms: Sequence[Arm], counts: Sequence[int], config: Config) -> list[dict]:
-    """One row for each arm, number of particles and group of parameters."""
-    rows = []
-    for count in counts:
-        draws, seconds = {}, {}
-        for arm in (arm for arm in arms if count >= arm.least):
-            pyro.set_rng_seed(config.seed)
-            objective = arm.objective(count)
-            with pyro.get_param_store().scope():
-                accustom(objective, setting, config.baseline_epochs)
-                pyro.set_rng_seed(config.seed)
-                started = time.perf_counter()
-                draws[arm] = gradients(objective, setting, config.repeats)
-            seconds[arm] = (time.perf_counter() - started) / config.repeats
-        for group in setting.groups:
-            mine = {arm: found[group.name] for arm, found in draws.items()}
-            rows += [
-                {"group": group.name, "program": group.program, "num_particles": count, "seconds": seconds[row["arm"]]}
-                | {"theory": row["arm"].theory[group.program == "guide"], "estimator": row.pop("arm").name}
-                | row
-                for row in compared(mine, group.program)
-            ]
-    return rows
-
-
-def compared(draws: dict[Arm, Tensor], program: str) -> list[dict]:
-    """Signal, noise and bias of each arm's gradient of one group, one row each."""
-    known = {arm: moments(found) for arm, found in draws.items()}
-    skewed = {arm for arm in draws if arm.biased_guide and program == "guide"}
-    rows = []
-    for arm, own in known.items():
-        if own.variance == 0:
-            continue
-        fair = [other for other in known if other.target == arm.target and other not in skewed]
-        best = min(fair, key=lambda other: known[other].variance)
-        signal = own if arm in skewed else known[best]
-        bias, biased = None, False
-        if arm is not best and known[best].resolved:
-            bias, biased = distance(draws[arm], draws[best], known[best].norm)
-        rows.append(
-            {
-                "arm": arm,
-                "snr": signal.norm / math.sqrt(own.variance),
-                "resolved": signal.resolved,
-                "signal": signal.norm,
-                "variance": own.variance,
-                "bias": bias,
-                "biased": biased,
-            }
-        )
-    return rows
 
 
 def discrete_arms(config: Config, x_dim: int) -> dict[str, Callable[[], Objective]]:
@@ -479,7 +327,8 @@ def against_particles(
     part: str, setting: Setting, counts: Sequence[int], context: str, config: Config, run: Run
 ) -> tuple[list[dict], list[Table], str]:
     """Measures, draws and tabulates one setting: its rows, its tables, its sentence."""
-    rows = measure(setting, ESTIMATORS + OTHER_BOUNDS, sorted(counts), config)
+    arms = ESTIMATORS + OTHER_BOUNDS
+    rows = measure(setting, arms, sorted(counts), config.repeats, config.baseline_epochs, config.seed)
     for row in rows:
         run.log(part=part, **row)
     others = {arm.name for arm in OTHER_BOUNDS}

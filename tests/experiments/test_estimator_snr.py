@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from experiments import estimator_snr
-from experiments.estimator_snr import ESTIMATORS, Config, curves, distance, measure, moments, square, summary, toy
+from experiments.estimator_snr import ESTIMATORS, Config, curves, square, summary, toy
 from experiments.figures import bias_and_noise, signal_to_noise
 from experiments.figures.signal_to_noise import slope
+from experiments.gradients import ROUNDING, distance, measure, moments
 
 FIVE = Config(toy_dim=5, toy_data=64, perturbation=0.1, repeats=60)
+HOW = (FIVE.repeats, FIVE.baseline_epochs, FIVE.seed)
 
 
 def named(*names):
@@ -50,7 +52,7 @@ def test_distance_tells_a_shift_and_is_silent_on_rounding():
     draws = torch.randn(50, 4, dtype=torch.float64)
     share, told = distance(draws + 2.0, draws, norm=8.0)
     assert told and share == pytest.approx(0.5)  # |(2, 2, 2, 2)| = 4
-    assert distance(draws + 1e-9, draws, norm=1.0) == (estimator_snr.ROUNDING, False)
+    assert distance(draws + 1e-9, draws, norm=1.0) == (ROUNDING, False)
     assert not distance(torch.randn(50, 4, dtype=torch.float64), draws, norm=1.0)[1]
 
 
@@ -70,7 +72,7 @@ def test_particles_split_into_groups_as_near_to_a_square_as_can_be(particles, gr
 def test_toy_with_one_particle_has_the_moments_worked_out_by_hand():
     # With z = m + s eps and s^2 = 2/3, d loss / d b is (2 m - x - mu) + 2 s eps, and s eps / 2 without the score of q.
     setting = toy(FIVE)
-    rows = {(r["group"], r["estimator"]): r for r in measure(setting, named("total", "DReG", "STL"), [1], FIVE)}
+    rows = {(r["group"], r["estimator"]): r for r in measure(setting, named("total", "DReG", "STL"), [1], *HOW)}
     total, path = rows["b (guide)", "total"], rows["b (guide)", "DReG"]
     assert total["variance"] / path["variance"] == pytest.approx(16, rel=1e-3)
     assert total["variance"] == pytest.approx(4 * 2 / 3 * 5 / 64, rel=0.35)
@@ -83,7 +85,7 @@ def test_toy_with_one_particle_has_the_moments_worked_out_by_hand():
 
 def test_toy_has_the_slopes_of_theory():
     near = replace(FIVE, perturbation=0.01)
-    found = curves(measure(toy(near), named("total", "DReG"), [4, 16, 64], near))
+    found = curves(measure(toy(near), named("total", "DReG"), [4, 16, 64], *HOW))
     for group in ("A (guide)", "b (guide)"):
         assert slope(found[group, "total"]) == pytest.approx(-0.5, abs=0.1)
         assert slope(found[group, "DReG"]) == pytest.approx(0.5, abs=0.1)
@@ -95,7 +97,7 @@ def test_toy_has_the_slopes_of_theory():
 
 def test_bias_is_found_in_the_guide_under_stl_alone():
     names = ("total", "DReG", "STL", "VIMCO", "score")
-    rows = measure(toy(FIVE), named(*names), [8], FIVE)
+    rows = measure(toy(FIVE), named(*names), [8], *HOW)
     assert {(r["estimator"], r["group"]) for r in rows if r["biased"]} == {("STL", "A (guide)"), ("STL", "b (guide)")}
     b = {r["estimator"]: r for r in rows if r["group"] == "b (guide)"}
     assert b["DReG"]["bias"] is None and b["STL"]["bias"] > 1
