@@ -116,7 +116,7 @@ class Objective(nn.Module, infer.ELBO):
         if torch.is_grad_enabled():
             trained = self.surrogate(particles, bound)
             if trained is not bound:
-                bound = bound.detach() + (trained - trained.detach())
+                bound = _Reported.apply(trained, bound.detach())
         return -bound
 
     def loss(self, model: Callable, guide: Callable, *args, **kwargs) -> float:
@@ -131,3 +131,15 @@ class Objective(nn.Module, infer.ELBO):
             loss.backward(retain_graph=self.retain_graph)
         warn_if_nan(loss, "loss")
         return loss.item()
+
+
+class _Reported(torch.autograd.Function):
+    """One tensor's value with another's gradient."""
+
+    @staticmethod
+    def forward(ctx, trained: Tensor, bound: Tensor) -> Tensor:
+        return bound.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

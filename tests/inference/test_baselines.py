@@ -66,12 +66,14 @@ def test_nvils_net_descends_its_squared_error_whatever_the_bound(make):
     """By hand, over all outcomes of two particles; the scale of data leaves it alone."""
     lattice, _ = golden_sbn()
     net = nn.Linear(3, 1)
-    objective = make(ScoreFunction(NVIL(net)))
+    baseline = NVIL(net)
+    baseline.average.sum.fill_(-0.4), baseline.average.weight.fill_(0.5)
+    objective = make(ScoreFunction(baseline))
     part = objective.guide if isinstance(objective, Separate) else objective
     guide, rows, log_w, _ = lattice.programs(2)
     pair = (poutine.scale(program, scale=7.0) for program in (lattice.model, guide))
     found = gradient(objective.differentiable_loss(*pair, rows), list(net.parameters()))
-    error = (part.signals(log_w.detach()) - net(rows).squeeze(-1)).square().mean(0).sum()
+    error = (part.signals(log_w.detach()) + 0.8 - net(rows).squeeze(-1)).square().mean(0).sum()
     assert_close(found, gradient(error, list(net.parameters())), 1e-9)
     assert found.abs().max() > 0.1
 

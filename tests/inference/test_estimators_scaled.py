@@ -118,8 +118,7 @@ def test_scales_masks_and_plates_multiply_what_each_datum_adds(make, classes):
     assert_close(slope(make, classes), single.sum(0), 1e-9)
     assert_close(slope(make, classes, partial(poutine.scale, scale=2.5)), 2.5 * single.sum(0), 1e-9)
     assert_close(slope(make, classes, partial(poutine.scale, scale=scale)), scale @ single, 1e-9)
-    both = partial(poutine.scale, scale=scale)
-    assert_close(slope(make, classes, both, size=400), 100 * scale @ single, 1e-7)
+    assert_close(slope(make, classes, partial(poutine.scale, scale=scale), size=400), 100 * scale @ single, 1e-7)
     kept = torch.tensor([True, False, True, True])
     assert_close(slope(make, classes, partial(poutine.mask, mask=kept)), single[kept].sum(0), 1e-9)
 
