@@ -2,7 +2,7 @@
 
 from inference.aided import tempered
 from inference.baselines import NVIL, MovingAverage
-from inference.bounds import CIWAE, IWAE, MIWAE, TVO, Renyi, VRMax
+from inference.bounds import IWAE, Renyi, VRMax
 from inference.check import check
 from inference.compiler import NoCompiler
 from inference.cubo import CUBO
@@ -15,6 +15,7 @@ from inference.faults import NonFinite
 from inference.fit import fit
 from inference.kinds import Baked
 from inference.likelihood import MAP, MaximumLikelihood
+from inference.mixed_bounds import CIWAE, MIWAE
 from inference.objectives import Objective
 from inference.rate import capacity, free_bits
 from inference.recording import Refused
@@ -24,6 +25,7 @@ from inference.score import VIMCO, ScoreFunction
 from inference.separate import PIWAE, Separate
 from inference.svi import SVI
 from inference.total_correlation import total_correlation
+from inference.tvo import TVO
 from inference.wake_sleep import RWS, WakeSleep
 from inference.weights import log_weights
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from inference.estimators import Coefficients, Estimator, assemble
-from inference.importance import log_mean_exp
 from inference.objectives import Objective
 from inference.particles import Particles
+from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
 from inference.weights import weigh
 
 
@@ -57,7 +57,13 @@ class CUBO(Objective):
         return [f"order={self.order:g}", *super()._settings()]
 
     def bound(self, log_w: Tensor) -> Tensor:
-        return log_mean_exp(self.order * log_w) / self.order
+        return power_mean(log_w, self.order)
+
+    def curvatures(self, log_w: Tensor) -> Tensor:
+        return power_curvatures(log_w, self.order)
+
+    def left_out(self, log_w: Tensor) -> Tensor:
+        return power_left_out(log_w, means_of_others(log_w), self.order)
 
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         detached = self.estimator.detached

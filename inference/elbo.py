@@ -10,6 +10,7 @@ from inference.analytic import with_analytic_kl
 from inference.estimators import Estimator, Total
 from inference.objectives import Objective
 from inference.particles import Particles
+from inference.powers import means_of_others, power_left_out
 from inference.score import VIMCO, ScoreFunction
 
 
@@ -72,3 +73,6 @@ class ELBO(Objective):
 
     def signals(self, log_w: Tensor) -> Tensor:
         return log_w / len(log_w)
+
+    def left_out(self, log_w: Tensor) -> Tensor:
+        return power_left_out(log_w, means_of_others(log_w), 0.0)

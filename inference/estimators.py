@@ -11,7 +11,7 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
 from inference.particles import Particles
-from inference.slopes import curvatures, slopes
+from inference.slopes import slopes
 from inference.weights import weigh
 
 SMALLEST = 1e-20
@@ -203,5 +203,5 @@ class DReG(Estimator):
     def coefficients(self, objective, particles: Particles) -> Coefficients:
         log_w = particles.log_w
         slope = slopes(objective.bound, log_w)
-        path = slope if objective.linear else slope - curvatures(objective.bound, log_w)
+        path = slope if objective.linear else slope - objective.curvatures(log_w.detach())
         return Coefficients(slope, path, path)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from inference.estimators import Coefficients, Estimator, Total
 from inference.particles import Particles
+from inference.slopes import curvatures, left_out
 
 _SERIALS = count()
 
@@ -82,6 +83,14 @@ class Objective(nn.Module, infer.ELBO):
     def signals(self, log_w: Tensor) -> Tensor:
         """The learning signal of each particle's score: what of the bound depends on it, (num_particles, batch)."""
         return self.bound(log_w).expand_as(log_w)
+
+    def curvatures(self, log_w: Tensor) -> Tensor:
+        """d^2 bound / d (log w_k)^2, shape (num_particles, batch): what DReG takes off each particle's share."""
+        return curvatures(self.bound, log_w)
+
+    def left_out(self, log_w: Tensor) -> Tensor:
+        """The bound with log w_k replaced by the mean of the others, (num_particles, batch): VIMCO's baseline."""
+        return left_out(self.bound, log_w)
 
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         """The particles that the bound is computed from."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from inference.baselines import NVIL, MovingAverage
 from inference.estimators import Coefficients, Estimator
 from inference.particles import Particles
-from inference.slopes import left_out, slopes
+from inference.slopes import slopes
 
 
 class _Score(Estimator):
@@ -108,4 +108,4 @@ class VIMCO(_Score):
 
     def jump(self, objective, particles: Particles) -> tuple[Tensor, Tensor | None]:
         log_w = particles.log_w.detach()
-        return objective.bound(log_w) - left_out(objective.bound, log_w), None
+        return objective.bound(log_w) - objective.left_out(log_w), None

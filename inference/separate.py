@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from inference.bounds import IWAE, MIWAE
+from inference.bounds import IWAE
 from inference.estimators import Estimator, assemble
+from inference.mixed_bounds import MIWAE
 from inference.objectives import Objective
 from inference.particles import Particles
 from inference.weights import weigh

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from inference.powers import means_of_others
+
 Bound = Callable[[Tensor], Tensor]
 
 
@@ -25,7 +27,8 @@ def slopes(bound: Bound, log_w: Tensor) -> Tensor:
 def curvatures(bound: Bound, log_w: Tensor) -> Tensor:
     """d^2 bound / d (log w_k)^2, shape (num_particles, batch), without gradient: 0 for the ELBO, w~ - w~^2 for IWAE.
 
-    The bound is taken at K copies of the weights, so that each particle's second derivative is found in its own copy.
+    The bound is taken at K copies of the weights, so that each particle's second derivative is found in its own copy:
+    K^2 numbers per datum. A bound with a formula for it says so by a method ``curvatures``.
     """
     count, batch = log_w.shape
     with torch.enable_grad():
@@ -41,14 +44,13 @@ def curvatures(bound: Bound, log_w: Tensor) -> Tensor:
 def left_out(bound: Bound, log_w: Tensor) -> Tensor:
     """The bound with log w_k replaced by the mean of the others, for each k: shape (num_particles, batch).
 
-    The mean of logarithms is the geometric mean of weights.
+    It takes K copies of the weights, as ``curvatures`` does; a bound with a formula has a method ``left_out``.
 
     References:
         Variational Inference for Monte Carlo Objectives, Mnih, Rezende, 2016, arXiv:1602.06725.
     """
     count, batch = log_w.shape
     log_w = log_w.detach()
-    others = (log_w.sum(0) - log_w) / (count - 1)
     own = torch.eye(count, dtype=torch.bool, device=log_w.device).unsqueeze(-1)
-    copies = torch.where(own, others, log_w.unsqueeze(1)).reshape(count, count * batch)
+    copies = torch.where(own, means_of_others(log_w), log_w.unsqueeze(1)).reshape(count, count * batch)
     return bound(copies).view(count, batch)

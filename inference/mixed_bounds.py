@@ -1,0 +1,113 @@
+"""Between the ELBO and the importance-weighted bound: particles in groups, or both bounds at once."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from inference.estimators import Estimator
+from inference.objectives import Objective
+from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
+
+
+class MIWAE(Objective):
+    """The mean of M importance-weighted bounds of K particles each.
+
+        E 1/M sum_m log 1/K sum_k w_mk = L_K <= log p(x)
+
+    A lower bound on log p(x), as tight as IWAE(K), whose gradient has M times more particles to average over.
+
+    Args:
+        groups: M.
+        num_particles: K in each group; M K are drawn.
+        estimator: of the gradient, see ``Objective``.
+
+    Raises:
+        ValueError: ``groups`` or ``num_particles`` is not a positive integer.
+
+    References:
+        Tighter Variational Bounds are Not Necessarily Better, Rainforth et al., 2018, arXiv:1802.04537.
+    """
+
+    def __init__(self, groups: int = 8, num_particles: int = 8, estimator: Estimator | None = None):
+        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in (groups, num_particles)):
+            raise ValueError(f"groups and num_particles must be positive integers, got {groups!r}, {num_particles!r}")
+        self.groups, self.each = groups, num_particles
+        super().__init__(groups * num_particles, estimator)
+
+    @property
+    def linear(self) -> bool:
+        return self.each == 1
+
+    def _settings(self) -> list[str]:
+        return [f"groups={self.groups}", f"num_particles={self.each}"]
+
+    def _grouped(self, log_w: Tensor) -> Tensor:
+        """(M K, batch) -> (K, M, batch)."""
+        return log_w.unflatten(0, (self.groups, self.each)).transpose(0, 1)
+
+    def _flat(self, values: Tensor) -> Tensor:
+        """(K, M, batch) -> (M K, batch), each group's part of the mean."""
+        return values.transpose(0, 1).flatten(0, 1) / self.groups
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return power_mean(self._grouped(log_w)).mean(0)
+
+    def signals(self, log_w: Tensor) -> Tensor:
+        grouped = self._grouped(log_w)
+        return self._flat(power_mean(grouped).expand_as(grouped))
+
+    def curvatures(self, log_w: Tensor) -> Tensor:
+        return self._flat(power_curvatures(self._grouped(log_w)))
+
+    def left_out(self, log_w: Tensor) -> Tensor:
+        others = means_of_others(log_w)
+        if self.each == 1:
+            return power_left_out(log_w, others, 0.0)
+        without = power_left_out(self._grouped(log_w), self._grouped(others))
+        return self.bound(log_w) - self.signals(log_w) + self._flat(without)
+
+
+class CIWAE(Objective):
+    """A mixture of the ELBO and the importance-weighted bound.
+
+        beta ELBO + (1 - beta) L_K <= log p(x)
+
+    A lower bound on log p(x), between both.
+
+    Args:
+        beta: share of the ELBO, between 0 and 1.
+        num_particles: K, for both.
+        estimator: of the gradient, see ``Objective``.
+
+    Raises:
+        ValueError: ``beta`` is not between 0 and 1.
+
+    References:
+        Tighter Variational Bounds are Not Necessarily Better, Rainforth et al., 2018, arXiv:1802.04537.
+    """
+
+    def __init__(self, beta: float = 0.5, num_particles: int = 5, estimator: Estimator | None = None):
+        if not 0 <= beta <= 1:
+            raise ValueError(f"beta must be between 0 and 1, got {beta}; it is the share of the ELBO")
+        self.beta = beta
+        super().__init__(num_particles, estimator)
+
+    @property
+    def linear(self) -> bool:
+        return self.beta == 1
+
+    def _settings(self) -> list[str]:
+        return [f"beta={self.beta}", *super()._settings()]
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return self.beta * log_w.mean(0) + (1 - self.beta) * power_mean(log_w)
+
+    def signals(self, log_w: Tensor) -> Tensor:
+        return self.beta * log_w / len(log_w) + (1 - self.beta) * power_mean(log_w)
+
+    def curvatures(self, log_w: Tensor) -> Tensor:
+        return (1 - self.beta) * power_curvatures(log_w)
+
+    def left_out(self, log_w: Tensor) -> Tensor:
+        linear, tight = (power_left_out(log_w, means_of_others(log_w), power) for power in (0.0, 1.0))
+        return self.beta * linear + (1 - self.beta) * tight

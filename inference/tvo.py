@@ -1,0 +1,66 @@
+"""The thermodynamic variational objective."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inference.estimators import Estimator
+from inference.objectives import Objective
+
+
+class TVO(Objective):
+    """The thermodynamic variational objective, by a left Riemann sum with K particles.
+
+        sum_j (b_{j+1} - b_j) E_{pi_j} log w,   pi_j ~ q^(1 - b_j) p^(b_j),   0 = b_0 < ... < b_J = 1
+
+    A lower bound on log p(x): the integral over b from 0 to 1 is log p(x), and what is integrated rises. Expectations
+    are by self-normalised weights w_k^(b_j); so estimated it stays between the ELBO and L_K, is the ELBO with one
+    interval, and L_K with ever more of them. This is the exact gradient of that estimate; the authors' covariance
+    estimator is another, for the limit of many particles.
+
+    Args:
+        num_particles: K.
+        intervals: J; the points are 0 and J - 1 more, log-spaced from ``first`` on.
+        first: the smallest point above 0.
+        estimator: of the gradient, see ``Objective``.
+
+    Raises:
+        ValueError: ``intervals`` is below 1, or ``first`` is not between 0 and 1.
+
+    References:
+        The Thermodynamic Variational Objective, Masrani, Le, Wood, 2019, arXiv:1907.00031.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 5,
+        intervals: int = 5,
+        first: float = 0.05,
+        estimator: Estimator | None = None,
+    ):
+        if not isinstance(intervals, int) or intervals < 1 or not 0 < first < 1:
+            raise ValueError(f"intervals must be at least 1 and first between 0 and 1, got {intervals!r} and {first}")
+        self.intervals, self.first = intervals, first
+        rest = [first ** (1 - j / (intervals - 1)) for j in range(intervals - 1)]
+        self.points = [0.0, *rest, 1.0]
+        super().__init__(num_particles, estimator)
+
+    @property
+    def linear(self) -> bool:
+        return self.intervals == 1
+
+    def _settings(self) -> list[str]:
+        return [*super()._settings(), f"intervals={self.intervals}", f"first={self.first}"]
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        steps = zip(self.points[:-1], self.points[1:], strict=True)
+        return sum((after - b) * ((b * log_w).softmax(0) * log_w).sum(0) for b, after in steps)
+
+    def curvatures(self, log_w: Tensor) -> Tensor:
+        total = torch.zeros_like(log_w)
+        for b, after in zip(self.points[:-1], self.points[1:], strict=True):
+            share = (b * log_w).softmax(0)
+            lift = 1 + b * (log_w - (share * log_w).sum(0))  # the slope is share * lift
+            total += (after - b) * b * share * ((1 - share) * lift + 1 - share * lift)
+        return total
