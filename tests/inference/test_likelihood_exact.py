@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pyro
@@ -82,3 +83,46 @@ def test_maximum_likelihood_and_map_find_least_squares_and_ridge():
         assert_close(model.weight, exact_weight, 2e-3)
         log_px = dist.Normal(u @ model.weight, 0.5).log_prob(x).mean()
         assert_close(last.train, log_px, 1e-3)
+
+
+class BeliefNet(pyro.nn.PyroModule):
+    """x_d ~ Bernoulli(sigmoid(b_d + sum_{j < d} W_dj x_j)), everything observed."""
+
+    def __init__(self, dim: int):
+        super().__init__("model")
+        self.weight, self.bias = nn.Parameter(torch.randn(dim, dim)), nn.Parameter(torch.randn(dim))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            logits = x @ self.weight.tril(-1).T + self.bias
+            return pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_visible_belief_net_is_normalised_and_two_starts_end_alike():
+    """Its likelihood is concave, so that maximum likelihood has one answer: the odds of the data, two by two."""
+    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    counts = torch.tensor([9.0, 4, 2, 7, 3, 8, 5, 6])
+    xs, found = every.repeat_interleave(counts.long(), 0), []
+    for seed in (0, 1):
+        pyro.set_rng_seed(seed)
+        model, objective = BeliefNet(3), MaximumLikelihood()
+        total = sum(math.exp(-objective.loss(model, lambda x: None, row[None])) for row in every)
+        assert_close(total, 1.0, 1e-12)
+        optimizer = torch.optim.LBFGS(
+            model.parameters(), max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
+        )
+
+        def closure(model=model, objective=objective, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = objective.differentiable_loss(model, lambda x: None, xs)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        found.append(torch.cat([model.weight.detach().tril(-1).flatten(), model.bias.detach()]))
+    assert_close(found[0], found[1], 1e-5)
+    first, second = counts.view(2, 2, 2).sum((1, 2)), counts.view(2, 2, 2).sum(2)
+    assert_close(found[0][9], torch.log(first[1] / first[0]), 1e-6)
+    odds = torch.log(second[:, 1] / second[:, 0])
+    assert_close(found[0][[10, 3]], torch.stack([odds[0], odds[1] - odds[0]]), 1e-6)
