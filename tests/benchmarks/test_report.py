@@ -100,6 +100,7 @@ def test_stock_steps_are_those_of_a_fresh_program():
     assert losses[0] == losses[1] and losses[0][0] != losses[0][2]
 
 
+@pytest.mark.slow
 def test_the_twin_is_measured_without_pyro_in_its_process():
     code = (
         "import sys; from benchmarks.child import observe; "
@@ -117,6 +118,7 @@ def test_a_variant_runs_in_a_process_of_its_own():
     assert 150 < seen["peak"][0] < 5000
 
 
+@pytest.mark.slow
 def test_a_failing_process_is_an_error():
     with pytest.raises(RuntimeError, match="variant must be one of"):
         launch(ONE_SITE, "jit", 8, quick=True, threads=1)

@@ -81,7 +81,7 @@ def test_every_parameter_gets_a_gradient(family):
 
 
 @every_family
-@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("dim", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_density_integrates_to_one(family, dim):
     module = build(family, dim=dim)
     q = module(torch.randn(H).double())

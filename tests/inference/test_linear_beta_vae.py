@@ -11,15 +11,14 @@ from pyro import poutine
 from torch import nn
 
 from guides import Diagonal, latents
-from inference import (
-    ELBO,
-    tempered,
-)
+from inference import ELBO, tempered
 from models import PPCA
 from nets import MLP
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("beta", [0.5, 2.0, 6.0])
+
+@pytest.mark.parametrize("beta", [pytest.param(0.5, marks=SLOW), 2.0, pytest.param(6.0, marks=SLOW)])
 @pytest.mark.usefixtures("float64")
 def test_units_of_the_linear_beta_vae_collapse_where_the_spectrum_says(beta):
     """Unit i is active iff its eigenvalue l_i exceeds beta s2, and then has squared weight l_i - beta s2."""
