@@ -19,6 +19,7 @@ from inference import (
     ELBO,
     IWAE,
     MIWAE,
+    PIWAE,
     RWS,
     STL,
     TVO,
@@ -88,12 +89,10 @@ OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
     "renyi": lambda n, estimator: Renyi(n.alpha, n.num_particles, estimator()),
     "vr_max": lambda n, estimator: VRMax(n.num_particles, estimator()),
     "miwae": lambda n, estimator: MIWAE(n.groups, n.each, estimator()),
-    "piwae": lambda n, estimator: Separate(
-        model=IWAE(n.num_particles, estimator()), guide=MIWAE(n.groups, n.each, estimator())
-    ),
+    "piwae": lambda n, estimator: PIWAE(n.groups, n.each, estimator()),
     "ciwae": lambda n, estimator: CIWAE(n.beta, n.num_particles, estimator()),
     "cubo": lambda n, estimator: Separate(
-        model=IWAE(n.num_particles, estimator()), guide=CUBO(n.order, n.num_particles, estimator())
+        model=IWAE(n.num_particles), guide=CUBO(n.order, n.num_particles, estimator())
     ),
     "tvo": lambda n, estimator: TVO(n.num_particles, n.intervals, estimator=estimator()),
     "wake_sleep": lambda n, estimator: WakeSleep(n.num_particles),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 
 from pyro import infer
 from torch import Tensor, nn
@@ -100,9 +101,11 @@ class Temper(nn.Module):
     def __init__(self, beta: float | Schedule | Mapping[str, float | Schedule]):
         super().__init__()
         given = beta if isinstance(beta, Mapping) else {"": beta}
+        if not given:
+            raise ValueError("beta names no site; pass {site: number}, or a number for all sites")
         self.sites = tuple(given)
         self.betas = nn.ModuleList(as_schedule(value, "beta") for value in given.values())
-        self.plain = all(value == 1 for value in given.values())
+        self.plain = all(isinstance(value, Real) and value == 1 for value in given.values())
 
     def __repr__(self) -> str:
         said = ", ".join(f"{site!r}: {beta!r}" for site, beta in zip(self.sites, self.betas, strict=True))
@@ -121,10 +124,12 @@ class Temper(nn.Module):
             raise ValueError(f"beta names {sorted(unknown)}, but the latent sites are {list(known)}")
         if self.plain:
             return objective.surrogate(particles, bound)
-        numbers = [beta().to(particles.log_likelihood) for beta in self.betas]
-        chosen = dict(zip(self.sites, numbers, strict=True))
+        numbers = {beta: beta().to(particles.log_likelihood) for beta in dict.fromkeys(self.betas)}
+        chosen = {site: numbers[beta] for site, beta in zip(self.sites, self.betas, strict=True)}
         if self.sites == ("",):
-            chosen = dict.fromkeys(known, numbers[0])
+            chosen = dict.fromkeys(known, chosen[""])
+        else:
+            refuse_auxiliary(particles, "beta for single sites")
         changed = particles.changed({name: known[name]._replace(factor=number) for name, number in chosen.items()})
         objective.require(changed)
         return objective.surrogate(changed)
@@ -142,6 +147,15 @@ def ours(objective: infer.ELBO) -> Objective:
         f"objective must be one of inference's, or Pyro's Trace_ELBO or TraceMeanField_ELBO, got {objective!r}; write "
         "ELBO(num_particles) or IWAE(num_particles), for instance"
     )
+
+
+def refuse_auxiliary(particles: Particles, what: str) -> None:
+    """Raises ValueError where the guide draws sites that the model has not, so that no site has a KL of its own."""
+    if extra := set(particles.terms) - {site["name"] for site in particles.joint}:
+        raise ValueError(
+            f"{what} needs a KL for each latent site, but the guide draws {sorted(extra)} in their place, as automatic "
+            "guides do; use a guide that draws the model's own sites, or tempered with one beta for all"
+        )
 
 
 def refuse_aided(objective: Objective, name: str) -> None:

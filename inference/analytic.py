@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 import torch
 from pyro import poutine
@@ -13,11 +12,9 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from inference.modes import evaluation_mode
-from inference.ownership import module_of
 from inference.particles import Particles
 from inference.randomness import untouched
-
-_PROOFS: WeakKeyDictionary = WeakKeyDictionary()
+from inference.remembered import bare, remembered
 
 
 def with_analytic_kl(particles: Particles, strict: bool = False) -> Particles:
@@ -68,21 +65,16 @@ def closed_form(q: torch.distributions.Distribution, p: torch.distributions.Dist
         return None
 
 
+@remembered
 def mean_field_violations(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
     """{latent site: its parents in the model that are its descendants in the guide}; remembered for a pair.
 
     An analytic KL per site is right where the set is empty.
     """
-    shape = tuple(value is None for value in (*args, *kwargs.values()))
-    bare = [getattr(program, "program", program) for program in (model, guide)]
-    first, second = (module_of(program) or program for program in bare)
-    known = _PROOFS.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
-    if shape not in known:
-        with untouched(), torch.no_grad(), poutine.block(), evaluation_mode(*bare):
-            parents = _parents(model, args, kwargs)
-            below = _descendants(_parents(guide, args, kwargs))
-        known[shape] = {site: parents.get(site, set()) & found for site, found in below.items()}
-    return known[shape]
+    with untouched(), torch.no_grad(), poutine.block(), evaluation_mode(bare(model), bare(guide)):
+        parents = _parents(model, args, kwargs)
+        below = _descendants(_parents(guide, args, kwargs))
+    return {site: parents.get(site, set()) & found for site, found in below.items()}
 
 
 def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:

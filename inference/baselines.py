@@ -37,8 +37,11 @@ class MovingAverage(nn.Module):
         average = (self.sum / self.weight.clamp_min(1 - self.decay)).to(signals)
         if torch.is_grad_enabled():
             with torch.no_grad():
-                self.sum.mul_(self.decay).add_(signals.mean().to(self.sum), alpha=1 - self.decay)
-                self.weight.mul_(self.decay).add_(1 - self.decay)
+                mean = signals.mean().to(self.sum)
+                known = mean.isfinite()  # a weight of zero has no signal to remember
+                decay = torch.where(known, self.decay, 1.0)
+                self.sum.mul_(decay).add_((1 - decay) * torch.where(known, mean, 0.0))
+                self.weight.mul_(decay).add_(1 - decay)
         return signals - average, None
 
 

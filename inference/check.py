@@ -9,12 +9,14 @@ from pyro import poutine
 from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.poutine.util import prune_subsample_sites
 
+from inference.estimators import Estimator, Total
 from inference.modes import evaluation_mode
 from inference.objectives import Objective
 from inference.observed import check_observed
 from inference.ownership import own, reached, trainable
 from inference.particles import Particles
 from inference.randomness import untouched
+from inference.remembered import bare
 from inference.requirements import kl_terms, require
 from inference.state import State
 from inference.weights import weigh
@@ -78,7 +80,19 @@ def _check_draws(model: Callable, guide: Callable, objective: Objective, args: t
         objective.surrogate(particles)
         if any(getattr(part, "rescores", False) for part in objective.modules()):
             _check_rescored(particles)
+        _check_batch_norm(objective, particles)
     return {name: how for name, how in particles.kl.items() if name in {site["name"] for site in particles.joint}}
+
+
+def _check_batch_norm(objective: Objective, particles: Particles) -> None:
+    """A model that mixes data, as batch normalisation does, has weights that do not stand for one datum each."""
+    plain = all(type(part) is Total for part in objective.modules() if isinstance(part, Estimator))
+    mixing = (m for program in reached(bare(particles.programs.model)) for m in program.modules())
+    if not plain and any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in mixing):
+        raise ValueError(
+            f"the model normalises over the batch, so that each weight depends on all data, and {objective!r} takes "
+            "them one by one; use LayerNorm in the decoder, model.eval(), or estimator=Total()"
+        )
 
 
 def _check_rescored(particles: Particles) -> None:
@@ -138,11 +152,13 @@ def _check_site(name: str, p: dict, q: dict) -> None:
     ):
         if a != b:
             raise ValueError(f"latent site {name!r} has {word} {a} in the model and {b} in the guide; {cure}")
-    if not torch.allclose(torch.as_tensor(p["scale"]), torch.as_tensor(q["scale"])):
-        raise ValueError(
-            f"latent site {name!r} has scale {p['scale']} in the model and {q['scale']} in the guide; put "
-            "poutine.scale around both"
-        )
+    for word, handler in (("scale", "poutine.scale"), ("mask", "poutine.mask")):
+        a, b = (1.0 if site[word] is None or site[word] is True else site[word] for site in (p, q))
+        if not torch.equal(*torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float64) for v in (a, b)))):
+            raise ValueError(
+                f"latent site {name!r} has {word} {p[word]} in the model and {q[word]} in the guide; put {handler} "
+                "around both"
+            )
     if not p["fn"].support.check(q["value"]).all():
         raise ValueError(
             f"guide draws values of {name!r} outside the model's support {p['fn'].support}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 from torch import Tensor
 
@@ -10,7 +10,6 @@ from inference.estimators import Coefficients, Estimator, assemble
 from inference.objectives import Objective
 from inference.particles import Particles
 from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
-from inference.weights import weigh
 
 
 class CUBO(Objective):
@@ -43,11 +42,11 @@ class CUBO(Objective):
         tensor([0.])
     """
 
-    lower = False
+    lower, upper = False, True
 
     def __init__(self, order: float = 2.0, num_particles: int = 50, estimator: Estimator | None = None):
-        if not order >= 1:
-            raise ValueError(f"order must be at least 1, got {order}; below 1 it is Renyi(1 - order), a lower bound")
+        if not 1 <= order < math.inf:
+            raise ValueError(f"order must be finite and at least 1, got {order}; below 1 it is Renyi(1 - order)")
         self.order = float(order)
         super().__init__(num_particles, estimator)
         if not self.estimator.explicit:
@@ -64,10 +63,6 @@ class CUBO(Objective):
 
     def left_out(self, log_w: Tensor) -> Tensor:
         return power_left_out(log_w, means_of_others(log_w), self.order)
-
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
-        detached = self.estimator.detached
-        return weigh(model, guide, args, kwargs, self.num_particles, gated=not detached, detached=detached)
 
     def coefficients(self, particles: Particles) -> Coefficients:
         """Downhill for the guide, nothing for the model."""

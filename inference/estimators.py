@@ -7,7 +7,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
 from inference.particles import Particles
@@ -41,14 +40,13 @@ class Estimator(nn.Module):
     """A rule for the gradient of a bound; subclasses give ``coefficients``.
 
     Attributes:
-        gated: whether gradients with respect to draws are scaled on their way from the model to the guide.
         detached: whether draws are constants to all that follows.
         explicit: whether ``coefficients`` are all there is to the gradient.
         rescores: whether the guide's density is taken a second time, at fixed draws.
         follows: whether the guide follows the bound.
     """
 
-    gated, detached, explicit, rescores, follows = False, False, True, False, True
+    detached, explicit, rescores, follows = False, True, False, True
 
     def accept(self, objective) -> None:
         """Raises ValueError where this estimator is not defined for an objective."""
@@ -63,8 +61,10 @@ class Estimator(nn.Module):
                 "estimator=ScoreFunction() or VIMCO(), or sum the site out with TraceEnum_ELBO"
             )
 
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int) -> Particles:
-        return weigh(model, guide, args, kwargs, num_particles, gated=self.gated, detached=self.detached)
+    def draw(self, objective, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+        """The particles that the bound and its gradient are computed from."""
+        count, linear = objective.num_particles, objective.linear
+        return weigh(model, guide, args, kwargs, count, detached=self.detached, linear=linear)
 
     def coefficients(self, objective, particles: Particles) -> Coefficients:
         raise NotImplementedError(f"{type(self).__name__} must define coefficients(objective, particles)")
@@ -82,7 +82,7 @@ class Estimator(nn.Module):
 
 def assemble(found: Coefficients, particles: Particles) -> Tensor:
     """A 0-d tensor with the gradient that the coefficients say, summed over data and scaled."""
-    total = _through_model(found, particles)
+    total = 0.0 if found.model is None else _through_model(found, particles)
     if found.path is not None:
         total = total - (found.path * particles.log_q).sum(0)
     if found.score is not None:
@@ -90,41 +90,36 @@ def assemble(found: Coefficients, particles: Particles) -> Tensor:
         total = total + (found.score * log_q).sum(0)
     if found.jump is not None:
         total = total + (found.jump * particles.jump_log_q()).sum(0)
-    return particles.total(total) if found.extra is None else particles.total(total) + found.extra
+    total = particles.total(total)
+    if found.model is None and found.path is not None:
+        total = total + _path_alone(found.path, particles)
+    return total if found.extra is None else total + found.extra
 
 
 def _through_model(found: Coefficients, particles: Particles) -> Tensor:
     """What log p(x, z) adds to the gradient of the model's parameters, and of the guide's through draws; (batch,)."""
-    if found.model is None:
-        return _path_alone(found.path, particles)
     model = found.model
-    if particles.entered and found.path is not model:
+    if found.path is not None and found.path is not model:
         model = torch.where(model.abs() < SMALLEST, SMALLEST, model)
-        _gate(particles, found.path / model)
+        for value, factor in _by_value(found.path / model, particles):
+            value.register_hook(partial(torch.mul, factor))
     return (model * particles.log_p).sum(0)
 
 
-def _path_alone(path: Tensor | None, particles: Particles) -> Tensor:
-    """sum_k path_k (d log p / d z_k) z_k, shape (batch,), with the derivative held constant."""
-    entered = {} if path is None else particles.entered
-    if not entered:
-        return particles.log_p.new_zeros(particles.layout.batch)
-    found = torch.autograd.grad(particles.log_p.sum(), list(entered.values()), allow_unused=True)
-    slope_at = dict(zip(entered, found, strict=True))
-    total = 0.0
-    for site in particles.drawn:
-        slope = slope_at.get(site["name"])
-        if slope is not None:
-            moved = sum_rightmost(slope * site["value"], site["fn"].event_dim)
-            total = total + (path * particles.layout.reduce(moved, site, scaled=False)).sum(0)
-    return total
+def _path_alone(path: Tensor, particles: Particles) -> Tensor:
+    """sum_k path_k (d log p / d z_k) z_k with the derivative held constant, a 0-d tensor, scaled."""
+    values = list(particles.entered.values())
+    found = torch.autograd.grad(particles.log_p.sum(), values, allow_unused=True) if values else ()
+    slope = dict(zip(map(id, values), found, strict=True))
+    pairs = _by_value(path * particles.scale, particles)
+    return sum((value * factor * slope[id(value)]).sum() for value, factor in pairs if slope[id(value)] is not None)
 
 
-def _gate(particles: Particles, factor: Tensor) -> None:
-    """Scales the gradient of what the model makes of the draws before it goes on to the guide."""
+def _by_value(numbers: Tensor, particles: Particles) -> list[tuple[Tensor, Tensor]]:
+    """Values as they entered the model, each with (num_particles, batch) numbers in a shape that fits it."""
     events = {site["name"]: site["fn"].event_dim for site in particles.drawn}
-    for name, value in particles.entered.items():
-        value.register_hook(partial(torch.mul, particles.layout.spread(factor, events[name])))
+    entered = particles.entered.items()
+    return [(value, particles.layout.spread(numbers, events[name])) for name, value in entered]
 
 
 class Total(Estimator):
@@ -184,7 +179,7 @@ class DReG(Estimator):
         Generalized Doubly Reparameterized Gradient Estimators, Bauer, Mnih, 2021, arXiv:2101.11046.
     """
 
-    gated = rescores = True
+    rescores = True
 
     def accept(self, objective) -> None:
         if not objective.smooth:

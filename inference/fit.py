@@ -18,6 +18,7 @@ from inference.kinds import Baked
 from inference.plates import DataCount
 from inference.progress import bar
 from inference.randomness import Stream, untouched
+from inference.schedules import check_fresh, warming
 from inference.snapshots import Snapshot
 from inference.streams import Batches, check_data, to_device
 from inference.svi import SVI
@@ -62,7 +63,7 @@ def fit(
         optimizer: parameters -> torch optimizer, Adam(lr=1e-3) unless told: ``partial(torch.optim.Adamax, lr=5e-4)``.
         scheduler: optimizer -> learning-rate schedule, stepped once per epoch.
         clip_norm: largest L2 norm of the whole gradient.
-        patience: epochs without a rise of ``valid`` after which to stop.
+        patience: epochs without a rise of ``valid`` after which to stop; those of a warm-up do not count.
         device: where modules and batches are moved; None leaves both where they are.
         seed: of parameters' noise, shuffling and binarisation.
         progress: show a bar on a terminal.
@@ -124,7 +125,7 @@ def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, p
                 if schedule is not None:
                     schedule.step()
                 improved = value is not None and value > best
-                best, since = (value, 0) if improved else (best, since + 1)
+                best, since = (value, 0) if improved else (best, 0 if warming(svi.objective) else since + 1)
                 if improved or patience is None:
                     saved.take()
                 report(bound, value, epoch)
@@ -151,6 +152,7 @@ def _check_settings(
             f"patience needs a lower bound on log p(x) to select on, and {objective!r} is none: leave patience out, or "
             "train the model on one, as Separate(model=IWAE(5), guide=...)"
         )
+    check_fresh(objective)
     if patience is not None and valid is None:
         raise ValueError("patience needs valid: early stopping looks at the validation bound")
     for name, data in (("train", train), ("valid", valid)):

@@ -64,7 +64,8 @@ def MAP(objective: Objective, prior: Prior | Mapping[str, Prior], num_data: int)
     Args:
         objective: any of ours, ``MaximumLikelihood()`` for instance, aided ones included.
         prior: a distribution over single numbers, taken for each parameter of the model, ``Normal(0.0, 1.0)`` for
-            weight decay; or {pattern: distribution} by parameters' names, as {"likelihood.*": Normal(0.0, 1.0)}.
+            weight decay; or {pattern: distribution} by parameters' names, as {"likelihood.*": Normal(0.0, 1.0)}. For a
+            PyroParam it is the density at its constrained value.
         num_data: size of the whole data set.
 
     Raises:
@@ -107,7 +108,7 @@ class PriorOnParameters(nn.Module):
         module = module_of(getattr(model, "program", model))
         if module is None:
             raise ValueError("MAP needs a model that is a module, so that its parameters have names")
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        named = [_constrained(module, name, p) for name, p in module.named_parameters() if p.requires_grad]
         parts = []
         for pattern, prior in self.priors.items():
             chosen = [p for name, p in named if fnmatchcase(name, pattern)]
@@ -115,3 +116,13 @@ class PriorOnParameters(nn.Module):
                 raise ValueError(f"prior names {pattern!r}, but the trainable parameters are {[n for n, _ in named]}")
             parts += [prior.log_prob(p).sum() for p in chosen]
         return sum(parts[1:], parts[0])
+
+
+def _constrained(module: nn.Module, name: str, parameter: Tensor) -> tuple[str, Tensor]:
+    """A parameter's name and value, those of a PyroParam as its owner wrote them."""
+    path, _, last = name.rpartition(".")
+    bare = last.removesuffix("_unconstrained")
+    owner = module.get_submodule(path)
+    if bare == last or bare not in getattr(owner, "_pyro_params", {}):
+        return name, parameter
+    return f"{path}.{bare}".lstrip("."), getattr(owner, bare)

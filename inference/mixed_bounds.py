@@ -18,7 +18,7 @@ class MIWAE(Objective):
 
     Args:
         groups: M.
-        num_particles: K in each group; M K are drawn.
+        num_particles: K in each group. M K are drawn, which is what the attribute ``num_particles`` says.
         estimator: of the gradient, see ``Objective``.
 
     Raises:
@@ -100,6 +100,8 @@ class CIWAE(Objective):
         return [f"beta={self.beta}", *super()._settings()]
 
     def bound(self, log_w: Tensor) -> Tensor:
+        if self.beta == 0:
+            return power_mean(log_w)
         return self.beta * log_w.mean(0) + (1 - self.beta) * power_mean(log_w)
 
     def signals(self, log_w: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from numbers import Integral
+from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -16,6 +18,7 @@ from inference.estimators import Coefficients, Estimator, Total
 from inference.particles import Particles
 from inference.slopes import curvatures, left_out
 
+_NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # no copy shares its original's name in Pyro's store
 _SERIALS = count()
 
 
@@ -34,6 +37,7 @@ class Objective(nn.Module, infer.ELBO):
         linear: whether the bound is linear in log_w.
         smooth: whether the bound has continuous slopes.
         plain: whether it is ``bound(log_w)`` and nothing else.
+        upper: whether it is lowered, by the guide alone.
 
     Args:
         num_particles: K.
@@ -51,16 +55,15 @@ class Objective(nn.Module, infer.ELBO):
         tensor([0.])
     """
 
-    lower, linear, smooth, plain = True, False, True, True
+    lower, linear, smooth, plain, upper = True, False, True, True, False
 
     def __init__(self, num_particles: int = 1, estimator: Estimator | None = None):
-        if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
+        if not isinstance(num_particles, Integral) or isinstance(num_particles, bool) or num_particles < 1:
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
         if not isinstance(estimator, Estimator | None):
             raise TypeError(f"estimator must be one of inference's, as Total() or DReG(), got {estimator!r}")
         nn.Module.__init__(self)
-        infer.ELBO.__init__(self, num_particles=num_particles, vectorize_particles=True)
-        self._serial = f"objective_{next(_SERIALS)}"
+        infer.ELBO.__init__(self, num_particles=int(num_particles), vectorize_particles=True)
         self.estimator = Total() if estimator is None else estimator
         self.estimator.accept(self)
 
@@ -94,7 +97,7 @@ class Objective(nn.Module, infer.ELBO):
 
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         """The particles that the bound is computed from."""
-        return self.estimator.draw(model, guide, args, kwargs, self.num_particles)
+        return self.estimator.draw(self, model, guide, args, kwargs)
 
     def value(self, particles: Particles) -> Tensor:
         """What is reported, shape (batch,), in nats."""
@@ -118,7 +121,7 @@ class Objective(nn.Module, infer.ELBO):
     def differentiable_loss(self, model: Callable, guide: Callable, *args, **kwargs) -> Tensor:
         """Minus the bound, summed over data and scaled; a 0-d tensor in nats whose gradient is the estimator's."""
         if next(self.parameters(), None) is not None:  # where stock SVI looks for what is to be trained
-            pyro.module(self._serial, self)
+            pyro.module(_NAMES.setdefault(self, f"objective_{next(_SERIALS)}"), self)
         particles = self.draw(model, guide, args, kwargs)
         self.require(particles)
         bound = particles.total(self.value(particles))

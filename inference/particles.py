@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ class Particles:
         layout: plates, and the scale that each datum's bound is multiplied by.
         joint, drawn: sample sites of the model and of the guide, as traced.
         programs: what was run.
-        entered: {site: values as they entered the model}, a copy of those drawn if they were drawn to be gated.
+        entered: {site: values as they entered the model}, views of those drawn; empty where draws are constants.
         detached: whether draws are constants.
         kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
     """
@@ -123,10 +124,12 @@ class Particles:
     @property
     def scale(self) -> Tensor | float:
         """What each datum's bound is multiplied by: a number, or shape (batch,)."""
-        scale = self.layout.scale
-        if isinstance(scale, Tensor) and scale.dim():
-            return scale.expand([frame.size for frame in self.layout.plates]).reshape(-1)
-        return scale
+        layout = self.layout
+        if isinstance(layout.scale, Tensor) and layout.scale.dim():
+            single = layout._replace(num_particles=1)
+            shape = single.spread(layout.scale.new_empty(layout.batch), 0).shape
+            return layout.scale.expand(shape).reshape(-1)
+        return layout.scale
 
     @property
     def latents(self) -> dict[str, Tensor]:
@@ -167,16 +170,31 @@ class Particles:
         """log q of the draws as constants: its gradient is the score; shape (num_particles, batch)."""
         if len(self.drawn) == 1:
             (site,) = self.drawn
-            scored = {site["name"]: self.layout.reduce(site["fn"].log_prob(site["value"].detach()), site)}
+            with needs_inverse():
+                log_q = site["fn"].log_prob(site["value"].detach())
+            scored = {site["name"]: self.layout.reduce(log_q, site)}
         else:  # a site's distribution is made from the values of its parents, so it has to be made anew
             trace = self.programs.guide_trace.copy()
             for site in self.drawn:
                 trace.nodes[site["name"]] = {**site, "value": site["value"].detach()}
             again = poutine.replay(self.programs.guide_of_particles, trace=trace)
             found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
-            found.compute_log_prob()
+            with needs_inverse():
+                found.compute_log_prob()
             scored = {s["name"]: self.layout.reduce(s["unscaled_log_prob"], s) for s in sample_sites(found)}
         return sum(_times(self.terms[name].factor, log_q) for name, log_q in scored.items())
+
+
+@contextmanager
+def needs_inverse() -> Iterator[None]:
+    """Inside, a flow that cannot be inverted says so in words."""
+    try:
+        yield
+    except (KeyError, NotImplementedError) as error:
+        raise ValueError(
+            f"the guide has no density for values other than its own last draw ({str(error)[:120]}), as flows without "
+            "an inverse; use Total(), or a flow that can be inverted"
+        ) from error
 
 
 def _times(factor: Tensor | float, value: Tensor | float) -> Tensor | float:

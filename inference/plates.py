@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 import torch
 from pyro import poutine
@@ -12,10 +11,11 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from inference.modes import evaluation_mode
-from inference.ownership import module_of, own
+from inference.ownership import own
 from inference.randomness import untouched
+from inference.remembered import bare, remembered
 
-PARTICLES = "particles"
+PARTICLES = "_particles_of_the_bound"
 
 
 def sample_sites(*traces: poutine.Trace) -> list[dict]:
@@ -48,22 +48,17 @@ def outer_scale(sites: list[dict], plates: list) -> Tensor | float:
 
 
 def same(a: Tensor | float, b: Tensor | float) -> bool:
+    """Whether two scales are equal."""
     return a is b or torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 
-_NESTING: WeakKeyDictionary = WeakKeyDictionary()
-
-
+@remembered
 def nesting_of(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
     """How deep the pair's plates nest, found by one run and remembered."""
-    key = module_of(getattr(guide, "program", guide)) or guide
-    known = _NESTING.setdefault(module_of(getattr(model, "program", model)) or model, WeakKeyDictionary())
-    if key not in known:
-        with untouched(), torch.no_grad(), poutine.block():
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        known[key] = depth(sample_sites(model_trace, guide_trace))
-    return known[key]
+    with untouched(), torch.no_grad(), poutine.block(), evaluation_mode(bare(model), bare(guide)):
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return depth(sample_sites(model_trace, guide_trace))
 
 
 class DataCount:

@@ -44,4 +44,7 @@ def log_sum_of_others(log_w: Tensor) -> Tensor:
 
 def means_of_others(log_w: Tensor) -> Tensor:
     """mean_{j != k} log w_j for each of at least two particles k: the logarithm of the others' geometric mean."""
-    return (log_w.sum(0) - log_w) / (len(log_w) - 1)
+    vanished = log_w == -math.inf
+    finite = log_w.masked_fill(vanished, 0.0)
+    mean = (finite.sum(0) - finite) / (len(log_w) - 1)
+    return mean.masked_fill(vanished.sum(0) > vanished.int(), -math.inf)

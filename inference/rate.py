@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, kl_divergence
 
-from inference.aided import Aided, refuse_aided
+from inference.aided import Aided, refuse_aided, refuse_auxiliary
 from inference.elbo import ELBO
 from inference.estimators import Total
 from inference.objectives import Objective
@@ -79,9 +81,9 @@ class FreeBits(nn.Module):
         super().__init__()
         for name, value in (("nats", nats), ("groups", groups)):
             numbers = value.values() if isinstance(value, Mapping) else [value]
-            least = 0 if name == "nats" else 1
-            if not all(isinstance(number, int | float) and number >= least for number in numbers):
-                raise ValueError(f"{name} must be at least {least}, got {value!r}")
+            least, kind = (0, Real) if name == "nats" else (1, Integral)
+            if not all(isinstance(number, kind) and least <= number < math.inf for number in numbers):
+                raise ValueError(f"{name} must be finite and at least {least}, got {value!r}")
         self.nats, self.groups = nats, groups
 
     def __repr__(self) -> str:
@@ -95,6 +97,7 @@ class FreeBits(nn.Module):
         free, cut = _by_site(self.nats, names, 0.0), _by_site(self.groups, names, 1)
         if not any(free.values()):
             return objective.surrogate(particles, bound)
+        refuse_auxiliary(particles, self.name)
         total = particles.total(particles.log_likelihood.mean(0))
         for name, term in particles.terms.items():
             if not free[name]:

@@ -48,7 +48,7 @@ class _Relaxation(Estimator):
         program = particles.programs
         pair = (_Relax(self.temperature, hard)(run) for run in (program.model, program.guide))
         layout = particles.layout
-        relaxed = weigh(*pair, program.args, program.kwargs, layout.num_particles, nesting=layout.nesting)
+        relaxed = weigh(*pair, program.args, program.kwargs, layout.num_particles, linear=True, nesting=layout.nesting)
         factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
         return relaxed.changed(factors)
 
@@ -73,9 +73,9 @@ class GumbelSoftmax(_Relaxation):
         The Concrete Distribution, Maddison, Mnih, Teh, 2017, arXiv:1611.00712.
     """
 
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int) -> Particles:
+    def draw(self, objective, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         with torch.no_grad():
-            return weigh(model, guide, args, kwargs, num_particles)
+            return super().draw(objective, model, guide, args, kwargs)
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
         relaxed = self._relaxed(particles, hard=False)
@@ -95,10 +95,11 @@ class StraightThrough(_Relaxation):
         Categorical Reparameterization with Gumbel-Softmax, Jang, Gu, Poole, 2017, arXiv:1611.01144.
     """
 
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict, num_particles: int) -> Particles:
+    def draw(self, objective, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+        count = objective.num_particles
         pair = (_Relax(self.temperature, True)(run) for run in (model, guide))
-        nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else None
-        return weigh(*pair, args, kwargs, num_particles, nesting=nesting)
+        nesting = nesting_of(model, guide, args, kwargs) if count > 1 else None
+        return weigh(*pair, args, kwargs, count, linear=objective.linear, nesting=nesting)
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
         return particles.total(objective.value(particles)) if bound is None else bound

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +19,16 @@ class Schedule(nn.Module):
         step: steps made so far, a 0-d tensor.
 
     Args:
-        at: 0-d tensor of steps -> 0-d tensor.
+        at: 0-d tensor of steps -> 0-d tensor; None for the number in ``value``.
         steps: see above.
         text: how it is written.
+        value: a 0-d tensor.
     """
 
-    def __init__(self, at: Callable[[Tensor], Tensor], steps: int, text: str):
+    def __init__(self, at: Callable[[Tensor], Tensor] | None, steps: int, text: str, value: Tensor | None = None):
         super().__init__()
         self.at, self.steps, self.text = at, steps, text
+        self.register_buffer("value", value)
         self.register_buffer("step", torch.zeros((), dtype=torch.float64))
 
     def __repr__(self) -> str:
@@ -32,6 +36,8 @@ class Schedule(nn.Module):
 
     def forward(self) -> Tensor:
         """The number at this step, a 0-d tensor; where gradients are computed, the next call is one step later."""
+        if self.at is None:
+            return self.value
         value = self.at(self.step.clone())
         if torch.is_grad_enabled():
             with torch.no_grad():
@@ -51,9 +57,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
         [0.0, 0.5, 1.0, 1.0]
     """
     _check(start, end, steps)
-    return Schedule(
-        lambda step: start + (end - start) * _share(step, steps), steps, f"linear({start:g}, {end:g}, steps={steps})"
-    )
+    return Schedule(partial(_linear, start, end, steps), steps, f"linear({start:g}, {end:g}, steps={steps})")
 
 
 def cosine(start: float, end: float, steps: int) -> Schedule:
@@ -65,11 +69,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
         [0.0, 0.5, 1.0]
     """
     _check(start, end, steps)
-
-    def at(step: Tensor) -> Tensor:
-        return start + (end - start) * (1 - torch.cos(math.pi * _share(step, steps))) / 2
-
-    return Schedule(at, steps, f"cosine({start:g}, {end:g}, steps={steps})")
+    return Schedule(partial(_cosine, start, end, steps), steps, f"cosine({start:g}, {end:g}, steps={steps})")
 
 
 def cyclical(start: float, end: float, steps: int, cycles: int = 4, rise: float = 0.5) -> Schedule:
@@ -91,42 +91,62 @@ def cyclical(start: float, end: float, steps: int, cycles: int = 4, rise: float 
     _check(start, end, steps)
     if not (isinstance(cycles, int) and 1 <= cycles <= steps and 0 < rise <= 1):
         raise ValueError(f"cycles must be at least 1 and at most steps, rise above 0, at most 1; got {cycles}, {rise}")
-
-    def at(step: Tensor) -> Tensor:
-        place = (step * cycles / steps).remainder(1.0)
-        risen = (place / rise).clamp(max=1.0)
-        return start + (end - start) * torch.where(step < steps, risen, 1.0)
-
-    return Schedule(at, steps, f"cyclical({start:g}, {end:g}, steps={steps}, cycles={cycles}, rise={rise:g})")
+    text = f"cyclical({start:g}, {end:g}, steps={steps}, cycles={cycles}, rise={rise:g})"
+    return Schedule(partial(_cyclical, start, end, steps, cycles, rise), steps, text)
 
 
-def constant(value: float) -> Schedule:
-    """Always the same number.
+def constant(value: float | Tensor) -> Schedule:
+    """Always the same number; a 0-d tensor is kept as it is, to be changed in place by its owner.
 
     Example:
         >>> constant(0.5)()
         tensor(0.5000, dtype=torch.float64)
     """
-    if not math.isfinite(value):
-        raise ValueError(f"value must be finite, got {value}")
-    return Schedule(lambda step: torch.full_like(step, value), 0, f"{value:g}")
+    held = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+    if held.dim() or not math.isfinite(held) or held < 0:
+        raise ValueError(f"value must be one finite number of at least 0, got {value}")
+    return Schedule(None, 0, f"{float(value):g}", held)
+
+
+def _linear(start: float, end: float, steps: int, step: Tensor) -> Tensor:
+    return start + (end - start) * (step / steps).clamp(max=1.0)
+
+
+def _cosine(start: float, end: float, steps: int, step: Tensor) -> Tensor:
+    return start + (end - start) * (1 - torch.cos(math.pi * (step / steps).clamp(max=1.0))) / 2
+
+
+def _cyclical(start: float, end: float, steps: int, cycles: int, rise: float, step: Tensor) -> Tensor:
+    place = (step * cycles / steps).remainder(1.0)
+    return start + (end - start) * torch.where(step < steps, (place / rise).clamp(max=1.0), 1.0)
 
 
 def as_schedule(value: float | Schedule, name: str) -> Schedule:
     """A schedule, or a number as a constant one; raises if it is neither."""
     if isinstance(value, Schedule):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
-        return constant(float(value))
+    if isinstance(value, Real | Tensor) and not isinstance(value, bool):
+        try:
+            return constant(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     raise TypeError(f"{name} must be a number or a schedule, as linear(0.0, 1.0, steps=1000), got {value!r}")
+
+
+def schedules_of(objective: object) -> Iterator[Schedule]:
+    """The schedules of an objective that move."""
+    parts = objective.modules() if isinstance(objective, nn.Module) else ()
+    return (part for part in parts if isinstance(part, Schedule) and part.steps)
+
+
+def warming(objective: object) -> bool:
+    """Whether a warm-up of the objective goes on."""
+    return any(bool(schedule.step < schedule.steps) for schedule in schedules_of(objective))
 
 
 def check_warm_up(objective: object, steps: int | None) -> None:
     """Raises ValueError where a schedule of the objective is longer than a training of so many steps."""
-    parts = objective.modules() if isinstance(objective, nn.Module) else ()
-    longest = max((part.steps for part in parts if isinstance(part, Schedule)), default=0)
+    longest = max((schedule.steps for schedule in schedules_of(objective)), default=0)
     if steps is not None and longest > steps:
         raise ValueError(
             f"the warm-up of {objective!r} takes {longest} steps, and only {steps} are planned: it would end before "
@@ -134,8 +154,14 @@ def check_warm_up(objective: object, steps: int | None) -> None:
         )
 
 
-def _share(step: Tensor, steps: int) -> Tensor:
-    return (step / steps).clamp(max=1.0)
+def check_fresh(objective: object) -> None:
+    """Raises ValueError where a schedule of the objective has moved in another run."""
+    for schedule in schedules_of(objective):
+        if schedule.step > 0:
+            raise ValueError(
+                f"the schedule of {objective!r} has made {int(schedule.step)} steps in another run; make a new "
+                "objective for a new run, or pass the bound itself to go on after a warm-up"
+            )
 
 
 def _check(start: float, end: float, steps: int) -> None:

@@ -7,23 +7,23 @@ from collections.abc import Callable
 from torch import Tensor
 
 from inference.bounds import IWAE
-from inference.estimators import Estimator, assemble
+from inference.estimators import Estimator, Total, assemble
 from inference.mixed_bounds import MIWAE
 from inference.objectives import Objective
 from inference.particles import Particles
-from inference.weights import weigh
+from inference.slopes import slopes
 
 
 class Separate(Objective):
     """Parameters of the model follow one objective, those of the guide another; what is reported is the model's.
 
     Args:
-        model: objective for theta.
+        model: objective for theta, whose gradient is that of log p(x, z) with the bound's slopes as weights.
         guide: objective for phi, with as many particles.
 
     Raises:
-        ValueError: particle numbers differ, or an objective has a gradient that is not made of coefficients
-            (relaxations, wake-sleep), an aid or an analytic KL.
+        ValueError: particle numbers differ, ``model`` is an upper bound or has an estimator, or an objective has a
+            gradient that is not made of coefficients (relaxations, wake-sleep), an aid or an analytic KL.
         TypeError: one of them is no objective of ours.
 
     Example:
@@ -37,6 +37,10 @@ class Separate(Objective):
                 raise TypeError(f"{name} must be an objective of inference, as IWAE(5), got {part!r}")
             if not part.estimator.explicit or not part.plain or getattr(part, "analytic_kl", False):
                 raise ValueError(f"{name}={part!r} is more than sampled weights and coefficients; step it by itself")
+        if model.upper or type(model.estimator) is not Total:
+            raise ValueError(
+                f"model={model!r} must be a bound to be raised, and with Total(): estimators are for the guide alone"
+            )
         if model.num_particles != guide.num_particles:
             raise ValueError(
                 f"model and guide must have as many particles, got {model.num_particles} and {guide.num_particles}"
@@ -59,15 +63,14 @@ class Separate(Objective):
         return self.model.bound(log_w)
 
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
-        detached = self.guide.estimator.detached
-        return weigh(model, guide, args, kwargs, self.num_particles, gated=not detached, detached=detached)
+        return self.guide.draw(model, guide, args, kwargs)
 
     def require(self, particles: Particles) -> None:
         self.guide.require(particles)  # of the model's objective, only what it gives theta counts
 
     def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        theta, phi = self.model.coefficients(particles), self.guide.coefficients(particles)
-        return assemble(phi._replace(model=theta.model), particles)
+        theta, phi = slopes(self.model.bound, particles.log_w), self.guide.coefficients(particles)
+        return assemble(phi._replace(model=theta), particles)
 
 
 def PIWAE(groups: int = 8, num_particles: int = 8, estimator: Estimator | None = None) -> Separate:

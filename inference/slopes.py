@@ -10,6 +10,7 @@ from torch import Tensor
 from inference.powers import means_of_others
 
 Bound = Callable[[Tensor], Tensor]
+NUMBERS_AT_ONCE = 2**20
 
 
 def slopes(bound: Bound, log_w: Tensor) -> Tensor:
@@ -27,18 +28,19 @@ def slopes(bound: Bound, log_w: Tensor) -> Tensor:
 def curvatures(bound: Bound, log_w: Tensor) -> Tensor:
     """d^2 bound / d (log w_k)^2, shape (num_particles, batch), without gradient: 0 for the ELBO, w~ - w~^2 for IWAE.
 
-    The bound is taken at K copies of the weights, so that each particle's second derivative is found in its own copy:
-    K^2 numbers per datum. A bound with a formula for it says so by a method ``curvatures``.
+    The bound is taken at K copies of the weights, a few at a time, and each particle's second derivative is found in
+    its own copy: K^2 numbers per datum. A bound with a formula for it says so by a method ``curvatures``.
     """
-    count, batch = log_w.shape
-    with torch.enable_grad():
-        point = log_w.detach().repeat(1, count).requires_grad_()
-        (slope,) = torch.autograd.grad(bound(point).sum(), point, create_graph=True)
-        if not slope.requires_grad:
-            return torch.zeros_like(log_w)
-        own = slope.view(count, count, batch).diagonal().sum()
-        (curvature,) = torch.autograd.grad(own, point)
-    return curvature.view(count, count, batch).diagonal().T
+    found = []
+    for own in _few(log_w):
+        with torch.enable_grad():
+            point = log_w.detach().repeat(1, len(own)).requires_grad_()
+            (slope,) = torch.autograd.grad(bound(point).sum(), point, create_graph=True)
+            if not slope.requires_grad:
+                return torch.zeros_like(log_w)
+            (curvature,) = torch.autograd.grad(_own(slope, own).sum(), point)
+        found.append(_own(curvature, own))
+    return torch.cat(found)
 
 
 def left_out(bound: Bound, log_w: Tensor) -> Tensor:
@@ -49,8 +51,21 @@ def left_out(bound: Bound, log_w: Tensor) -> Tensor:
     References:
         Variational Inference for Monte Carlo Objectives, Mnih, Rezende, 2016, arXiv:1602.06725.
     """
-    count, batch = log_w.shape
     log_w = log_w.detach()
-    own = torch.eye(count, dtype=torch.bool, device=log_w.device).unsqueeze(-1)
-    copies = torch.where(own, means_of_others(log_w), log_w.unsqueeze(1)).reshape(count, count * batch)
-    return bound(copies).view(count, batch)
+    others, found = means_of_others(log_w), []
+    for own in _few(log_w):
+        here = torch.zeros(len(log_w), len(own), 1, dtype=torch.bool, device=log_w.device)
+        here[own, torch.arange(len(own), device=own.device)] = True
+        copies = torch.where(here, others[own], log_w.unsqueeze(1)).flatten(1)
+        found.append(bound(copies).view(len(own), -1))
+    return torch.cat(found)
+
+
+def _few(log_w: Tensor) -> tuple[Tensor, ...]:
+    """The particles' numbers, so many at a time that as many copies of the weights stay in the processor's cache."""
+    return torch.arange(len(log_w), device=log_w.device).split(max(1, NUMBERS_AT_ONCE // max(1, log_w.numel())))
+
+
+def _own(values: Tensor, own: Tensor) -> Tensor:
+    """Of copies (num_particles, copies * batch), each copy's own particle: (copies, batch)."""
+    return values.unflatten(1, (len(own), -1))[own, torch.arange(len(own), device=own.device)]

@@ -34,6 +34,7 @@ class Step:
         self.programs = own(model), own(guide)
         self.parts = (*reached(model, guide), objective)
         self.parameters: list[Tensor] = []
+        self.beside: set[int] = set()  # the objective's own, as a baseline's, which the norm leaves out
         self._precise = precise(precision)
         self._kept = empty_store() if len(modules_of(model, guide)) == 2 else None
 
@@ -43,13 +44,14 @@ class Step:
         with untouched(), torch.no_grad(), probing, self._store(), poutine.trace(param_only=True) as handler:
             self.objective.loss(*self.programs, *args, **kwargs)
         self.parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
+        self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
 
     def stores(self) -> list[dict]:
         """The dictionaries that hold what was declared by ``pyro.param``."""
         return [pyro.get_param_store()._params if self._kept is None else self._kept["params"]]
 
     def gradients(self, *args, **kwargs) -> Outcome:
-        """Losses and the norm of the whole gradient, in nats; and the gradients of ``parameters``."""
+        """Losses and the norm of the programs' gradient, in nats; and the gradients of ``parameters``."""
         try:
             return self._gradients(*args, **kwargs)
         finally:
@@ -87,7 +89,8 @@ class Step:
         with self._store(), self._precise:
             loss = self.objective.loss_and_grads(*self.programs, *args, **kwargs)
         gradients = [parameter.grad for parameter in self.parameters]
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+        pairs = zip(self.parameters, gradients, strict=True)
+        norm = torch.nn.utils.get_total_norm([g for p, g in pairs if g is not None and id(p) not in self.beside]).item()
         return [*(loss if isinstance(loss, tuple) else (loss,)), norm], gradients
 
     def _store(self) -> AbstractContextManager:

@@ -31,7 +31,7 @@ class SVI:
         model, guide: Pyro programs of the same signature.
         optimizer: parameters -> torch optimizer, ``partial(torch.optim.Adam, lr=1e-3)`` for example.
         objective: any ``pyro.infer.ELBO``.
-        clip_norm: largest L2 norm of the whole gradient; None for no limit.
+        clip_norm: largest L2 norm of the whole gradient of model and guide; None for no limit.
         engine: "eager" by Pyro at every step; "captured"; "compiled"; "auto" takes what repays its cost, and falls
             back wherever a step cannot be captured or compiled.
         precision: "fp32", or "bf16" to train linear and convolutional layers in bfloat16.
@@ -94,7 +94,8 @@ class SVI:
         (*losses, self.grad_norm), gradients = self._steps(*args, **kwargs)
         if self.clip_norm is not None and self.grad_norm > self.clip_norm:
             factor = self.clip_norm / self.grad_norm
-            gradients = [None if g is None else g * factor for g in gradients]
+            apart, pairs = self._step.beside, zip(self._step.parameters, gradients, strict=True)
+            gradients = [g if g is None or id(p) in apart else g * factor for p, g in pairs]
         for parameter, gradient in zip(self._step.parameters, gradients, strict=True):
             parameter.grad = gradient
         self._optimize()

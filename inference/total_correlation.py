@@ -55,10 +55,10 @@ class TotalCorrelation(nn.Module):
 
     def accept(self, objective: Objective) -> None:
         refuse_aided(objective, self.name)
-        if objective.estimator.detached:
-            raise ValueError(f"total_correlation goes through the draws, which {objective!r} treats as constants")
 
     def forward(self, objective: Objective, particles: Particles, bound: Tensor | None) -> Tensor:
+        if particles.detached:
+            raise ValueError(f"total_correlation goes through the draws, which {objective!r} treats as constants")
         site = _site(particles, self.site)
         trained = objective.surrogate(particles, bound)
         if self.plain:
@@ -89,7 +89,7 @@ def _site(particles: Particles, name: str | None) -> dict:
     sites = {site["name"]: site for site in particles.drawn}
     if name is None and len(sites) > 1:
         raise ValueError(f"total_correlation needs a site, since there are several: {list(sites)}")
-    name = next(iter(sites)) if name is None else name
+    name = next(iter(sites), None) if name is None else name
     if name not in sites:
         raise ValueError(f"total_correlation names {name!r}, but the latent sites are {list(sites)}")
     fn = sites[name]["fn"]

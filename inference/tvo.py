@@ -55,7 +55,15 @@ class TVO(Objective):
 
     def bound(self, log_w: Tensor) -> Tensor:
         steps = zip(self.points[:-1], self.points[1:], strict=True)
-        return sum((after - b) * ((b * log_w).softmax(0) * log_w).sum(0) for b, after in steps)
+        first, *rest = ((after - b) * self._expected(log_w, b) for b, after in steps)
+        return sum(rest, first)
+
+    @staticmethod
+    def _expected(log_w: Tensor, b: float) -> Tensor:
+        """E log w under weights w^b, shape (batch,)."""
+        if b == 0:
+            return log_w.mean(0)
+        return ((b * log_w).softmax(0) * log_w.clamp_min(torch.finfo(log_w.dtype).min)).sum(0)
 
     def curvatures(self, log_w: Tensor) -> Tensor:
         total = torch.zeros_like(log_w)

@@ -13,7 +13,7 @@ from inference.estimators import Coefficients, Estimator, assemble
 from inference.importance import log_mean_exp
 from inference.objectives import Objective
 from inference.ownership import module_of
-from inference.particles import Particles
+from inference.particles import Particles, needs_inverse
 from inference.plates import sample_sites
 from inference.slopes import slopes
 
@@ -40,7 +40,20 @@ class Phases(Estimator):
         if doubly and sleep == 1:
             raise ValueError("doubly=True reparametrises the wake phase, and sleep=1 has none; choose one")
         self.sleep, self.doubly = sleep, doubly
-        self.gated, self.detached = doubly, not doubly
+        self.detached = not doubly
+
+    def accept(self, objective) -> None:
+        if objective.num_particles < 2 and self.sleep == 0:
+            raise ValueError(
+                f"{type(objective).__name__} with one particle and sleep=0 would never move the guide, since a single "
+                "weight says nothing; pass num_particles of at least 2, or sleep above 0"
+            )
+
+    def require(self, objective, particles: Particles) -> None:
+        if not particles.drawn:
+            raise ValueError(f"{type(objective).__name__} needs latent sites; for a model without, MaximumLikelihood()")
+        if self.doubly:
+            super().require(objective, particles)
 
     def extra_repr(self) -> str:
         return ", ".join([f"sleep={self.sleep:g}", *(["doubly=True"] if self.doubly else [])])
@@ -65,7 +78,8 @@ def dreamt_log_q(particles: Particles) -> Tensor:
     programs = particles.programs
     with torch.no_grad():
         dream = poutine.trace(poutine.uncondition(programs.model)).get_trace(*programs.args, **programs.kwargs)
-    dreamt = {site["name"]: site["value"] for site in sample_sites(dream) if site["infer"].get("was_observed")}
+    observed = (s for s in sample_sites(dream) if s["infer"].get("was_observed") and not s["infer"].get("is_auxiliary"))
+    dreamt = {site["name"]: site["value"] for site in observed}
     bound = _signature(programs.model).bind(*programs.args, **programs.kwargs)
     if lacking := set(dreamt) - set(bound.arguments):
         raise ValueError(
@@ -81,7 +95,13 @@ def dreamt_log_q(particles: Particles) -> Tensor:
     bound.arguments.update(dreamt)
     asleep = poutine.replay(programs.guide, trace=dream)
     trace = poutine.trace(asleep).get_trace(*bound.args, **bound.kwargs)
-    trace.compute_log_prob()
+    if strange := [site["name"] for site in sample_sites(trace) if site["name"] not in dream]:
+        raise ValueError(
+            f"guide draws {strange}, which the model does not, so that it cannot be fitted to dreams of the model: "
+            "automatic guides draw all sites as one; write a guide that draws the model's own sites"
+        )
+    with needs_inverse():
+        trace.compute_log_prob()
     single = particles.layout._replace(num_particles=1)
     return sum(single.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace)).squeeze(0)
 
@@ -134,7 +154,7 @@ class RWS(Objective):
         doubly: reparametrise the wake update (DReG); continuous sites only.
 
     Raises:
-        ValueError: ``sleep`` is out of range, or 1 with ``doubly``.
+        ValueError: ``sleep`` is out of range, or 1 with ``doubly``, or 0 with one particle.
 
     References:
         Reweighted Wake-Sleep, Bornschein, Bengio, 2015, arXiv:1406.2751.

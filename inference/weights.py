@@ -14,7 +14,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from inference.ownership import own
-from inference.particles import Layout, Particles, Programs, Term
+from inference.particles import Layout, Particles, Programs, Term, needs_inverse
 from inference.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
 
 
@@ -56,15 +56,16 @@ def weigh(
     args: tuple,
     kwargs: dict,
     num_particles: int = 1,
-    gated: bool = False,
     detached: bool = False,
+    linear: bool = False,
     nesting: int | None = None,
 ) -> Particles:
     """Draws particles and scores them; programs run as they are, with parameters where Pyro keeps them.
 
     Args:
-        gated: let the model see views of the draws, whose gradients can be scaled before they go on to the guide.
         detached: cut the draws off from the guide's parameters.
+        linear: whether what is made of the weights is linear in their logarithms, so that plates around some sites only
+            may be subsampled.
         nesting: how deep plates nest, where it is known.
     """
     if num_particles < 1:
@@ -79,12 +80,14 @@ def weigh(
         )
     with _Detached() if detached else nullcontext():  # outside the trace, which keeps what handlers outside it made
         guide_trace = poutine.trace(run_guide).get_trace(*args, **kwargs)
-    entering, entered = _views(guide_trace) if gated else (guide_trace, {})
+    entering, entered = (guide_trace, {}) if detached else _views(guide_trace)
     model_trace = poutine.trace(poutine.replay(run_model, trace=entering)).get_trace(*args, **kwargs)
     if is_validation_enabled():
         check_model_guide_match(model_trace, guide_trace, nesting)
     programs = Programs(model, guide, args, kwargs, run_guide, guide_trace)
     traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    if not linear:
+        _check_inner_plates(sample_sites(*traces))
     return _scored(*traces, num_particles, programs, entered, detached)
 
 
@@ -98,7 +101,8 @@ def _scored(
 ) -> Particles:
     """The log-densities of two traces, one number per site, particle and datum."""
     model_trace.compute_log_prob()
-    guide_trace.compute_log_prob()
+    with needs_inverse():
+        guide_trace.compute_log_prob()
     joint, drawn = sample_sites(model_trace), sample_sites(guide_trace)
     sites = joint + drawn
     nesting = depth(sites)
@@ -106,7 +110,6 @@ def _scored(
         for site in sites:
             check_site_shape(site, nesting + (num_particles > 1))
     plates = tuple(common_plates(sites))
-    _check_inner_plates(sites, plates)
     _check_all_drawn(joint, drawn)
     layout = Layout(num_particles, plates, outer_scale(sites, plates), nesting)
     density = {
@@ -132,7 +135,10 @@ class _Detached(Messenger):
 
 
 def _views(trace: poutine.Trace) -> tuple[poutine.Trace, dict[str, Tensor]]:
-    """The trace with each value that carries a gradient seen through a view of its own, and these views."""
+    """The trace with each value that carries a gradient seen through a view of its own, and these views.
+
+    There, gradients can be scaled before they go on from the model to the guide.
+    """
     seen, views = trace.copy(), {}
     for site in sample_sites(trace):
         name, value = site["name"], site["value"]
@@ -143,7 +149,10 @@ def _views(trace: poutine.Trace) -> tuple[poutine.Trace, dict[str, Tensor]]:
 
 
 def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
-    lacking = {site["name"] for site in joint if not site["is_observed"]} - {site["name"] for site in drawn}
+    names = {site["name"] for site in drawn}
+    if twice := [site["name"] for site in joint if site["is_observed"] and site["name"] in names]:
+        raise ValueError(f"guide draws {twice}, which the model observes; leave them out of the guide")
+    lacking = {site["name"] for site in joint if not site["is_observed"]} - names
     if lacking:
         raise ValueError(
             f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; "
@@ -151,13 +160,13 @@ def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
         )
 
 
-def _check_inner_plates(sites: list[dict], plates: tuple) -> None:
-    outer = {PARTICLES, *(frame.name for frame in plates)}
+def _check_inner_plates(sites: list[dict]) -> None:
+    outer = {PARTICLES, *(frame.name for frame in common_plates(sites))}
     for site in sites:
         for frame in site["cond_indep_stack"]:
             if frame.name not in outer and frame.full_size not in (None, frame.size):
                 raise ValueError(
                     f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of "
                     f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
-                    "no unbiased subsample; use Trace_ELBO, or the whole plate"
+                    "no unbiased subsample; use ELBO, or the whole plate"
                 )

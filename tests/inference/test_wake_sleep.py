@@ -25,7 +25,7 @@ def by_hand(lattice, k: int, parameters) -> torch.Tensor:
     return gradient(-(mass.detach() * log_w.detach().softmax(0) * log_w).sum(), parameters)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [2, 3])
 def test_the_wake_update_of_classes_is_exact(k):
     lattice, parameters = golden_sbn()
     found = lattice.expected_gradient(RWS(k), parameters)
@@ -38,7 +38,7 @@ def test_the_wake_update_approaches_the_mean_score_under_the_posterior():
     lattice, parameters = golden_sbn()
     on = GOLDEN_SBN.posterior(X_SBN) @ lattice.values["h"]
     expected = on - GOLDEN_SBN.phi.sigmoid()
-    errors = [(lattice.expected_gradient(RWS(k), parameters[-1:]) - expected).abs().max() for k in (1, 3, 6)]
+    errors = [(lattice.expected_gradient(RWS(k), parameters[-1:]) - expected).abs().max() for k in (2, 3, 6)]
     assert errors[0] > errors[1] > errors[2]
     pyro.set_rng_seed(0)
     loss = RWS(20_000).differentiable_loss(lattice.model, lattice.guide, lattice.x.expand(50, -1))
@@ -61,13 +61,13 @@ def gaussian(nodes: int = 40) -> tuple[Lattice, list[torch.Tensor]]:
     return Lattice(model, guide, torch.tensor([[0.7]]), noise={"z": 1}, nodes=nodes), phi
 
 
-@pytest.mark.parametrize("k", [1, 2])
-def test_doubly_reparametrised_the_update_is_the_same(k):
-    """By quadrature over all noise, and at K = 1, where the only weight is 1, nothing."""
+def test_doubly_reparametrised_the_update_is_the_same():
+    """By quadrature over all noise of two particles."""
+    k = 2
     lattice, phi = gaussian()
     plain = lattice.expected_gradient(RWS(k), phi)
     assert_close(lattice.expected_gradient(RWS(k, doubly=True), phi), plain, 1e-6)
-    assert (plain.abs() > 0.01).all() == (k == 2)
+    assert (plain.abs() > 0.01).all()
     z = lattice.outcomes(k)[1]["z"].reshape(k, -1) * math.exp(-0.2) + 0.4 * 0.7 - 0.3
     _, _, log_w, mass = lattice.programs(k)
     log_q = -0.5 * ((z - phi[0] * 0.7 - phi[1]) / phi[2].exp()).square() - phi[2]

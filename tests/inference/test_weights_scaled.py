@@ -149,7 +149,7 @@ def test_a_subsampled_plate_scales_the_bound_and_not_the_weights(num_particles):
 @pytest.mark.parametrize("objective", [IWAE(3), Renyi(0.5, 3), IWAE(1)], ids=repr)
 def test_a_subsampled_inner_plate_is_refused_by_name(objective):
     model, guide = subsampled(3, subsample_size=2)
-    with pytest.raises(ValueError, match=r"plate 'pixels' around site 'x' is subsampled \(2 of 4\).*use Trace_ELBO"):
+    with pytest.raises(ValueError, match=r"plate 'pixels' around site 'x' is subsampled \(2 of 4\).*use ELBO"):
         objective.loss(model, guide, XS)
 
 
