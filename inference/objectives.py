@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inference.estimators import Coefficients, Estimator, Total
 from inference.particles import Particles
+from inference.shown import shown
 from inference.slopes import curvatures, left_out
 
 _NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # no copy shares its original's name in Pyro's store
@@ -128,7 +129,7 @@ class Objective(nn.Module, infer.ELBO):
         if torch.is_grad_enabled():
             trained = self.surrogate(particles, bound)
             if trained is not bound:
-                bound = _Reported.apply(trained, bound.detach())
+                bound = shown(bound, trained)
         return -bound
 
     def loss(self, model: Callable, guide: Callable, *args, **kwargs) -> float:
@@ -143,15 +144,3 @@ class Objective(nn.Module, infer.ELBO):
             loss.backward(retain_graph=self.retain_graph)
         warn_if_nan(loss, "loss")
         return loss.item()
-
-
-class _Reported(torch.autograd.Function):
-    """One tensor's value with another's gradient."""
-
-    @staticmethod
-    def forward(ctx, trained: Tensor, bound: Tensor) -> Tensor:
-        return bound.clone()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from inference.estimators import Estimator
 from inference.particles import Particles
 from inference.plates import nesting_of
+from inference.shown import shown
 from inference.weights import weigh
 
 
@@ -146,25 +147,13 @@ class _Relaxed(dist.TorchDistribution):
             noisy = logits - (-u.log()).log()
             soft = (noisy / self.temperature).softmax(-1)
             hard = F.one_hot(noisy.argmax(-1), logits.shape[-1]).to(logits)
-        return _Through.apply(soft, hard) if self.hard else soft
+        return shown(hard, soft) if self.hard else soft
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits, binary = _logits(self.fn)
         if binary:
             return sum_rightmost(value * logits - F.softplus(logits), len(self.event_shape))
         return sum_rightmost(value * logits.log_softmax(-1), len(self.event_shape))
-
-
-class _Through(torch.autograd.Function):
-    """Hard values forward, the gradient to the soft ones."""
-
-    @staticmethod
-    def forward(ctx, soft: Tensor, hard: Tensor) -> Tensor:
-        return hard.clone()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
 
 
 def _logits(fn: dist.TorchDistribution) -> tuple[Tensor, bool] | None:
