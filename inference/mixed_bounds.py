@@ -100,16 +100,18 @@ class CIWAE(Objective):
         return [f"beta={self.beta}", *super()._settings()]
 
     def bound(self, log_w: Tensor) -> Tensor:
-        if self.beta == 0:
-            return power_mean(log_w)
-        return self.beta * log_w.mean(0) + (1 - self.beta) * power_mean(log_w)
+        return self._joined(log_w.mean(0), power_mean(log_w))
 
     def signals(self, log_w: Tensor) -> Tensor:
-        return self.beta * log_w / len(log_w) + (1 - self.beta) * power_mean(log_w)
+        return self._joined(log_w / len(log_w), power_mean(log_w).expand_as(log_w))
 
     def curvatures(self, log_w: Tensor) -> Tensor:
         return (1 - self.beta) * power_curvatures(log_w)
 
     def left_out(self, log_w: Tensor) -> Tensor:
         linear, tight = (power_left_out(log_w, means_of_others(log_w), power) for power in (0.0, 1.0))
-        return self.beta * linear + (1 - self.beta) * tight
+        return self._joined(linear, tight)
+
+    def _joined(self, linear: Tensor, tight: Tensor) -> Tensor:
+        """Both bounds by their shares; a bound without a share may be infinite."""
+        return tight if self.beta == 0 else self.beta * linear + (1 - self.beta) * tight

@@ -13,7 +13,9 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from inference.modes import statistics_kept
 from inference.plates import depth, same, sample_sites
+from inference.remembered import bare
 
 
 class Term(NamedTuple):
@@ -178,7 +180,8 @@ class Particles:
             for site in self.drawn:
                 trace.nodes[site["name"]] = {**site, "value": site["value"].detach()}
             again = poutine.replay(self.programs.guide_of_particles, trace=trace)
-            found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
+            with statistics_kept(bare(self.programs.guide)):
+                found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
             with needs_inverse():
                 found.compute_log_prob()
             scored = {s["name"]: self.layout.reduce(s["unscaled_log_prob"], s) for s in sample_sites(found)}

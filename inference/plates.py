@@ -49,7 +49,7 @@ def outer_scale(sites: list[dict], plates: list) -> Tensor | float:
 
 def same(a: Tensor | float, b: Tensor | float) -> bool:
     """Whether two scales are equal."""
-    return a is b or torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+    return a is b or bool((torch.as_tensor(a) == torch.as_tensor(b)).all())
 
 
 @remembered

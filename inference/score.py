@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from inference.baselines import NVIL, MovingAverage
@@ -108,4 +110,6 @@ class VIMCO(_Score):
 
     def jump(self, objective, particles: Particles) -> tuple[Tensor, Tensor | None]:
         log_w = particles.log_w.detach()
-        return objective.bound(log_w) - objective.left_out(log_w), None
+        without = objective.left_out(log_w)
+        vanished = without == -math.inf  # as all others' weights are: there is nothing to compare with
+        return objective.bound(log_w) - without.masked_fill(vanished, 0.0), None

@@ -66,7 +66,7 @@ class TVO(Objective):
         return ((b * log_w).softmax(0) * log_w.clamp_min(torch.finfo(log_w.dtype).min)).sum(0)
 
     def curvatures(self, log_w: Tensor) -> Tensor:
-        total = torch.zeros_like(log_w)
+        log_w, total = log_w.clamp_min(torch.finfo(log_w.dtype).min), torch.zeros_like(log_w)
         for b, after in zip(self.points[:-1], self.points[1:], strict=True):
             share = (b * log_w).softmax(0)
             lift = 1 + b * (log_w - (share * log_w).sum(0))  # the slope is share * lift

@@ -1,26 +1,22 @@
-"""Objectives with what programs do besides: flags, masks, scales, plates of every name, modules with state, copies."""
+"""Objectives with what programs do besides: flags, schedules, constrained parameters, factors, copies."""
 
 from __future__ import annotations
 
 import copy
-import math
 from functools import partial
-from itertools import combinations
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from oracles import assert_close
-from oracles.forcing import Forced, gradient
+from oracles.forcing import gradient
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from inference import (
-    CIWAE,
     CUBO,
     ELBO,
     IWAE,
@@ -30,20 +26,16 @@ from inference import (
     RWS,
     STL,
     SVI,
-    TVO,
     VIMCO,
     DReG,
-    MovingAverage,
     ScoreFunction,
     Separate,
     WakeSleep,
     check,
     fit,
     linear,
-    log_weights,
     tempered,
 )
-from inference.slopes import curvatures, left_out
 from nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -272,102 +264,6 @@ def _parameters(parts):
     return [p for part in programs for p in part.parameters()], list(objective.parameters())
 
 
-def test_the_gradient_is_finite_where_a_particle_has_no_weight():
-    """Two particles of weight w, one of 0: signals log 2, log 2, log 2/3 and scores 1/2, 1/2, -1/2."""
-    logit = torch.zeros(1, requires_grad=True)
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Bernoulli(torch.full((1,), 0.5)).to_event(1))
-            pyro.factor("hard", torch.where(z.squeeze(-1) > 0, 0.0, -math.inf))
-            pyro.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Bernoulli(logits=logit).to_event(1))
-
-    drawn = Forced({"z": torch.tensor([1.0, 1.0, 0.0]).reshape(3, 1, 1)})
-    found = -gradient(IWAE(3, VIMCO()).differentiable_loss(model, drawn(guide), XS[:1]), [logit])
-    assert_close(found, [math.log(2) - math.log(2 / 3) / 2 - 0.5], 1e-12)
-
-
-def test_bounds_of_a_weight_of_zero():
-    log_w = torch.tensor([[0.0, 1.0], [-math.inf, 2.0]])
-    assert TVO(2).bound(log_w)[0] == -math.inf
-    assert TVO(2).bound(log_w)[1] == TVO(2).bound(log_w[:, 1:])
-    assert torch.equal(CIWAE(0.0, 2).bound(log_w), IWAE(2).bound(log_w))
-    assert CIWAE(0.5, 2).bound(log_w)[0] == -math.inf
-
-
-@pytest.mark.xfail(strict=True, reason="beta = 0 times minus infinity is no number")
-def test_without_a_share_of_the_elbo_learning_signals_are_those_of_the_tight_bound():
-    log_w = torch.tensor([[0.0], [1.0], [-math.inf]])
-    assert torch.equal(CIWAE(0.0, 3).signals(log_w), IWAE(3).signals(log_w))
-    assert torch.equal(CIWAE(0.0, 3).left_out(log_w), IWAE(3).left_out(log_w))
-
-
-def test_a_moving_average_forgets_signals_that_are_not_finite():
-    one, other = MovingAverage(), MovingAverage()
-    signals = [torch.full((2, 3), value) for value in (1.0, -math.inf, 4.0, 2.0)]
-    found = [one(signal, None)[0] for signal in signals]
-    expected = [other(signal, None)[0] for signal in signals if signal.isfinite().all()]
-    assert found[1].eq(-math.inf).all()
-    for mine, theirs in zip((found[0], *found[2:]), expected, strict=True):
-        assert torch.equal(mine, theirs)
-
-
-def test_curvatures_and_left_out_bounds_are_the_same_in_pieces(monkeypatch):
-    log_w, bound = torch.randn(7, 3), IWAE(7).bound
-    whole = curvatures(bound, log_w), left_out(bound, log_w)
-    for at_once in (1, 2 * log_w.numel(), 3 * log_w.numel() + 1):
-        monkeypatch.setattr("inference.slopes.NUMBERS_AT_ONCE", at_once)
-        for found, expected in zip((curvatures(bound, log_w), left_out(bound, log_w)), whole, strict=True):
-            assert_close(found, expected, 1e-14)
-    assert_close(whole[0], IWAE(7).curvatures(log_w), 1e-12)
-    assert_close(whole[1], IWAE(7).left_out(log_w), 1e-12)
-
-
-@pytest.mark.parametrize("objective", [ELBO(3), IWAE(3), IWAE(3, DReG()), IWAE(3, VIMCO(everywhere=True))], ids=repr)
-def test_a_scale_per_datum_may_lie_along_a_plate_further_left(objective):
-    """(B, 1) beside a plate of B at dim -2: the slope in each datum's scale is its bound."""
-
-    def program(x, observed):
-        with pyro.plate("data", len(x), dim=-2):
-            loc = torch.zeros(len(x), 1) if observed else x.mean(-1, keepdim=True) / 2
-            z = pyro.sample("z", dist.Normal(loc, 1.0))
-            if observed:
-                with pyro.plate("pixels", x.shape[1], dim=-1):
-                    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    programs = partial(program, observed=True), partial(program, observed=False)
-    weight = torch.tensor([[0.5], [2.0], [1.0], [0.1]], requires_grad=True)
-    pyro.set_rng_seed(1)
-    bounds = objective.bound(log_weights(*programs, XS, num_particles=3))
-    pyro.set_rng_seed(1)
-    loss = objective.differentiable_loss(*(poutine.scale(p, scale=weight) for p in programs), XS)
-    assert_close(loss, -(bounds * weight.squeeze(-1)).sum(), 1e-12)
-    if objective.estimator.explicit and not objective.estimator.detached:
-        pyro.set_rng_seed(1)
-        total = type(objective)(3).differentiable_loss(*(poutine.scale(p, scale=weight) for p in programs), XS)
-        assert_close(torch.autograd.grad(total, weight)[0].squeeze(-1), -bounds, 1e-12)
-
-
-@pytest.mark.parametrize("objective", [ELBO(), ELBO(3), IWAE(3, DReG())], ids=repr)
-def test_a_plate_of_the_user_may_be_named_particles(objective):
-    pairs = [(Model(plate=name), Guide(plate=name)) for name in ("data", "particles")]
-    expected, found = (climbed(objective, *pair, XS) for pair in pairs)
-    assert torch.equal(found, expected)
-    assert check(*pairs[1], objective, XS) == {"z": "Monte Carlo"}
-
-
-def test_numbers_of_numpy_are_numbers():
-    assert IWAE(np.int64(5)).num_particles == 5
-    model, guide = Model(), Guide()
-    expected = climbed(tempered(ELBO(), 0.5), model, guide, XS)
-    assert torch.equal(climbed(tempered(ELBO(), np.float32(0.5)), model, guide, XS), expected)
-    assert torch.equal(climbed(tempered(ELBO(), torch.tensor(0.5)), model, guide, XS), expected)
-
-
 def test_a_beta_that_its_owner_changes_in_place_is_followed_by_a_captured_step():
     def trained(engine, betas):
         beta, model, guide = torch.tensor(0.0), Model(), Guide()
@@ -411,45 +307,3 @@ def test_a_warm_up_goes_on_in_a_copy_and_from_a_saved_state():
         assert torch.equal(climbed(other, model, guide, XS), expected)
     climbed(twin, model, guide, XS)
     assert [o.aid.betas[0].step.item() for o in (objective, twin, loaded)] == [4, 5, 4]
-
-
-@pytest.mark.parametrize("estimator", [None, STL(), VIMCO(everywhere=True)], ids=repr)
-def test_subsamples_of_an_inner_plate_have_the_gradient_of_all_data_on_average(estimator):
-    """A latent beside the plate: the six pairs of four data, at the same draws of it."""
-    loc, log_scale, noise = (torch.tensor(v, requires_grad=True) for v in (0.3, -0.2, 0.4))
-
-    def model(x, chosen):
-        mean = pyro.sample("z", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", len(x), subsample=chosen):
-            pyro.sample("x", dist.Normal(mean, noise.exp()), obs=x[chosen])
-
-    def guide(x, chosen):
-        pyro.sample("z", dist.Normal(loc, log_scale.exp()))
-
-    def found(*chosen):
-        pyro.set_rng_seed(1)
-        loss = ELBO(2, estimator).differentiable_loss(model, guide, XS[:, 0], torch.tensor(chosen))
-        return torch.cat([loss.detach()[None], gradient(loss, [loc, log_scale, noise])])
-
-    pairs = torch.stack([found(*pair) for pair in combinations(range(4), 2)])
-    assert pairs.std(0).min() > 0.01
-    assert_close(pairs.mean(0), found(0, 1, 2, 3), 1e-12)
-
-
-@pytest.mark.parametrize("objective", [ELBO(), IWAE(3), ELBO(2, STL()), IWAE(3, DReG()), RWS(3)], ids=repr)
-def test_batch_normalisation_of_the_encoder_moves_once_a_step(objective):
-    model, guide = Model(), Guide()
-    guide.norm = nn.BatchNorm1d(2)
-    svi = SVI(model, guide, partial(torch.optim.Adam, lr=1e-3), objective, engine="eager")
-    for _ in range(3):
-        svi.step(XS)
-    assert guide.norm.num_batches_tracked == 3
-
-
-@pytest.mark.xfail(strict=True, reason="a guide of several sites is run again for its density at fixed draws")
-@pytest.mark.parametrize("objective", [ELBO(2, STL()), IWAE(3, DReG())], ids=repr)
-def test_batch_normalisation_moves_once_a_step_in_a_guide_of_several_sites(objective):
-    guide = Layers("guide")
-    guide.norm = nn.BatchNorm1d(2)
-    SVI(Layers("model"), guide, partial(torch.optim.Adam, lr=1e-3), objective, engine="eager").step(XS)
-    assert guide.norm.num_batches_tracked == 1
