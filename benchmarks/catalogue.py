@@ -58,6 +58,7 @@ class Case:
 
 
 ONE_SITE, FIVE_SITES, SEQUENCE = "1 site, batch 100", "5 sites, batch 100", "sequence, T = 10"
+IWAE_50 = "IWAE, K = 50, batch 20"
 
 CASES = (
     Case("1 site, batch 20", batch=20),
@@ -71,7 +72,7 @@ CASES = (
     Case("IAF, depth 4", depth=4),
     Case("IAF, depth 8", depth=8),
     Case("IWAE, K = 5, batch 20", batch=20, num_particles=5),
-    Case("IWAE, K = 50, batch 20", batch=20, num_particles=50),
+    Case(IWAE_50, batch=20, num_particles=50),
     Case("sequence, T = 5", batch=20, steps=5),
     Case(SEQUENCE, batch=20, steps=10),
 )
