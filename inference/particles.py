@@ -135,8 +135,9 @@ class Particles:
 
     @property
     def latents(self) -> dict[str, Tensor]:
-        """Drawn values by site."""
-        return {site["name"]: site["value"] for site in self.drawn}
+        """Drawn values of the model's sites; what an automatic guide draws in their place is left out."""
+        names = {site["name"] for site in self.joint}
+        return {site["name"]: site["value"] for site in self.drawn if site["name"] in names}
 
     @property
     def x_dim(self) -> int:

@@ -32,6 +32,7 @@ from inference import (
     Separate,
     WakeSleep,
     check,
+    evaluate,
     fit,
     linear,
     tempered,
@@ -307,3 +308,13 @@ def test_a_warm_up_goes_on_in_a_copy_and_from_a_saved_state():
         assert torch.equal(climbed(other, model, guide, XS), expected)
     climbed(twin, model, guide, XS)
     assert [o.aid.betas[0].step.item() for o in (objective, twin, loaded)] == [4, 5, 4]
+
+
+def test_active_units_of_an_automatic_guide_are_those_of_the_model():
+    """Two, although the guide draws its own site beside the model's."""
+    model = Model()
+    guide = AutoNormal(model, init_scale=0.01)
+    guide(XS)
+    with torch.no_grad():
+        next(guide.parameters()).copy_(XS)
+    assert evaluate(model, guide, XS, num_particles=30).active_units == 2
