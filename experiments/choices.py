@@ -12,7 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from distributions import Bernoulli, DiagonalNormal
-from guides import IAF, Diagonal, FullRank
+from guides import (
+    IAF,
+    Diagonal,
+    FullRank,
+    Householder,
+    LowRank,
+    Mixture,
+    NeuralSpline,
+    Planar,
+    Radial,
+    RealNVP,
+    StudentT,
+    Sylvester,
+)
 from inference import (
     CIWAE,
     CUBO,
@@ -36,7 +49,24 @@ from inference import (
 )
 from nets import MLP
 
-GUIDES = {"diagonal": Diagonal, "full_rank": FullRank, "iaf": IAF}
+GuideWord = Literal[
+    "diagonal", "low_rank", "full_rank", "mixture", "student_t", "householder", "planar", "radial", "sylvester",
+    "real_nvp", "spline", "iaf",
+]  # fmt: skip
+GUIDES: dict[str, Callable] = {
+    "diagonal": Diagonal,
+    "low_rank": LowRank,
+    "full_rank": FullRank,
+    "mixture": Mixture,
+    "student_t": StudentT,
+    "householder": Householder,
+    "planar": Planar,
+    "radial": Radial,
+    "sylvester": Sylvester,
+    "real_nvp": RealNVP,
+    "spline": NeuralSpline,
+    "iaf": IAF,
+}
 
 ObjectiveWord = Literal[
     "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "wake_sleep", "rws"

@@ -46,7 +46,6 @@ LABELS = {
     "score": "score function",
     "vimco": "VIMCO",
 }
-GUIDES = {"diagonal": "Diagonal", "full_rank": "FullRank", "iaf": "IAF"}
 DRAWS_OF_THE_BOUND = 20
 
 
@@ -66,7 +65,7 @@ class Config:
     )  # fmt: skip
     """What is compared: a word of --objective in experiments.train, alone or as word:estimator. cubo needs tens of
     particles, see its documentation."""
-    guide: Literal["diagonal", "full_rank", "iaf"] = "diagonal"
+    guide: choices.GuideWord = "diagonal"
     """Family of q(z | x), the same for all."""
     z_dim: int = 8
     """Latent dimensions."""
@@ -112,6 +111,10 @@ class Config:
     """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in that folder."""
+
+    @property
+    def family(self) -> str:
+        return choices.GUIDES[self.guide].__name__
 
     @property
     def effort(self) -> str:
@@ -301,7 +304,7 @@ def verdict(rows: list[dict], config: Config) -> str:
 
 def draw(config: Config, rows: list[dict], name: str, run: Run) -> None:
     """Every figure of the comparison."""
-    context = f"{name}, {GUIDES[config.guide]} guide, {config.z_dim} latent dimensions, {config.effort} per run"
+    context = f"{name}, {config.family} guide, {config.z_dim} latent dimensions, {config.effort} per run"
     clock = "seconds" if config.epochs is None else "epochs"
     histories: dict[str, list] = {}
     for row in rows:
@@ -354,7 +357,7 @@ def main(config: Config) -> list[dict]:
     print_table(table)
     draw(config, rows, data.train.name, run)
     intro = (
-        f"p(z) p(x | z) is a VAE with a Bernoulli decoder, q(z | x) a {GUIDES[config.guide]} guide: the same "
+        f"p(z) p(x | z) is a VAE with a Bernoulli decoder, q(z | x) a {config.family} guide: the same "
         f"networks, data and {config.num_particles} particles for every objective, {config.effort} of Adam steps each. "
         "The clock counts the processor's time for steps alone, and all objectives run in turns.\n\n"
         "Objectives cannot be compared by their own bounds, which differ in what they leave out. So every run is "

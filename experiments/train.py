@@ -30,7 +30,7 @@ class Config:
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
-    guide: Literal["diagonal", "full_rank", "iaf"] = "diagonal"
+    guide: choices.GuideWord = "diagonal"
     """Family of q(z | x)."""
     objective: choices.ObjectiveWord = "elbo"
     """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by

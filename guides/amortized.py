@@ -78,7 +78,7 @@ class Amortized(PyroModule):
         self.data_plate: Plate = check_latents(latents)
         self.encoder, self.order, self.width = encoder, order, out_features(encoder)
         self.names = tuple(reversed(latents) if order == "bottom_up" else latents)
-        self.sites = [_site(latents[name]) for name in self.names]
+        self.sites = [site_of(latents[name]) for name in self.names]
         sizes = [site.size for site in self.sites]
         before = [0] * len(sizes) if order == "independent" else [sum(sizes[:j]) for j in range(len(sizes))]
         heads = {n: s.head for n, s in zip(self.names, self.sites, strict=True) if isinstance(s, Discrete)}
@@ -91,7 +91,10 @@ class Amortized(PyroModule):
 
     def forward(self, *args, **kwargs) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
-        h = self.features(*args, **kwargs)
+        return self.draw(self.features(*args, **kwargs))
+
+    def draw(self, h: Tensor) -> dict[str, Tensor]:
+        """Runs the program on features of the data, shape (batch, H); returns {site: value}."""
         name, dim, size = self.data_plate
         values, parents = {}, []
         with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
@@ -113,7 +116,8 @@ class Amortized(PyroModule):
         return _activation(self.encoder)(h)
 
 
-def _site(latent: Latent) -> Reshaped | Discrete:
+def site_of(latent: Latent) -> Reshaped | Discrete:
+    """What brings a latent site to vectors and back."""
     return Discrete(latent) if latent.support.is_discrete else Reshaped(latent)
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from torch import nn
 
-from distributions import DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal
+from distributions import (
+    DiagonalNormal,
+    DiagonalStudentT,
+    FullRankNormal,
+    InverseAutoregressiveNormal,
+    LowRankNormal,
+    MixtureNormal,
+)
 from guides.amortized import Amortized
 from guides.latents import Latent
 
@@ -39,6 +47,55 @@ class FullRank(Amortized):
 
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings):
         super().__init__(latents, encoder, FullRankNormal, **settings)
+
+
+class LowRank(Amortized):
+    """Amortised guide with a Gaussian of low-rank correlations at every continuous site.
+
+        q(z_j | Pa(z_j), h) = N(z_j; loc_j, S_j (I + V_j V_j^T) S_j),   V_j of shape (dim, rank)
+
+    Args:
+        rank: number of columns of V_j; one less than the site's dimension is enough for any covariance.
+        others: see ``Amortized``.
+
+    References:
+        Gaussian Variational Approximation with a Factor Covariance Structure, Ong, Nott, Smith, 2018,
+            arXiv:1701.03208.
+    """
+
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, rank: int = 2, **settings):
+        super().__init__(latents, encoder, partial(LowRankNormal, rank=rank), **settings)
+
+
+class Mixture(Amortized):
+    """Amortised guide with a mixture of diagonal Gaussians at every continuous site; its draws can be differentiated.
+
+        q(z_j | Pa(z_j), h) = sum_k weight_jk N(z_j; loc_jk, diag(scale_jk^2))
+
+    Args:
+        components: how many Gaussians.
+        others: see ``Amortized``.
+
+    References:
+        Implicit Reparameterization Gradients, Figurnov, Mohamed, Mnih, 2018, arXiv:1805.08498.
+    """
+
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, components: int = 4, **settings):
+        super().__init__(latents, encoder, partial(MixtureNormal, components=components), **settings)
+
+
+class StudentT(Amortized):
+    """Amortised guide with independent Student-t variables at every continuous site.
+
+        q(z_j | Pa(z_j), h) = prod_i t(z_ji; df_ji, loc_ji, scale_ji),   df_ji > 2
+
+    Args:
+        start: degrees of freedom near which training starts.
+        others: see ``Amortized``.
+    """
+
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, start: float = 32.0, **settings):
+        super().__init__(latents, encoder, partial(DiagonalStudentT, start=start), **settings)
 
 
 class IAF(Amortized):

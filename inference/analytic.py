@@ -13,6 +13,7 @@ from torch.distributions import Independent, kl_divergence
 
 from inference.modes import evaluation_mode
 from inference.particles import Particles
+from inference.plates import sample_sites
 from inference.randomness import untouched
 from inference.remembered import bare, remembered
 
@@ -78,7 +79,11 @@ def mean_field_violations(model: Callable, guide: Callable, args: tuple, kwargs:
 
 
 def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
-    found = get_dependencies(program, args, kwargs)["prior_dependencies"]
+    try:
+        found = get_dependencies(program, args, kwargs)["prior_dependencies"]
+    except (NotImplementedError, KeyError):  # a flow without an inverse; at worst, a site depends on all before it
+        names = [site["name"] for site in sample_sites(poutine.trace(program).get_trace(*args, **kwargs))]
+        found = {name: names[: j + 1] for j, name in enumerate(names)}
     return {site: set(upstream) - {site} for site, upstream in found.items()}
 
 

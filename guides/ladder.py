@@ -1,0 +1,150 @@
+"""Top-down inference that corrects what the model itself expects of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from distributions import DiagonalNormal
+from distributions.supports import is_real
+from guides.amortized import Amortized, Family
+from guides.latents import Latent
+from guides.merges import MERGES, merged
+
+
+class Ladder(Amortized):
+    """Amortised guide that merges the model's own p(z_l | z_(l+1)) with what the encoder says of the layer.
+
+        q(z | x) = q(zL | x) prod_l q(z_l | z_(l+1), x)
+        precision:  q(z_l | ...) = N(z_l; loc_p, scale_p^2) N(z_l; loc_q, scale_q^2) / normaliser
+                    loc = (loc_q / scale_q^2 + loc_p / scale_p^2) / (1 / scale_q^2 + 1 / scale_p^2)
+        residual:   q(z_l | ...) = N(z_l; loc_p + loc_q, (scale_p scale_q)^2)
+
+    (loc_p, scale_p) are those of the model for the values drawn so far: the guide runs the model down to its last
+    latent site, each draw being the guide's. (loc_q, scale_q) depend on the features of x, and with ``residual`` on the
+    draws above as well. The KL of every site is known in closed form.
+
+    The model is read, never owned: its parameters are not among the guide's. Their gradient counts both uses of p, in
+    the model and in the guide; an objective that treats the two apart, as ``Separate``, ``CUBO`` and ``RWS`` do, treats
+    the second use as it treats the guide.
+
+    Sites:
+        those of ``latents``, with the model's shapes.
+
+    Args:
+        latents: {site: Latent} in generation order, see ``latents(model, *args)``.
+        encoder: see ``Amortized``.
+        model: the Pyro program whose latents these are, a diagonal Gaussian each; the very one that is trained.
+        merge: "precision" (the ladder VAE) or "residual" (the NVAE).
+        family: makes the encoder's Gaussian, ``DiagonalNormal`` or ``FullRankNormal``.
+        hidden: widths of the layers between features and a site's Gaussian, see ``Amortized``.
+
+    Raises:
+        ValueError: an unknown merge; a latent that is not real, global, or in more than one plate; when run, a site
+            that is no diagonal Gaussian in the model or another family in the guide.
+        TypeError: the model is no program, or a function that declares parameters by ``pyro.param``; the encoder has
+            no ``out_features``.
+
+    References:
+        Ladder Variational Autoencoders, Sonderby, Raiko, Maaloe, Sonderby, Winther, 2016, arXiv:1602.02282.
+        NVAE: A Deep Hierarchical Variational Autoencoder, Vahdat, Kautz, 2020, arXiv:2007.03898.
+
+    Example:
+        >>> import pyro, torch
+        >>> import pyro.distributions as dist
+        >>> from guides import latents
+        >>> from nets import MLP
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z2 = pyro.sample("z2", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        ...         z1 = pyro.sample("z1", dist.Normal(z2, 1.0).to_event(1))
+        ...         pyro.sample("x", dist.Normal(z1, 1.0).to_event(1), obs=x)
+        >>> x = torch.zeros(5, 3)
+        >>> Ladder(latents(model, x), MLP(3, 8), model)(x)["z1"].shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        latents: Mapping[str, Latent],
+        encoder: nn.Module,
+        model: Callable,
+        merge: str = "precision",
+        family: Family = DiagonalNormal,
+        hidden: Sequence[int] | None = None,
+    ):
+        if merge not in MERGES:
+            raise ValueError(f"merge must be one of {', '.join(MERGES)}, got {merge!r}")
+        if not callable(model):
+            raise TypeError(f"model must be the Pyro program that the guide is for, got {type(model).__name__}")
+        for name, latent in latents.items():
+            if not is_real(latent.support):
+                raise ValueError(
+                    f"latent site {name!r} has support {latent.support}; a ladder merges Gaussians over real values: "
+                    "use Amortized(..., order='top_down')"
+                )
+        super().__init__(latents, encoder, family, order=MERGES[merge].order, hidden=hidden)
+        self.merge = merge
+        self._model = (model,)  # in a tuple, so that it is no submodule
+
+    @property
+    def model(self) -> Callable:
+        """The program that is read."""
+        return self._model[0]
+
+    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+        """Runs the program on the model's arguments; returns {site: value}."""
+        reading = _Reading(self, self.features(*args, **kwargs), self.posteriors)
+        try:
+            with reading:
+                self.model(*args, **kwargs)
+        except _AllDrawn as drawn:
+            if drawn.reading is not reading:
+                raise
+        return reading.values
+
+
+class _AllDrawn(Exception):
+    """What ends the model's run where its last latent site is drawn: the likelihood is not needed."""
+
+    def __init__(self, reading: _Reading):
+        super().__init__("every latent site is drawn")
+        self.reading = reading
+
+
+class _Reading(Messenger):
+    """Runs the model as a guide: latent sites are drawn from the merged distributions, all others are hidden."""
+
+    def __init__(self, guide: Ladder, h: Tensor, posteriors: nn.ModuleList):
+        super().__init__()
+        self.guide, self.posteriors, self.context = guide, posteriors, [h]
+        self.values: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg):
+        name, names = msg["name"], self.guide.names
+        if name in names:
+            j = names.index(name)
+            q = self.posteriors[j](*self.context)
+            msg["fn"] = merged(self.guide.merge, q, name, msg["fn"], self.guide.sites[j])
+        elif not site_is_subsample(msg):
+            msg["stop"] = True
+
+    def _pyro_post_sample(self, msg):
+        name, names = msg["name"], self.guide.names
+        if name not in names:
+            return
+        self.values[name] = value = msg["value"]
+        if self.guide.order != "independent":
+            self.context.append(self.guide.sites[names.index(name)].flatten(value))
+        if len(self.values) == len(names):
+            raise _AllDrawn(self)
+
+    def _pyro_param(self, msg):
+        if not isinstance(self.guide.model, nn.Module):
+            raise TypeError(
+                f"the model is a function that declares the parameter {msg['name']!r}, which guide and model would "
+                "keep apart; write the model as a PyroModule that owns it"
+            )

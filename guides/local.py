@@ -1,0 +1,90 @@
+"""Inference that is not amortised: variational parameters of its own for every datum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from distributions import DiagonalNormal
+from guides.amortized import Amortized, Family
+from guides.latents import Latent
+
+
+class Table(nn.Module):
+    """A row of numbers for each datum, in the place of an encoder.
+
+    Args:
+        num_data: how many data there are.
+        width: numbers per datum.
+        index: (*args, **kwargs) -> numbers of the data in the batch, integers of shape (batch,); None where every batch
+            is the whole data set in its order.
+
+    Raises:
+        ValueError: ``num_data`` or ``width`` is below 1; when called, the batch has another size than the data set and
+            there is no ``index``, or an index is out of range.
+    """
+
+    def __init__(self, num_data: int, width: int, index: Callable[..., Tensor] | None = None):
+        super().__init__()
+        if num_data < 1 or width < 1:
+            raise ValueError(f"num_data and width must be at least 1, got {num_data} and {width}")
+        self.out_features, self.index = width, index
+        self.rows = nn.Parameter(torch.randn(num_data, width) / width**0.5)
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        if self.index is not None:
+            return nn.functional.embedding(self.index(*args, **kwargs), self.rows)
+        if len(args[0]) != len(self.rows):
+            raise ValueError(
+                f"a batch of {len(args[0])} of {len(self.rows)} data needs their numbers: give the programs an "
+                "argument for these, and pass index=lambda x, index: index"
+            )
+        return self.rows
+
+
+class Local(Amortized):
+    """A guide without an encoder: each datum has variational parameters of its own.
+
+        q(z | x_i) = prod_j q(z_j | Pa(z_j), phi_i)
+
+    It has no amortisation gap, and nothing to say about data that it was not trained on. The parameters of q at a site
+    are linear in phi_i, as those of an amortised guide are in its features.
+
+    Sites:
+        those of ``latents``, with the model's shapes and supports.
+
+    Args:
+        latents: {site: Latent} in generation order, see ``latents(model, *args)``.
+        num_data: how many data there are.
+        family: makes q at a site from (net, dim), as ``DiagonalNormal`` does.
+        index: see ``Table``; ``lambda x, index: index`` for programs that are called with (x, index).
+        width: numbers in phi_i; 2 per latent dimension unless told, as a diagonal Gaussian needs.
+        settings: ``order``, ``hidden``, ``posteriors``, see ``Amortized``.
+
+    Raises:
+        ValueError: as ``Table`` and ``Amortized``.
+
+    References:
+        Stochastic Variational Inference, Hoffman, Blei, Wang, Paisley, 2013, arXiv:1206.7051.
+        An Introduction to Variational Autoencoders, Kingma, Welling, 2019, appendix A.2.2, arXiv:1906.02691.
+
+    Example:
+        >>> guide = Local({"z": Latent(torch.Size([2]))}, num_data=5)
+        >>> guide(torch.zeros(5, 4))["z"].shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        latents: Mapping[str, Latent],
+        num_data: int,
+        family: Family = DiagonalNormal,
+        index: Callable[..., Tensor] | None = None,
+        width: int | None = None,
+        **settings,
+    ):
+        total = sum(torch.Size(latent.shape).numel() for latent in latents.values())
+        table = Table(num_data, 2 * total if width is None else width, index)
+        super().__init__(latents, table, family, **settings)
