@@ -117,6 +117,7 @@ def test_every_parameter_gets_a_gradient(family, size):
         assert value.grad is not None and value.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize("dim", [1, 2])
 def test_density_integrates_to_one(family, dim):

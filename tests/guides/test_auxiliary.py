@@ -84,7 +84,7 @@ def test_importance_sampling_with_it_is_unbiased_for_the_models_own_evidence():
     assert_close(found.log_px, GOLDEN_1.log_px(XS).mean(), 4 * found.log_px_se + 1e-6)
 
 
-@pytest.mark.parametrize("Guide", [Diagonal, partial(IAF, width=8)])
+@pytest.mark.parametrize("Guide", [Diagonal, pytest.param(partial(IAF, width=8), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(3, DReG()), ELBO(2, STL())], ids=repr)
 def test_every_parameter_learns_and_captured_steps_are_the_eager_ones(Guide, objective):
     runs = []

@@ -71,6 +71,7 @@ def test_full_rank_holds_the_posterior_of_two_layers():
     assert TWO_LAYER.layer_gap > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("family, reached", [(FullRankNormal, True), (LINEAR_IAF, True), (DiagonalNormal, False)])
 def test_training_closes_the_gap_where_the_family_can(family, reached):

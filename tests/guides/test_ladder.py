@@ -106,6 +106,7 @@ def test_linear_layers_are_inferred_exactly(oracle, family, merge):
     assert_close(log_weights(model, guide, x, num_particles=3), oracle.log_px(x).expand(3, -1), 1e-8)
 
 
+@pytest.mark.slow
 @MERGES
 @pytest.mark.usefixtures("float64")
 def test_training_finds_the_posterior(merge):

@@ -94,6 +94,7 @@ def test_path_and_score_make_up_the_total_derivative(name, float64):
         assert (total - path).abs().max() > 1e-6
 
 
+@pytest.mark.slow
 @every_guide
 @pytest.mark.parametrize("objective", [Trace_ELBO, partial(IWAE, 3), partial(IWAE, 3, DReG())])
 def test_captured_steps_are_the_eager_ones_bit_for_bit(name, objective):
@@ -149,6 +150,7 @@ def four_dimensions() -> LinearGaussian:
     return LinearGaussian(weight, torch.zeros(6).double(), torch.tensor(0.5).double())
 
 
+@pytest.mark.slow
 def test_low_rank_lies_between_diagonal_and_full_rank(float64):
     """Gaps in four dimensions fall with the rank; rank dim - 1 closes them, rank 0 would be the diagonal's formula."""
     oracle = four_dimensions()
@@ -253,6 +255,7 @@ def test_student_t_guide_equals_a_student_t_prior(float64):
         assert_close(log_weights(model, guide, xs, num_particles=7), log_px.expand(7, 5), 1e-8)
 
 
+@pytest.mark.slow
 def test_training_a_flow_leaves_the_best_gaussian_behind(float64):
     """A posterior on a curve: z_2 given z_1 lies near z_1^2."""
 
