@@ -124,6 +124,7 @@ def test_a_failing_process_is_an_error():
         launch(ONE_SITE, "jit", 8, quick=True, threads=1)
 
 
+@pytest.mark.slow
 def test_one_command_measures_and_writes(tmp_path):
     threads = torch.get_num_threads()
     config = Config(

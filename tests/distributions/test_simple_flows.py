@@ -376,6 +376,7 @@ def test_analytic_kl_finds_the_dependencies_of_two_layers(name):
     assert bounds[0] == pytest.approx(bounds[1], abs=1e-12)
 
 
+@pytest.mark.slow
 @every_guide
 def test_captured_steps_are_the_eager_ones_bit_for_bit(name):
     left = []

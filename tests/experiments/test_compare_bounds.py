@@ -167,6 +167,7 @@ def test_epochs_take_the_place_of_seconds_and_repeat_under_a_seed():
     assert found == run(100.0)
 
 
+@pytest.mark.slow
 def test_compare_bounds_in_tiny_form(tmp_path):
     names = ("elbo", "iwae:dreg", "vr_max")
     config = compare_bounds.Config(

@@ -103,6 +103,7 @@ def test_bias_is_found_in_the_guide_under_stl_alone():
     assert "< " in summary(rows, "Toy.").text[-1][-2]  # the score's bias is only bounded
 
 
+@pytest.mark.slow
 def test_script_in_tiny_form(tmp_path):
     small = dict(repeats=10, toy_particles=(1, 4), toy_dim=2, toy_data=8, particles=(2, 4), z_dim=2, hidden=(8,))
     config = Config(

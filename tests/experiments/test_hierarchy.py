@@ -98,6 +98,7 @@ def test_units_that_follow_the_data_are_told_from_noise():
     assert layers_of(model, guide, data(), 500).active == {"z1": 1, "z2": 0}
 
 
+@pytest.mark.slow
 def test_hierarchy_in_tiny_form(tmp_path):
     found = hierarchy.main(small(tmp_path))
     assert {(row["layers"], row["order"]) for row in found} == {(2, label) for label in hierarchy.LABELS.values()}

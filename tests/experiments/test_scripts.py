@@ -48,6 +48,7 @@ def test_train_writes_a_whole_run_folder(tmp_path, settings):
     assert sum(v.numel() for k, v in weights.items() if "prior" not in k) == kept["parameters"]["model"]
 
 
+@pytest.mark.slow
 def test_train_repeats_itself_under_one_seed(tmp_path):
     results = [train.main(small(tmp_path / name)) for name in ("a", "b")]
     assert results[0] == results[1]

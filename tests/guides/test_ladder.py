@@ -247,6 +247,7 @@ def test_particles_are_one_more_dimension(merge):
     assert record.elbo < record.log_px < 0 and record.active_units <= 9
 
 
+@pytest.mark.slow
 @MERGES
 @FAMILIES
 def test_captured_steps_are_eager_steps_bit_by_bit(merge, family):

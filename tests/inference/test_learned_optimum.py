@@ -26,6 +26,7 @@ def spectral_data(*spectrum, n: int = 200):
     return torch.linalg.qr(x - x.mean(0)).Q * (n * torch.tensor(spectrum)).sqrt() @ rotation + 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [IWAE(1), TraceMeanField_ELBO()], ids=lambda o: type(o).__name__)
 def test_a_linear_vae_with_a_diagonal_guide_learns_ppca(objective, minimised):
     """Model and guide together reach the maximum likelihood, where two units of three are active."""

@@ -50,6 +50,7 @@ def binary_pair():
     return model, Diagonal(latents(model, x), MLP(5, 6, activation=nn.Tanh)), x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", [False, True])
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(3, DReG())], ids=repr)
 def test_captured_steps_are_the_eager_ones(through, objective):
