@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distributions import Bernoulli, DiagonalNormal
+from experiments.data import Splits, load
 from guides import (
     IAF,
     Diagonal,
@@ -198,3 +199,9 @@ LIKELIHOODS = {"bernoulli": bernoulli, "normal": normal}
 def count(*modules: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(math.prod(p.shape) for module in modules for p in module.parameters() if p.requires_grad)
+
+
+def splits(config: object) -> Splits:
+    """The data that a script's config names: its data, key, scale, batch_size, data_dir and eval_data."""
+    settings = {name: getattr(config, name) for name in ("batch_size", "data_dir", "key", "scale")}
+    return load(config.data, **settings).tested_on(config.eval_data)

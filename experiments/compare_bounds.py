@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Annotated, Literal
 
-import pyro
 import torch
 import tyro
 from torch import nn
 
 from experiments import choices, figures
+from experiments.choices import splits
 from experiments.cli import start
-from experiments.data import Loader, Splits, load
+from experiments.data import Loader, Splits
+from experiments.race import Racer, counted, enter, race, rows_of
 from experiments.report import Table, print_table
 from experiments.runs import Run
-from experiments.timed import timed_fit
 from guides import latents
-from inference import SVI, NonFinite, Objective, check, evaluate
+from inference import SVI, Objective, check, evaluate
 from inference.randomness import untouched
 from models import VAE
 from nets import MLP
@@ -121,17 +120,6 @@ class Config:
         return f"{self.seconds:g} s" if self.epochs is None else counted(self.epochs, "epoch")
 
 
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
-def splits(config: Config) -> Splits:
-    train, valid, test = load(
-        config.data, batch_size=config.batch_size, data_dir=config.data_dir, key=config.key, scale=config.scale
-    )
-    return Splits(train, valid, test if config.eval_data is None else test.take(min(config.eval_data, test.num_data)))
-
-
 def pair(config: Config, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
     likelihood = choices.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
@@ -158,64 +146,18 @@ def own_bound(objective: Objective, model: nn.Module, guide: nn.Module, test: Lo
     return -fmean(losses) / test.num_data
 
 
-@dataclasses.dataclass
-class Racer:
-    """One objective with one seed: its pair, and the training of it as an iterator of looks."""
-
-    name: str
-    seed: int
-    objective: Objective
-    model: nn.Module
-    guide: nn.Module
-    training: Iterator[dict]
-    looks: list[dict] = dataclasses.field(default_factory=list)
-    error: str | None = None
-
-    def go_on(self) -> dict | None:
-        """Trains until the next look, which is returned; None once the time is used or a step was not finite."""
-        try:
-            look = next(self.training, None)
-        except NonFinite as error:
-            self.error, look = str(error), None
-        self.looks += [] if look is None else [look]
-        return look
-
-
 def racer(config: Config, name: str, seed: int, data: Splits) -> Racer:
     """A fresh pair, and the training of it by one objective."""
-    pyro.set_rng_seed(seed)
-    model, guide = pair(config, data.train)
-    objective = objective_of(config, name)
-    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
-    effort = (config.seconds, config.epochs, config.looks, config.valid_particles)
-    training = timed_fit(model, guide, objective, data, adam, *effort, seed, config.engine)
-    return Racer(name, seed, objective, model, guide, training)
-
-
-def race(config: Config, seed: int, data: Splits, run: Run) -> list[Racer]:
-    """All objectives with one seed, in turns of one look each, so that what slows the machine slows all alike."""
-    racers = [racer(config, name, seed, data) for name in config.objectives]
-    running = list(racers)
-    while running:
-        for one in list(running):
-            look = one.go_on()
-            if look is None:
-                running.remove(one)
-            else:
-                run.log(objective=label(one.name), seed=seed, **look)
-        if running:
-            first = max(running, key=lambda one: one.looks[-1]["log_px"])
-            look = first.looks[-1]
-            so_far = f"{look['seconds']:.1f} s" if config.epochs is None else f"{look['epochs']:.0f} epochs"
-            print(f"seed {seed}, {so_far}: {label(first.name)} leads with {look['log_px']:.2f}", flush=True)
-    return racers
+    title = label(name)
+    facts = {"objective": title, "seed": seed}
+    return enter(config, name, title, facts, partial(pair, config, data.train), objective_of(config, name), data)
 
 
 def result_of(config: Config, one: Racer, test: Loader) -> dict:
     """What a trained pair is worth, what its training cost, and how it went."""
     last = one.looks[-1]
     return (
-        {"objective": label(one.name), "seed": one.seed, "definition": repr(one.objective), "history": one.looks}
+        {**one.facts, "definition": repr(one.objective), "history": one.looks}
         | {key: last[key] for key in ("seconds", "steps", "epochs", "ms_per_step")}
         | dataclasses.asdict(evaluate(one.model, one.guide, test, num_particles=config.eval_particles))
         | {"bound": own_bound(one.objective, one.model, one.guide, test), "lower": one.objective.lower}
@@ -228,14 +170,10 @@ def all_runs(config: Config, data: Splits, run: Run) -> list[dict]:
     racer(warm, config.objectives[0], 0, data).go_on()  # what a process does at its first capture only
     done = []
     for seed in range(config.seeds):
-        for one in race(config, seed, data, run):
-            head = f"{label(one.name)}, seed {seed}"
-            if one.error is not None:
-                print(f"{head}: stopped: {one.error}", flush=True)
-                continue
-            row = result_of(config, one, data.test)
-            print(f"{head}: log p(x) {row['log_px']:.2f}   ELBO {row['elbo']:.2f}   {row['steps']} steps", flush=True)
-            done.append(row)
+        racers = [racer(config, name, seed, data) for name in config.objectives]
+        for so_far, first in race(racers, run, config.epochs is not None):
+            print(f"seed {seed}, {so_far}: {first.title} leads with {first.looks[-1]['log_px']:.2f}", flush=True)
+        done += rows_of(racers, lambda one: result_of(config, one, data.test))
     return done
 
 

@@ -18,8 +18,9 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from experiments import choices, pictures
+from experiments.choices import splits
 from experiments.cli import start
-from experiments.data import Loader, Splits, load
+from experiments.data import Loader
 from experiments.grids import densities
 from experiments.report import Table, print_table
 from experiments.runs import Run
@@ -69,13 +70,6 @@ class Config:
     """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in that folder."""
-
-
-def splits(config: Config) -> Splits:
-    train, valid, test = load(
-        config.data, batch_size=config.batch_size, data_dir=config.data_dir, key=config.key, scale=config.scale
-    )
-    return Splits(train, valid, test if config.eval_data is None else test.take(min(config.eval_data, test.num_data)))
 
 
 def pair(config: Config, guide: str, train: Loader) -> tuple[nn.Module, nn.Module]:

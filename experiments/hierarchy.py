@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Literal, NamedTuple
 
-import pyro
 import torch
 import tyro
 from torch import Tensor, nn
 
 from experiments import choices, figures
+from experiments.choices import splits
 from experiments.cli import start
-from experiments.data import Loader, Splits, load
+from experiments.data import Loader, Splits
+from experiments.race import Racer, counted, enter, race, rows_of
 from experiments.report import Table, print_table
 from experiments.runs import Run
-from experiments.timed import timed_fit
 from guides import Diagonal, Joint, Ladder, latents
 from guides.joint import WHOLE
-from inference import ELBO, NonFinite, Objective, check, evaluate, linear, tempered
+from inference import ELBO, Objective, check, evaluate, linear, tempered
 from inference.ownership import own
 from inference.particles import Particles
 from inference.randomness import untouched
@@ -107,17 +107,6 @@ class Config:
         return f"{self.seconds:g} s" if self.epochs is None else counted(self.epochs, "epoch")
 
 
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
-def splits(config: Config) -> Splits:
-    train, valid, test = load(
-        config.data, batch_size=config.batch_size, data_dir=config.data_dir, key=config.key, scale=config.scale
-    )
-    return Splits(train, valid, test if config.eval_data is None else test.take(min(config.eval_data, test.num_data)))
-
-
 def pair(config: Config, depth: int, order: str, train: Loader) -> tuple[HVAE, nn.Module]:
     """A fresh hierarchy of so many layers and a fresh guide of it."""
     model = burda(train.x_dim, config.sizes[:depth], config.hidden[:depth], train.mean)
@@ -191,62 +180,12 @@ def chain(q: torch.distributions.MultivariateNormal, value: Tensor, sizes: list[
     return [part.sum(-1) for part in each.split(sizes, dim=-1)]
 
 
-@dataclasses.dataclass
-class Racer:
-    """One depth and order with one seed: its pair, and the training of it as an iterator of looks."""
-
-    depth: int
-    order: str
-    seed: int
-    objective: Objective
-    model: nn.Module
-    guide: nn.Module
-    training: Iterator[dict]
-    looks: list[dict] = dataclasses.field(default_factory=list)
-    error: str | None = None
-
-    def go_on(self) -> dict | None:
-        """Trains until the next look, which is returned; None once the time is used or a step was not finite."""
-        try:
-            look = next(self.training, None)
-        except NonFinite as error:
-            self.error, look = str(error), None
-        self.looks += [] if look is None else [look]
-        return look
-
-    @property
-    def head(self) -> str:
-        return f"{counted(self.depth, 'layer')}, {LABELS[self.order]}, seed {self.seed}"
-
-
 def racer(config: Config, depth: int, order: str, seed: int, data: Splits) -> Racer:
     """A fresh pair, and the training of it."""
-    pyro.set_rng_seed(seed)
-    model, guide = pair(config, depth, order, data.train)
-    objective = objective_of(config)
-    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
-    effort = (config.seconds, config.epochs, config.looks, config.valid_particles)
-    training = timed_fit(model, guide, objective, data, adam, *effort, seed, config.engine)
-    return Racer(depth, order, seed, objective, model, guide, training)
-
-
-def race(config: Config, seed: int, data: Splits, run: Run) -> list[Racer]:
-    """All orders at all depths, in turns of one look each, so that what slows the machine slows all alike."""
-    racers = [racer(config, depth, order, seed, data) for depth in config.layers for order in config.orders]
-    running = list(racers)
-    while running:
-        for one in list(running):
-            look = one.go_on()
-            if look is None:
-                running.remove(one)
-            else:
-                run.log(layers=one.depth, order=LABELS[one.order], seed=seed, **look)
-        if running:
-            first = max(running, key=lambda one: one.looks[-1]["log_px"])
-            look = first.looks[-1]
-            so_far = f"{look['seconds']:.1f} s" if config.epochs is None else f"{look['epochs']:.0f} epochs"
-            print(f"{so_far}: {first.head} leads with {look['log_px']:.2f}", flush=True)
-    return racers
+    title = f"{counted(depth, 'layer')}, {LABELS[order]}"
+    facts = {"layers": depth, "order": LABELS[order], "seed": seed}
+    fresh = partial(pair, config, depth, order, data.train)
+    return enter(config, order, title, facts, fresh, objective_of(config), data)
 
 
 def result_of(config: Config, one: Racer, test: Loader) -> dict:
@@ -254,11 +193,11 @@ def result_of(config: Config, one: Racer, test: Loader) -> dict:
     last = one.looks[-1]
     held = layers_of(one.model, one.guide, test, config.layer_particles)
     return (
-        {"layers": one.depth, "order": LABELS[one.order], "seed": one.seed, "definition": repr(one.objective)}
+        {**one.facts, "definition": repr(one.objective)}
         | {key: last[key] for key in ("seconds", "steps", "epochs", "ms_per_step")}
         | dataclasses.asdict(evaluate(one.model, one.guide, test, num_particles=config.eval_particles))
         | held._asdict()
-        | {"sizes": list(config.sizes[: one.depth]), "warming": warming(one.objective)}
+        | {"sizes": list(config.sizes[: one.facts["layers"]]), "warming": warming(one.objective)}
         | {"parameters": choices.count(one.model, one.guide)}
     )
 
@@ -269,13 +208,10 @@ def all_runs(config: Config, data: Splits, run: Run) -> list[dict]:
     racer(warm, config.layers[0], config.orders[0], 0, data).go_on()  # what a process does at its first capture only
     done = []
     for seed in range(config.seeds):
-        for one in race(config, seed, data, run):
-            if one.error is not None:
-                print(f"{one.head}: stopped: {one.error}", flush=True)
-                continue
-            row = result_of(config, one, data.test)
-            print(f"{one.head}: log p(x) {row['log_px']:.2f}   ELBO {row['elbo']:.2f}   {row['steps']} steps")
-            done.append(row)
+        racers = [racer(config, depth, order, seed, data) for depth in config.layers for order in config.orders]
+        for so_far, first in race(racers, run, config.epochs is not None):
+            print(f"{so_far}: {first.head} leads with {first.looks[-1]['log_px']:.2f}", flush=True)
+        done += rows_of(racers, lambda one: result_of(config, one, data.test))
     return done
 
 

@@ -164,9 +164,7 @@ def train_and_evaluate(config: Config) -> Evaluation:
         device=config.device,
         key=config.key,
         scale=config.scale,
-    )
-    if config.eval_data is not None:
-        test = test.take(min(config.eval_data, test.num_data))
+    ).tested_on(config.eval_data)
 
     if config.warm_up:
         objective = tempered(objective, linear(0.0, 1.0, steps=config.warm_up * len(train)))

@@ -73,9 +73,6 @@ class Estimator(nn.Module):
         """A 0-d tensor whose gradient is this estimate of that of the bound, summed over data and scaled."""
         return assemble(self.coefficients(objective, particles), particles)
 
-    def extra_repr(self) -> str:
-        return ""
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
 

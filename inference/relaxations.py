@@ -38,20 +38,12 @@ class _Relaxation(Estimator):
 
     def require(self, objective, particles: Particles) -> None:
         for site in particles.drawn:
-            if not site["fn"].has_rsample and not isinstance(site["fn"], _Relaxed) and _logits(site["fn"]) is None:
+            if not site["fn"].has_rsample and _logits(site["fn"]) is None:
                 raise ValueError(
                     f"{type(self).__name__} cannot relax {site['name']!r} ({type(site['fn']).__name__}): only "
                     "Bernoulli and OneHotCategorical take values between their own; use OneHotCategorical for "
                     "classes, or estimator=VIMCO()"
                 )
-
-    def _relaxed(self, particles: Particles, hard: bool) -> Particles:
-        program = particles.programs
-        pair = (_Relax(self.temperature, hard)(run) for run in (program.model, program.guide))
-        layout = particles.layout
-        relaxed = weigh(*pair, program.args, program.kwargs, layout.num_particles, linear=True, nesting=layout.nesting)
-        factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
-        return relaxed.changed(factors)
 
 
 class GumbelSoftmax(_Relaxation):
@@ -79,7 +71,11 @@ class GumbelSoftmax(_Relaxation):
             return super().draw(objective, model, guide, args, kwargs)
 
     def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        relaxed = self._relaxed(particles, hard=False)
+        program, layout = particles.programs, particles.layout
+        pair = (_Relax(self.temperature, hard=False)(run) for run in (program.model, program.guide))
+        relaxed = weigh(*pair, program.args, program.kwargs, layout.num_particles, linear=True, nesting=layout.nesting)
+        factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
+        relaxed = relaxed.changed(factors)
         return relaxed.total(objective.value(relaxed))
 
 
@@ -98,7 +94,7 @@ class StraightThrough(_Relaxation):
 
     def draw(self, objective, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         count = objective.num_particles
-        pair = (_Relax(self.temperature, True)(run) for run in (model, guide))
+        pair = (_Relax(self.temperature, hard=True)(run) for run in (model, guide))
         nesting = nesting_of(model, guide, args, kwargs) if count > 1 else None
         return weigh(*pair, args, kwargs, count, linear=objective.linear, nesting=nesting)
 

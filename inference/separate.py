@@ -31,6 +31,8 @@ class Separate(Objective):
         Separate(model=IWAE(num_particles=4), guide=MIWAE(groups=2, num_particles=2))
     """
 
+    plain = False
+
     def __init__(self, model: Objective, guide: Objective):
         for name, part in (("model", model), ("guide", guide)):
             if not isinstance(part, Objective):
@@ -54,10 +56,6 @@ class Separate(Objective):
     @property
     def lower(self) -> bool:
         return self.model.lower
-
-    @property
-    def plain(self) -> bool:
-        return False
 
     def bound(self, log_w: Tensor) -> Tensor:
         return self.model.bound(log_w)

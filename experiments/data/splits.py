@@ -24,6 +24,10 @@ class Splits(NamedTuple):
     valid: Loader
     test: Loader
 
+    def tested_on(self, most: int | None) -> Splits:
+        """The same with at most so many test rows; all of them for None."""
+        return self if most is None else self._replace(test=self.test.take(min(most, self.test.num_data)))
+
 
 def split_rows(n: int, valid: int | float, test: int | float) -> tuple[Tensor, Tensor, Tensor]:
     """A fixed permutation of 0..n-1, cut into rows for train, valid and test.

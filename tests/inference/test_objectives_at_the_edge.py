@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import pyro
@@ -12,9 +11,7 @@ import pytest
 import torch
 from oracles import assert_close
 from oracles.forcing import Forced, gradient
-from pyro import poutine
-from pyro.nn import PyroModule, PyroParam
-from torch import nn
+from switched import XS, Guide, Model, climbed
 
 from inference import (
     CIWAE,
@@ -28,46 +25,6 @@ from inference import (
 from inference.slopes import curvatures, left_out
 
 pytestmark = pytest.mark.usefixtures("float64")
-XS = torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.7, 0.9], [0.1, 2.0]], dtype=torch.float64)
-SGD = partial(torch.optim.SGD, lr=1.0)
-
-
-class Model(PyroModule):
-    """z ~ N(0, I), x ~ N(w z, s): z may be masked, x with a factor beside it, the plate of any name."""
-
-    def __init__(self, mask: torch.Tensor | None = None, factor: bool = False, plate: str = "data"):
-        super().__init__("model")
-        self.weight = nn.Parameter(torch.tensor([[0.8, 0.2], [0.0, 0.5]]))
-        self.noise = PyroParam(torch.tensor(1.5), constraint=dist.constraints.positive)
-        self.mask, self.factor, self.plate = mask, factor, plate
-
-    def forward(self, x):
-        with pyro.plate(self.plate, len(x)):
-            with poutine.mask(mask=True if self.mask is None else self.mask):
-                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            if self.factor:
-                pyro.factor("energy", -z.square().sum(-1))
-            pyro.sample("x", dist.Normal(z @ self.weight, self.noise).to_event(1), obs=x)
-
-
-class Guide(PyroModule):
-    def __init__(self, mask: torch.Tensor | None = None, plate: str = "data"):
-        super().__init__("guide")
-        self.weight = nn.Parameter(torch.tensor([[0.3, 0.0], [0.1, 0.3]]))
-        self.log_scale = nn.Parameter(torch.tensor([-0.3, -0.2]))
-        self.norm, self.mask, self.plate = nn.Identity(), mask, plate
-
-    def forward(self, x):
-        with pyro.plate(self.plate, len(x)), poutine.mask(mask=True if self.mask is None else self.mask):
-            pyro.sample("z", dist.Normal(self.norm(x) @ self.weight, self.log_scale.exp()).to_event(1))
-
-
-def climbed(objective, model, guide, *args, of=None, **kwargs) -> torch.Tensor:
-    """The gradient of the bound in the parameters, flat, under one seed."""
-    pyro.clear_param_store()  # where a PyroParam of an earlier model has the same name
-    pyro.set_rng_seed(3)
-    parameters = [p for part in ((model, guide) if of is None else of) for p in part.parameters()]
-    return -gradient(objective.differentiable_loss(model, guide, *args, **kwargs), parameters)
 
 
 def test_the_gradient_is_finite_where_a_particle_has_no_weight():
