@@ -20,6 +20,9 @@ from nets import out_features
 class OneWay(Transform):
     """A step y -> z that is scored by the pass which made z; subclasses give ``push``, and ``_inverse`` if they can.
 
+    A pass is not gone through again for its own z, unless that would lose a gradient: one made under ``no_grad`` has
+    none, and neither has a z that was made a leaf later on. Any other value is inverted.
+
     Args:
         *parameters: tensors of the step for one context; batches broadcast against that of y.
         cache_size: 1 keeps the last pass, 0 keeps nothing.
@@ -33,6 +36,7 @@ class OneWay(Transform):
         super().__init__(cache_size=cache_size)
         self.parameters = parameters
         self._scored: tuple[Tensor, Tensor] | None = None
+        self._has_graph = False
 
     def with_cache(self, cache_size: int = 1) -> OneWay:
         return self if cache_size == self._cache_size else type(self)(*self.parameters, cache_size=cache_size)
@@ -44,21 +48,20 @@ class OneWay(Transform):
     def _call(self, y: Tensor) -> Tensor:
         z, log_det = self.push(y)
         if self._cache_size:
-            self._scored = y, log_det
+            self._scored, self._has_graph = (y, log_det), torch.is_grad_enabled()
         return z
 
     def _inv_call(self, z: Tensor) -> Tensor:
-        # A value drawn by sample() carries no graph: reusing what is cached would lose the parameters' gradient.
-        if torch.is_grad_enabled() and not z.requires_grad and any(p.requires_grad for p in self.parameters):
-            return self._inverse(z)
-        made = self._cached_x_y[1]  # Pyro follows dependencies by a wrapper around the same tensor
-        same = made is not None and detach_provenance(z) is detach_provenance(made)
-        return super()._inv_call(made if same else z)
+        y, made = self._cached_x_y if self._cache_size else (None, None)
+        bare = detach_provenance(z)  # Pyro follows dependencies by a wrapper around the same tensor
+        own = made is not None and bare is detach_provenance(made)
+        differentiable = self._has_graph and not (bare.is_leaf and bare.requires_grad)
+        return y if own and (differentiable or not torch.is_grad_enabled()) else self._inverse(z)
 
     def _inverse(self, z: Tensor) -> Tensor:
         raise NotImplementedError(
-            f"{type(self).__name__} is not inverted: score the very tensor that rsample() drew last, or use "
-            "Householder or IAF"
+            f"{type(self).__name__} has no inverse: give it _inverse(z) -> y, or score only the very tensor that "
+            "rsample() drew last"
         )
 
     def log_abs_det_jacobian(self, y: Tensor, z: Tensor) -> Tensor:

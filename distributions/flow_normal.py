@@ -44,12 +44,6 @@ class Step(OneWay):
     def push(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.bijection(y, *self.parameters)
 
-    def _inv_call(self, z: Tensor) -> Tensor:
-        # The bijection has parameters of its own, so a pass made without a graph says nothing of their gradient.
-        if torch.is_grad_enabled() and not (self._scored is not None and self._scored[1].requires_grad):
-            return self._inverse(z)
-        return super()._inv_call(z)
-
     def _inverse(self, z: Tensor) -> Tensor:
         return self.bijection.inverse(z, *self.parameters)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from distributions.flow import Flow, OneWay, above_minus_one, shrunk
 from distributions.scale import limited
+from distributions.unbent import unbent
 
 
 class Planar(OneWay):
@@ -15,7 +16,9 @@ class Planar(OneWay):
         z = y + v tanh(w'y + b),   v = u + (m(w'u) - w'u) w / |w|^2,   m(x) = softplus(x + log(e - 1)) - 1
         log |det dz/dy| = log(1 + m(w'u) (1 - tanh^2(w'y + b)))
 
-    The correction makes w'v = m(w'u) > -1, without which the step could not be inverted; it leaves u = 0 alone.
+    The correction makes w'v = m(w'u) > -1, so that the step can be inverted; it leaves u = 0 alone. With x = w'y + b,
+
+        y = z - v tanh(x),   x + w'v tanh(x) = w'z + b
 
     Args:
         u, w: shape (*batch, D).
@@ -31,6 +34,10 @@ class Planar(OneWay):
     def push(self, y: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.tanh((self.w * y).sum(-1, keepdim=True) + self.b)
         return y + self.v * t, torch.log1p(self.slope * (1 - t.square())).squeeze(-1)
+
+    def _inverse(self, z: Tensor) -> Tensor:
+        x = unbent((self.w * z).sum(-1, keepdim=True) + self.b, self.slope)
+        return z - self.v * torch.tanh(x)
 
 
 class PlanarStep(nn.Module):
@@ -49,14 +56,11 @@ class PlanarNormal(Flow):
 
         z_t = z_{t-1} + v_t(h) tanh(w_t(h)'z_{t-1} + b_t(h))
 
-    It is not inverted: the last draw of ``rsample`` is scored, and no other value.
-
     Args:
         net, dim, depth: see ``Flow``.
 
     Raises:
         ValueError: ``depth`` is below 1.
-        NotImplementedError: a value is scored that is not the last draw of ``rsample``.
 
     References:
         Variational Inference with Normalizing Flows, Rezende, Mohamed, 2015, arXiv:1505.05770.

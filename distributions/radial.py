@@ -15,7 +15,9 @@ class Radial(OneWay):
         z = y + beta (y - c) / (alpha + r),   r = |y - c|,   beta = alpha m(b) > -alpha
         log |det dz/dy| = (D - 1) log(1 + beta / (alpha + r)) + log(1 + alpha beta / (alpha + r)^2)
 
-    m(b) = softplus(b + log(e - 1)) - 1 is 0 at b = 0.
+    m(b) = softplus(b + log(e - 1)) - 1 is 0 at b = 0. The inverse is in closed form,
+
+        y = c + (z - c) / (1 + beta / (alpha + r)),   r^2 + (alpha + beta - |z - c|) r - alpha |z - c| = 0
 
     Args:
         b: shape (*batch, 1).
@@ -38,6 +40,14 @@ class Radial(OneWay):
         across, along = torch.log1p(self.slope * near), torch.log1p(self.slope * near.square())
         return y + self.slope * near * away, ((y.shape[-1] - 1) * across + along).squeeze(-1)
 
+    def _inverse(self, z: Tensor) -> Tensor:
+        away = z - self.c
+        far = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
+        p = self.alpha * (1 + self.slope) - far
+        q = p.abs() + (p.square() + 4 * self.alpha * far).sqrt()
+        r = torch.where(p > 0, 2 * self.alpha * far / q, q / 2)  # of two equal forms, the one that cancels nothing
+        return self.c + away / (1 + self.slope * self.alpha / (self.alpha + r))
+
 
 class RadialStep(nn.Module):
     """Features h -> Radial: b, log alpha and c are linear in h; near the identity at the start."""
@@ -56,14 +66,11 @@ class RadialNormal(Flow):
 
         z_t = z_{t-1} + beta_t(h) (z_{t-1} - c_t(h)) / (alpha_t(h) + |z_{t-1} - c_t(h)|)
 
-    It is not inverted: the last draw of ``rsample`` is scored, and no other value.
-
     Args:
         net, dim, depth: see ``Flow``.
 
     Raises:
         ValueError: ``depth`` is below 1.
-        NotImplementedError: a value is scored that is not the last draw of ``rsample``.
 
     References:
         Variational Inference with Normalizing Flows, Rezende, Mohamed, 2015, arXiv:1505.05770.

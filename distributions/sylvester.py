@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from distributions.flow import Flow, OneWay, above_minus_one, shrunk
 from distributions.householder import reflected
 from distributions.scale import limited, positive
+from distributions.unbent import unbent_triangular
 
 
 class OrthogonalBasis(nn.Module):
@@ -87,6 +88,10 @@ class Sylvester(OneWay):
 
         z = y + Q R tanh(S Q'y + b),   log |det dz/dy| = sum_i log(1 + r_ii s_ii tanh'(.)_i),   r_ii s_ii > -1
 
+    With x = S Q'y + b, the inverse goes from the last of M triangular equations to the first:
+
+        y = z - Q R tanh(x),   x + S R tanh(x) = S Q'z + b
+
     Args:
         q: Q, shape (*batch, D, M), with orthonormal columns.
         r, s: R and S, upper triangular, shape (*batch, M, M).
@@ -98,6 +103,11 @@ class Sylvester(OneWay):
         t = torch.tanh(_times(s, _times(q.mT, y)) + b)
         slope = r.diagonal(dim1=-2, dim2=-1) * s.diagonal(dim1=-2, dim2=-1)
         return y + _times(q, _times(r, t)), torch.log1p(slope * (1 - t.square())).sum(-1)
+
+    def _inverse(self, z: Tensor) -> Tensor:
+        q, r, s, b = self.parameters
+        x = unbent_triangular(_times(s, _times(q.mT, z)) + b, s @ r)
+        return z - _times(q, _times(r, torch.tanh(x)))
 
 
 class SylvesterStep(nn.Module):
@@ -122,8 +132,6 @@ class SylvesterNormal(Flow):
 
         z_t = z_{t-1} + Q_t(h) R_t(h) tanh(S_t(h) Q_t(h)'z_{t-1} + b_t(h))
 
-    It is not inverted: the last draw of ``rsample`` is scored, and no other value.
-
     Args:
         net, dim, depth: see ``Flow``.
         basis: makes Q_t from (width of h, dim, t): ``OrthogonalBasis``, ``HouseholderBasis``, ``PermutedBasis``, or
@@ -131,7 +139,6 @@ class SylvesterNormal(Flow):
 
     Raises:
         ValueError: ``depth`` is below 1.
-        NotImplementedError: a value is scored that is not the last draw of ``rsample``.
 
     References:
         Sylvester Normalizing Flows for Variational Inference, van den Berg, Hasenclever, Tomczak, Welling, 2018,

@@ -1,4 +1,4 @@
-"""Which guide gives the tighter bound? Three guides under three objectives, several seeds, on one data set."""
+"""Which guide gives the tighter bound? Guides of any family under three objectives, several seeds, on one data set."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ from inference import NonFinite, evaluate, fit
 from models import VAE
 from nets import MLP
 
-GUIDES = {"diagonal": "Diagonal", "full_rank": "FullRank", "iaf": "IAF"}
 MOST_BY_GRID = 300
 OBJECTIVES = {"elbo": "ELBO", "analytic_kl": "analytic-KL ELBO", "iwae": "IWAE"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Compare {Diagonal, FullRank, IAF} x {ELBO, analytic-KL ELBO, IWAE} on a data set, by name or file."""
+    """Compare guides under {ELBO, analytic-KL ELBO, IWAE} on a data set, by name or file."""
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
@@ -44,6 +43,8 @@ class Config:
     """Which array of an .npz file."""
     scale: float | None = None
     """Divide a file's numbers by this first (255 for 8-bit images)."""
+    guides: tuple[choices.GuideWord, ...] = ("diagonal", "full_rank", "iaf")
+    """Families of q(z | x)."""
     z_dim: int = 2
     """Latent dimensions; with 2, posteriors are drawn and log p(x) comes from a grid."""
     hidden: tuple[int, ...] = (100, 100)
@@ -70,6 +71,11 @@ class Config:
     """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in that folder."""
+
+
+def label_of(guide: str) -> str:
+    """What tables and figures call a guide."""
+    return choices.GUIDES[guide].__name__
 
 
 def pair(config: Config, guide: str, train: Loader) -> tuple[nn.Module, nn.Module]:
@@ -123,7 +129,7 @@ def cell(config: Config, guide_name: str, objective: str, seed: int, frozen: dic
 
 def grid_of_runs(config: Config, run: Run) -> list[dict]:
     """Every guide under every objective with every seed; failed ones are reported and left out."""
-    wanted = list(product(GUIDES, OBJECTIVES, range(config.seeds)))
+    wanted = list(product(config.guides, OBJECTIVES, range(config.seeds)))
     done = []
     for found in parallel(config, (delayed(cell)(config, *names) for names in wanted)):
         label = f"{found['guide']} / {found['objective']} / seed {found['seed']}"
@@ -147,7 +153,7 @@ def parallel(config: Config, calls: Iterable) -> Iterable[dict]:
 def summary(rows: list[dict], config: Config) -> Table:
     """One line per guide and objective, means over seeds."""
     lines = []
-    for guide, objective in product(GUIDES, OBJECTIVES):
+    for guide, objective in product(config.guides, OBJECTIVES):
         seeds = [row for row in rows if (row["guide"], row["objective"]) == (guide, objective)]
         if not seeds:
             continue
@@ -157,7 +163,7 @@ def summary(rows: list[dict], config: Config) -> Table:
         gap = mean["log_px"] - mean["elbo"]
         kl, size = seeds[0]["kl"], seeds[0]["parameters"]
         lines.append(
-            [GUIDES[guide], OBJECTIVES[objective], kl, mean["elbo"], (mean["log_px"], se), spread, gap]
+            [label_of(guide), OBJECTIVES[objective], kl, mean["elbo"], (mean["log_px"], se), spread, gap]
             + [mean["active_units"], mean["seconds"], size]
         )
     columns = ["guide", "objective", "KL", "test ELBO", "log p(x)", "sd of seeds", "gap", "active units", "s / epoch"]
@@ -182,8 +188,8 @@ def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, di
     """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides."""
     best = max((row for row in rows if row["objective"] != "iwae"), key=lambda row: row["log_px"], default=rows[0])
     fewer = dataclasses.replace(config, eval_data=min(MOST_BY_GRID, config.eval_data or MOST_BY_GRID))
-    found = list(parallel(config, (delayed(cell)(fewer, guide, "elbo", 0, best["model"]) for guide in GUIDES)))
-    refits = {GUIDES[row["guide"]]: row for row in found if "error" not in row}
+    found = list(parallel(config, (delayed(cell)(fewer, guide, "elbo", 0, best["model"]) for guide in config.guides)))
+    refits = {label_of(row["guide"]): row for row in found if "error" not in row}
     if not refits:
         raise SystemExit(f"no guide could be trained on the frozen model: {found[0]['error']}; try a smaller --lr")
     train, _, few = splits(fewer)
@@ -200,7 +206,7 @@ def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, di
             [label, row["elbo"], log_px - row["elbo"], (row["log_px"], row["log_px_se"]), row["khat_bad"]]
             for label, row in refits.items()
         ],
-        f"One frozen model for all ({GUIDES[best['guide']]}, {OBJECTIVES[best['objective']]}, seed {best['seed']}), "
+        f"One frozen model for all ({label_of(best['guide'])}, {OBJECTIVES[best['objective']]}, seed {best['seed']}), "
         f"only the guide trained, by the ELBO; {few.num_data} test data. log p(x) is {log_px:.3f} ({how}); the gap "
         "below it is KL(q(z | x) || p(z | x)).",
         dict.fromkeys(columns[1:], ".3f"),
@@ -213,9 +219,9 @@ def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str,
     """Every figure of the comparison."""
     train, _, test = splits(config)
     context = f"{train.name}, {config.z_dim} latent dimensions"
-    named = [row | {"guide": GUIDES[row["guide"]], "objective": OBJECTIVES[row["objective"]]} for row in rows]
+    named = [row | {"guide": label_of(row["guide"]), "objective": OBJECTIVES[row["objective"]]} for row in rows]
     shown = [row for row in rows if row["seed"] == 0 and row["objective"] == "elbo"]
-    trained = {GUIDES[row["guide"]]: restored(config, row, train) for row in shown}
+    trained = {label_of(row["guide"]): restored(config, row, train) for row in shown}
     for name, figure, caption in pictures.of_comparison(named, trained, test, context):
         run.figure(name, figure, caption)
     if config.z_dim == 2:

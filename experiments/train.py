@@ -18,7 +18,7 @@ from experiments.data import Loader, load
 from experiments.report import Table, print_table
 from experiments.runs import Run
 from guides import Amortized, latents
-from inference import Evaluation, evaluate, fit, linear, tempered
+from inference import Evaluation, evaluate, fit, linear, tempered, verdict
 from inference.threads import settled
 from models import VAE
 from nets import MLP
@@ -190,27 +190,36 @@ def train_and_evaluate(config: Config) -> Evaluation:
             engine=config.engine,
             precision=config.precision,
         ):
-            history.append(dataclasses.asdict(epoch))
-            run.log(**history[-1])
+            history.append(epoch)
+            run.log(**dataclasses.asdict(epoch))
             print(epoch, flush=True)
     finally:
         save_file(model.state_dict(), run.folder / "model.safetensors")
         save_file(guide.state_dict(), run.folder / "guide.safetensors")
 
     result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
-    seconds = sum(record["seconds"] for record in history) / len(history)
+    seconds = sum(epoch.seconds for epoch in history) / len(history)
     parameters = {"model": choices.count(model), "guide": choices.count(guide)}
-    run.result(**dataclasses.asdict(result), seconds_per_epoch=seconds, epochs=len(history), parameters=parameters)
+    said = verdict(result, history)
+    run.result(
+        **dataclasses.asdict(result),
+        verdict=str(said),
+        seconds_per_epoch=seconds,
+        epochs=len(history),
+        parameters=parameters,
+    )
     table = summary(result, len(history), seconds)
     print_table(table)
-    for name, figure, caption in pictures.of_training(model, guide, test, history):
+    print(said)
+    records = [dataclasses.asdict(epoch) for epoch in history]
+    for name, figure, caption in pictures.of_training(model, guide, test, records):
         run.figure(name, figure, caption)
     report = run.report(
         f"{config.guide} guide, {config.objective} objective, {train.name}",
         f"p(z) p(x | z) with {config.z_dim} latent dimensions, {parameters['model']:,} parameters; q(z | x) with "
         f"{parameters['guide']:,}.",
         [table],
-        str(result),
+        f"{said} {result}",
     )
     print(f"report: {report}")
     return result

@@ -2,9 +2,12 @@
 
 from guides.amortized import Amortized
 from guides.auxiliary import Augmented
+from guides.bayesian import WithGlobals, local_sites
+from guides.chain import Chain
 from guides.couplings import NeuralSpline, RealNVP
 from guides.families import IAF, Diagonal, FullRank, LowRank, Mixture, StudentT
 from guides.flows import Householder, Planar, Radial, Sylvester
+from guides.hamiltonian import Hamiltonian, HamiltonianModel
 from guides.joint import Joint
 from guides.ladder import Ladder
 from guides.latents import Latent, Plate, latents
@@ -15,8 +18,11 @@ __all__ = [
     "IAF",
     "Amortized",
     "Augmented",
+    "Chain",
     "Diagonal",
     "FullRank",
+    "Hamiltonian",
+    "HamiltonianModel",
     "Householder",
     "Joint",
     "Ladder",
@@ -32,5 +38,7 @@ __all__ = [
     "Refined",
     "StudentT",
     "Sylvester",
+    "WithGlobals",
     "latents",
+    "local_sites",
 ]

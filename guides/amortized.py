@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+from typing import TypeVar
 
 import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from guides.arguments import Arguments, check_given, parted
 from guides.latents import Latent, Plate
-from guides.supports import Discrete, Reshaped, check_latents
+from guides.supports import check_latents, site_of
 from nets import MLP, out_features
 
 Family = Callable[[nn.Module, int], nn.Module]
+Hidden = Sequence[int] | Mapping[str, Sequence[int]] | None
+Part = TypeVar("Part", int, Tensor)
 
 ORDERS = ("top_down", "bottom_up", "independent")
 
@@ -29,26 +33,33 @@ class Amortized(PyroModule):
     unconstrained space and mapped by ``biject_to(support)``. A discrete site has logits that are linear in the
     features: binary values are Bernoulli, one-hot vectors and classes 0..C-1 categorical; a class enters the nets of
     later sites as a one-hot vector. ``pyro.infer.config_enumerate(guide)`` lets ``TraceEnum_ELBO`` sum out sites that
-    are a single binary variable or class.
+    are a single binary variable or class. A direction in three dimensions is von Mises-Fisher.
+
+    A site that is given, as y in guide(x, y=labels), is not drawn; its value enters the nets of later sites as a drawn
+    one would, q(z | x, y), and, with the order ``independent``, nothing.
 
     Sites:
-        those of ``latents``, with the model's shapes and supports.
+        those of ``latents``, with the model's shapes and supports, but for those that are given or absent.
 
     Args:
         latents: {site: Latent} in generation order, see ``latents(model, *args)``.
-        encoder: called with the guide's arguments as they come; returns features (batch, H) and has ``out_features`` =
-            H. If it has an ``activation`` (as MLP has), that is applied to the features.
+        encoder: called with the guide's arguments as they come, without those named after a latent site; returns
+            features (batch, H) and has ``out_features`` = H. If it has an ``activation`` (as MLP has), that is applied
+            to the features.
         family: makes q at a continuous site from (net, dim), as ``DiagonalNormal`` does.
         order: "top_down", "bottom_up" or "independent".
-        hidden: widths of the layers between features and a site's distribution; unless told, none for a site without
-            parents and one of width H for a site with parents.
+        hidden: widths of the layers between features and a site's distribution, or {site: widths}; unless told, none
+            for a site without parents and one of width H for a site with parents.
         posteriors: {site: family} for the sites whose family differs. At a discrete site, dim is the number of
-            logits and the module's distribution has the site's own event shape.
+            logits, at a direction 3, and the module's distribution has the site's own event shape.
+        present: called with the guide's arguments, returns the names of the sites that the model has then; the others
+            are not drawn, and enter the nets of later sites as zeros. Unless told, the model has all sites always.
 
     Raises:
-        ValueError: an unknown order or site, or a latent that is global, in more than one plate, or discrete but
-            neither binary, one-hot, nor of classes 0..C-1.
-        TypeError: the encoder has no ``out_features``.
+        ValueError: an unknown order or site; a latent that is global, in more than one plate, discrete but neither
+            binary, one-hot, nor of classes 0..C-1, or of another support to which no map is known; when called, no
+            data, features or given values of another shape, or ``present`` names an unknown site.
+        TypeError: the encoder has no ``out_features``; when called, what is given for a site is no tensor.
 
     References:
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, sections 2.2 and 4.1, arXiv:1906.02691.
@@ -67,45 +78,58 @@ class Amortized(PyroModule):
         encoder: nn.Module,
         family: Family,
         order: str = "top_down",
-        hidden: Sequence[int] | None = None,
+        hidden: Hidden = None,
         posteriors: Mapping[str, Family] | None = None,
+        present: Callable[..., Collection[str]] | None = None,
     ):
         super().__init__("guide")
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
-        if unknown := set(posteriors or {}) - set(latents):
-            raise ValueError(f"posteriors names {sorted(unknown)}, but the latent sites are {list(latents)}")
+        widths = hidden if isinstance(hidden, Mapping) else dict.fromkeys(latents, hidden)
+        for word, named in (("posteriors", posteriors or {}), ("hidden", widths)):
+            if unknown := set(named) - set(latents):
+                raise ValueError(f"{word} names {sorted(unknown)}, but the latent sites are {list(latents)}")
         self.data_plate: Plate = check_latents(latents)
-        self.encoder, self.order, self.width = encoder, order, out_features(encoder)
+        self.encoder, self.order, self.width, self.present = encoder, order, out_features(encoder), present
         self.names = tuple(reversed(latents) if order == "bottom_up" else latents)
         self.sites = [site_of(latents[name]) for name in self.names]
-        sizes = [site.size for site in self.sites]
-        before = [0] * len(sizes) if order == "independent" else [sum(sizes[:j]) for j in range(len(sizes))]
-        heads = {n: s.head for n, s in zip(self.names, self.sites, strict=True) if isinstance(s, Discrete)}
+        self.latents = dict(latents)
+        heads = {name: site.head for name, site in zip(self.names, self.sites, strict=True) if site.head}
         chosen = heads | dict(posteriors or {})
-        families = [chosen.get(name, family) for name in self.names]
+        sizes = [site.size for site in self.sites]
         self.posteriors = nn.ModuleList(
-            make(_between(encoder, parents, hidden), size)
-            for make, parents, size in zip(families, before, sizes, strict=True)
+            chosen.get(name, family)(self._between(sizes[:j], widths.get(name)), sizes[j])
+            for j, name in enumerate(self.names)
         )
 
     def forward(self, *args, **kwargs) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
-        return self.draw(self.features(*args, **kwargs))
+        return self.draw(self.features(*args, **kwargs), self.known(*args, **kwargs))
 
-    def draw(self, h: Tensor) -> dict[str, Tensor]:
-        """Runs the program on features of the data, shape (batch, H); returns {site: value}."""
+    def draw(self, h: Tensor, known: Mapping[str, Tensor | None] | None = None) -> dict[str, Tensor]:
+        """Runs the program on features of the data, shape (batch, H); returns {site: value}, of drawn sites alone.
+
+        ``known``: the sites that are not drawn, see ``known(*args)``.
+        """
         name, dim, size = self.data_plate
-        values, parents = {}, []
+        values, before, known = {}, [], known or {}
         with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
             for site_name, site, posterior in zip(self.names, self.sites, self.posteriors, strict=True):
-                values[site_name] = z = pyro.sample(site_name, site.constrain(posterior(h, *parents)))
-                if self.order != "independent":
-                    parents.append(site.flatten(z).to(h.dtype))
+                if site_name in known:
+                    z = known[site_name]
+                else:
+                    q = site.constrain(posterior(*self.inputs(h, before)))
+                    z = values[site_name] = pyro.sample(site_name, q)
+                before.append(h.new_zeros(len(h), site.size) if z is None else site.flatten(z).to(h.dtype))
         return values
+
+    def inputs(self, h: Part, before: Sequence[Part]) -> Sequence[Part]:
+        """What the net of a site sees, of the features and the sites before it: of their values or of their widths."""
+        return [h] if self.order == "independent" else [h, *before]
 
     def features(self, *args, **kwargs) -> Tensor:
         """h, shape (batch, H)."""
+        _, args, kwargs = self._parted(args, kwargs)
         if args and args[0] is None:
             raise ValueError("the guide's first argument is None: q(z | x) needs the data it is conditioned on")
         h = self.encoder(*args, **kwargs)
@@ -115,10 +139,28 @@ class Amortized(PyroModule):
             )
         return _activation(self.encoder)(h)
 
+    def known(self, *args, **kwargs) -> dict[str, Tensor | None]:
+        """The sites that are not drawn for these arguments: {site: given value, or None where the model lacks it}."""
+        given = self._parted(args, kwargs).given
+        check_given(self.latents, given)
+        if self.present is None:
+            return given
+        there = self.present(*args, **kwargs)
+        if unknown := set(there) - set(self.names):
+            raise ValueError(f"present returned {sorted(unknown)}, but the latent sites are {sorted(self.names)}")
+        return {name: None for name in self.names if name not in there} | given
 
-def site_of(latent: Latent) -> Reshaped | Discrete:
-    """What brings a latent site to vectors and back."""
-    return Discrete(latent) if latent.support.is_discrete else Reshaped(latent)
+    def _parted(self, args: tuple, kwargs: dict) -> Arguments:
+        return parted(self.latents, args, kwargs)
+
+    def _between(self, before: Sequence[int], hidden: Sequence[int] | None) -> MLP:
+        """The net from what a site sees to its distribution, given the widths of the sites before it."""
+        if hidden is None:
+            hidden = (self.width,) if before and self.order != "independent" else ()
+        activation = getattr(self.encoder, "activation", None)
+        make = partial(deepcopy, activation if isinstance(activation, nn.Module) else nn.ReLU())
+        inputs = self.inputs(self.width, before)
+        return MLP(sum(inputs), *hidden, activation=make, output=make if hidden else nn.Identity)
 
 
 def _activation(encoder: nn.Module) -> nn.Module:
@@ -127,12 +169,3 @@ def _activation(encoder: nn.Module) -> nn.Module:
     if not isinstance(activation, nn.Module) or (isinstance(encoder, MLP) and not len(encoder.layers)):
         return nn.Identity()
     return activation
-
-
-def _between(encoder: nn.Module, parents: int, hidden: Sequence[int] | None) -> MLP:
-    """The net from features and parents to a site's distribution."""
-    if hidden is None:
-        hidden = (encoder.out_features,) if parents else ()
-    activation = getattr(encoder, "activation", None)
-    make = partial(deepcopy, activation if isinstance(activation, nn.Module) else nn.ReLU())
-    return MLP(encoder.out_features + parents, *hidden, activation=make, output=make if hidden else nn.Identity)

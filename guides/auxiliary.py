@@ -11,9 +11,10 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from distributions import DiagonalNormal
-from guides.amortized import Family, site_of
+from guides.amortized import Family
+from guides.arguments import parted
 from guides.latents import Latent
-from guides.supports import check_latents
+from guides.supports import check_latents, site_of
 from nets import MLP, out_features
 
 
@@ -33,7 +34,8 @@ class Augmented(PyroModule):
     Args:
         model: a Pyro program whose latent sites lie in one plate over data.
         latents: its latent sites, from ``latents(model, *args)``.
-        encoder: of the reverse model, called with the program's arguments; returns (batch, H), ``out_features`` = H.
+        encoder: of the reverse model, called with the program's arguments without those named after a latent site;
+            returns (batch, H), ``out_features`` = H. A site that the model lacks for some arguments enters r as zeros.
         dim: number of dimensions of a.
         family: of r(a | x, z), from (net, dim).
         hidden: widths of the layers between (features, z) and r; one layer of width H unless told, () for none.
@@ -81,8 +83,12 @@ class Augmented(PyroModule):
             raise ValueError("the augmented model needs data, since r(a | x, z) is given them; draw from the model")
         with poutine.trace() as traced:
             result = self.model(*args, **kwargs)
-        z = [site.flatten(traced.trace.nodes[name]["value"]) for name, site in self.sites.items()]
+        _, args, kwargs = parted(self.latents, args, kwargs)
         h = self.encoder(*args, **kwargs)
+        z = [
+            site.flatten(traced.trace.nodes[name]["value"]) if name in traced.trace.nodes else h.new_zeros(1, site.size)
+            for name, site in self.sites.items()
+        ]
         name, dim, size = self.plate
         rows = traced.trace.nodes[name]["value"]
         with poutine.block(hide=[name]):  # a plate of the same name and rows, not a second one

@@ -17,7 +17,7 @@ class Planar(Amortized):
 
         q(z_j | Pa(z_j), h): z_j = step_T(... step_1(loc_j + scale_j * eps)),   step_t(y) = y + v_t tanh(w_t'y + b_t)
 
-    Only its own draws have a density, so that it fits estimators that look at each draw once, as ``Total`` does.
+    Draws and their density cost one pass; any other value is inverted, by one scalar equation for each step.
 
     Args:
         depth: number of steps.
@@ -37,7 +37,7 @@ class Radial(Amortized):
         q(z_j | Pa(z_j), h): z_j = step_T(... step_1(loc_j + scale_j * eps)),
         step_t(y) = y + beta_t (y - c_t) / (alpha_t + |y - c_t|)
 
-    Only its own draws have a density, as with ``Planar``.
+    Any value is inverted in closed form.
 
     Args:
         depth: number of steps.
@@ -74,7 +74,8 @@ class Sylvester(Amortized):
         q(z_j | Pa(z_j), h): z_j = step_T(... step_1(loc_j + scale_j * eps)),
         step_t(y) = y + Q_t R_t tanh(S_t Q_t'y + b_t)
 
-    Only its own draws have a density, as with ``Planar``.
+    Draws and their density cost one pass; any other value is inverted, by as many scalar equations for each step, one
+    after the other, as Q_t has columns.
 
     Args:
         depth: number of steps.

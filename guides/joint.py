@@ -13,7 +13,7 @@ from torch.distributions import register_kl
 from distributions import FullRankNormal
 from guides.amortized import Amortized, Family
 from guides.latents import Latent
-from guides.supports import Reshaped, check_latents
+from guides.supports import Reshaped, check_latents, site_of
 
 WHOLE = "joint"
 
@@ -39,7 +39,8 @@ class Joint(Amortized):
         hidden: widths of the layers between features and q(u | h), none unless told.
 
     Raises:
-        ValueError: a latent is discrete, global, in more than one plate, or named "joint".
+        ValueError: a latent is discrete, on a sphere, global, in more than one plate, or named "joint"; when called, an
+            argument observes a latent site: all are drawn at once, always.
         TypeError: the encoder has no ``out_features``.
 
     References:
@@ -61,9 +62,10 @@ class Joint(Amortized):
     ):
         plate = check_latents(latents)
         for name, latent in latents.items():
-            if latent.support.is_discrete:
+            if site_of(latent).head:
+                kind = "discrete" if latent.support.is_discrete else "a direction"
                 raise ValueError(
-                    f"latent site {name!r} is discrete and has no place in one real vector; use Amortized, where it "
+                    f"latent site {name!r} is {kind} and has no place in one real vector; use Amortized, where it "
                     "has a head of its own"
                 )
         if WHOLE in latents:
@@ -71,17 +73,22 @@ class Joint(Amortized):
         parts = {name: Reshaped(latent) for name, latent in latents.items()}
         whole = Latent(torch.Size([sum(part.size for part in parts.values())]), plates=(plate,))
         super().__init__({WHOLE: whole}, encoder, family, hidden=hidden)
-        self.parts = parts
+        self.parts, self.latents = parts, dict(latents)
         self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
 
-    def draw(self, h: Tensor) -> dict[str, Tensor]:
+    def draw(self, h: Tensor, known: Mapping[str, Tensor | None] | None = None) -> dict[str, Tensor]:
         """Runs the program on features of the data, shape (batch, H); returns {site: value}."""
+        if known:
+            raise ValueError(
+                f"latent sites {sorted(known)} are given, and this guide draws all its sites at once; use Amortized, "
+                "where they enter the distributions of the others, or make a Joint of the others alone"
+            )
         name, dim, size = self.data_plate
         with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
             whole = pyro.sample(WHOLE, self.posteriors[0](h), infer={"is_auxiliary": True})
             pieces = whole.split([part.size for part in self.parts.values()], dim=-1)
             return {
-                site: pyro.sample(site, _at(piece, part, self.event_dims[site]))
+                site: pyro.sample(site, placed_at(piece, part, self.event_dims[site]))
                 for piece, (site, part) in zip(pieces, self.parts.items(), strict=True)
             }
 
@@ -96,7 +103,7 @@ def placed_to_any(q: Placed, p: dist.Distribution) -> Tensor:
     return q.log_density - p.log_prob(q.v)
 
 
-def _at(flat: Tensor, part: Reshaped, event_dim: int) -> Placed:
+def placed_at(flat: Tensor, part: Reshaped, event_dim: int) -> Placed:
     """The site's value for its part of the vector; its log-density is what the map adds to that of the vector."""
     value, log_density = flat, flat.new_zeros(flat.shape[:-1])
     for transform in part.parts:

@@ -25,7 +25,8 @@ class Ladder(Amortized):
 
     (loc_p, scale_p) are those of the model for the values drawn so far: the guide runs the model down to its last
     latent site, each draw being the guide's. (loc_q, scale_q) depend on the features of x, and with ``residual`` on the
-    draws above as well. The KL of every site is known in closed form.
+    draws above as well. The KL of every site is known in closed form. Sites that the run finds
+    observed, or absent, are not drawn.
 
     The model is read, never owned: its parameters are not among the guide's. Their gradient counts both uses of p, in
     the model and in the guide; an objective that treats the two apart, as ``Separate``, ``CUBO`` and ``RWS`` do, treats
@@ -120,26 +121,32 @@ class _Reading(Messenger):
 
     def __init__(self, guide: Ladder, h: Tensor, posteriors: nn.ModuleList):
         super().__init__()
-        self.guide, self.posteriors, self.context = guide, posteriors, [h]
+        self.guide, self.posteriors, self.h = guide, posteriors, h
+        self.known: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg):
         name, names = msg["name"], self.guide.names
-        if name in names:
+        if name in names and not msg["is_observed"]:
             j = names.index(name)
-            q = self.posteriors[j](*self.context)
+            q = self.posteriors[j](*self.guide.inputs(self.h, [self._vector(before) for before in range(j)]))
             msg["fn"] = merged(self.guide.merge, q, name, msg["fn"], self.guide.sites[j])
         elif not site_is_subsample(msg):
             msg["stop"] = True
+
+    def _vector(self, j: int) -> Tensor:
+        """Value of a site before as a vector; zeros where the model lacks it."""
+        name, site = self.guide.names[j], self.guide.sites[j]
+        return site.flatten(self.known[name]) if name in self.known else self.h.new_zeros(len(self.h), site.size)
 
     def _pyro_post_sample(self, msg):
         name, names = msg["name"], self.guide.names
         if name not in names:
             return
-        self.values[name] = value = msg["value"]
-        if self.guide.order != "independent":
-            self.context.append(self.guide.sites[names.index(name)].flatten(value))
-        if len(self.values) == len(names):
+        self.known[name] = msg["value"]
+        if not msg["is_observed"]:
+            self.values[name] = msg["value"]
+        if len(self.known) == len(names):
             raise _AllDrawn(self)
 
     def _pyro_param(self, msg):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
+from torch import nn
 from torch.distributions import constraints
 
 from distributions.supports import collapsed
@@ -23,20 +25,27 @@ class Plate(NamedTuple):
 
 
 class Latent(NamedTuple):
-    """A latent site: shape of one event, support, and the plates around it."""
+    """A latent site: shape of one event, support, the plates around it, and where it can be given.
+
+    ``position`` is that of the model's argument of the same name, which observes the site where it is not None; None
+    where there is no such argument, or it is passed by name alone.
+    """
 
     shape: torch.Size
     support: constraints.Constraint = constraints.real_vector
     plates: tuple[Plate, ...] = (Plate(),)
+    position: int | None = None
 
 
 def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
     """The latent sites of a model, in the order in which it generates them.
 
-    The model runs once, on ``args``, with its parameters and the random state left as they were.
+    The model runs once, on ``args``, with its parameters and the random state left as they were. A model that has some
+    sites for some arguments only has them all in ``latents(model, x, deep=True) | latents(model, x)``, in the order of
+    the first call; a site that an argument may observe is latent in a call without it, ``latents(model, x)``.
 
     Returns:
-        {site: Latent(shape, support, plates)}; a dict written by hand serves guides as well.
+        {site: Latent(shape, support, plates, position)}; a dict written by hand serves guides as well.
 
     Args:
         model: a Pyro program.
@@ -55,8 +64,14 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
     for parameter in frozen:  # Pyro's store lets every parameter that it meets require a gradient
         parameter.requires_grad_(False)
+    position = _positions(model)
     sites = {
-        name: Latent(shape := site["fn"].event_shape, collapsed(site["fn"].support, len(shape)), _plates(site))
+        name: Latent(
+            shape := site["fn"].event_shape,
+            collapsed(site["fn"].support, len(shape)),
+            _plates(site),
+            position.get(name),
+        )
         for name, site in trace.iter_stochastic_nodes()
         if not site["infer"].get("is_auxiliary")
     }
@@ -73,3 +88,14 @@ def _plates(site: dict) -> tuple[Plate, ...]:
         Plate(frame.name, frame.dim, frame.full_size if frame.full_size != frame.size else None)
         for frame in site["cond_indep_stack"]
     )
+
+
+def _positions(model: Callable) -> dict[str, int]:
+    """{argument: position} of those that a program takes by position; none where it does not say."""
+    program = inspect.unwrap(model)
+    try:
+        parameters = inspect.signature(program.forward if isinstance(program, nn.Module) else program).parameters
+    except (TypeError, ValueError):
+        return {}
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name: i for i, (name, parameter) in enumerate(parameters.items()) if parameter.kind in kinds}

@@ -18,8 +18,8 @@ class Table(nn.Module):
     Args:
         num_data: how many data there are.
         width: numbers per datum.
-        index: (*args, **kwargs) -> numbers of the data in the batch, integers of shape (batch,); None where every batch
-            is the whole data set in its order.
+        index: (*args, **kwargs) -> numbers of the data in the batch, integers of shape (batch,), from an encoder's
+            arguments; None where every batch is the whole data set in its order.
 
     Raises:
         ValueError: ``num_data`` or ``width`` is below 1; when called, the batch has another size than the data set and
@@ -61,7 +61,7 @@ class Local(Amortized):
         family: makes q at a site from (net, dim), as ``DiagonalNormal`` does.
         index: see ``Table``; ``lambda x, index: index`` for programs that are called with (x, index).
         width: numbers in phi_i; 2 per latent dimension unless told, as a diagonal Gaussian needs.
-        settings: ``order``, ``hidden``, ``posteriors``, see ``Amortized``.
+        settings: ``order``, ``hidden``, ``posteriors``, ``present``, see ``Amortized``.
 
     Raises:
         ValueError: as ``Table`` and ``Amortized``.

@@ -75,15 +75,15 @@ class Refined(PyroModule):
 
     def forward(self, *args, **kwargs) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
-        h = self.guide.features(*args, **kwargs)
+        h, known = self.guide.features(*args, **kwargs), self.guide.known(*args, **kwargs)
         with poutine.block(), torch.enable_grad():
             for _ in range(self.steps):
-                h = h - self.rate * self._slope(h, args, kwargs)
-        return self.guide.draw(h if torch.is_grad_enabled() else h.detach())
+                h = h - self.rate * self._slope(h, known, args, kwargs)
+        return self.guide.draw(h if torch.is_grad_enabled() else h.detach(), known)
 
-    def _slope(self, h: Tensor, args: tuple, kwargs: dict) -> Tensor:
+    def _slope(self, h: Tensor, known: dict[str, Tensor | None], args: tuple, kwargs: dict) -> Tensor:
         """d loss / d h, shape (batch, H)."""
         model, objective = self._read
         point = h if self.through and h.requires_grad else h.detach().requires_grad_()
-        loss = objective.differentiable_loss(model, lambda *_, **__: self.guide.draw(point), *args, **kwargs)
+        loss = objective.differentiable_loss(model, lambda *_, **__: self.guide.draw(point, known), *args, **kwargs)
         return torch.autograd.grad(loss, point, create_graph=self.through)[0]

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints, transforms
+from torch.distributions import constraints, transforms
 
 from distributions import Binary, Categorical, Logits, OneHotCategorical
 from distributions.supports import is_fixed, is_real
+from guides.bijections import bijection_to
+from guides.directions import Direction, is_direction
 from guides.latents import Latent, Plate
 
 
@@ -18,12 +20,16 @@ class Reshaped:
     """Maps distributions over flat vectors to distributions over a latent site's events, and values back.
 
     Args:
-        latent: shape and support of the site.
+        latent: shape and support of the site; the support of a part of the event stands for that of all.
     """
+
+    head = None  # any family will do
 
     def __init__(self, latent: Latent):
         event_shape = torch.Size(latent.shape)
-        bijection = biject_to(latent.support)
+        bijection = bijection_to(latent.support)
+        if (missing := len(event_shape) - bijection.codomain.event_dim) > 0:
+            bijection = transforms.IndependentTransform(bijection, missing)
         shape = torch.Size(bijection.inverse_shape(event_shape))
         self.size = shape.numel()
         parts = [] if shape == (self.size,) else [transforms.ReshapeTransform((self.size,), shape)]
@@ -76,6 +82,16 @@ class Discrete:
         return value.reshape(*batch, self.size)
 
 
+Site = Reshaped | Discrete | Direction
+
+
+def site_of(latent: Latent) -> Site:
+    """What brings a latent site to vectors and back, and the family that it needs, its ``head``, if not any will do."""
+    if is_direction(latent.support):
+        return Direction(latent)
+    return Discrete(latent) if latent.support.is_discrete else Reshaped(latent)
+
+
 def head_type(latent: Latent) -> type[nn.Module] | None:
     """The module that makes q at a discrete site; None where there is none, for counts without a bound for example."""
     support = _one(latent.support)
@@ -105,7 +121,8 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
     """The one plate in which all sites lie.
 
     Raises:
-        ValueError: a site is discrete without a head, global, or in several plates, or sites differ in their plate.
+        ValueError: a site is discrete without a head, on a sphere but that of three dimensions, of another support to
+            which no map is known, global, or in several plates, or sites differ in their plate.
     """
     if not latents:
         raise ValueError("latents is empty: a guide needs at least one latent site")
@@ -122,6 +139,8 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
                 "site, as "
                 "a * u with u ~ Uniform(0, 1)"
             )
+        if not latent.support.is_discrete:
+            _check_continuous(name, latent)
         if not latent.plates:
             raise ValueError(
                 f"latent site {name!r} is global: it lies in no plate over data, so there is no x of its own to "
@@ -141,3 +160,22 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
     if plate.dim != -1:
         raise ValueError(f"plate {plate.name!r} has dim={plate.dim}; expected dim=-1, the last batch dimension")
     return plate
+
+
+def _check_continuous(name: str, latent: Latent) -> None:
+    """Raises a ValueError where there is neither a head for a site nor a map to its support."""
+    if is_direction(latent.support):
+        if tuple(latent.shape) != (3,):
+            raise ValueError(
+                f"latent site {name!r} has shape {tuple(latent.shape)} on a sphere; amortised guides have a head for "
+                "one direction in three dimensions, shape (3,): let the model draw w ~ Normal(0, 1) of any dimension "
+                "and use w / |w|"
+            )
+        return
+    try:
+        bijection_to(latent.support)
+    except NotImplementedError:
+        raise ValueError(
+            f"latent site {name!r} has support {latent.support}, to which no map from real vectors is known; let the "
+            "model draw real numbers and transform them itself"
+        ) from None

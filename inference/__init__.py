@@ -26,6 +26,7 @@ from inference.separate import PIWAE, Separate
 from inference.svi import SVI
 from inference.total_correlation import total_correlation
 from inference.tvo import TVO
+from inference.verdict import Verdict, verdict
 from inference.wake_sleep import RWS, WakeSleep
 from inference.weights import log_weights
 
@@ -61,6 +62,7 @@ __all__ = [
     "StraightThrough",
     "Total",
     "VRMax",
+    "Verdict",
     "WakeSleep",
     "capacity",
     "check",
@@ -74,4 +76,5 @@ __all__ = [
     "log_weights",
     "tempered",
     "total_correlation",
+    "verdict",
 ]

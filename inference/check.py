@@ -113,7 +113,7 @@ def check_particles(model: Callable, guide: Callable, *args, **kwargs) -> None:
     """
     with untouched(), torch.no_grad(), evaluation_mode(model, guide):
         try:
-            weigh(own(model), own(guide), args, kwargs, 2)
+            weigh(own(model), own(guide), args, kwargs, 2, linear=True)
         except (RuntimeError, ValueError, IndexError) as error:
             said = str(error).split("\n")[0]
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inference.faults import NonFinite, broken_parameter
 from inference.modes import evaluation_mode
@@ -31,6 +31,8 @@ class Epoch:
         best: whether ``valid`` is the highest so far.
         kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
         engine: what steps ran on at its end: "eager", "captured" or "compiled".
+        active: {latent site: (active units, all units)} on a batch; a unit is active if its posterior mean varies over
+            data by more than 0.01. Empty where the guide cannot draw particles in parallel.
     """
 
     epoch: int
@@ -42,11 +44,14 @@ class Epoch:
     best: bool
     kl: dict[str, str]
     engine: str
+    active: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         valid = "" if self.valid is None else f"   valid {self.valid:.3f}{'*' if self.best else ' '}"
         bounds = f"train {self.train:.3f}{valid} nats per datum"
-        return f"epoch {self.epoch:4d}   {bounds}   {self.seconds:.2f} s   lr {self.lr:.2g}"
+        asleep = [f"{name} {active}/{units}" for name, (active, units) in self.active.items() if active < units]
+        flag = f"   active {', '.join(asleep)}" if asleep else ""
+        return f"epoch {self.epoch:4d}   {bounds}   {self.seconds:.2f} s   lr {self.lr:.2g}{flag}"
 
 
 def train_epoch(svi: SVI, batches: Batches, epoch: int, report: Callable[[float], None]) -> tuple[float, float]:

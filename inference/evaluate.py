@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-import pyro
-import torch
-from pyro import poutine
 from torch import Tensor
 
-from inference.check import check_particles
-from inference.engine import STEPS_TO_REPAY_CAPTURE, Engine
 from inference.evaluation import Evaluation, Totals
-from inference.modes import evaluation_mode
-from inference.observed import check_observed
-from inference.outcomes import Outcome
-from inference.ownership import own, reached
-from inference.progress import track
-from inference.randomness import untouched
-from inference.streams import arguments, to_device_of
-from inference.weights import weigh
-
-CHUNK_NUMBERS = 800_000
-MOST_ROWS = 20_000
-PARTICLES_AT_ONCE = 100
+from inference.scoring import score
 
 
-@torch.no_grad()
 def evaluate(
     model: Callable,
     guide: Callable,
@@ -42,7 +24,8 @@ def evaluate(
 
         log p(x) ~ log 1/K sum_k p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)
 
-    Modules are in evaluation mode meanwhile; the process's random state stays as it was. Ctrl-C ends it.
+    Modules are in evaluation mode meanwhile; the process's random state stays as it was. After Ctrl-C the record is of
+    the data that were done, and says so.
 
     Returns:
         an ``Evaluation``.
@@ -62,6 +45,8 @@ def evaluate(
             weight per datum, or NaN.
 
     Example:
+        >>> import torch
+        >>> import torch
         >>> from guides import Diagonal, latents
         >>> from models import PPCA
         >>> from nets import MLP
@@ -69,79 +54,11 @@ def evaluate(
         >>> evaluate(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=10).num_data
         5
     """
-    if num_particles < 1 or (chunk is not None and chunk < 1):
-        raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    batches = [data] if isinstance(data, Tensor) else data
-    move, programs = to_device_of(model, guide), (own(model), own(guide))
     totals = Totals(num_particles)
-    weights: _Weights | None = None
-    with untouched(seed), evaluation_mode(model, guide):
-        for batch in track(batches, "evaluating", progress):
-            args = move(arguments(batch))
-            if not len(args[0]):
-                raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
-            rows, at_once = _pick(args, chunk, num_particles)
-            if not totals.rows and at_once > 1:
-                check_particles(model, guide, *(a[:1] if isinstance(a, Tensor) and a.dim() else a for a in args))
-            for part in _split(args, rows * at_once):
-                check_observed(poutine.trace(programs[0]).get_trace(*part))
-            if weights is None:
-                number = len(batches) if hasattr(batches, "__len__") else 1
-                calls = number * math.ceil(len(args[0]) / rows) * math.ceil(num_particles / at_once)
-                weights = _Weights(programs)
-                replay = _engine(weights, (model, guide), engine, calls)
-            for part in _split(args, rows):
-                totals.add(*_score(replay, part, at_once, num_particles), x_dim=weights.x_dim)
+    try:
+        score(model, guide, data, num_particles, totals.add, chunk, seed, progress, engine)
+    except KeyboardInterrupt:
+        if not totals.rows:
+            raise
+        return totals.result(complete=False)
     return totals.result()
-
-
-class _Weights:
-    """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data."""
-
-    def __init__(self, programs: tuple[Callable, Callable]):
-        self.programs, self.x_dim = programs, 1
-
-    def __call__(self, num_particles: int, *args) -> Outcome:
-        with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
-            found = weigh(*self.programs, args, {}, num_particles)
-        if found.log_likelihood.shape[1] != len(args[0]):
-            raise ValueError(
-                f"the pair gives {found.log_likelihood.shape[1]} weights for {len(args[0])} data; evaluate needs one "
-                "weight per datum: put every site into the data plate"
-            )
-        self.x_dim = found.x_dim
-        ratio = found.log_ratio
-        none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
-        units = torch.cat([none, *(v.reshape(*ratio.shape, -1) for v in found.latents.values())], dim=-1)
-        return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]
-
-
-def _engine(weights: _Weights, programs: tuple[Callable, Callable], engine: str, calls: int) -> Engine:
-    if engine == "auto" and calls < STEPS_TO_REPAY_CAPTURE:
-        engine = "eager"
-    return Engine(weights, reached(*programs), engine, calls, finite=False, name="evaluate")
-
-
-def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:
-    """How many data and how many particles to score at once: few enough that they stay in the processor's cache."""
-    width = max(value[0].numel() for value in args if isinstance(value, Tensor) and value.dim())
-    chunk = chunk or min(MOST_ROWS, max(1, CHUNK_NUMBERS // max(1, width)))
-    at_once = min(num_particles, PARTICLES_AT_ONCE, chunk)
-    return max(1, chunk // at_once), at_once
-
-
-def _split(args: tuple, rows: int) -> Iterator[tuple]:
-    count = len(args[0])
-    for start in range(0, count, rows):
-        yield tuple(
-            a[start : start + rows] if isinstance(a, Tensor) and a.dim() and len(a) == count else a for a in args
-        )
-
-
-def _score(replay: Engine, args: tuple, at_once: int, num_particles: int) -> tuple[Tensor, ...]:
-    """Log-likelihoods and log-ratios, (num_particles, rows) each, and moments of the latents, (rows, units) each."""
-    counts = [min(at_once, num_particles - start) for start in range(0, num_particles, at_once)]
-    # A CUDA graph writes its next results over these.
-    parts = [[t.clone() if t.is_cuda else t for t in replay(count, *args)[1]] for count in counts]
-    likelihood, ratio, first, second = zip(*parts, strict=True)
-    return torch.cat(likelihood), torch.cat(ratio), sum(first) / num_particles, sum(second) / num_particles

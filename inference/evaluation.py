@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from inference.scoring import Scored
+from inference.verdict import verdict
 
 ACTIVE_VARIANCE = 0.01
 
@@ -31,6 +33,8 @@ class Evaluation:
         bits_per_dim: -log_px per observed dimension, in bits.
         num_particles: K.
         num_data: how many data the means are over.
+        complete: whether that is all; False after Ctrl-C.
+        units: latent dimensions in all.
     """
 
     elbo: float
@@ -46,13 +50,21 @@ class Evaluation:
     bits_per_dim: float
     num_particles: int
     num_data: int
+    complete: bool = True
+    units: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """In plain words, whether units have collapsed and log p(x) is known, and what to try next."""
+        return str(verdict(self))
 
     def __str__(self) -> str:
         trust = "no k-hat" if math.isnan(self.khat_bad) else f"k-hat > 0.7 for {100 * self.khat_bad:.1f} %"
         return (
             f"log p(x) {self.log_px:.3f} ± {self.log_px_se:.3f}   ELBO {self.elbo:.3f} ± {self.elbo_se:.3f} nats   "
-            f"rate {self.rate:.2f}   distortion {self.distortion:.2f}   {self.active_units} active units   "
-            f"ESS {self.ess:.1f} of {self.num_particles}   {trust} of {self.num_data} data"
+            f"rate {self.rate:.2f}   distortion {self.distortion:.2f}   "
+            f"{self.active_units} of {self.units} units active   ESS {self.ess:.1f} of {self.num_particles}   "
+            f"{trust} of {self.num_data} data" + ("" if self.complete else " (interrupted: the first data only)")
         )
 
 
@@ -66,7 +78,8 @@ class Totals:
         self.variances: list[Tensor] = []
         self.x_dim = 1
 
-    def add(self, likelihood: Tensor, ratio: Tensor, mean: Tensor, square: Tensor, x_dim: int) -> None:
+    def add(self, found: Scored) -> None:
+        likelihood, ratio, mean, square, self.x_dim = found
         log_w = (likelihood - ratio).double()
         if log_w.isnan().any():
             raise ValueError(
@@ -91,9 +104,8 @@ class Totals:
         )
         self.means.append(mean)
         self.variances.append((square - mean.square()) / max(1, k - 1))
-        self.x_dim = x_dim
 
-    def result(self) -> Evaluation:
+    def result(self, complete: bool = True) -> Evaluation:
         if not self.rows:
             raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
         rows = torch.cat(self.rows, dim=1)
@@ -115,6 +127,8 @@ class Totals:
             bits_per_dim=-log_px / math.log(2) / self.x_dim,
             num_particles=self.num_particles,
             num_data=count,
+            complete=complete,
+            units=self.means[0].shape[1],
         )
 
     def _active_units(self) -> int | None:

@@ -12,6 +12,7 @@ from pyro.infer import ELBO, ReweightedWakeSleep
 from torch import Tensor
 
 from inference.check import check
+from inference.collapse import Lookout
 from inference.epochs import Epoch, train_epoch, validate
 from inference.faults import NonFinite
 from inference.kinds import Baked
@@ -99,11 +100,12 @@ def fit(
         steps = epochs * len(train.data) if hasattr(train.data, "__len__") else None
         svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
         svi.prepare(*first)
+        lookout = Lookout(model, guide, first if valid is None else next(iter(valid))[0])
     schedule = None if scheduler is None else scheduler(svi.optimizer)
-    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), kl, progress)
+    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), kl, lookout, progress)
 
 
-def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, patience, stream, kl, progress):
+def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, patience, stream, kl, lookout, progress):
     saved = Snapshot(svi.model, svi.guide)
     best, since = -math.inf, 0
     with bar(progress) as shown:
@@ -129,7 +131,8 @@ def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, p
                 if improved or patience is None:
                     saved.take()
                 report(bound, value, epoch)
-                yield Epoch(epoch, bound, value, seconds, rate, norm, improved, kl, svi.running)
+                active = lookout.look(warming(svi.objective))
+                yield Epoch(epoch, bound, value, seconds, rate, norm, improved, kl, svi.running, active)
                 if patience is not None and since >= patience:
                     break
         except (NonFinite, Baked):

@@ -121,7 +121,8 @@ class Particles:
     @property
     def log_q(self) -> Tensor:
         """log q(z | x), shape (num_particles, batch)."""
-        return sum(_times(term.factor, term.log_q) for term in self.terms.values())
+        parts = (_times(term.factor, term.log_q) for term in self.terms.values())
+        return sum(parts, self.log_likelihood.new_zeros(()))
 
     @property
     def scale(self) -> Tensor | float:

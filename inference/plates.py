@@ -36,6 +36,12 @@ def common_plates(sites: list[dict]) -> list:
     return sorted(shared, key=lambda frame: frame.dim)
 
 
+def data_plates(sites: list[dict]) -> list:
+    """Frames of the plates that index data: around every observed site and every latent one that is not global."""
+    around = {frame.name for frame in common_plates([site for site in sites if site["is_observed"]])}
+    return common_plates([s for s in sites if s["is_observed"] or around & {f.name for f in s["cond_indep_stack"]}])
+
+
 def outer_scale(sites: list[dict], plates: list) -> Tensor | float:
     """The scale that multiplies each datum's bound; what a site has beyond it tempers that site.
 
@@ -77,7 +83,7 @@ class DataCount:
         if key not in self.known:
             with untouched(), torch.no_grad(), evaluation_mode(self.model):
                 sites = sample_sites(poutine.trace(own(self.model)).get_trace(*args))
-            plates = common_plates(sites)
+            plates = data_plates(sites)
             shape, scale = [frame.size for frame in plates], outer_scale(sites, plates)
             self.known[key] = (
                 scale.expand(shape).sum().item() if isinstance(scale, Tensor) else scale * math.prod(shape)

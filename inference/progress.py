@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -31,14 +30,3 @@ def bar(show: bool = True) -> Progress:
     return Progress(
         *columns, console=console, disable=not shown, auto_refresh=False, redirect_stdout=sys.stdout.isatty()
     )
-
-
-def track(items: Iterable, text: str, show: bool = True) -> Iterator:
-    """Yields the items under a bar."""
-    total = len(items) if hasattr(items, "__len__") else None
-    with bar(show) as progress:
-        task = progress.add_task(text, total=total)
-        for item in items:
-            yield item
-            progress.advance(task)
-            progress.refresh()

@@ -2,6 +2,7 @@
 
 from models.hvae import HVAE, burda
 from models.ppca import PPCA
+from models.top_down import TopDown
 from models.vae import VAE
 
-__all__ = ["HVAE", "PPCA", "VAE", "burda"]
+__all__ = ["HVAE", "PPCA", "TopDown", "VAE", "burda"]

@@ -9,10 +9,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close
+from rich.progress import TimeRemainingColumn
 from torch import nn
 
 from guides import Diagonal, latents
 from inference import evaluate
+from inference.progress import bar
 from models import PPCA
 from nets import MLP
 
@@ -170,3 +172,42 @@ def test_no_data_and_no_plate_are_refused(programs):
 def test_an_empty_tensor_is_refused(programs):
     with pytest.raises(ValueError, match=r"a batch of shape \(0, 4\) holds no datum"):
         evaluate(*programs, XS[:0])
+
+
+def pressed(after: int):
+    """Batches of five data, Ctrl-C in place of the next one."""
+    for start in range(0, 5 * after, 5):
+        yield XS[start : start + 5]
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_the_record_of_what_was_done(programs):
+    r = evaluate(*programs, pressed(2), num_particles=30)
+    assert (r.num_data, r.complete) == (10, False)
+    assert str(r).endswith("of 10 data (interrupted: the first data only)")
+    whole = evaluate(*programs, XS[:10].split(5), num_particles=30)
+    assert (r.log_px, r.elbo, r.khat) == (whole.log_px, whole.elbo, whole.khat)
+    assert whole.complete and "interrupted" not in str(whole)
+
+
+def test_ctrl_c_before_anything_was_done_goes_on(programs):
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(*programs, pressed(0), num_particles=30)
+
+
+def test_after_ctrl_c_modes_and_randomness_are_as_before(amortised):
+    pyro.set_rng_seed(8)
+    expected = torch.rand(3)
+    pyro.set_rng_seed(8)
+    evaluate(*amortised, pressed(1), num_particles=30)
+    assert torch.equal(torch.rand(3), expected)
+    assert amortised[0].training and amortised[1].training
+
+
+def test_the_bar_counts_data_and_has_a_time_left(programs, monkeypatch):
+    shown = []
+    monkeypatch.setattr("inference.scoring.bar", lambda show: shown.append(bar(show)) or shown[-1])
+    evaluate(*programs, XS.split(10), num_particles=30)
+    (task,) = shown[0].tasks
+    assert (task.completed, task.total) == (20, 20)
+    assert any(isinstance(column, TimeRemainingColumn) for column in shown[0].columns)

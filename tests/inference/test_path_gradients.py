@@ -106,9 +106,7 @@ def test_at_the_posterior_the_guide_gets_no_gradient_at_all(objective, name):
     theta = list(model.parameters())
     plain = copy(objective)
     plain._modules = {**objective._modules, "estimator": Total()}
-    found, noisy = (
-        [gradient(_loss(one, model, guide), part) for part in (phi, theta)] for one in (objective, plain)
-    )
+    found, noisy = ([gradient(_loss(one, model, guide), part) for part in (phi, theta)] for one in (objective, plain))
     assert found[0].abs().max() < 1e-10 and noisy[0].abs().max() > 0.1
     assert_close(found[1], noisy[1], 1e-9)
 

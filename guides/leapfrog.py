@@ -1,0 +1,131 @@
+"""Hamiltonian dynamics on a model's own density: its slope, and the leapfrog that follows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from guides.joint import placed_at
+from guides.latents import Latent
+from guides.supports import Reshaped
+
+
+class Leapfrog(nn.Module):
+    """The leapfrog integrator, with learned step sizes: it can be run backwards and keeps volume.
+
+        v <- v + eps_t / 2 * slope(u),   u <- u + eps_t * v,   v <- v + eps_t / 2 * slope(u)
+
+    Each dimension has a step size of its own. A diagonal mass would add nothing: dividing v by its root turns (eps,
+    mass) into (eps / root of mass, 1).
+
+    Args:
+        steps: T, how many step sizes there are per dimension.
+        dim: number of dimensions of u and of v.
+        leaps: how many times in a row each step size is used.
+        size: what the step sizes start from.
+    """
+
+    def __init__(self, steps: int, dim: int, leaps: int = 1, size: float = 0.1):
+        super().__init__()
+        self.leaps = leaps
+        self.log_size = nn.Parameter(torch.full((steps, dim), math.log(size)))
+
+    def forward(
+        self, t: int, u: Tensor, v: Tensor, slope: Callable[[Tensor], Tensor], back: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Moves (u, v), each of shape (*batch, dim), by the step t = 0..T-1, or undoes it."""
+        size = self.log_size[t].exp()
+        size = -size if back else size
+        for _ in range(self.leaps):
+            v = v + size / 2 * slope(u)
+            u = u + size * v
+            v = v + size / 2 * slope(u)
+        return u, v
+
+
+class Slope:
+    """d log p(x, u) / du, where u are a model's latents as one unconstrained vector per datum.
+
+        log p(x, u) = log p(x, z(u)) + sum_j log |dz_j / du_j|
+
+    The model is run with no handler and no plate from around it, and counts every datum once: subsampling,
+    ``poutine.scale`` and tempering leave the slope as it is. Gradients go through it to u and to the model's parameters
+    wherever gradients are on.
+
+    Args:
+        model: the Pyro program, which is deterministic given its latents.
+        latents: {site: Latent} in the order of their parts in u.
+        plate: name of the plate over data.
+        rows: which data the batch has, as that plate says.
+        args, kwargs: what the model is called with.
+    """
+
+    def __init__(
+        self, model: Callable, latents: Mapping[str, Latent], plate: str, rows: Tensor, args: tuple, kwargs: dict
+    ):
+        self.model, self.call, self.rows = model, (args, kwargs), {plate: rows}
+        self.parts = {name: (Reshaped(latent), len(latent.shape)) for name, latent in latents.items()}
+        self.local = pyro.settings.get("module_local_params")
+        self._last: tuple = (None, None, None)
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Shape (*batch, dim) -> the same."""
+        on = torch.is_grad_enabled()
+        if self._last[0] is not u or self._last[1] != on:
+            with torch.enable_grad():
+                point = u if on and u.requires_grad else u.detach().requires_grad_()
+                (slope,) = torch.autograd.grad(self.log_joint(point), point, create_graph=on)
+            self._last = u, on, slope
+        return self._last[2]
+
+    def log_joint(self, u: Tensor) -> Tensor:
+        """log p(x, u) summed over the batch, a 0-d tensor, nats."""
+        pieces = u.split([part.size for part, _ in self.parts.values()], dim=-1)
+        placed = {
+            name: placed_at(piece, part, event_dim)
+            for piece, (name, (part, event_dim)) in zip(pieces, self.parts.items(), strict=True)
+        }
+        values = {name: q.v for name, q in placed.items()}
+        args, kwargs = self.call
+        with _apart(self.local), poutine.trace() as traced, poutine.condition(data=self.rows | values):
+            with _Owning(self.model):
+                self.model(*args, **kwargs)
+        sites = [s for s in traced.trace.nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
+        densities = [scale_and_mask(s["fn"].log_prob(s["value"]), 1.0, s["mask"]).sum() for s in sites]
+        return sum(densities) - sum(q.log_density.sum() for q in placed.values())
+
+
+@contextmanager
+def _apart(local: bool) -> Iterator[None]:
+    """Inside, a program runs as if no handler and no plate were around it."""
+    taken, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
+    try:
+        with poutine.block(), pyro.settings.context(module_local_params=local):
+            yield
+    finally:
+        _DIM_ALLOCATOR._stack = taken
+
+
+class _Owning(Messenger):
+    """Refuses parameters that a model does not own, which the programs that run it would keep apart."""
+
+    def __init__(self, model: Callable):
+        super().__init__()
+        self.model = model
+
+    def _pyro_param(self, msg):
+        if not isinstance(self.model, nn.Module):
+            raise TypeError(
+                f"the model is a function that declares the parameter {msg['name']!r}, which guide and model would "
+                "keep apart; write the model as a PyroModule that owns it"
+            )

@@ -1,0 +1,84 @@
+"""Which latent dimensions a guide uses, told while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from inference.evaluation import ACTIVE_VARIANCE
+from inference.modes import evaluation_mode
+from inference.notices import say
+from inference.ownership import own
+from inference.plates import PARTICLES, nesting_of, sample_sites
+from inference.randomness import untouched
+
+PARTICLES_OF_A_LOOK = 64
+MOST_DATA = 256
+PATIENCE = 5
+
+Active = dict[str, tuple[int, int]]
+
+
+class Lookout:
+    """Counts active units after every epoch, and says once what may wake those that stay asleep.
+
+    A unit is a latent dimension; it is active if its posterior mean varies over data by more than 0.01. The guide alone
+    is run, on at most 256 data. A pair whose guide cannot draw particles in parallel is not looked at.
+
+    Args:
+        model, guide: the pair.
+        args: of a batch of data.
+    """
+
+    def __init__(self, model: Callable, guide: Callable, args: tuple):
+        count = len(args[0]) if isinstance(args[0], Tensor) and args[0].dim() else 0
+        alike = [isinstance(a, Tensor) and a.dim() > 0 and len(a) == count for a in args]
+        self.args = tuple(a[:MOST_DATA] if same else a for a, same in zip(args, alike, strict=True))
+        self.model, self.guide, self.asleep = model, guide, 0
+        try:
+            with untouched(0):
+                self._sites()
+        except (ValueError, RuntimeError, NotImplementedError, AttributeError):
+            self.args = None
+
+    def look(self, warming: bool) -> Active:
+        """{site: (active units, all units)}; empty where nothing can be said.
+
+        Args:
+            warming: whether a warm-up goes on, in which sleeping units are no news.
+        """
+        if self.args is None:
+            return {}
+        with untouched(0):
+            found = {site["name"]: _active(site["value"]) for site in self._sites()}
+        all_asleep = [name for name, (active, _) in found.items() if not active]
+        self.asleep = self.asleep + 1 if all_asleep and not warming else 0
+        if self.asleep == PATIENCE:
+            say(
+                f"every unit of {' and '.join(all_asleep)} sleeps for {PATIENCE} epochs: q(z | x) says nothing of x "
+                "there; try a KL warm-up, tempered(objective, linear(0.0, 1.0, steps)), or free_bits(objective, 0.1)"
+            )
+        return found
+
+    @torch.no_grad()
+    def _sites(self) -> list[dict]:
+        """The guide's sites whose values have shape (particles, data, *event)."""
+        with evaluation_mode(self.model, self.guide):
+            nesting = nesting_of(own(self.model), own(self.guide), self.args, {})
+            program = pyro.plate(PARTICLES, PARTICLES_OF_A_LOOK, dim=-nesting - 1)(own(self.guide))
+            with pyro.validation_enabled(False):
+                trace = poutine.trace(program).get_trace(*self.args)
+        shape = PARTICLES_OF_A_LOOK, len(self.args[0])
+        drawn = (site for site in sample_sites(trace) if not site["infer"].get("is_auxiliary"))
+        return [site for site in drawn if site["value"].shape[:2] == shape]
+
+
+def _active(values: Tensor) -> tuple[int, int]:
+    """Active units among all, by the variance of posterior means less what the noise of those means adds to it."""
+    units = values.double().flatten(2) if values.dim() > 2 else values.double().unsqueeze(-1)
+    noise = units.var(0).mean(0) / len(units)
+    return int((units.mean(0).var(0, correction=0) - noise > ACTIVE_VARIANCE).sum()), units.shape[-1]

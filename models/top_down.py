@@ -1,0 +1,159 @@
+"""A small convolutional hierarchy: latent maps of growing resolution along one top-down path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from distributions import Bernoulli, positive
+from nets import Maps, ResidualBlock
+from nets.conv import side_of
+
+
+class TopDown(PyroModule):
+    """L latent maps per image, each generated from a state that has gathered all maps above it.
+
+        p(x, z1, ..., zL) = prod_{l=L..1} N(zl; loc_l(s_l), scale_l(s_l)^2) prod_d Bernoulli(x_d; sigmoid(f_d(s_0)))
+        s_L = a learned constant,   s_(l-1) = up_l(block_l(s_l + project_l(zl)))
+
+    Every state has ``width`` channels; block is a residual one, project has one pixel, and up is a transposed
+    convolution from the side of zl to that of z(l-1); f gives each place of s_0 its pixels. A map changes the state
+    where it lies: what zL holds is about the whole image, what z1 holds about details.
+
+    Sites:
+        zL, ..., z1: shape (batch, channels, side, side) as in ``maps``, real, z1 nearest x; latent.
+        x: shape (batch, x_dim), 0 or 1, rows of the image one after the other; observed, or drawn where ``x=None``.
+
+    Args:
+        x_dim: pixels of a square image.
+        maps: (channels, side) of z1, ..., zL; each side a multiple of the next, the image's a multiple of the first.
+            Unless told, 2 maps of half the image's side, 4 of a quarter, and 8 single numbers.
+        width: channels of the states.
+        mean: shape (x_dim,), mean of the data; see ``Bernoulli``.
+
+    Raises:
+        ValueError: the image is no square; ``maps`` is empty, not positive, or sides are no multiples; ``maps`` is not
+            given for an image whose side is no multiple of 4; ``width`` is below 1; ``mean`` has another shape.
+
+    References:
+        Ladder Variational Autoencoders, Sonderby, Raiko, Maaloe, Sonderby, Winther, 2016, arXiv:1602.02282.
+        NVAE: A Deep Hierarchical Variational Autoencoder, Vahdat, Kautz, 2020, arXiv:2007.03898.
+        Very Deep VAEs Generalize Autoregressive Models, Child, 2021, arXiv:2011.10650.
+
+    Example:
+        >>> model = TopDown(64, maps=[(2, 4), (8, 1)])
+        >>> model(n=5).shape
+        torch.Size([5, 64])
+    """
+
+    def __init__(
+        self,
+        x_dim: int = 784,
+        maps: Sequence[tuple[int, int]] | None = None,
+        width: int = 24,
+        mean: Tensor | None = None,
+    ):
+        super().__init__("model")
+        side = side_of(x_dim, "x_dim")
+        maps = default_maps(side) if maps is None else tuple(maps)
+        check_maps(maps, side)
+        if width < 1:
+            raise ValueError(f"width must be at least 1, the channels of the states, got {width}")
+        channels, sides = zip(*maps, strict=True)
+        factors = [1, *(below // above for below, above in pairwise(sides))]
+        self.start = nn.Parameter(torch.randn(width, sides[-1], sides[-1]))
+        layers = [Layer(each, width, factor) for each, factor in zip(channels, factors, strict=True)]
+        self.layers = nn.ModuleList(layers[::-1])
+        self.likelihood = Bernoulli(Readout(width, x_dim, side // sides[0]), mean)
+
+    def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
+        """Runs the program.
+
+        Args:
+            x: shape (batch, x_dim), or None to draw.
+            n: how many data to draw where x is None.
+
+        Returns:
+            x, shape (batch, x_dim).
+        """
+        state, number = self.start, len(self.layers)
+        with pyro.plate("data", n if x is None else len(x)):
+            for layer in self.layers:
+                z = pyro.sample(f"z{number}", layer(state))
+                state, number = layer.below(state, z), number - 1
+            return pyro.sample("x", self.likelihood(state), obs=x)
+
+
+class Layer(nn.Module):
+    """One latent map: its distribution given the state, and the state that follows from both.
+
+        N(z; loc(s), scale(s)^2),   below = up(block(s + project(z)))
+
+    Args:
+        channels: of z.
+        width: channels of the states.
+        factor: how many times the side of z the state below has.
+    """
+
+    def __init__(self, channels: int, width: int, factor: int):
+        super().__init__()
+        self.head = Maps(nn.ELU(), nn.Conv2d(width, 2 * channels, kernel_size=1))
+        self.project = Maps(nn.Conv2d(channels, width, kernel_size=1))
+        self.block = ResidualBlock(width)
+        self.up = Maps(nn.ConvTranspose2d(width, width, factor, stride=factor)) if factor > 1 else nn.Identity()
+
+    def forward(self, state: Tensor) -> dist.Distribution:
+        """State, shape (*batch, width, side, side) -> a distribution over (channels, side, side)."""
+        loc, raw = self.head(state).chunk(2, dim=-3)
+        return dist.Normal(loc, positive(raw)).to_event(3)
+
+    def below(self, state: Tensor, z: Tensor) -> Tensor:
+        """The next state, shape (*batch, width, factor * side, factor * side)."""
+        return self.up(self.block(state + self.project(z)))
+
+
+class Readout(nn.Module):
+    """State -> logits of the pixels; each place of the state holds a square of ``factor`` x ``factor`` of them.
+
+    Args:
+        width: channels of the state.
+        x_dim: pixels of the image; each has a ``bias`` of its own.
+        factor: how many times the side of the state the image has.
+    """
+
+    def __init__(self, width: int, x_dim: int, factor: int):
+        super().__init__()
+        self.in_features, self.out_features, self.factor = width, x_dim, factor
+        self.net = Maps(nn.ELU(), nn.Conv2d(width, factor**2, kernel_size=3, padding=1, bias=False))
+        self.bias = nn.Parameter(torch.zeros(x_dim))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """State, shape (*batch, width, side, side) -> logits, shape (*batch, x_dim)."""
+        return nn.functional.pixel_shuffle(self.net(state), self.factor).flatten(-3) + self.bias
+
+
+def default_maps(side: int) -> tuple[tuple[int, int], ...]:
+    """(channels, side) of three latent maps for an image of this side; refuses one that is no multiple of 4."""
+    if side % 4:
+        raise ValueError(
+            f"x_dim is an image of {side} x {side}, whose side is no multiple of 4; give maps, as [(2, {side}), (8, 1)]"
+        )
+    return (2, side // 2), (4, side // 4), (8, 1)
+
+
+def check_maps(maps: tuple[tuple[int, int], ...], side: int) -> None:
+    """Refuses maps that are not pairs of positive numbers, or whose sides do not divide one another."""
+    if not maps or any(len(pair) != 2 or min(pair) < 1 for pair in maps):
+        raise ValueError(f"maps must be one or more pairs (channels, side) of positive numbers, z1 first, got {maps}")
+    for below, above in pairwise([side, *(each for _, each in maps)]):
+        if below % above:
+            raise ValueError(
+                f"maps has a side of {above} below which comes one of {below}, no multiple of it; write sides of which "
+                f"each divides the one before it, the first the image's {side}, as [(2, {side}), (8, 1)]"
+            )
