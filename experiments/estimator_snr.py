@@ -25,7 +25,7 @@ from experiments.figures.signal_to_noise import slope
 from experiments.gradients import LIMIT, Arm, Group, Setting, accustom, distance, gradients, measure, moments
 from experiments.report import Table, print_table
 from experiments.runs import Run
-from guides import Diagonal, latents
+from guides import latents
 from inference import (
     CIWAE,
     IWAE,
@@ -82,6 +82,8 @@ class Config:
     """Particles per datum on the VAE."""
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
+    guide: choices.GuideWord = "diagonal"
+    """Family of the VAE's q(z | x)."""
     z_dim: int = 8
     """Latent dimensions of the VAE."""
     hidden: tuple[int, ...] = (100,)
@@ -193,7 +195,8 @@ def trained(config: Config, loaders: Sequence[Loader], discrete: bool) -> tuple[
     z_dim = config.bits if discrete else config.z_dim
     likelihood = choices.bernoulli(z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
     model = VAE(z_dim, likelihood, FairBits(z_dim) if discrete else None)
-    guide = Diagonal(latents(model, train.example), MLP(train.x_dim, *config.hidden, activation=nn.Tanh))
+    encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
+    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder)
     objective = IWAE(5, VIMCO() if discrete else None)
     adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
     *_, last = fit(model, guide, objective, train, valid, config.epochs, adam, seed=config.seed, progress=False)

@@ -21,7 +21,7 @@ from experiments.data import Loader, Splits
 from experiments.race import Racer, counted, enter, race, rows_of
 from experiments.report import Table, print_table
 from experiments.runs import Run
-from guides import Diagonal, Joint, Ladder, latents
+from guides import Chain, Joint, Ladder, latents
 from guides.joint import WHOLE
 from inference import ELBO, Objective, check, evaluate, linear, tempered
 from inference.ownership import own
@@ -32,17 +32,19 @@ from models import HVAE, burda
 from nets import MLP
 
 ORDERS: dict[str, Callable] = {
-    "independent": lambda spec, encoder, model: Diagonal(spec, encoder, order="independent"),
-    "bottom_up": lambda spec, encoder, model: Diagonal(spec, encoder, order="bottom_up"),
-    "top_down": lambda spec, encoder, model: Diagonal(spec, encoder, order="top_down"),
-    "ladder": lambda spec, encoder, model: Ladder(spec, encoder, model, merge="precision"),
-    "residual": lambda spec, encoder, model: Ladder(spec, encoder, model, merge="residual"),
-    "joint": lambda spec, encoder, model: Joint(spec, encoder),
+    "independent": lambda guide, spec, encoder, model: guide(spec, encoder, order="independent"),
+    "bottom_up": lambda guide, spec, encoder, model: guide(spec, encoder, order="bottom_up"),
+    "top_down": lambda guide, spec, encoder, model: guide(spec, encoder, order="top_down"),
+    "chain": lambda guide, spec, encoder, model: Chain(spec, encoder),
+    "ladder": lambda guide, spec, encoder, model: Ladder(spec, encoder, model, merge="precision"),
+    "residual": lambda guide, spec, encoder, model: Ladder(spec, encoder, model, merge="residual"),
+    "joint": lambda guide, spec, encoder, model: Joint(spec, encoder),
 }
 LABELS = {
     "independent": "independent",
     "bottom_up": "bottom-up",
     "top_down": "top-down",
+    "chain": "Markov chain",
     "ladder": "ladder (precision)",
     "residual": "ladder (residual)",
     "joint": "joint full-rank",
@@ -62,9 +64,14 @@ class Config:
     """Divide a file's numbers by this first (255 for 8-bit images)."""
     layers: tuple[int, ...] = (2, 3, 5)
     """Depths of the hierarchy: how many of the latent layers below there are, z1 first."""
-    orders: tuple[Literal["independent", "bottom_up", "top_down", "ladder", "residual", "joint"], ...] = tuple(ORDERS)
-    """Guides. Diagonal Gaussians at every layer: independent, bottom_up, top_down; merged with the model's own
+    orders: tuple[Literal["independent", "bottom_up", "top_down", "chain", "ladder", "residual", "joint"], ...] = tuple(
+        ORDERS
+    )
+    """In which order a guide infers. With the family of --guide at every layer: independent, bottom_up, top_down; with
+    diagonal Gaussians: chain (bottom up, each layer seeing the one below it alone); merged with the model's own
     distribution: ladder (by precision), residual; joint is one full-rank Gaussian over all layers."""
+    guide: choices.GuideWord = "diagonal"
+    """Family of q at every layer, for independent, bottom_up and top_down."""
     sizes: tuple[int, ...] = (32, 16, 12, 8, 6)
     """Dimensions of z1, z2, ...; a shallower hierarchy takes the first of them. 64 32 16 8 4 suits mnist."""
     hidden: tuple[int, ...] = (100, 64, 48, 32, 24)
@@ -111,7 +118,7 @@ def pair(config: Config, depth: int, order: str, train: Loader) -> tuple[HVAE, n
     """A fresh hierarchy of so many layers and a fresh guide of it."""
     model = burda(train.x_dim, config.sizes[:depth], config.hidden[:depth], train.mean)
     encoder = MLP(train.x_dim, *config.encoder, activation=nn.Tanh)
-    return model, ORDERS[order](latents(model, train.example), encoder, model)
+    return model, ORDERS[order](choices.GUIDES[config.guide], latents(model, train.example), encoder, model)
 
 
 def objective_of(config: Config) -> Objective:
@@ -414,8 +421,9 @@ def main(config: Config) -> list[dict]:
     intro = (
         "p(zL) ... p(z1 | z2) p(x | z1) is a deep latent Gaussian model with z1 nearest the data, trained by the ELBO "
         "with one particle. The guides take the same encoder and differ in how layers depend on one another: not at "
-        "all (independent), each on those below it (bottom-up) or above it (top-down), each merged with what the model "
-        "expects of it (ladder, by precision or as a residual), or all at once (joint full-rank Gaussian). "
+        "all (independent), each on those below it (bottom-up) or above it (top-down), each on the one below alone "
+        "(Markov chain), each merged with what the model expects of it (ladder, by precision or as a residual), or all "
+        "at once (joint full-rank Gaussian). "
         f"Each has {config.effort} of Adam steps; the clock counts the processor's time for steps alone, and all run "
         "in turns.\n\n"
         "Runs are judged by log p(x) by importance sampling. A layer's KL is E log q(z_l | ...) / p(z_l | z_(l+1)). "

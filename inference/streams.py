@@ -22,6 +22,7 @@ def arguments(batch) -> tuple:
 
     Raises:
         TypeError: it is something else, or its first argument is no tensor.
+        ValueError: a tensor requires a gradient.
     """
     args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     if not args or not isinstance(args[0], Tensor):
@@ -29,6 +30,8 @@ def arguments(batch) -> tuple:
         raise TypeError(
             f"a batch must be a tensor, or a tuple of the model's arguments that starts with one, got {got}"
         )
+    if any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        raise ValueError("a batch requires a gradient, as what a model has drawn does; pass x.detach()")
     return args
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from distributions import Bernoulli
 from experiments.data import from_tensor
 from guides import Diagonal, latents
-from inference import IWAE, fit
+from inference import ELBO, IWAE, evaluate, fit
 from models import PPCA, VAE
 from nets import MLP
 
@@ -390,3 +390,13 @@ def test_the_functions_of_a_run_may_declare_their_parameters():
             best, kept = record.valid, {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
     assert record.valid < best and set(kept) == {"net$$$weight", "net$$$bias", "loc", "q_loc"}
     assert all(torch.equal(pyro.param(name), value) for name, value in kept.items())
+
+
+def test_data_with_a_graph_are_refused_in_words():
+    model = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0)
+    x = model(n=20)
+    guide = Diagonal(latents(model, x), MLP(3, 4))
+    assert x.requires_grad
+    for call in (lambda: list(fit(model, guide, ELBO(), [(x,)], epochs=2)), lambda: evaluate(model, guide, x)):
+        with pytest.raises(ValueError, match="requires a gradient.*detach"):
+            call()
