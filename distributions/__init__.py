@@ -20,6 +20,7 @@ from distributions.kl import (
 from distributions.low_rank import LowRankNormal
 from distributions.mixture import MixtureNormal, ReparametrisedMixture
 from distributions.normal import DiagonalNormal, FullRankNormal, StandardNormal
+from distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale
 from distributions.planar import PlanarNormal
 from distributions.radial import RadialNormal
 from distributions.scale import positive
@@ -34,15 +35,18 @@ __all__ = [
     "Bernoulli",
     "Binary",
     "Categorical",
+    "ConstantScaleNormal",
     "Coupling",
     "DiagonalNormal",
     "DiagonalStudentT",
+    "FixedScale",
     "Flow",
     "FlowNormal",
     "FullRankNormal",
     "HouseholderBasis",
     "HouseholderNormal",
     "InverseAutoregressiveNormal",
+    "LearnedScale",
     "Logits",
     "LowRankNormal",
     "MixtureNormal",

@@ -1,4 +1,4 @@
-"""Gaussian likelihoods whose scale is a constant: learned, held fixed, or calibrated."""
+"""Gaussian likelihoods whose scale is a constant: learned, or fixed and calibrated."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 
 class LearnedScale(nn.Module):
-    """A positive constant, one for all dimensions or one for each.
+    """A positive constant that is trained, one for all dimensions or one for each.
 
         scale = exp(log_scale)
-
-    ``LearnedScale(0.1).requires_grad_(False)`` holds it fixed; ``calibrate_scale`` sets it either way.
 
     Args:
         initial: where training starts.
@@ -30,13 +28,41 @@ class LearnedScale(nn.Module):
 
     def __init__(self, initial: float = 1.0, dim: int = 1):
         super().__init__()
-        if not (0 < initial < math.inf) or dim < 1:
-            raise ValueError(f"initial must be positive and finite and dim at least 1, got {initial} and {dim}")
-        self.log_scale = nn.Parameter(torch.full((dim,), math.log(initial)))
+        self.log_scale = nn.Parameter(_log_of(initial, dim))
 
     def forward(self) -> Tensor:
         """The scale, shape (dim,)."""
         return self.log_scale.exp()
+
+
+class FixedScale(nn.Module):
+    """A positive constant that is not trained; ``calibrate_scale`` may set it.
+
+    Args:
+        value: the scale.
+        dim: as for ``LearnedScale``.
+
+    Raises:
+        ValueError: as for ``LearnedScale``.
+
+    Example:
+        >>> FixedScale(0.5)()
+        tensor([0.5000])
+    """
+
+    def __init__(self, value: float, dim: int = 1):
+        super().__init__()
+        self.register_buffer("log_scale", _log_of(value, dim))
+
+    def forward(self) -> Tensor:
+        """The scale, shape (dim,)."""
+        return self.log_scale.exp()
+
+
+def _log_of(scale: float, dim: int) -> Tensor:
+    if not (0 < scale < math.inf) or dim < 1:
+        raise ValueError(f"a scale must be positive and finite, and dim at least 1, got {scale} and {dim}")
+    return torch.full((dim,), math.log(scale))
 
 
 class ConstantScaleNormal(nn.Module):

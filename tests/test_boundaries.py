@@ -16,7 +16,8 @@ ROOMS = {
     "models": {"distributions", "nets"},
     "guides": {"distributions", "nets"},
     "inference": {"distributions", "nets"},
-    "experiments": {"inference", "guides", "models", "distributions", "nets"},
+    "evidence": {"inference", "guides", "distributions", "nets"},
+    "experiments": {"evidence", "inference", "guides", "models", "distributions", "nets"},
 }
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 OTHERS = [path for folder in ("tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]

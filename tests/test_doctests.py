@@ -10,7 +10,7 @@ import pyro
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("nets", "distributions", "models", "guides", "inference", "experiments")
+ROOMS = ("nets", "distributions", "models", "guides", "inference", "evidence", "experiments")
 PATHS = [path.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 MODULES = [".".join(p.with_suffix("").parts).removesuffix(".__init__") for p in PATHS]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -1,0 +1,69 @@
+"""Chains along a path of densities, and the weights that they gather."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from evidence.batches import Tick
+from evidence.hmc import transition
+from evidence.path import Path
+from evidence.replayed import Replayed
+from evidence.tuning import PILOT_CHAINS, PILOT_MOVES, jittered, tuned
+
+SETTLING = 10
+
+
+class Chains:
+    """How chains move, and how often their proposals were accepted.
+
+    Args:
+        field: what they move through.
+        num_chains: per datum.
+        temperatures: T.
+        leaps: leapfrog steps per proposal.
+        target: acceptance of proposals.
+    """
+
+    def __init__(self, field: Replayed, num_chains: int, temperatures: int, leaps: int, target: float):
+        self.field, self.num_chains, self.temperatures = field, num_chains, temperatures
+        self.leaps, self.target = leaps, target
+        self.accepted: list[float] = []
+        self.pilot = min(PILOT_CHAINS, num_chains)
+        self.share = PILOT_MOVES * self.pilot / (PILOT_MOVES * self.pilot + temperatures * num_chains)
+
+    def sizes(self, path: Path, betas: Tensor, tick: Tick) -> Tensor:
+        """Step sizes from pilot chains, shape (T + 1, num_data); those at b = 0 are never used."""
+        self.field.follow(path)
+        settings = self.leaps, self.target, self.pilot
+        return tuned(path, self.field, betas, *settings, lambda share: tick(share * self.share))
+
+    def settled(self, path: Path, u: Tensor, size: Tensor) -> Tensor:
+        """Chains that are at b = 1 already, after a few moves there; shape (num_chains, num_data, dim)."""
+        point = self.field(u)
+        for _ in range(SETTLING):
+            jittery = jittered(size, self.num_chains)
+            point, _ = transition(self.field, point, path.weights(1.0), jittery, self.leaps)
+        return point.u
+
+    def weights(self, path: Path, u: Tensor, betas: Tensor, sizes: Tensor, tick: Tick) -> Tensor:
+        """log w of chains from the first of ``betas`` to the last, shape (num_chains, num_data), nats."""
+        point = self.field(u)
+        log_w = torch.zeros_like(point.terms[0], dtype=torch.float64)
+        last = len(betas) - 1
+        for t in range(1, last + 1):
+            before, now = betas[t - 1].item(), betas[t].item()
+            log_w += (now - before) * path.change(point)
+            if t < last:
+                size = jittered(sizes[t], self.num_chains)
+                point, acceptance = transition(self.field, point, path.weights(now), size, self.leaps)
+                self.accepted.append(acceptance.mean().item())
+            tick((1 - self.share) / last)
+        return log_w
+
+    def text(self, name: str, guide: Callable | None) -> str:
+        """What was done, for the record."""
+        text = f"{name} from the {'prior' if guide is None else 'guide'}, {self.temperatures} temperatures"
+        return f"{text}, acceptance {sum(self.accepted) / len(self.accepted):.2f}" if self.accepted else text

@@ -1,0 +1,109 @@
+"""Draws from a guide for every datum of a data set, handed over a few data at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from evidence.batches import split
+from inference.check import check_particles
+from inference.modes import evaluation_mode
+from inference.observed import check_observed
+from inference.ownership import own
+from inference.particles import Particles
+from inference.progress import bar
+from inference.randomness import untouched
+from inference.streams import arguments, to_device_of
+from inference.weights import weigh
+
+NUMBERS_AT_ONCE = 800_000
+
+
+@torch.no_grad()
+def draw_each(
+    model: Callable,
+    guide: Callable,
+    data: Tensor | Iterable,
+    num_particles: int,
+    take: Callable[[Particles, tuple], None],
+    rows: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    text: str = "drawing",
+) -> bool:
+    """Draws and scores particles of every datum.
+
+    Modules are in evaluation mode meanwhile, and the process's random state stays as it was.
+
+    Returns:
+        whether all data were done: False after Ctrl-C, which goes on where none was.
+
+    Args:
+        model, guide: Pyro programs of the same signature, with one plate over data.
+        data: a tensor x, or an iterable of batches (tuples of arguments), moved to the device of the modules.
+        num_particles: K per datum.
+        take: called with what was found of some data, in their order, and with the arguments that hold these data.
+        rows: how many data at once; picked from the width of x unless told, for bounded memory.
+        seed: of the draws.
+        progress: show a bar with the time left.
+        text: what the bar says.
+
+    Raises:
+        ValueError: ``num_particles`` or ``rows`` is below 1, there are no data, data lie outside the likelihood's
+            support, the pair cannot run particles in parallel or gives more or less than one weight per datum, or a
+            density is NaN.
+    """
+    if num_particles < 1 or (rows is not None and rows < 1):
+        raise ValueError(f"num_particles and rows must be at least 1, got {num_particles} and {rows}")
+    batches, move = [data] if isinstance(data, Tensor) else data, to_device_of(model, guide)
+    done = 0
+    with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:
+        task = shown.add_task(text, total=None)
+        try:
+            for batch in batches:
+                args = move(arguments(batch))
+                if not len(args[0]):
+                    raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
+                if not done:
+                    number = len(batches) if hasattr(batches, "__len__") else None
+                    shown.update(task, total=None if number is None else number * len(args[0]))
+                    if num_particles > 1:
+                        check_particles(model, guide, *next(split(args, 1)))
+                for part in split(args, rows or _rows(args, num_particles)):
+                    check_observed(poutine.trace(own(model)).get_trace(*part))
+                    take(_weighed(model, guide, part, num_particles), part)
+                    done += len(part[0])
+                    shown.update(task, completed=done)
+                    shown.refresh()
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            return False
+    if not done:
+        raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
+    return True
+
+
+def _rows(args: tuple, num_particles: int) -> int:
+    width = max(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim())
+    return max(1, NUMBERS_AT_ONCE // max(1, width) // num_particles)
+
+
+def _weighed(model: Callable, guide: Callable, args: tuple, num_particles: int) -> Particles:
+    with pyro.validation_enabled(False):  # the data were held against the likelihood just now
+        found = weigh(own(model), own(guide), args, {}, num_particles)
+    if found.log_likelihood.shape[1] != len(args[0]):
+        raise ValueError(
+            f"the pair gives {found.log_likelihood.shape[1]} weights for {len(args[0])} data; put every site into one "
+            "plate over data, and leave the event dimensions of a datum to to_event"
+        )
+    if (bad := found.log_w.isnan().any(0)).any():
+        raise ValueError(
+            f"{int(bad.sum())} data have NaN weights: the model's or the guide's parameters or the data are not "
+            "finite; look at the run that produced them"
+        )
+    return found

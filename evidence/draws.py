@@ -1,0 +1,131 @@
+"""Draws of the aggregate posterior q(z), and of the prior beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.infer.inspect import get_dependencies
+from torch import Tensor
+
+from evidence.batches import split
+from evidence.factors import factors
+from inference.plates import PARTICLES
+from inference.weights import weigh
+
+ROWS_AT_ONCE = 1000
+
+
+class Unknown(Exception):
+    """Why q(z) cannot be had, in words that go on from "not known"."""
+
+
+class Draws(NamedTuple):
+    """Draws of q(z), one per row of some data.
+
+    Attributes:
+        values: {site of the guide: (draws, *event)}, what a density is evaluated at.
+        latents: {site of the model: (draws, *event)}.
+        log_q: log q(z | x) of its own datum, shape (draws,), nats.
+        log_p: log p(z), shape (draws,); None where that depends on the datum.
+        apart: whether the guide draws all numbers independently given x.
+        factorised: whether the prior does.
+    """
+
+    values: dict[str, Tensor]
+    latents: dict[str, Tensor]
+    log_q: Tensor
+    log_p: Tensor | None
+    apart: bool
+    factorised: bool
+
+
+def alone(site: dict) -> bool:
+    """Whether a site has one value per datum: it lies in a plate over data on the right, and in no other."""
+    frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
+    return len(frames) == 1 and frames[0].dim == -1 and site["mask"] is None
+
+
+def drawn(model: Callable, guide: Callable, source: tuple) -> Draws:
+    """One draw per row of ``source``.
+
+    Raises:
+        Unknown: the guide's density at given values is not that of its latents.
+    """
+    parts = [_drawn(model, guide, args) for args in split(source, ROWS_AT_ONCE)]
+    first, log_p = parts[0], [part.log_p for part in parts]
+    return Draws(
+        {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
+        {name: torch.cat([part.latents[name] for part in parts]) for name in first.latents},
+        torch.cat([part.log_q for part in parts]),
+        None if any(found is None for found in log_p) else torch.cat(log_p),
+        first.apart,
+        first.factorised,
+    )
+
+
+def _drawn(model: Callable, guide: Callable, args: tuple) -> Draws:
+    found = weigh(model, guide, args, {})
+    if not found.drawn:
+        raise Unknown("since there is no latent site")
+    for site in found.drawn:
+        if not alone(site):
+            raise Unknown(f"since the latent site {site['name']!r} does not lie in a plate over data alone")
+    auxiliary = [site["name"] for site in found.drawn if site["infer"].get("is_auxiliary")]
+    placed = [site["name"] for site in found.drawn if isinstance(site["fn"], Delta)]
+    if len(auxiliary) + len(placed) < len(found.drawn) if auxiliary else placed:
+        names = auxiliary or placed
+        raise Unknown(f"since the guide's site {names[0]!r} has no density that a mixture can be made of")
+    latents, values = found.latents, {s["name"]: s["value"] for s in found.drawn if s["name"] not in placed}
+    prior = [site for site in found.joint if site["name"] in latents]
+    log_p = sum(term.log_p for term in found.terms.values()).reshape(-1)
+    return Draws(
+        values,
+        latents,
+        found.log_q.reshape(-1).double(),
+        log_p.double() if _same_for_all(model, args, latents, log_p) else None,
+        not auxiliary and _independent(guide, args, found.drawn),
+        _independent(model, args, prior),
+    )
+
+
+def _same_for_all(model: Callable, args: tuple, latents: Mapping[str, Tensor], log_p: Tensor) -> bool:
+    """Whether z has the prior density under its neighbour's datum that it has under its own."""
+    count = len(args[0])
+    rolled = rows_of(args, torch.arange(count, device=args[0].device).roll(1), count)
+    trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(*rolled)
+    trace.compute_log_prob(lambda name, site: name in latents)
+    other = sum(trace.nodes[name]["unscaled_log_prob"] for name in latents)
+    return torch.allclose(other, log_p, rtol=1e-4, atol=1e-4)
+
+
+def _independent(program: Callable, args: tuple, sites: list[dict]) -> bool:
+    """Whether all numbers at these sites are independent of one another in a program."""
+    if any(factors(site["fn"]) is None for site in sites):
+        return False
+    if len(sites) == 1:
+        return True
+    try:
+        parents = get_dependencies(program, args)["prior_dependencies"]
+    except (NotImplementedError, KeyError):
+        return False
+    names = {site["name"] for site in sites}
+    return all(not (set(parents.get(name, ())) & names - {name}) for name in names)
+
+
+def prior_draws(model: Callable, source: tuple, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{site: draws of p(z)}, one per row of some data."""
+    found: dict[str, list[Tensor]] = {name: [] for name in latents}
+    for args in split(source, ROWS_AT_ONCE):
+        trace = poutine.trace(model).get_trace(*args)
+        for name, values in found.items():
+            values.append(trace.nodes[name]["value"])
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def rows_of(args: tuple, index: Tensor, count: int) -> tuple:
+    """Some rows of the arguments that have one per datum; the others as they are."""
+    return tuple(a[index] if isinstance(a, Tensor) and a.dim() and len(a) == count else a for a in args)

@@ -1,0 +1,60 @@
+"""log p(x) of models that know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from evidence.batches import Tick, over
+from evidence.estimate import Estimate
+from inference.ownership import module_of
+
+ROWS = 10_000
+
+
+def exact(
+    model: Callable, data: Tensor | Iterable, rows: int = ROWS, seed: int = 0, progress: bool = False
+) -> Estimate:
+    """The exact log p(x) of a model with a method ``log_px``, as PPCA has.
+
+    Returns:
+        an ``Estimate``, side "exact".
+
+    Args:
+        model: a module with ``log_px(*args)`` -> shape (batch,), nats.
+        data: a tensor x, or an iterable of batches (tuples of arguments).
+        rows: how many data at once.
+        seed: of what the model draws, if it draws anything.
+        progress: show a bar with the time left.
+
+    Raises:
+        TypeError: the model has no ``log_px``.
+        ValueError: ``rows`` is below 1, there are no data, or ``log_px`` gives another shape or a NaN.
+
+    Example:
+        >>> import torch
+        >>> from models import PPCA
+        >>> print(exact(PPCA(torch.ones(3, 1), torch.zeros(3), 1.0), torch.zeros(2, 3)))
+        log p(x) = -3.450   (exact, ... s)
+    """
+    log_px = getattr(module_of(model) or model, "log_px", None)
+    if not callable(log_px):
+        raise TypeError(
+            f"model {type(module_of(model) or model).__name__} has no method log_px; use enumerated(...) for discrete "
+            "latents, quadrature(...) for one or two continuous dimensions, or sandwich(...) for bounds on both sides"
+        )
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}")
+
+    def method(args: tuple, tick: Tick) -> Estimate:
+        found = log_px(*args)
+        if found.shape != (len(args[0]),) or found.isnan().any():
+            raise ValueError(
+                f"log_px must give one number per datum, shape ({len(args[0])},), got shape {tuple(found.shape)} with "
+                f"{int(found.isnan().sum())} NaN; reduce event dimensions, and look at the model's parameters"
+            )
+        tick(1.0)
+        return Estimate.exactly("exact", found.detach())
+
+    return over(data, method, (model,), rows, seed, progress, "log p(x) in closed form")

@@ -1,0 +1,185 @@
+"""Whether a guide's bound is low because of its family or because of its encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO as AnyELBO
+from torch import Tensor, nn
+
+from evidence.batches import Tick, split
+from evidence.climb import climb, frozen
+from evidence.dividing import divided, joined, some
+from evidence.estimate import Estimate
+from evidence.freed import Freed, is_plain
+from evidence.gap_record import Gaps
+from guides.latents import Latent, latents
+from inference.check import check_particles
+from inference.elbo import ELBO
+from inference.estimators import STL
+from inference.modes import evaluation_mode
+from inference.observed import check_observed
+from inference.ownership import own
+from inference.progress import bar
+from inference.randomness import untouched
+from inference.streams import arguments, to_device_of
+from inference.weights import log_weights
+
+Local = Callable[[Mapping[str, Latent], int], nn.Module]
+
+NUMBERS_AT_ONCE = 2_000_000
+EVALUATION = 1_000_003
+
+
+def gaps(
+    model: Callable,
+    guide: Callable,
+    data: Tensor | Iterable,
+    local: Local | None = None,
+    richer: Local | None = None,
+    log_px: Estimate | None = None,
+    steps: int = 500,
+    num_particles: int = 1000,
+    rate: float = 0.05,
+    rows: int = 100,
+    objective: AnyELBO | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Gaps:
+    """Divides the inference gap into what the family cannot do and what the encoder loses.
+
+        log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q]),   q* = argmax of L over the family, for each datum
+
+    q* is found by climbing the bound from q with parameters of each datum's own, see ``Freed``; the model and the guide
+    stay as they were. All bounds are then estimated from fresh draws, common to all, so that differences are sharper
+    than bounds. Without ``log_px``, log p(x) is bounded from below by importance sampling from the best local guide,
+    and the approximation gap is at least what is stated. After Ctrl-C the record is of the data that were done.
+
+    Returns:
+        a ``Gaps``, nats per datum.
+
+    Args:
+        model, guide: Pyro programs of the same signature.
+        data: a tensor x, or an iterable of batches (tuples of arguments), moved to the device of the modules.
+        local: (latents, num_data) -> a guide with parameters of its own for each of so many data, the rows of one call;
+            the guide's own family unless told. ``free(FullRank)`` makes one.
+        richer: the same for a family that holds more.
+        log_px: of the same data in the same order, from any method; more data than were asked for are left out.
+        steps, rate: of Adam, for each ``rows`` data.
+        num_particles: per datum, for each of the bounds.
+        rows: how many data at once.
+        objective: what local guides maximise; ``ELBO(8, STL())`` unless told. ``ELBO(8)`` is much quicker for flows
+            whose inverse takes a call per dimension, and ``ELBO(8, VIMCO())`` is for discrete latents.
+        seed: of all that is drawn.
+        progress: show a bar with the time left.
+
+    Raises:
+        ValueError: a number is below 1, ``rate`` is not positive, there are no data, data lie outside the likelihood's
+            support, ``log_px`` is of fewer data, a bound is not finite, or a latent cannot be reparametrised.
+        TypeError: ``local`` is left out, and the guide is none that draws from features alone.
+
+    References:
+        Inference Suboptimality in Variational Autoencoders, Cremer, Li, Duvenaud, 2018, arXiv:1801.03558.
+
+    Example:
+        >>> from guides import Diagonal
+        >>> from models import PPCA
+        >>> from nets import MLP
+        >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+        >>> found = gaps(model, Diagonal(latents(model, x), MLP(3, 8)), x, steps=20, num_particles=50)
+        >>> found.amortisation.values.shape
+        torch.Size([5])
+    """
+    for name, number in (("steps", steps), ("rows", rows), ("num_particles", num_particles - 1)):
+        if number < 1:
+            least = 2 if name == "num_particles" else 1
+            raise ValueError(f"{name} must be at least {least}, got {number + least - 1}")
+    if not rate > 0:
+        raise ValueError(f"rate must be positive, got {rate}")
+    if local is None and not is_plain(guide):
+        raise TypeError(
+            f"guide {type(guide).__name__} is no amortised guide that draws from features alone, so its family cannot "
+            "be read off; pass local=(latents, num_data) -> guide, as free(Diagonal)"
+        )
+    work = _Work(model, guide, local, richer, steps, num_particles, rate, objective or ELBO(8, STL()))
+    batches, move = [data] if isinstance(data, Tensor) else data, to_device_of(model, guide)
+    counted, started = hasattr(batches, "__len__"), time.perf_counter()
+    found: list[Gaps] = []
+    done = total = 0
+    with untouched(seed), evaluation_mode(model, guide), frozen(model, guide), bar(progress) as shown:
+        task = shown.add_task("optimising local guides", total=None)
+
+        def tick(share: float) -> None:
+            shown.advance(task, share * count)
+            shown.refresh()
+
+        try:
+            for batch in batches:
+                args = move(arguments(batch))
+                if not len(args[0]):
+                    raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
+                total = max(total, len(args[0]) * len(batches) if counted else 0)
+                shown.update(task, total=total or None)
+                for part in split(args, rows):
+                    count = len(part[0])
+                    known = None if log_px is None else some(log_px, done, count)
+                    found.append(work(part, known, seed + EVALUATION + done, tick))
+                    done += count
+                    shown.update(task, completed=done)
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            done = max(total, done + 1)
+    return joined(found, time.perf_counter() - started, done)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done for a few data."""
+
+    model: Callable
+    guide: Callable
+    local: Local | None
+    richer: Local | None
+    steps: int
+    num_particles: int
+    rate: float
+    objective: AnyELBO
+
+    def __call__(self, args: tuple, log_px: Estimate | None, seed: int, tick: Tick) -> Gaps:
+        with torch.no_grad():
+            check_observed(poutine.trace(own(self.model)).get_trace(*args))
+            check_particles(self.model, self.guide, *(a[:1] if isinstance(a, Tensor) and a.dim() else a for a in args))
+        tick_half = tick if self.richer is None else lambda share: tick(share / 2)
+        train = partial(climb, self.model, args=args, objective=self.objective, steps=self.steps, rate=self.rate)
+        early, weights = [], [self._weigh(self.guide, args, seed)]
+        for factory in (self.local, self.richer)[: 1 if self.richer is None else 2]:
+            guide = self._make(factory, args)
+            weigh = partial(self._weigh, guide, args, seed)
+            early.append(train(guide, tick=tick_half, watch=weigh))
+            weights.append(weigh())
+        return divided(weights, early, log_px)
+
+    def _make(self, factory: Local | None, args: tuple) -> nn.Module:
+        if factory is None:
+            with torch.no_grad():
+                return Freed(self.guide, self.guide.features(*args)).eval()
+        x = args[0]
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        return factory(latents(self.model, *args), len(x)).to(device=x.device, dtype=dtype).eval()
+
+    @torch.no_grad()
+    def _weigh(self, guide: Callable, args: tuple, seed: int) -> Tensor:
+        """log w of fresh draws, shape (num_particles, rows); the same noise for every guide that uses as much."""
+        width = max(value.numel() for value in args if isinstance(value, Tensor))
+        at_once = min(self.num_particles, max(1, NUMBERS_AT_ONCE // width))
+        counts = [min(at_once, self.num_particles - k) for k in range(0, self.num_particles, at_once)]
+        with untouched(seed), pyro.validation_enabled(False):
+            parts = [log_weights(self.model, guide, *args, num_particles=count) for count in counts]
+        return torch.cat(parts).double()

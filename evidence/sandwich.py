@@ -1,0 +1,148 @@
+"""log p(x) between bounds from below and from above."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from evidence.annealed import annealed, reverse_annealed
+from evidence.bracket import Sandwich
+from evidence.estimate import Estimate
+from evidence.exact import exact
+from evidence.simulate import Simulated, simulate
+from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from inference.ownership import module_of
+from inference.scoring import Scored, score
+from inference.streams import arguments
+
+ORDER = ("ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO")
+
+
+def sandwich(
+    model: Callable,
+    guide: Callable,
+    data: int | Simulated | Tensor | Iterable,
+    num_particles: int = 1000,
+    num_chains: int = 16,
+    temperatures: int = 500,
+    leaps: int = 10,
+    from_prior: bool = False,
+    rows: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Sandwich:
+    """Brackets log p(x): every bound there is, of the same data.
+
+        ELBO <= IWAE_K <= AIS <= log p(x) <= reverse AIS,   log p(x) <= CUBO_2 with endless samples
+
+    Reverse AIS starts at exact draws from p(z | x), which only data simulated from the model have; there, the bracket
+    says how far from the truth AIS is. On real data the lower bounds remain, and how far AIS and IWAE disagree.
+
+    Returns:
+        a ``Sandwich``; printed, a table and what follows from it. After Ctrl-C it holds what was done.
+
+    Args:
+        model: a Pyro program with continuous latent sites, in one plate over data.
+        guide: of the same signature.
+        data: how many data to simulate, what ``simulate`` gave, or real data: a tensor x or an iterable of batches.
+        num_particles: K of IWAE and CUBO.
+        num_chains, temperatures, leaps, rows: as for ``annealed``.
+        from_prior: whether chains start from the prior, rather than from the guide, which is nearer.
+        seed: of data and of all that is drawn.
+        progress: show bars with the time left.
+
+    Raises:
+        ValueError, TypeError: as ``annealed``, ``simulate`` and ``evaluate``.
+
+    References:
+        Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo, Grosse, Ghahramani, Adams, 2015,
+        arXiv:1511.02543.
+        Variational Inference via chi Upper Bound Minimization, Dieng, Tran, Ranganath, Paisley, Blei, 2017,
+        arXiv:1611.00328.
+
+    Example:
+        >>> import torch
+        >>> from guides import Diagonal, latents
+        >>> from models import PPCA
+        >>> from nets import MLP
+        >>> model = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0)
+        >>> guide = Diagonal(latents(model, torch.zeros(5, 3)), MLP(3, 8))
+        >>> found = sandwich(model, guide, 5, num_particles=50, num_chains=4, temperatures=20)
+        >>> list(found.rows)
+        ['ELBO', 'IWAE', 'AIS', 'exact', 'reverse AIS', 'CUBO']
+    """
+    simulated = simulate(model, data, seed) if isinstance(data, int) else data
+    known = isinstance(simulated, Simulated)
+    batches = [simulated.args] if known else [data] if isinstance(data, Tensor) else list(data)
+    chains = dict(num_chains=num_chains, temperatures=temperatures, leaps=leaps, rows=rows, seed=seed)
+    start = None if from_prior else guide
+    stages = [
+        lambda: weighed(model, guide, batches, num_particles, seed, progress),
+        lambda: {"AIS": annealed(model, batches, start, progress=progress, **chains)},
+    ]
+    if callable(getattr(module_of(model) or model, "log_px", None)):
+        stages.insert(1, lambda: {"exact": exact(model, batches)})
+    if known:
+        stages.append(lambda: {"reverse AIS": reverse_annealed(model, simulated, start, progress=progress, **chains)})
+    found = _until_interrupted(stages)
+    complete = all(row.complete for row in found.values()) and ("reverse AIS" if known else "AIS") in found
+    return Sandwich({name: found[name] for name in ORDER if name in found}, known, complete)
+
+
+def weighed(
+    model: Callable, guide: Callable, batches: list, num_particles: int, seed: int = 0, progress: bool = False
+) -> dict[str, Estimate]:
+    """ELBO, IWAE and CUBO from the same importance weights, {name: estimate}; of what was done after Ctrl-C.
+
+    Args, Raises: as ``evaluate``.
+    """
+    parts: dict[str, list[Estimate]] = {"ELBO": [], "IWAE": [], "CUBO": []}
+    started, asked = time.perf_counter(), sum(len(arguments(batch)[0]) for batch in batches)
+
+    def take(scored: Scored) -> None:
+        log_w = scored.likelihood.double() - scored.ratio
+        parts["IWAE"].append(Estimate.of_weights(f"{len(log_w)} particles of the guide", log_w))
+        parts["ELBO"].append(_elbo(log_w))
+        parts["CUBO"].append(_cubo(log_w))
+
+    try:
+        score(model, guide, batches, num_particles, take, seed=seed, progress=progress)
+    except KeyboardInterrupt:
+        if not parts["IWAE"]:
+            raise
+    seconds = time.perf_counter() - started
+    return {name: Estimate.joined(found, seconds, asked=asked) for name, found in parts.items()}
+
+
+def _elbo(log_w: Tensor) -> Estimate:
+    """Mean of log w, shape (num_particles, num_data); every particle counts alike, so no weights can fail."""
+    count, unknown = len(log_w), log_w[0].new_full((), float("nan"))
+    se = log_w.std(0) / count**0.5 if count > 1 else unknown.expand(log_w.shape[1])
+    ess = log_w.new_full(log_w.shape[1:], count)
+    return Estimate("mean of log w", "lower", log_w.mean(0), se, ess, unknown.expand(log_w.shape[1]), count)
+
+
+def _cubo(log_w: Tensor) -> Estimate:
+    """1/2 log mean w^2; ESS and k-hat are those of w^2."""
+    squares = 2 * log_w
+    se = relative_variance(squares).sqrt() / 2
+    ess, khat = effective_sample_size(squares), pareto_k(squares)
+    return Estimate("order 2, biased low", "upper", log_mean_exp(squares) / 2, se, ess, khat, len(log_w))
+
+
+def _until_interrupted(stages: list[Callable[[], dict[str, Estimate]]]) -> dict[str, Estimate]:
+    """What the stages found, up to the first that Ctrl-C cut short."""
+    found: dict[str, Estimate] = {}
+    for stage in stages:
+        try:
+            new = stage()
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            break
+        found |= new
+        if not all(row.complete for row in new.values()):
+            break
+    return found

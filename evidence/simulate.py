@@ -1,0 +1,103 @@
+"""Data simulated from a model, with the latents that they came from: an exact draw from every datum's posterior."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from inference.modes import evaluation_mode
+from inference.ownership import module_of, own
+from inference.plates import sample_sites
+from inference.randomness import untouched
+
+STREAM = 1_618_033_989  # apart from the draws of an estimator with the same seed
+
+
+class Simulated(NamedTuple):
+    """Data with the latents that made them.
+
+    Attributes:
+        args: what the model is called with to observe these data, tensors of one row per datum.
+        values: {site: value} of the latent sites, shapes (num_data, *event); given the data, one exact draw from
+            p(z | x).
+    """
+
+    args: tuple
+    values: dict[str, Tensor]
+
+    @property
+    def num_data(self) -> int:
+        return len(self.args[0])
+
+
+@torch.no_grad()
+def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = None) -> Simulated:
+    """Draws (z, x) ~ p(z, x).
+
+    Where data come from the model, the z that made x is an exact draw from p(z | x): what reverse annealing and
+    simulation-based calibration start from. The process's random state stays as it was.
+
+    Returns:
+        a ``Simulated``.
+
+    Args:
+        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``.
+        n: how many data.
+        seed: of the draws.
+        example: arguments as for a batch of data, where x is not the only one. Those named after a site are drawn
+            anew; others are inputs, and passed on: they must then have n rows.
+
+    Raises:
+        ValueError: n is below 1, no argument is named after a site, inputs do not have n rows, or the model does not
+            draw n data.
+        TypeError: the model takes no ``n``.
+
+    Example:
+        >>> from models import PPCA
+        >>> found = simulate(PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), 5)
+        >>> found.args[0].shape, found.values["z"].shape
+        (torch.Size([5, 3]), torch.Size([5, 2]))
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    names = _names(model)
+    given = example or (None,)
+    with untouched((seed + STREAM) % 2**32), evaluation_mode(model):
+        drawn = _observed(model, names, example) if example else set(names[:1])
+        passed = [None if name in drawn else value for name, value in zip(names, given, strict=False)]
+        if short := [tuple(a.shape) for a in passed if isinstance(a, Tensor) and a.dim() and len(a) != n]:
+            raise ValueError(f"example has inputs of shape {short[0]}, expected n={n} rows: one for each datum")
+        sites = {s["name"]: s["value"] for s in sample_sites(poutine.trace(own(model)).get_trace(*passed, n=n))}
+    if not drawn or not drawn <= sites.keys():
+        raise ValueError(
+            f"model draws the sites {sorted(sites)}, none of which is its argument {names[0]!r}: arguments must be "
+            "named after the sites that they observe; where data need inputs, pass example=(x, inputs)"
+        )
+    args = tuple(sites[name] if name in drawn else value for name, value in zip(names, passed, strict=False))
+    if len(args[0]) != n:
+        raise ValueError(f"model(n={n}) drew {len(args[0])} data; let n be the size of its plate over data")
+    return Simulated(args, {name: value for name, value in sites.items() if name not in drawn})
+
+
+def _names(model: Callable) -> list[str]:
+    """The arguments of a program, ``n`` left out."""
+    program = module_of(model) or model
+    parameters = inspect.signature(getattr(program, "forward", program)).parameters
+    if "n" not in parameters or len(parameters) < 2:
+        raise TypeError(
+            f"model takes the arguments {list(parameters)}, and cannot be asked for n data; write it as "
+            "forward(self, x=None, n=1), which draws n data where x is None"
+        )
+    return [name for name in parameters if name != "n"]
+
+
+def _observed(model: Callable, names: list[str], example: tuple) -> set[str]:
+    """The arguments of a call that observe a site."""
+    sites = sample_sites(poutine.trace(own(model)).get_trace(*example))
+    seen = {site["name"] for site in sites if site["is_observed"]}
+    return seen & set(names[: len(example)])

@@ -1,0 +1,120 @@
+"""The posterior of a batch, up to its normaliser, as a function of one unconstrained vector per datum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from guides.latents import latents
+from guides.supports import Reshaped, check_latents
+from inference.ownership import own
+from inference.plates import PARTICLES, nesting_of
+from inference.randomness import untouched
+from inference.weights import weigh
+
+
+class Target:
+    """log p(x, z) of a batch, where all latent sites of a datum are one real vector u.
+
+        log p(u) = sum_j log p(z_j) + log |dz_j / du_j|,   z_j = f_j(u_j),   log p(x | u) = log p(x | z)
+
+    u is the concatenation of the sites, flattened and unconstrained, in generation order.
+
+    Args:
+        model: a Pyro program whose latent sites are continuous and lie in one plate over data.
+        args: what it is called with, a batch.
+
+    Raises:
+        ValueError: a latent site is discrete, global, or in several plates.
+    """
+
+    def __init__(self, model: Callable, args: tuple):
+        spec = latents(model, *args)
+        for name, latent in spec.items():
+            if latent.support.is_discrete:
+                raise ValueError(
+                    f"latent site {name!r} is discrete, and has no gradient to follow; sum it out with enumerated(...) "
+                    "or use importance(...)"
+                )
+        self.plate = check_latents(spec)
+        self.model, self.args = own(model), args
+        self.sites = {name: Reshaped(latent) for name, latent in spec.items()}
+        self.event_dims = {name: len(latent.shape) for name, latent in spec.items()}
+        self.dim = sum(site.size for site in self.sites.values())
+        self.num_data = len(args[0])
+        self.nesting = 1
+        with untouched(), torch.no_grad():
+            u = torch.zeros_like(self.draw(model, 1))
+        self.nesting = nesting_of(self.model, self._placed(u), args, {})
+
+    def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(u) and log p(x | u), shapes (num_chains, num_data), for u of shape (num_chains, num_data, dim)."""
+        found = weigh(self.model, self._placed(u), self.args, {}, len(u), nesting=self.nesting)
+        prior = sum(term.log_p for term in found.terms.values()) + self.log_volume(u)
+        return prior, found.log_likelihood
+
+    def log_q(self, guide: Callable, u: Tensor) -> Tensor:
+        """log q(u | x) of a guide with the model's sites alone, shape (num_chains, num_data).
+
+        Raises:
+            ValueError: the guide has other sites, or its flow cannot be inverted.
+        """
+        found = weigh(own(guide), self._placed(u), self.args, {}, len(u), nesting=self.nesting)
+        return found.log_p + self.log_volume(u)
+
+    def draw(self, program: Callable, num_chains: int) -> Tensor:
+        """u from the prior, if the program is the model, or from a guide; shape (num_chains, num_data, dim).
+
+        Raises:
+            ValueError: the guide lacks a latent site.
+        """
+        program = own(program)
+        if num_chains > 1:
+            program = pyro.plate(PARTICLES, num_chains, dim=-self.nesting - 1)(program)
+        trace = poutine.trace(program).get_trace(*self.args)
+        if missing := sorted(self.sites.keys() - trace.nodes.keys()):
+            raise ValueError(f"guide lacks the latent sites {missing}; add them, or start from the prior")
+        values = {name: trace.nodes[name]["value"] for name in self.sites}
+        return self.flat(values).reshape(num_chains, self.num_data, self.dim)
+
+    def flat(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The u of {site: value}, shapes (*batch, *event) -> (*batch, dim)."""
+        return torch.cat([site.flatten(values[name]) for name, site in self.sites.items()], dim=-1)
+
+    def values(self, u: Tensor) -> dict[str, Tensor]:
+        """{site: value}, shapes (num_chains, num_data, *event)."""
+        return {name: value for name, (value, _) in self._moved(u).items()}
+
+    def log_volume(self, u: Tensor) -> Tensor:
+        """log |dz / du|, shape (num_chains, num_data)."""
+        return sum(volume for _, volume in self._moved(u).values())
+
+    def _moved(self, u: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        moved = {}
+        pieces = u.split([site.size for site in self.sites.values()], dim=-1)
+        for piece, (name, site) in zip(pieces, self.sites.items(), strict=True):
+            value, volume = piece, piece.new_zeros(piece.shape[:-1])
+            for part in site.parts:
+                after = part(value)
+                volume = volume + part.log_abs_det_jacobian(value, after)
+                value = after
+            moved[name] = value, volume
+        return moved
+
+    def _placed(self, u: Tensor) -> Callable:
+        """A program that draws these values and nothing else."""
+        chains = (len(u), *[1] * (self.nesting - 1)) if len(u) > 1 else ()
+        values = {n: value.reshape(*chains, *value.shape[1:]) for n, value in self.values(u).items()}
+        plate, full = self.plate, self.plate.size
+
+        def program(*args, **kwargs):
+            with pyro.plate(plate.name, full or self.num_data, subsample_size=self.num_data if full else None, dim=-1):
+                for name, value in values.items():
+                    pyro.sample(name, dist.Delta(value, event_dim=self.event_dims[name]))
+
+        return program

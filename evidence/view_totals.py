@@ -1,0 +1,116 @@
+"""Rate, distortion, KL per site and unit, and moments: sums over data of what particles say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import torch
+from torch import Tensor
+
+from evidence.aggregate import Aggregate
+from evidence.draws import alone
+from evidence.factors import factors
+from evidence.view_parts import Mean, SiteKL, Units
+from evidence.view_record import Views
+from inference.analytic import with_analytic_kl
+from inference.particles import Particles
+from inference.weights import weigh
+
+
+def weighed(model: Callable, guide: Callable, args: tuple, num_particles: int) -> Particles:
+    """Particles of some data, with KLs in closed form where these are right and known.
+
+    Raises:
+        ValueError: there is not one weight per datum, or weights are NaN.
+    """
+    with pyro.validation_enabled(False):  # the data were held against the likelihood just now
+        found = with_analytic_kl(weigh(model, guide, args, {}, num_particles))
+    if found.layout.batch != len(args[0]):
+        raise ValueError(
+            f"the pair gives {found.layout.batch} weights for {len(args[0])} data; views need one weight per "
+            "datum: put every site into the data plate"
+        )
+    if found.log_w.isnan().any():
+        raise ValueError(
+            f"{int(found.log_w.isnan().any(0).sum())} data have NaN weights: the model's or the guide's parameters or "
+            "the data are not finite; look at the run that produced them"
+        )
+    return found
+
+
+class Totals:
+    """Means over particles, and their variances, of every datum: {name: list of (2, rows, *)}."""
+
+    def __init__(self, num_particles: int):
+        self.num_particles, self.num_data = num_particles, 0
+        self.found: dict[str, dict[str, list[Tensor]]] = {"mean": {}, "kl": {}, "unit_kl": {}, "units": {}}
+        self.how: dict[str, str] = {}
+
+    def add(self, found: Particles) -> None:
+        self.num_data += found.layout.batch
+        self._keep("mean", "elbo", found.log_w)
+        self._keep("mean", "rate", found.log_ratio)
+        self._keep("mean", "distortion", -found.log_likelihood)
+        if any(site["infer"].get("is_auxiliary") for site in found.drawn):
+            self._keep("kl", " and ".join(found.latents), found.log_ratio)
+        else:
+            for name, term in found.terms.items():
+                self._keep("kl", name, term.ratio)
+                self.how[name] = found.kl[name]
+                each = _unit_ratios(found, name)
+                if each is not None:
+                    self._keep("unit_kl", name, each)
+        if self.num_particles > 1:
+            for name, value in found.latents.items():
+                if alone(next(site for site in found.drawn if site["name"] == name)):
+                    self._keep("units", name, value.reshape(self.num_particles, found.layout.batch, -1))
+
+    def _keep(self, kind: str, name: str, values: Tensor) -> None:
+        values = values.double()
+        many = self.num_particles > 1
+        spread = values.var(0) / len(values) if many else torch.full_like(values[0], torch.nan)
+        self.found[kind].setdefault(name, []).append(torch.stack([values.mean(0), spread]))
+
+    def _mean(self, kind: str, name: str) -> tuple[Tensor, Tensor]:
+        value, variance = torch.cat(self.found[kind][name], dim=1)
+        return value.mean(0), variance.sum(0).sqrt() / self.num_data
+
+    def record(self, second: Aggregate, complete: bool, seconds: float) -> Views:
+        means = {name: Mean(*(t.item() for t in self._mean("mean", name))) for name in self.found["mean"]}
+        kl = {}
+        for name in self.found["kl"]:
+            units = self._mean("unit_kl", name) if name in self.found["unit_kl"] else (None, None)
+            mean = Mean(*(t.item() for t in self._mean("kl", name)))
+            kl[name] = SiteKL(mean, self.how.get(name, "Monte Carlo"), *units)
+        return Views(
+            **means,
+            kl=kl,
+            units={name: self._units(name) for name in self.found["units"]},
+            **second.parts(self.num_data),
+            num_particles=self.num_particles,
+            num_data=self.num_data,
+            complete=complete,
+            seconds=seconds,
+        )
+
+    def _units(self, name: str) -> Units:
+        """Without what the noise of the means adds to their variance over data."""
+        mean, variance = torch.cat(self.found["units"][name], dim=1)
+        between = mean.var(0, correction=0) - variance.mean(0)
+        return Units(between, mean.mean(0), between + self.num_particles * variance.mean(0))
+
+
+def _unit_ratios(found: Particles, name: str) -> Tensor | None:
+    """KL, or log q / p, of each unit of a site, shape (num_particles, data, units)."""
+    sites = [next((s for s in part if s["name"] == name), None) for part in (found.drawn, found.joint)]
+    if not all(site is not None and alone(site) for site in sites):
+        return None
+    q, p = (factors(site["fn"]) for site in sites)
+    if q is None or p is None:
+        return None
+    each = q.kl(p) if found.kl[name] == "analytic" else None
+    if each is None:
+        each = q.log_prob(sites[0]["value"]) - p.log_prob(sites[0]["value"])
+    each = each.flatten(0, -3) if each.dim() > 3 else each
+    return each.expand(found.layout.num_particles, found.layout.batch, each.shape[-1])

@@ -1,0 +1,137 @@
+"""The ELBO seen twice: as rate and distortion, and as what the aggregate posterior makes of the rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from evidence.aggregate import Aggregate, aggregated
+from evidence.batches import split
+from evidence.view_record import Views
+from evidence.view_totals import Totals, weighed
+from inference.check import check_particles
+from inference.modes import evaluation_mode
+from inference.observed import check_observed
+from inference.ownership import own
+from inference.progress import bar
+from inference.randomness import untouched
+from inference.streams import arguments, to_device_of
+
+NUMBERS_AT_ONCE = 2_000_000
+
+
+@torch.no_grad()
+def views(
+    model: Callable,
+    guide: Callable,
+    data: Tensor | Iterable,
+    num_particles: int = 32,
+    aggregate: int | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Views:
+    """Takes the ELBO apart: rate and distortion, and the rate once more by the aggregate posterior q(z).
+
+        ELBO = -(rate + distortion),   rate = E_x KL(q(z | x) || p(z)),   distortion = -E_x E_q log p(x | z)
+
+        rate = I_q(x; z) + KL(q(z) || p(z)),   q(z) = 1/N sum_n q(z | x_n)
+
+        KL(q(z) || p(z)) = KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d))
+
+    z is all latent sites together. The second line is estimated by draws z of q(z), with q(z) the exact mixture over
+    the data given, and the third where all dimensions are independent given x in the guide, and in the prior. With a
+    mixture over fewer data, I_q is too low and the KLs are too high in expectation. Where a part is not known, the
+    record says why: a flow without an inverse, sites that are not in one plate over data, a prior that depends on the
+    datum.
+
+    After Ctrl-C the record is of the data that were done, or lacks the second view.
+
+    Returns:
+        a ``Views``.
+
+    Args:
+        model, guide: Pyro programs of the same signature; latents may be discrete.
+        data: a tensor x, or an iterable of batches (tuples of arguments), all kept in memory.
+        num_particles: per datum, for rate, distortion and moments.
+        aggregate: how many data, drawn at random, q(z) is made of; all unless told.
+        draws: of q(z), at least; spread evenly over its data. The cost is draws times data, in bounded memory; for a
+            guide whose density runs a net per pair, as an inverse autoregressive flow, take fewer of both.
+        seed: of all that is drawn.
+        progress: show a bar with the time left.
+
+    Raises:
+        ValueError: a number is below 1, there are no data, data lie outside the likelihood's support, the pair cannot
+            run particles in parallel, gives more or less than one weight per datum, or NaN.
+
+    References:
+        ELBO surgery: yet another way to carve up the variational evidence lower bound, Hoffman, Johnson, 2016.
+        Fixing a Broken ELBO, Alemi et al., 2018, arXiv:1711.00464.
+        Isolating Sources of Disentanglement in Variational Autoencoders, Chen, Li, Grosse, Duvenaud, 2018,
+        arXiv:1802.04942.
+        An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 2.7, arXiv:1906.02691.
+
+    Example:
+        >>> from guides import Diagonal, latents
+        >>> from models import PPCA
+        >>> from nets import MLP
+        >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+        >>> found = views(model, Diagonal(latents(model, x), MLP(3, 8)), x, draws=10)
+        >>> abs(found.information.value) < 1e-6  # all data are the same
+        True
+    """
+    for name, value in (("num_particles", num_particles), ("aggregate", aggregate), ("draws", draws)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    started, args = time.perf_counter(), _gathered(data, to_device_of(model, guide))
+    count = len(args[0])
+    totals, complete = Totals(num_particles), True
+    second = Aggregate(count if aggregate is None else min(aggregate, count))
+    with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:
+        task = shown.add_task("rate and distortion", total=count)
+        second_task = shown.add_task("aggregate posterior", total=second.components)
+        try:
+            for part in split(args, _rows(args, num_particles)):
+                check_observed(poutine.trace(own(model)).get_trace(*part))
+                if num_particles > 1 and not totals.num_data:
+                    check_particles(model, guide, *next(split(part, 1)))
+                totals.add(weighed(own(model), own(guide), part, num_particles))
+                shown.update(task, advance=len(part[0]), refresh=True)
+
+            def tick(components: int) -> None:
+                shown.update(second_task, advance=components, refresh=True)
+
+            second = aggregated(own(model), own(guide), args, second.components, draws, tick)
+        except KeyboardInterrupt:
+            if not totals.num_data:
+                raise
+            complete = totals.num_data == count
+            second = Aggregate(second.components, reason="since it was interrupted")
+    return totals.record(second, complete, time.perf_counter() - started)
+
+
+def _gathered(data: Tensor | Iterable, move: Callable[[tuple], tuple]) -> tuple:
+    """All batches as one; arguments that are no rows of data are those of the first."""
+    batches = [arguments(batch) for batch in ([data] if isinstance(data, Tensor) else data)]
+    if not batches or not sum(len(args[0]) for args in batches):
+        raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
+    parts = [[a if _rowed(a, args) else None for a in args] for args in batches]
+    return move(
+        tuple(
+            first if not _rowed(first, batches[0]) else torch.cat([part[i] for part in parts])
+            for i, first in enumerate(batches[0])
+        )
+    )
+
+
+def _rowed(value: object, args: tuple) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(args[0])
+
+
+def _rows(args: tuple, num_particles: int) -> int:
+    width = max(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim())
+    return max(1, NUMBERS_AT_ONCE // (num_particles * max(1, width)))
