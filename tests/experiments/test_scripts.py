@@ -89,7 +89,10 @@ def test_compare_guides_in_tiny_form(tmp_path):
     assert "tightest bound" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("script", ["train", "compare_guides", "compare_bounds", "estimator_snr", "hierarchy"])
+@pytest.mark.parametrize(
+    "script",
+    ["train", "compare_guides", "compare_bounds", "estimator_snr", "hierarchy", "evidence", "gaps", "rate_distortion"],
+)
 def test_help_explains_every_option(script, monkeypatch, capsys):
     module = importlib.import_module(f"experiments.{script}")
     monkeypatch.setattr(sys, "argv", [script, "--help"])

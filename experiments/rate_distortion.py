@@ -1,0 +1,256 @@
+"""What does beta buy? One VAE per beta and decoder, on the plane of rate and distortion."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyro
+import torch
+import tyro
+from torch import nn
+
+from evidence.annealed import annealed
+from evidence.defensive import defensive
+from evidence.estimate import Estimate
+from evidence.views import views
+from experiments import choices
+from experiments.choices import splits
+from experiments.cli import start
+from experiments.data import Loader, Splits
+from experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
+from experiments.race import counted
+from experiments.report import Table, print_table
+from experiments.runs import Run
+from guides import Diagonal, latents
+from inference import ELBO, fit, tempered
+from models import VAE
+from nets import MLP
+
+DEAD, HEAVY = 0.01, 0.1
+
+INTRO = (
+    "p(z) p(x | z) is a VAE with a Bernoulli decoder and a diagonal guide, trained to maximise "
+    "-(distortion + beta rate), where rate = E KL(q(z | x) || p(z)) and distortion = -E log p(x | z). The ELBO is "
+    "-(rate + distortion), whatever the beta: models of one ELBO may know all of x through z, or nothing.\n\n"
+    "At rate 0 the best that a decoder of independent bits can do is the mean of the training data. At the other end, "
+    "with distortion 0, the code is all there is to x, and costs at least the entropy of the data, of which "
+    "the lowest -log p(x) reached is an upper bound. Were every optimum found, the curve would have slope -beta at the "
+    "point of beta.\n\n"
+    "Fixing a Broken ELBO, Alemi et al., 2018 (arXiv:1711.00464)."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train one VAE per beta and decoder, and compare rate, distortion, log p(x) and what becomes of the units."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
+    key: str | None = None
+    """Which array of an .npz file."""
+    scale: float | None = None
+    """Divide a file's numbers by this first (255 for 8-bit images)."""
+    betas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    """Weights of the rate in training; 1 maximises the ELBO."""
+    decoders: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
+    """linear has no hidden layer, mlp has those of --hidden."""
+    z_dim: int = 8
+    """Latent dimensions."""
+    hidden: tuple[int, ...] = (100,)
+    """Hidden layers of the encoder, and in reverse of the mlp decoder; tanh."""
+    epochs: int = 80
+    """Passes over the training data, the same for all."""
+    batch_size: int = 50
+    """Data per step."""
+    lr: float = 2e-3
+    """Learning rate of Adam."""
+    eval_particles: int = 1000
+    """Samples of z per test datum for log p(x), a tenth of them from the prior."""
+    chains: int = 4
+    """Of annealed importance sampling per test datum, where those samples cannot be trusted."""
+    temperatures: int = 150
+    """Of annealed importance sampling."""
+    eval_data: int | None = None
+    """Evaluate on so many test data only."""
+    seed: int = 0
+    """Of everything."""
+    data_dir: Path | None = None
+    """Where the data lie; data/ or ../shared/data unless told."""
+    out: Path = Path("runs/rate_distortion")
+    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an earlier run in that folder."""
+
+
+def pair(config: Config, decoder: str, train: Loader) -> tuple[nn.Module, nn.Module]:
+    """A fresh model and a fresh guide of it."""
+    hidden = config.hidden[::-1] if decoder == "mlp" else ()
+    model = VAE(config.z_dim, choices.bernoulli(config.z_dim, hidden, train.x_dim, nn.Tanh, train.mean))
+    return model, Diagonal(latents(model, train.example), MLP(train.x_dim, *config.hidden, activation=nn.Tanh))
+
+
+def evidence_of(config: Config, model: nn.Module, guide: nn.Module, test: Loader) -> tuple[str, Estimate]:
+    """log p(x) by weighing draws, or by annealing where these have heavy tails and that is clearly higher."""
+    weighed = defensive(model, guide, test, config.eval_particles, seed=config.seed)
+    if not (weighed.complete and weighed.khat_bad > HEAVY):
+        return "weights", weighed
+    annealing = annealed(
+        model, test, num_chains=config.chains, temperatures=config.temperatures, seed=config.seed, progress=True
+    )
+    higher = annealing.mean > weighed.mean + 2 * math.hypot(annealing.mean_se, weighed.mean_se)
+    return ("AIS", annealing) if annealing.complete and higher else ("weights", weighed)
+
+
+def measured(config: Config, decoder: str, beta: float, data: Splits) -> dict:
+    """Trains one pair; what it is worth on the test data, nats per datum, with standard errors under ``..._se``."""
+    began = time.perf_counter()
+    pyro.set_rng_seed(config.seed)
+    model, guide = pair(config, decoder, data.train)
+    objective = tempered(ELBO(analytic_kl=True), beta)
+    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
+    for _ in fit(model, guide, objective, data.train, epochs=config.epochs, optimizer=adam, seed=config.seed):
+        pass
+    seen = views(model, guide, data.test, seed=config.seed)
+    method, found = evidence_of(config, model, guide, data.test)
+    row: dict = {"decoder": decoder, "beta": beta, "log_px": found.mean, "log_px_se": found.mean_se, "by": method}
+    for name in ("rate", "distortion", "elbo", "information", "marginal_kl"):
+        mean = getattr(seen, name)
+        row |= {name: mean.value, f"{name}_se": mean.se}
+    row |= {"khat_bad": found.khat_bad, "active_units": seen.units["z"].active, "unit_kl": seen.kl["z"].units.tolist()}
+    return row | {"num_data": found.num_data, "complete": seen.complete and found.complete,
+                  "seconds": time.perf_counter() - began}  # fmt: skip
+
+
+def all_rows(config: Config, data: Splits, run: Run) -> Iterator[dict]:
+    """Every decoder with every beta; ends early, with what is done, after Ctrl-C."""
+    for decoder, beta in product(config.decoders, sorted(config.betas)):
+        try:
+            row = measured(config, decoder, beta, data)
+        except KeyboardInterrupt:
+            print("interrupted: what is done is reported", flush=True)
+            return
+        run.log(**row)
+        worth = f"rate {row['rate']:.2f}   distortion {row['distortion']:.2f}   log p(x) {row['log_px']:.2f}"
+        print(f"{decoder}, beta {beta:g}: {worth} ± {row['log_px_se']:.2f}   {row['seconds']:.0f} s", flush=True)
+        yield row
+        if not row["complete"]:
+            print("interrupted: what is done is reported", flush=True)
+            return
+
+
+def without_code(data: Splits) -> float:
+    """The distortion of a decoder that knows the mean of the training data, and nothing of z; nats per test datum."""
+    count = data.train.num_data
+    mean = (data.train.mean * count + 0.5) / (count + 1)
+    x = torch.cat([batch for (batch,) in data.test])
+    return -torch.distributions.Bernoulli(mean).log_prob(x).sum(-1).mean().item()
+
+
+def summary(rows: list[dict], config: Config) -> Table:
+    """One line a decoder and beta."""
+    pairs = {"rate": "rate", "distortion": "distortion", "ELBO": "elbo", "log p(x) at least": "log_px",
+             "I(x; z)": "information", "KL(q(z), p(z))": "marginal_kl"}  # fmt: skip
+    lines = [
+        [row["decoder"], row["beta"], *((row[key], row[f"{key}_se"]) for key in pairs.values())]
+        + [row["by"], row["active_units"]]
+        for row in rows
+    ]
+    return Table(
+        ["decoder", "beta", *pairs, "log p(x) by", "active units"],
+        lines,
+        f"{rows[0]['num_data']} test data, nats per datum, ± the Monte Carlo standard error; {config.z_dim} latent "
+        f"dimensions, {counted(config.epochs, 'epoch')} each. log p(x) is by importance weights, or by annealed "
+        f"importance sampling (AIS) where these have heavy tails; I(x; z) is at most log {rows[0]['num_data']}.",
+        dict.fromkeys(pairs, ".2f") | {"beta": "g", "ELBO": ".3f", "log p(x) at least": ".3f"},
+        {"ELBO": max, "log p(x) at least": max},
+    )
+
+
+def of_decoder(rows: list[dict], decoder: str) -> str:
+    """How a decoder's rate and units go with beta."""
+    mine = [row for row in rows if row["decoder"] == decoder]
+    low, high = mine[0], mine[-1]
+    dead = {f"{row['beta']:g}": sum(kl < DEAD for kl in row["unit_kl"]) for row in mine}
+    died = ", ".join(f"{count} at beta {beta}" for beta, count in dead.items() if count)
+    said = f"{decoder} decoder: from beta {low['beta']:g} to {high['beta']:g} the rate goes from {low['rate']:.1f} to "
+    said += f"{high['rate']:.1f} nats and the distortion from {low['distortion']:.1f} to {high['distortion']:.1f}"
+    return f"{said}; units below {DEAD} nats, of {len(low['unit_kl'])}: {died or 'none'}."
+
+
+def verdict(rows: list[dict]) -> str:
+    """Which beta is best by log p(x), what becomes of the rate and of units, what to try next."""
+    best, bound = (max(rows, key=lambda row: row[key]) for key in ("log_px", "elbo"))
+    said = [
+        f"The highest log p(x), {best['log_px']:.2f} ± {best['log_px_se']:.2f} nats per datum, is reached with beta "
+        f"{best['beta']:g} and the {best['decoder']} decoder; the highest ELBO, {bound['elbo']:.2f}, with beta "
+        f"{bound['beta']:g} and the {bound['decoder']} one."
+    ]
+    said += [of_decoder(rows, decoder) for decoder in dict.fromkeys(row["decoder"] for row in rows)]
+    if unsure := [f"beta {row['beta']:g} ({row['decoder']})" for row in rows if row["khat_bad"] > HEAVY]:
+        said.append(f"log p(x) may be understated, since k-hat exceeds 0.7 for many data: {', '.join(unsure)}.")
+    return " ".join([*said, f"Next: {advice(best, rows)}."])
+
+
+def advice(best: dict, rows: list[dict]) -> str:
+    """What to try next, from where on the curve the best log p(x) lies."""
+    betas = sorted({row["beta"] for row in rows if row["decoder"] == best["decoder"]})
+    if len(betas) > 1 and best["beta"] in (betas[0], betas[-1]):
+        side = "smaller" if best["beta"] == betas[0] else "larger"
+        return f"{side} betas, since the best one is the last on its side"
+    if best["marginal_kl"] > 1:
+        return (
+            f"a learned prior: at the best beta q(z) is {best['marginal_kl']:.1f} nats from p(z), rate that carries "
+            "nothing of x"
+        )
+    return f"betas closer to {best['beta']:g}, or a richer decoder"
+
+
+def draw(rows: list[dict], corner: float, config: Config, name: str, run: Run) -> None:
+    """Both figures."""
+    context = f"{name}, diagonal guide, {config.z_dim} latent dimensions, {counted(config.epochs, 'epoch')}"
+    fig = rate_distortion_plane(rows, corner, context)
+    run.figure("rate_distortion", fig, "Rate and distortion by beta; along a dotted line the ELBO is the same.")
+    run.figure("units", unit_rates(rows, context), "The rate of each latent unit, the largest at the bottom.")
+
+
+def main(config: Config) -> list[dict]:
+    started = time.perf_counter()
+    torch.set_num_threads(1)
+    check(config)
+    data = splits(config)
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
+    with pyro.get_param_store().scope():
+        rows = list(all_rows(config, data, run))
+    if not rows:
+        raise KeyboardInterrupt
+    corner, table, said = without_code(data), summary(rows, config), verdict(rows)
+    print_table(table)
+    run.result(rows=rows, distortion_without_code=corner, verdict=said)
+    draw(rows, corner, config, data.train.name, run)
+    report = run.report(f"What does beta buy on {config.data}?", INTRO, [table], said)
+    print(said)
+    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    return rows
+
+
+def check(config: Config) -> None:
+    """Raises ValueError where nothing, or the same thing twice, is asked for."""
+    for name in ("betas", "decoders"):
+        if len(got := getattr(config, name)) == 0 or len(set(got)) < len(got):
+            raise ValueError(f"{name} must be different, at least one, got {got}; leave it out for the default")
+    if not min(config.betas) > 0:
+        raise ValueError(f"betas must be positive, got {config.betas}")
+    for name, least in (("z_dim", 1), ("epochs", 1), ("eval_particles", 2)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+
+
+if __name__ == "__main__":
+    start(main, Config, "rate_distortion")
