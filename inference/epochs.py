@@ -54,22 +54,52 @@ class Epoch:
         return f"epoch {self.epoch:4d}   {bounds}   {self.seconds:.2f} s   lr {self.lr:.2g}{flag}"
 
 
-def train_epoch(svi: SVI, batches: Batches, epoch: int, report: Callable[[float], None]) -> tuple[float, float]:
-    """Steps through all batches; returns the mean bound in nats per datum and the mean gradient norm."""
-    total = number = norms = steps = 0
-    last = time.perf_counter()
-    for steps, (args, count) in enumerate(batches, start=1):
-        with _placed(f"epoch {epoch}, batch {steps}"):
-            total -= svi.step(*args)
-        number += count
-        norms += svi.grad_norm
+@dataclass
+class Sums:
+    """What an epoch has come to so far: bounds in nats, data, gradient norms, batches, and seconds."""
+
+    bound: float = 0.0
+    data: float = 0.0
+    norms: float = 0.0
+    batches: int = 0
+    seconds: float = 0.0
+
+    @property
+    def train(self) -> float:
+        """The mean bound, nats per datum."""
+        return self.bound / self.data
+
+    @property
+    def grad_norm(self) -> float:
+        """The mean gradient norm."""
+        return self.norms / self.batches
+
+
+def train_epoch(
+    svi: SVI, batches: Batches, epoch: int, sums: Sums, report: Callable[[float], None], after: Callable[[], None]
+) -> None:
+    """Steps through the batches to come, adds to the sums, and calls ``after`` when a step is done."""
+    started = last = time.perf_counter()
+    before = sums.seconds
+    for args, count in batches:
+        with _placed(f"epoch {epoch}, batch {sums.batches + 1}"):
+            sums.bound -= svi.step(*args)
+        sums.data += count
+        sums.norms += svi.grad_norm
+        sums.batches += 1
+        sums.seconds = before + time.perf_counter() - started
+        after()
         if time.perf_counter() - last > SECONDS_BETWEEN_REPORTS:
             last = time.perf_counter()
-            report(total / number)
+            report(sums.train)
+    check_parameters(svi, epoch, sums.batches)
+
+
+def check_parameters(svi: SVI, epoch: int, batch: int) -> None:
+    """Raises NonFinite where a step has put a parameter out of bounds."""
     place = broken_parameter(svi.model, svi.guide)
     if place is not None:
-        raise NonFinite(f"epoch {epoch}, batch {steps}: {place} is not finite after the step; try a smaller lr")
-    return total / number, norms / steps
+        raise NonFinite(f"epoch {epoch}, batch {batch}: {place} is not finite after the step; try a smaller lr")
 
 
 def validate(svi: SVI, batches: Batches, epoch: int) -> float:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 import torch
 from pyro.infer import ELBO, ReweightedWakeSleep
@@ -13,16 +12,21 @@ from torch import Tensor
 
 from inference.check import check
 from inference.collapse import Lookout
-from inference.epochs import Epoch, train_epoch, validate
+from inference.distributed import RankLost
+from inference.epochs import Epoch
 from inference.faults import NonFinite
+from inference.keeper import Keeper
 from inference.kinds import Baked
 from inference.plates import DataCount
 from inference.progress import bar
 from inference.randomness import Stream, untouched
+from inference.run_settings import settings_of
+from inference.saved_state import Schedule
 from inference.schedules import check_fresh, warming
-from inference.snapshots import Snapshot
+from inference.shared_checkpoints import checkpoints_of
 from inference.streams import Batches, check_data, to_device
 from inference.svi import SVI
+from inference.training import Run
 
 Adam = partial(torch.optim.Adam, lr=1e-3, fused=True)
 
@@ -43,6 +47,10 @@ def fit(
     progress: bool = True,
     engine: str = "auto",
     precision: str = "fp32",
+    checkpoint: str | Path | None = None,
+    every: int | None = None,
+    keep: int = 3,
+    rollbacks: int = 0,
 ) -> Iterator[Epoch]:
     """Trains a model and a guide; yields a record after each epoch.
 
@@ -50,6 +58,13 @@ def fit(
     parameters are put back when the generator ends, however it ends. With ``seed``, the run has a random stream of
     its own: it neither sees nor disturbs what else the process draws. A step that is not finite stops the run, with
     the parameters of the last whole epoch (the best ones, with ``patience``) in place.
+
+    With ``checkpoint``, the run is written to that folder, and the same call goes on from what lies there, bit for bit
+    (to rounding with ``engine="compiled"``; "auto" compiles nothing then): epochs that were done are yielded again as
+    they were recorded. Ctrl-C and SIGTERM end it after the step at hand, with a last checkpoint.
+
+    Under ``torchrun``, inside ``with joined():``, every rank makes the same call on the same data; each computes its
+    part of every batch, on noise of its own, and the steps are those of the whole batch.
 
     Returns:
         a generator of ``Epoch``.
@@ -70,12 +85,19 @@ def fit(
         progress: show a bar on a terminal.
         engine: how steps run: "auto", "eager", "captured" or "compiled", see ``SVI``.
         precision: of training, "fp32" or "bf16", see ``SVI``; ``valid`` is always in full precision.
+        checkpoint: folder of this run's checkpoints, written after every epoch; None writes nothing.
+        every: write them after so many steps, too.
+        keep: how many to keep.
+        rollbacks: how many times a run that is not finite goes back to the beginning of its epoch, with half the
+            learning rate, before it stops.
 
     Raises:
         ValueError: the pair fails ``check``, a batch lies outside the likelihood's support, ``epochs`` or
-            ``patience`` is below 1, ``patience`` has no ``valid``, or there is no batch.
+            ``patience`` is below 1, ``patience`` has no ``valid``, there is no batch, or ``checkpoint`` holds another
+            run.
         TypeError: ``train`` is a bare tensor or cannot be iterated again.
-        NonFinite: with site, epoch and batch.
+        NonFinite: with site, epoch, batch and the last good checkpoint.
+        CheckpointFailed: the disk is full or the folder cannot be written to.
         Refused, NoCompiler, Baked: see ``SVI``.
 
     Example:
@@ -91,6 +113,7 @@ def fit(
     move, count = to_device(device, model, guide, objective), DataCount(model)
     with untouched():
         _check_settings(objective, train, valid, epochs, patience)
+        _check_counts(every, rollbacks, checkpoint)
         train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
         first = next(iter(train))[0]
         kl = check(model, guide, objective, *first)
@@ -101,46 +124,59 @@ def fit(
         svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
         svi.prepare(*first)
         lookout = Lookout(model, guide, first if valid is None else next(iter(valid))[0])
-    schedule = None if scheduler is None else scheduler(svi.optimizer)
-    return _epochs(svi, train, valid, epochs, schedule, patience, Stream(seed), kl, lookout, progress)
+    schedule = None if scheduler is None else _checked(scheduler(svi.optimizer))
+    stream, keeper = Stream(seed), Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
+    words = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}
+    with stream:
+        run = Run(svi, train, valid, schedule)
+        if keeper.checkpoints is not None:
+            data = (batches and batches.data for batches in (train, valid))
+            run.settings = settings_of(svi, schedule, first, *data, **words)
+            svi.stay_exact()
+            run.go_on(keeper.checkpoints)
+    return _epochs(run, epochs, patience, stream, keeper, rollbacks, kl, lookout, progress)
 
 
-def _epochs(svi: SVI, train: Batches, valid: Batches | None, epochs, schedule, patience, stream, kl, lookout, progress):
-    saved = Snapshot(svi.model, svi.guide)
-    best, since = -math.inf, 0
+def _epochs(
+    run: Run, epochs: int, patience: int | None, stream: Stream, keeper: Keeper, rollbacks: int, kl, lookout, progress
+) -> Iterator[Epoch]:
     with bar(progress) as shown:
-        task = shown.add_task("training", total=epochs)
+        task = shown.add_task("training", total=epochs, completed=run.progress.epoch - 1)
 
-        def report(bound: float, value: float | None = None, completed: int | None = None) -> None:
+        def report(bound: float, value: float | None = None) -> None:
             text = f"bound {bound:.2f}" + ("" if value is None else f", valid {value:.2f}")
-            shown.update(task, description=text, completed=completed)
+            shown.update(task, description=text, completed=run.progress.epoch - 1)
             shown.refresh()
 
         try:
-            for epoch in range(1, epochs + 1):
-                with stream:
-                    started = time.perf_counter()
-                    bound, norm = train_epoch(svi, train, epoch, report)
-                    seconds = time.perf_counter() - started
-                    value = None if valid is None else validate(svi, valid, epoch)
-                rate = svi.optimizer.param_groups[0]["lr"]
-                if schedule is not None:
-                    schedule.step()
-                improved = value is not None and value > best
-                best, since = (value, 0) if improved else (best, 0 if warming(svi.objective) else since + 1)
-                if improved or patience is None:
-                    saved.take()
-                report(bound, value, epoch)
-                active = lookout.look(warming(svi.objective))
-                yield Epoch(epoch, bound, value, seconds, rate, norm, improved, kl, svi.running, active)
-                if patience is not None and since >= patience:
-                    break
+            yield from run.progress.history
+            while run.progress.epoch <= epochs and (patience is None or run.progress.since < patience):
+                run.keep_safe(rollbacks)
+                with keeper.watching():
+                    try:
+                        with stream:
+                            run.go_through_epoch(keeper.after_step, report)
+                            value = run.validate()
+                            run.end_epoch(value, kl, lookout.look(warming(run.svi.objective)), patience)
+                    except NonFinite as error:
+                        if run.safe is None:
+                            raise NonFinite(f"{error}{keeper.last_good}") from error
+                        with stream:
+                            run.roll_back(error)
+                            keeper.save(run)
+                        continue
+                    with stream:
+                        keeper.save(run)
+                report(run.progress.history[-1].train, value)
+                yield run.progress.history[-1]
+        except RankLost as error:
+            raise RankLost(f"{error}{keeper.last_good}") from error
         except (NonFinite, Baked):
-            saved.put_back()
+            run.best.put_back()
             raise
         finally:
             if patience is not None:
-                saved.put_back()
+                run.best.put_back()
 
 
 def _check_settings(
@@ -167,3 +203,21 @@ def _check_settings(
             raise TypeError(f"{name} is an iterator and would be empty after one epoch; pass a list or a loader")
         if data is not None and next(iter(data), None) is None:
             raise ValueError(f"{name} holds no batch; pass at least one")
+
+
+def _checked(scheduler: Schedule) -> Schedule:
+    if not isinstance(scheduler, Schedule) or isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise TypeError(
+            "scheduler must make a schedule stepped by epochs alone, as ExponentialLR or CosineAnnealingLR, got "
+            f"{type(scheduler).__name__}; write partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.99)"
+        )
+    return scheduler
+
+
+def _check_counts(every: int | None, rollbacks: int, checkpoint: object) -> None:
+    if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+        raise ValueError(f"every must be an integer of at least 1 or None, got {every!r}")
+    if every is not None and checkpoint is None:
+        raise ValueError("every needs checkpoint, the folder to write to")
+    if not isinstance(rollbacks, int) or isinstance(rollbacks, bool) or rollbacks < 0:
+        raise ValueError(f"rollbacks must be an integer of at least 0, got {rollbacks!r}")

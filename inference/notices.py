@@ -1,4 +1,4 @@
-"""One-line notices on standard error, each kind of them said once in a process."""
+"""One-line notices on standard error: each kind said once in a process, or each time where each one counts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def say(line: str) -> None:
     if kind in _said:
         return
     _said.add(kind)
+    tell(line)
+
+
+def tell(line: str) -> None:
+    """The same, each time."""
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pyro
 import torch
+from torch import Tensor
 
 from inference.ownership import modules_of
 
@@ -23,6 +24,11 @@ class Snapshot:
         if self.functions:
             store = pyro.get_param_store()
             self.store = {name: value.detach().clone() for name, value in store.named_parameters()}
+
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """What was taken, by program, to be written down or replaced."""
+        taken = {f"program{i}": state for i, state in enumerate(self.states)}
+        return taken | ({"store": self.store} if self.functions else {})
 
     @torch.no_grad()
     def put_back(self) -> None:

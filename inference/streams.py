@@ -30,15 +30,39 @@ def arguments(batch) -> tuple:
         raise TypeError(
             f"a batch must be a tensor, or a tuple of the model's arguments that starts with one, got {got}"
         )
+    if not args[0].dim():
+        raise ValueError("a batch must have one row per datum, got a 0-d tensor; pass x of shape (batch, x_dim)")
+    if not len(args[0]):
+        raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
     if any(isinstance(a, Tensor) and a.requires_grad for a in args):
         raise ValueError("a batch requires a gradient, as what a model has drawn does; pass x.detach()")
     return args
+
+
+def batches_of(data: Tensor | Iterable) -> Iterable:
+    """Data as an iterable of batches: a tensor is a single one.
+
+    Raises:
+        TypeError: they are no tensor, and cannot be iterated.
+    """
+    if isinstance(data, Tensor):
+        return [data]
+    if not isinstance(data, Iterable) or isinstance(data, str):
+        raise TypeError(
+            f"data must be a tensor or an iterable of batches, got {type(data).__name__}; pass x or a loader"
+        )
+    return data
 
 
 def to_device(device: str | torch.device | None, *programs: Callable) -> Callable[[tuple], tuple]:
     """Moves the programs that are modules; returns what moves a batch's arguments."""
     if device is None:
         return lambda args: args
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        said = str(error).split("\n")[0]
+        raise ValueError(f"device must be one that torch can use here, got {device!r} ({said}); pass 'cpu'") from error
     for module in modules_of(*programs):
         module.to(device)
     return lambda args: tuple(a.to(device, non_blocking=True) if isinstance(a, Tensor) else a for a in args)
@@ -64,9 +88,21 @@ class Batches:
     def __init__(self, data: Iterable, move: Callable[[tuple], tuple], count: DataCount, seed: int | None):
         self.data = data.seeded(seed) if seed is not None and hasattr(data, "seeded") else data
         self.move, self.count = move, count
+        self._resumed: tuple[int, Callable[[], None]] | None = None
+
+    def resume_at(self, position: int, then: Callable[[], None]) -> None:
+        """Lets the next pass begin after so many batches, which are drawn and left, and a call of ``then``."""
+        self._resumed = position, then
 
     def __iter__(self) -> Iterator[tuple[tuple, float]]:
-        for batch in self.data:
+        batches = iter(self.data)
+        if self._resumed is not None:
+            (position, then), self._resumed = self._resumed, None
+            for _ in range(position):
+                next(batches)
+            if position:  # at the beginning, the streams stand right, and iter may have drawn from them
+                then()
+        for batch in batches:
             args = self.move(arguments(batch))
             yield args, self.count(args)
 

@@ -1,0 +1,97 @@
+"""What makes a training run that run, so that its checkpoints are told from another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from torch import Tensor, nn
+
+from inference.checkpoints import fingerprint
+from inference.ownership import modules_of
+from inference.saved_state import Schedule, schedule_state
+from inference.svi import SVI
+
+SCALARS = (bool, int, float, str)
+COUNTERS = {"last_epoch", "_step_count", "_last_lr", "T_cur", "T_i"}
+
+
+def settings_of(
+    svi: SVI, schedule: Schedule | None, first: tuple, train: Iterable, valid: Iterable | None, **others: object
+) -> dict:
+    """What has to be the same for a run to go on, {word: value in the types of JSON}.
+
+    Args:
+        svi: prepared.
+        schedule: of the learning rate, before its first step.
+        first: the arguments of one batch.
+        train, valid: the data; of a loader, a DataLoader or a list their numbers count, of anything else their number.
+        others: as they are.
+    """
+    named = {
+        f"{word}.{name}": [str(value.dtype), *value.shape]
+        for word, program in (("model", svi.model), ("guide", svi.guide))
+        for module in modules_of(program)
+        for name, value in module.state_dict().items()
+    }
+    steps = {} if schedule is None else schedule_state(schedule)
+    return {
+        "objective": _described(svi.objective),
+        "optimizer": {"kind": type(svi.optimizer).__name__, **_scalars(svi.optimizer.defaults)},
+        "scheduler": None
+        if schedule is None
+        else {"kind": type(schedule).__name__, **_scalars({k: v for k, v in steps.items() if k not in COUNTERS})},
+        "parameters": named,
+        "batch": [[str(a.dtype), *a.shape] for a in first if isinstance(a, Tensor)],
+        "train": _data(train),
+        "valid": None if valid is None else _data(valid),
+        **others,
+    }
+
+
+def differences(there: object, here: object, name: str = "") -> Iterator[str]:
+    """What differs between two such settings, in words, down to the single number."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for word in dict.fromkeys((*there, *here)):
+            inner = f"{name}.{word}" if name else word
+            yield from differences(there.get(word), here.get(word), inner)
+    elif there != here:
+        yield f"{name}: {there!r} there, {here!r} here"
+
+
+def _described(objective: object) -> str:
+    """As it is written; of one that has no such form its class and numbers."""
+    if type(objective).__repr__ not in (object.__repr__, nn.Module.__repr__):
+        return repr(objective)
+    numbers = ", ".join(f"{name}={value}" for name, value in _scalars(vars(objective)).items())
+    return f"{type(objective).__name__}({numbers})"
+
+
+def _scalars(held: Mapping) -> dict:
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in held.items()}
+    plain = {
+        name: value.item() if isinstance(value, Tensor) and not value.dim() else value for name, value in lists.items()
+    }
+    return {name: value for name, value in plain.items() if isinstance(value, SCALARS) or _is_plain_list(value)}
+
+
+def _is_plain_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, SCALARS) for item in value)
+
+
+def _data(data: Iterable) -> dict:
+    batches = len(data) if hasattr(data, "__len__") else None
+    flags = {
+        name: getattr(data, name) for name in ("shuffle", "dynamic") if isinstance(getattr(data, name, None), bool)
+    }
+    return {"batches": batches, "numbers": [fingerprint(x) for x in _tensors(data)], **flags}
+
+
+def _tensors(data: object) -> list[Tensor]:
+    """The tensors that data consist of, as far as they are at hand."""
+    if isinstance(x := getattr(data, "x", None), Tensor):
+        return [x]
+    if isinstance(held := getattr(getattr(data, "dataset", None), "tensors", None), tuple):
+        return [x for x in held if isinstance(x, Tensor)]
+    rows = data if isinstance(data, list | tuple) else ()
+    parts = [part for row in rows for part in (row if isinstance(row, list | tuple) else (row,))]
+    return [part for part in parts if isinstance(part, Tensor)]
