@@ -14,12 +14,15 @@ import tyro
 from torch import nn
 
 from experiments import choices, figures
+from experiments.cells import Cell, Done, fingerprints, states
 from experiments.choices import splits
 from experiments.cli import start
 from experiments.data import Loader, Splits
-from experiments.race import Racer, counted, enter, race, rows_of
+from experiments.race import cost_of, counted, race, reached
 from experiments.report import Table, print_table
 from experiments.runs import Run
+from experiments.sweep import Sweep, sweep
+from experiments.workers import Backend, Workers
 from guides import latents
 from inference import SVI, Objective, check, evaluate
 from inference.randomness import untouched
@@ -104,12 +107,18 @@ class Config:
     """Importance samples per test datum."""
     eval_data: int | None = None
     """Evaluate on so many test data only."""
+    jobs: int = 1
+    """Runs at a time, one CPU thread each; -1 for all cores. Times are best compared with 1."""
+    backend: Backend = "loky"
+    """Where runs go: processes of this machine, or a Dask or Ray cluster."""
+    cluster: str | None = None
+    """Address of the cluster, such as tcp://host:8786."""
     data_dir: Path | None = None
     """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/compare_bounds")
     """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
+    """Replace an earlier run in that folder; without it, the same command goes on with one that has not finished."""
 
     @property
     def family(self) -> str:
@@ -146,35 +155,35 @@ def own_bound(objective: Objective, model: nn.Module, guide: nn.Module, test: Lo
     return -fmean(losses) / test.num_data
 
 
-def racer(config: Config, name: str, seed: int, data: Splits) -> Racer:
-    """A fresh pair, and the training of it by one objective."""
-    title = label(name)
-    facts = {"objective": title, "seed": seed}
-    return enter(config, name, title, facts, partial(pair, config, data.train), objective_of(config, name), data)
+def trained(config: Config, name: str, seed: int) -> Done:
+    """One pair by one objective: what it is worth, what its training cost, and how it went."""
+    data = splits(config)
+    objective = objective_of(config, name)
+    racer = race(config, seed, partial(pair, config, data.train), objective, data)
+    row = {"objective": label(name), "seed": seed, "definition": repr(objective), "history": racer.looks}
+    if racer.error is not None:
+        return Done(row | {"error": racer.error}, {})
+    found = evaluate(racer.model, racer.guide, data.test, num_particles=config.eval_particles)
+    own = {"bound": own_bound(objective, racer.model, racer.guide, data.test), "lower": objective.lower}
+    return Done(row | cost_of(racer.looks) | dataclasses.asdict(found) | own, states(racer.model, racer.guide))
 
 
-def result_of(config: Config, one: Racer, test: Loader) -> dict:
-    """What a trained pair is worth, what its training cost, and how it went."""
-    last = one.looks[-1]
-    return (
-        {**one.facts, "definition": repr(one.objective), "history": one.looks}
-        | {key: last[key] for key in ("seconds", "steps", "epochs", "ms_per_step")}
-        | dataclasses.asdict(evaluate(one.model, one.guide, test, num_particles=config.eval_particles))
-        | {"bound": own_bound(one.objective, one.model, one.guide, test), "lower": one.objective.lower}
-    )
-
-
-def all_runs(config: Config, data: Splits, run: Run) -> list[dict]:
-    """Every objective with every seed; those that stopped are reported and left out."""
-    warm = dataclasses.replace(config, seconds=0.01, epochs=None, looks=1)
-    racer(warm, config.objectives[0], 0, data).go_on()  # what a process does at its first capture only
-    done = []
-    for seed in range(config.seeds):
-        racers = [racer(config, name, seed, data) for name in config.objectives]
-        for so_far, first in race(racers, run, config.epochs is not None):
-            print(f"seed {seed}, {so_far}: {first.title} leads with {first.looks[-1]['log_px']:.2f}", flush=True)
-        done += rows_of(racers, lambda one: result_of(config, one, data.test))
-    return done
+def all_runs(config: Config, data: Splits, run: Run) -> Sweep:
+    """Every objective with every seed."""
+    checksums = fingerprints(data)
+    cells = [
+        Cell(
+            f"{label(name)}, seed {seed}",
+            trained,
+            config,
+            {"name": name, "seed": seed},
+            checksums,
+            {"objective": label(name), "seed": seed},
+        )
+        for seed in range(config.seeds)
+        for name in config.objectives
+    ]
+    return sweep(cells, run, Workers.of(config), reached)
 
 
 def summary(rows: list[dict], config: Config) -> Table:
@@ -286,25 +295,28 @@ def main(config: Config) -> list[dict]:
     started = time.perf_counter()
     torch.set_num_threads(1)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    rows = all_runs(config, data, run)
-    run.result(runs=[{k: v for k, v in row.items() if k != "history"} for row in rows])
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite, goes_on=True)
+    found = all_runs(config, data, run)
+    rows = found.rows
+    run.result(runs=[{k: v for k, v in row.items() if k != "history"} for row in rows], failed=found.failed)
     if not rows:
-        raise SystemExit(f"every run stopped; metrics are in {run.folder}; try a smaller --lr")
-    table, said = summary(rows, config), verdict(rows, config)
-    print_table(table)
+        found.end(run)
+    tables, said = [summary(rows, config), *found.tables()], verdict(rows, config)
+    for table in tables:
+        print_table(table)
     draw(config, rows, data.train.name, run)
     intro = (
         f"p(z) p(x | z) is a VAE with a Bernoulli decoder, q(z | x) a {config.family} guide: the same "
         f"networks, data and {config.num_particles} particles for every objective, {config.effort} of Adam steps each. "
-        "The clock counts the processor's time for steps alone, and all objectives run in turns.\n\n"
+        "The clock counts the processor's time for steps alone, so that waiting for the processor costs nothing.\n\n"
         "Objectives cannot be compared by their own bounds, which differ in what they leave out. So every run is "
         f"judged by one number, log p(x) by importance sampling: with {config.valid_particles} samples on the "
         "validation data, to keep the best state of a run, and with more on the test data, for what is reported."
     )
-    report = run.report(f"Which objective trains best on {config.data}?", intro, [table], said)
+    report = run.report(f"Which objective trains best on {config.data}?", intro, tables, said)
     print(said)
     print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    found.end(run)
     return rows
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,18 +13,21 @@ from typing import Annotated
 import pyro
 import torch
 import tyro
-from joblib import Parallel, delayed
 from torch import nn
 
 from experiments import choices, pictures
+from experiments.cells import Cell, Done, fingerprints, states
 from experiments.choices import splits
 from experiments.cli import start
-from experiments.data import Loader
+from experiments.data import Loader, Splits
 from experiments.grids import densities
 from experiments.report import Table, print_table
 from experiments.runs import Run
+from experiments.sweep import Sweep, sweep
+from experiments.workers import Backend, Workers
 from guides import latents
 from inference import NonFinite, evaluate, fit
+from inference.saved_state import under
 from models import VAE
 from nets import MLP
 
@@ -64,13 +66,17 @@ class Config:
     eval_data: int | None = None
     """Evaluate on so many test data only."""
     jobs: int = 2
-    """Runs at a time, one CPU thread each."""
+    """Runs at a time, one CPU thread each; -1 for all cores."""
+    backend: Backend = "loky"
+    """Where runs go: processes of this machine, or a Dask or Ray cluster."""
+    cluster: str | None = None
+    """Address of the cluster, such as tcp://host:8786."""
     data_dir: Path | None = None
     """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/compare_guides")
     """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
+    """Replace an earlier run in that folder; without it, the same command goes on with one that has not finished."""
 
 
 def label_of(guide: str) -> str:
@@ -86,68 +92,54 @@ def pair(config: Config, guide: str, train: Loader) -> tuple[nn.Module, nn.Modul
     return model, choices.GUIDES[guide](latents(model, train.example), encoder)
 
 
-def restored(config: Config, row: dict, train: Loader) -> tuple[nn.Module, nn.Module]:
+def restored(config: Config, done: Done, train: Loader) -> tuple[nn.Module, nn.Module]:
     """The trained model and guide of a finished run."""
-    model, guide = pair(config, row["guide"], train)
-    model.load_state_dict(row["model"])
-    guide.load_state_dict(row["guide_state"])
+    model, guide = pair(config, done.record["guide"], train)
+    model.load_state_dict(under(done.tensors, "model"))
+    guide.load_state_dict(under(done.tensors, "guide"))
     return model, guide
 
 
-def cell(config: Config, guide_name: str, objective: str, seed: int, frozen: dict | None = None) -> dict:
+def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict | None = None) -> Done:
     """Trains and evaluates one pair; with ``frozen``, the state of a trained model, only the guide is trained."""
-    torch.set_num_threads(1)
     train, valid, test = splits(config)
     pyro.set_rng_seed(seed)
-    model, guide = pair(config, guide_name, train)
+    model, q = pair(config, guide, train)
     if frozen is not None:
         model.load_state_dict(frozen)
         model.requires_grad_(False)
     bound = choices.objective(objective, choices.Numbers(config.num_particles if objective == "iwae" else 1))
     adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
-    name = {"guide": guide_name, "objective": objective, "seed": seed}
+    name = {"guide": guide, "objective": objective, "seed": seed}
     history = []
     try:
-        for epoch in fit(model, guide, bound, train, valid, config.epochs, adam, seed=seed, progress=False):
+        for epoch in fit(model, q, bound, train, valid, config.epochs, adam, seed=seed, progress=False):
             history.append(dataclasses.asdict(epoch))
     except NonFinite as error:
-        return name | {"history": history, "error": str(error)}
-    result = dataclasses.asdict(evaluate(model, guide, test, num_particles=config.eval_particles))
-    return (
-        name
-        | result
-        | {
-            "history": history,
-            "kl": "analytic" if "analytic" in history[-1]["kl"].values() else "Monte Carlo",
-            "seconds": fmean(record["seconds"] for record in history),
-            "parameters": choices.count(model, guide),
-            "model": model.state_dict(),
-            "guide_state": guide.state_dict(),
-        }
-    )
+        return Done(name | {"history": history, "error": str(error)}, {})
+    result = dataclasses.asdict(evaluate(model, q, test, num_particles=config.eval_particles))
+    more = {
+        "history": history,
+        "kl": "analytic" if "analytic" in history[-1]["kl"].values() else "Monte Carlo",
+        "seconds": fmean(record["seconds"] for record in history),
+        "parameters": choices.count(model, q),
+    }
+    return Done(name | result | more, states(model, q))
 
 
-def grid_of_runs(config: Config, run: Run) -> list[dict]:
-    """Every guide under every objective with every seed; failed ones are reported and left out."""
-    wanted = list(product(config.guides, OBJECTIVES, range(config.seeds)))
-    done = []
-    for found in parallel(config, (delayed(cell)(config, *names) for names in wanted)):
-        label = f"{found['guide']} / {found['objective']} / seed {found['seed']}"
-        for record in found["history"]:
-            run.log(guide=found["guide"], objective=found["objective"], seed=found["seed"], **record)
-        if "error" in found:
-            print(f"{label}: stopped: {found['error']}", flush=True)
-            continue
-        done.append(found)
-        print(
-            f"[{len(done):2d}/{len(wanted)}] {label}: ELBO {found['elbo']:.2f}   log p(x) {found['log_px']:.2f}",
-            flush=True,
-        )
-    return done
+def grid_of_runs(config: Config, data: Splits, run: Run) -> Sweep:
+    """Every guide under every objective with every seed."""
+    checksums = fingerprints(data)
+    cells = [
+        Cell(f"{guide} / {objective} / seed {seed}", trained, config, names, checksums, names)
+        for guide, objective, seed in product(config.guides, OBJECTIVES, range(config.seeds))
+        for names in [{"guide": guide, "objective": objective, "seed": seed}]
+    ]
+    return sweep(cells, run, Workers.of(config), told)
 
 
-def parallel(config: Config, calls: Iterable) -> Iterable[dict]:
-    return Parallel(n_jobs=config.jobs, return_as="generator")(calls)
+def told(row: dict) -> str:
+    return f"ELBO {row['elbo']:.2f}   log p(x) {row['log_px']:.2f}"
 
 
 def summary(rows: list[dict], config: Config) -> Table:
@@ -184,16 +176,24 @@ def summary(rows: list[dict], config: Config) -> Table:
     )
 
 
-def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, dict[str, nn.Module]]:
-    """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides."""
-    best = max((row for row in rows if row["objective"] != "iwae"), key=lambda row: row["log_px"], default=rows[0])
+def on_one_model(config: Config, done: list[Done], run: Run) -> tuple[Table, nn.Module, dict[str, nn.Module], Sweep]:
+    """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides, cells."""
+    by_bound = [found for found in done if found.record["objective"] != "iwae"]
+    chosen = max(by_bound, key=lambda found: found.record["log_px"], default=done[0])
+    best, frozen = chosen.record, under(chosen.tensors, "model")
     fewer = dataclasses.replace(config, eval_data=min(MOST_BY_GRID, config.eval_data or MOST_BY_GRID))
-    found = list(parallel(config, (delayed(cell)(fewer, guide, "elbo", 0, best["model"]) for guide in config.guides)))
-    refits = {label_of(row["guide"]): row for row in found if "error" not in row}
-    if not refits:
-        raise SystemExit(f"no guide could be trained on the frozen model: {found[0]['error']}; try a smaller --lr")
-    train, _, few = splits(fewer)
-    pairs = {label: restored(config, row, train) for label, row in refits.items()}
+    train, _, few = data = splits(fewer)
+    checksums = fingerprints(data)
+    cells = [
+        Cell(f"{guide} on one model", trained, fewer, names, checksums)
+        for guide in config.guides
+        for names in [{"guide": guide, "objective": "elbo", "seed": 0, "frozen": frozen}]
+    ]
+    found = sweep(cells, run, Workers.of(config), told)
+    if not found.done:
+        found.end(run)
+    refits = {label_of(row["guide"]): row for row in found.rows}
+    pairs = {label: restored(config, one, train) for label, one in zip(refits, found.done, strict=True)}
     model = next(iter(pairs.values()))[0]
     if config.z_dim == 2:
         log_px, how = densities(model, {}, few.x).log_px.mean().item(), "by a grid"
@@ -212,17 +212,18 @@ def on_one_model(config: Config, rows: list[dict]) -> tuple[Table, nn.Module, di
         dict.fromkeys(columns[1:], ".3f"),
         {"test ELBO": max, "gap": min},
     )
-    return table, model, {label: guide for label, (_, guide) in pairs.items()}
+    return table, model, {label: guide for label, (_, guide) in pairs.items()}, found
 
 
-def draw(config: Config, rows: list[dict], model: nn.Module, programs: dict[str, nn.Module], run: Run) -> None:
+def draw(config: Config, done: list[Done], model: nn.Module, programs: dict[str, nn.Module], run: Run) -> None:
     """Every figure of the comparison."""
     train, _, test = splits(config)
     context = f"{train.name}, {config.z_dim} latent dimensions"
+    rows = [found.record for found in done]
     named = [row | {"guide": label_of(row["guide"]), "objective": OBJECTIVES[row["objective"]]} for row in rows]
-    shown = [row for row in rows if row["seed"] == 0 and row["objective"] == "elbo"]
-    trained = {label_of(row["guide"]): restored(config, row, train) for row in shown}
-    for name, figure, caption in pictures.of_comparison(named, trained, test, context):
+    shown = [found for found in done if found.record["seed"] == 0 and found.record["objective"] == "elbo"]
+    pairs = {label_of(found.record["guide"]): restored(config, found, train) for found in shown}
+    for name, figure, caption in pictures.of_comparison(named, pairs, test, context):
         run.figure(name, figure, caption)
     if config.z_dim == 2:
         for name, figure, caption in pictures.of_one_model(model, programs, test, context):
@@ -242,33 +243,33 @@ def verdict(table: Table) -> str:
 def main(config: Config) -> list[dict]:
     started = time.perf_counter()
     torch.set_num_threads(1)
-    splits(config)  # what cannot be loaded is found before a folder is made
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    rows = grid_of_runs(config, run)
-    kept = ("history", "model", "guide_state")
-    plain = [{k: v for k, v in row.items() if k not in kept} for row in rows]
-    run.result(runs=plain)
-    if not rows:
-        raise SystemExit(f"every run stopped; metrics are in {run.folder}; try a smaller --lr")
-    first = summary(rows, config)
-    second, model, programs = on_one_model(config, rows)
-    run.result(runs=plain, one_model=second.text)
-    for table in (first, second):
+    data = splits(config)  # what cannot be loaded is found before a folder is made
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite, goes_on=True)
+    grid = grid_of_runs(config, data, run)
+    plain = [{k: v for k, v in row.items() if k != "history"} for row in grid.rows]
+    run.result(runs=plain, failed=grid.failed)
+    if not grid.done:
+        grid.end(run)
+    first = summary(grid.rows, config)
+    second, model, programs, refits = on_one_model(config, grid.done, run)
+    both = Sweep(grid.done + refits.done, grid.failed | refits.failed)
+    run.result(runs=plain, one_model=second.text, failed=both.failed)
+    tables = [first, second, *both.tables()]
+    for table in tables:
         print_table(table)
     with pyro.get_param_store().scope():
-        draw(config, rows, model, programs, run)
+        draw(config, grid.done, model, programs, run)
     intro = (
         "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for "
         f"every guide. {config.epochs} epochs of Adam, {config.num_particles} particles for IWAE.\n\n"
         "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what "
         "it gains."
     )
-    report = run.report(
-        f"Which guide gives the tighter bound on {config.data}?", intro, [first, second], verdict(second)
-    )
+    report = run.report(f"Which guide gives the tighter bound on {config.data}?", intro, tables, verdict(second))
     print(verdict(second))
     print(f"{time.perf_counter() - started:.0f} s; report: {report}")
-    return rows
+    both.end(run)
+    return grid.rows
 
 
 if __name__ == "__main__":

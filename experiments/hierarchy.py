@@ -15,12 +15,15 @@ import tyro
 from torch import Tensor, nn
 
 from experiments import choices, figures
+from experiments.cells import Cell, Done, fingerprints, states
 from experiments.choices import splits
 from experiments.cli import start
 from experiments.data import Loader, Splits
-from experiments.race import Racer, counted, enter, race, rows_of
+from experiments.race import cost_of, counted, race, reached
 from experiments.report import Table, print_table
 from experiments.runs import Run
+from experiments.sweep import Sweep, sweep
+from experiments.workers import Backend, Workers
 from guides import Chain, Joint, Ladder, latents
 from guides.joint import WHOLE
 from inference import ELBO, Objective, check, evaluate, linear, tempered
@@ -102,12 +105,18 @@ class Config:
     """Samples per test datum for the KL and the active units of each layer."""
     eval_data: int | None = None
     """Evaluate on so many test data only."""
+    jobs: int = 1
+    """Runs at a time, one CPU thread each; -1 for all cores. Times are best compared with 1."""
+    backend: Backend = "loky"
+    """Where runs go: processes of this machine, or a Dask or Ray cluster."""
+    cluster: str | None = None
+    """Address of the cluster, such as tcp://host:8786."""
     data_dir: Path | None = None
     """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/hierarchy")
     """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
+    """Replace an earlier run in that folder; without it, the same command goes on with one that has not finished."""
 
     @property
     def effort(self) -> str:
@@ -187,42 +196,45 @@ def chain(q: torch.distributions.MultivariateNormal, value: Tensor, sizes: list[
     return [part.sum(-1) for part in each.split(sizes, dim=-1)]
 
 
-def racer(config: Config, depth: int, order: str, seed: int, data: Splits) -> Racer:
-    """A fresh pair, and the training of it."""
-    title = f"{counted(depth, 'layer')}, {LABELS[order]}"
-    facts = {"layers": depth, "order": LABELS[order], "seed": seed}
-    fresh = partial(pair, config, depth, order, data.train)
-    return enter(config, order, title, facts, fresh, objective_of(config), data)
+def trained(config: Config, depth: int, order: str, seed: int) -> Done:
+    """One pair: what it is worth, what its layers hold, and what its training cost."""
+    data, objective = splits(config), objective_of(config)
+    racer = race(config, seed, partial(pair, config, depth, order, data.train), objective, data)
+    row = {"layers": depth, "order": LABELS[order], "seed": seed, "definition": repr(objective)}
+    if racer.error is not None:
+        return Done(row | {"history": racer.looks, "error": racer.error}, {})
+    model, guide, test = racer.model, racer.guide, data.test
+    held = layers_of(model, guide, test, config.layer_particles)
+    more = {
+        "sizes": list(config.sizes[:depth]),
+        "warming": warming(objective),
+        "parameters": choices.count(model, guide),
+        "history": racer.looks,
+    }
+    found = dataclasses.asdict(evaluate(model, guide, test, num_particles=config.eval_particles))
+    return Done(row | cost_of(racer.looks) | found | held._asdict() | more, states(model, guide))
 
 
-def result_of(config: Config, one: Racer, test: Loader) -> dict:
-    """What a trained pair is worth, what its layers hold, and what its training cost."""
-    last = one.looks[-1]
-    held = layers_of(one.model, one.guide, test, config.layer_particles)
-    return (
-        {**one.facts, "definition": repr(one.objective)}
-        | {key: last[key] for key in ("seconds", "steps", "epochs", "ms_per_step")}
-        | dataclasses.asdict(evaluate(one.model, one.guide, test, num_particles=config.eval_particles))
-        | held._asdict()
-        | {"sizes": list(config.sizes[: one.facts["layers"]]), "warming": warming(one.objective)}
-        | {"parameters": choices.count(one.model, one.guide)}
-    )
+def all_runs(config: Config, data: Splits, run: Run) -> Sweep:
+    """Every depth and order with every seed."""
+    checksums = fingerprints(data)
+    cells = [
+        Cell(
+            f"{counted(depth, 'layer')}, {LABELS[order]}, seed {seed}",
+            trained,
+            config,
+            {"depth": depth, "order": order, "seed": seed},
+            checksums,
+            {"layers": depth, "order": LABELS[order], "seed": seed},
+        )
+        for seed in range(config.seeds)
+        for depth in config.layers
+        for order in config.orders
+    ]
+    return sweep(cells, run, Workers.of(config), reached)
 
 
-def all_runs(config: Config, data: Splits, run: Run) -> list[dict]:
-    """Every depth and order with every seed; those that stopped are reported and left out."""
-    warm = dataclasses.replace(config, seconds=0.01, epochs=None, looks=1)
-    racer(warm, config.layers[0], config.orders[0], 0, data).go_on()  # what a process does at its first capture only
-    done = []
-    for seed in range(config.seeds):
-        racers = [racer(config, depth, order, seed, data) for depth in config.layers for order in config.orders]
-        for so_far, first in race(racers, run, config.epochs is not None):
-            print(f"{so_far}: {first.head} leads with {first.looks[-1]['log_px']:.2f}", flush=True)
-        done += rows_of(racers, lambda one: result_of(config, one, data.test))
-    return done
-
-
-class Cell(NamedTuple):
+class Mean(NamedTuple):
     """One order at one depth: means over seeds, nats per datum; ``seeds`` holds log p(x) of each."""
 
     layers: int
@@ -240,13 +252,13 @@ class Cell(NamedTuple):
         return fmean(self.seeds)
 
 
-def cells(rows: list[dict]) -> list[Cell]:
+def means(rows: list[dict]) -> list[Mean]:
     """Runs by depth and order, shallow ones first and within a depth the highest log p(x) first."""
     groups: dict[tuple[int, str], list[dict]] = {}
     for row in rows:
         groups.setdefault((row["layers"], row["order"]), []).append(row)
     found = [
-        Cell(
+        Mean(
             *key,
             [row["log_px"] for row in runs],
             fmean(row["log_px_se"] ** 2 for row in runs) ** 0.5 / len(runs) ** 0.5,
@@ -261,7 +273,7 @@ def cells(rows: list[dict]) -> list[Cell]:
     return sorted(found, key=lambda cell: (cell.layers, -cell.log_px))
 
 
-def worth(found: list[Cell], rows: list[dict], config: Config) -> Table:
+def worth(found: list[Mean], rows: list[dict], config: Config) -> Table:
     """What each order reaches at each depth, and at what price."""
     lines = [
         [cell.layers, cell.order, (cell.log_px, cell.se), stdev(cell.seeds) if len(cell.seeds) > 1 else None]
@@ -281,7 +293,7 @@ def worth(found: list[Cell], rows: list[dict], config: Config) -> Table:
     )
 
 
-def holdings(found: list[Cell], config: Config) -> Table:
+def holdings(found: list[Mean], config: Config) -> Table:
     """KL and active units of every layer."""
     sites = [f"z{i + 1}" for i in range(max(config.layers))]
     kl, active = [f"KL {site}" for site in sites], [f"active {site}" for site in sites]
@@ -302,7 +314,7 @@ def holdings(found: list[Cell], config: Config) -> Table:
     )
 
 
-def verdict(found: list[Cell], rows: list[dict], config: Config) -> str:
+def verdict(found: list[Mean], rows: list[dict], config: Config) -> str:
     """What the numbers say: the best order at each depth, ladder against bottom-up, what depth and a step cost."""
     by = {(cell.layers, cell.order): cell for cell in found}
     depths = sorted({cell.layers for cell in found})
@@ -332,14 +344,14 @@ def verdict(found: list[Cell], rows: list[dict], config: Config) -> str:
     return " ".join(said)
 
 
-def gains(by: dict[tuple[int, str], Cell], shallow: int, deep: int) -> list[tuple[str, float]]:
+def gains(by: dict[tuple[int, str], Mean], shallow: int, deep: int) -> list[tuple[str, float]]:
     """What the deep hierarchy has over the shallow one under each order, the largest gain first."""
     orders = [order for depth, order in by if depth == shallow and (deep, order) in by]
     found = [(order, by[deep, order].log_px - by[shallow, order].log_px) for order in orders]
     return sorted(found, key=lambda pair: -pair[1])
 
 
-def top_layer(found: list[Cell]) -> str:
+def top_layer(found: list[Mean]) -> str:
     """How much of the top layer of the deepest hierarchy is in use, at least and at most."""
     depth = max(cell.layers for cell in found)
     units = {cell.order: cell.active[f"z{depth}"] for cell in found if cell.layers == depth}
@@ -353,7 +365,7 @@ def top_layer(found: list[Cell]) -> str:
     )
 
 
-def costs(found: list[Cell]) -> str:
+def costs(found: list[Mean]) -> str:
     """What the cheapest and the dearest step take."""
     ends = (choose(found, key=lambda cell: cell.mean["ms_per_step"]) for choose in (min, max))
     said = [f"{c.mean['ms_per_step']:.2f} ms ({c.order}, {counted(c.layers, 'layer')})" for c in ends]
@@ -408,13 +420,15 @@ def main(config: Config) -> list[dict]:
     started = time.perf_counter()
     torch.set_num_threads(1)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    rows = all_runs(config, data, run)
-    run.result(runs=rows)
+    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite, goes_on=True)
+    runs = all_runs(config, data, run)
+    rows = [{k: v for k, v in row.items() if k != "history"} for row in runs.rows]
+    run.result(runs=rows, failed=runs.failed)
     if not rows:
-        raise SystemExit(f"every run stopped; metrics are in {run.folder}; try a smaller --lr")
-    found = cells(rows)
-    tables, said = [worth(found, rows, config), holdings(found, config)], verdict(found, rows, config)
+        runs.end(run)
+    found = means(rows)
+    tables = [worth(found, rows, config), holdings(found, config), *runs.tables()]
+    said = verdict(found, rows, config)
     for table in tables:
         print_table(table)
     draw(config, rows, data.train.name, run)
@@ -424,8 +438,8 @@ def main(config: Config) -> list[dict]:
         "all (independent), each on those below it (bottom-up) or above it (top-down), each on the one below alone "
         "(Markov chain), each merged with what the model expects of it (ladder, by precision or as a residual), or all "
         "at once (joint full-rank Gaussian). "
-        f"Each has {config.effort} of Adam steps; the clock counts the processor's time for steps alone, and all run "
-        "in turns.\n\n"
+        f"Each has {config.effort} of Adam steps; the clock counts the processor's time for steps alone, so that "
+        "waiting for the processor costs nothing.\n\n"
         "Runs are judged by log p(x) by importance sampling. A layer's KL is E log q(z_l | ...) / p(z_l | z_(l+1)). "
         "Under bottom-up guides it is no divergence, since q is given what p is not, and may be negative; the sum over "
         "layers is the rate KL(q(z | x) || p(z)) for every order. For the joint guide, q is taken apart by its chain "
@@ -434,6 +448,7 @@ def main(config: Config) -> list[dict]:
     report = run.report(f"In which order to infer a hierarchy on {config.data}?", intro, tables, said)
     print(said)
     print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    runs.end(run)
     return rows
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -23,7 +24,10 @@ from experiments.report import Table, page
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RECORDS = ("config.json", "metrics.jsonl", "result.json", "report.html")
+RECORDS = ("metrics.jsonl", "result.json", "report.html")
+CHECKPOINTS = "checkpoints"
+CELLS = "cells"
+HOW = frozenset({"jobs", "backend", "cluster", "out", "overwrite", "data_dir", "checkpoint_every"})  # change no number
 
 
 class Run:
@@ -36,11 +40,14 @@ class Run:
         folder: where to write; created if it does not exist.
         config: the settings of the run; numbers, text, tensors, paths, dataclasses, and mappings or sequences
             of them.
-        overwrite: remove the records and PNG files of an earlier run in ``folder``; anything else stays. A run that
-            stopped before its first record needs no such word.
+        overwrite: remove the records, cells, checkpoints and PNG files of an earlier run in ``folder``; anything else
+            stays. A run that stopped before its first record needs no such word.
+        goes_on: a run of the same settings that did not come to its end, or in which something failed, gives its
+            cells to this one; its records are written anew.
 
     Raises:
-        ValueError: if ``folder`` holds an earlier run and ``overwrite`` is false, or files that no run wrote.
+        ValueError: if ``folder`` holds an earlier run that this one is neither to replace nor to go on with, or files
+            that no run wrote.
         TypeError: if ``config`` holds a value that JSON cannot express.
 
     Example:
@@ -51,7 +58,9 @@ class Run:
         '{"epoch": 1, "train": -21.4, "valid": "nan"}\\n'
     """
 
-    def __init__(self, folder: str | Path, config: Mapping[str, object], overwrite: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, config: Mapping[str, object], overwrite: bool = False, goes_on: bool = False
+    ) -> None:
         self.folder = Path(folder)
         self.config = config
         self._figures: dict[str, tuple[Path, str]] = {}
@@ -65,7 +74,10 @@ class Run:
             },
         }
         text = _dumps({"config": config, **self._origin}, "config", indent=2)  # before any old file goes
-        _clear(self.folder, overwrite)
+        if goes_on and not overwrite and _waits_for(self.folder, json.loads(text)["config"]):
+            _remove_records(self.folder)
+        else:
+            _clear(self.folder, overwrite)
         _replace(self.folder / "config.json", text)
 
     def log(self, **record: object) -> None:
@@ -186,12 +198,34 @@ def _clear(folder: Path, overwrite: bool) -> None:
         raise ValueError(
             f"folder: expected a new or empty folder, {folder} holds files that no run wrote; choose another"
         )
-    if not overwrite and (folder / "metrics.jsonl").exists():
+    if not overwrite and any((folder / name).exists() for name in ("metrics.jsonl", CELLS, CHECKPOINTS)):
         raise ValueError(
             f"folder: expected a new or empty folder, {folder} holds a run; choose another or overwrite=True"
         )
+    for name in (CELLS, CHECKPOINTS):
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    _remove_records(folder)
+
+
+def _remove_records(folder: Path) -> None:
+    """All but config.json, which is replaced: a process that dies in between leaves a folder that is a run's."""
     for path in [*(folder / name for name in RECORDS), *folder.glob("*.png")]:
         path.unlink(missing_ok=True)
+
+
+def _waits_for(folder: Path, config: Mapping[str, object]) -> bool:
+    """Whether a folder holds a run of these settings that something is missing from."""
+    if not _is_run(folder):
+        return False
+    theirs = json.loads((folder / "config.json").read_text("utf-8"))["config"]
+    if any(theirs.get(name) != config.get(name) for name in {*theirs, *config} - HOW):
+        return False
+    try:
+        complete = not json.loads((folder / "result.json").read_text("utf-8")).get("failed")
+    except (OSError, ValueError, AttributeError):
+        complete = False
+    return not (complete and (folder / "report.html").exists())
 
 
 def _is_run(folder: Path) -> bool:

@@ -16,7 +16,7 @@ import pyro
 import pytest
 import torch
 
-from experiments import choices, compare_bounds
+from experiments import choices, compare_bounds, race
 from experiments.cli import start
 from experiments.data import Loader, Splits
 from experiments.figures import own_bounds, reached, timed_curves
@@ -246,25 +246,45 @@ def test_no_figure_clips_a_text():
         assert box.x0 > -0.01 and box.y0 > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
 
 
+TINY = dict(epochs=4, looks=2, hidden=(8,), z_dim=2, eval_particles=30, eval_data=20, engine="eager")
+
+
 def test_a_run_that_stops_is_left_out(tmp_path, monkeypatch, capsys):
-    kept = compare_bounds.Racer.go_on
+    kept = race.timed_fit
 
-    def go_on(self):
-        if self.name == "iwae" and self.looks:
-            self.training = (error() for error in [broken])
-        return kept(self)
+    def timed_fit(model, guide, objective, *args, **kwargs):
+        looks = kept(model, guide, objective, *args, **kwargs)
+        yield next(looks)
+        if isinstance(objective, IWAE):
+            raise NonFinite("epoch 3, batch 1: loss is nan")
+        yield from looks
 
-    def broken():
-        raise NonFinite("epoch 3, batch 1: loss is nan")
-
-    monkeypatch.setattr(compare_bounds.Racer, "go_on", go_on)
-    config = compare_bounds.Config(
-        objectives=("elbo", "iwae"), seeds=1, epochs=4, looks=2, hidden=(8,), z_dim=2, eval_particles=30, eval_data=20,
-        engine="eager", out=tmp_path,
-    )  # fmt: skip
-    assert [row["objective"] for row in compare_bounds.main(config)] == ["ELBO"]
+    monkeypatch.setattr(race, "timed_fit", timed_fit)
+    config = compare_bounds.Config(objectives=("elbo", "iwae"), seeds=1, out=tmp_path, **TINY)
+    with pytest.raises(SystemExit, match=r"1 of 2 cells failed \(IWAE, seed 0: epoch 3, batch 1: loss is nan\)"):
+        compare_bounds.main(config)
     printed = capsys.readouterr().out
-    assert "IWAE, seed 0: stopped: epoch 3, batch 1: loss is nan" in printed and "After 4 epochs each" in printed
+    assert "IWAE, seed 0: failed: epoch 3, batch 1: loss is nan" in printed and "After 4 epochs each" in printed
+    kept_rows = json.loads((tmp_path / "result.json").read_text())
+    assert [row["objective"] for row in kept_rows["runs"]] == ["ELBO"]
+    assert "loss is nan" in (tmp_path / "report.html").read_text()
+    looks = [json.loads(line)["objective"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert looks == ["ELBO", "ELBO", "IWAE"]  # what a run noted before it stopped is kept as well
+    monkeypatch.undo()
+    assert [row["objective"] for row in compare_bounds.main(config)] == ["ELBO", "IWAE"]
+    assert "1 of 2 cells are there" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_runs_at_a_time_change_no_number(tmp_path):
+    def run(jobs):
+        names = ("elbo", "iwae:dreg", "vr_max")
+        rows = compare_bounds.main(
+            compare_bounds.Config(objectives=names, seeds=1, jobs=jobs, out=tmp_path / str(jobs), **TINY)
+        )
+        return [[row[key] for key in ("objective", "log_px", "elbo", "bound", "steps")] for row in rows]
+
+    assert run(1) == run(2)
 
 
 def test_timed_curves_say_who_comes_near_the_best_first():

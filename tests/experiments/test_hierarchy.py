@@ -124,7 +124,7 @@ def test_verdict_is_what_the_numbers_say(tmp_path):
         for shift in (-0.1, 0.1)
     ]
     config = small(tmp_path, seeds=2)
-    said = hierarchy.verdict(hierarchy.cells(runs), runs, config)
+    said = hierarchy.verdict(hierarchy.means(runs), runs, config)
     assert "ladder (precision) with 2 (-20.00), bottom-up with 3 (-21.50)" in said
     assert "ladder minus bottom-up: +1.00 with 2, -0.50 with 3" in said
     assert "Differences below 0.28 nats are not told from zero" in said
@@ -132,7 +132,7 @@ def test_verdict_is_what_the_numbers_say(tmp_path):
     assert "from 0.0 (bottom-up) to 2.0 (ladder (precision)) active units of 4" in said
     assert "warm-up" not in said
     runs[0]["warming"] = True
-    assert "ended before their warm-up of 2 steps did" in hierarchy.verdict(hierarchy.cells(runs), runs, config)
+    assert "ended before their warm-up of 2 steps did" in hierarchy.verdict(hierarchy.means(runs), runs, config)
 
 
 @pytest.mark.parametrize(

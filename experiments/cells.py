@@ -1,0 +1,126 @@
+"""Runs of a comparison as cells: functions of their settings, known by all that they depend on, and kept once done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from experiments.data import Splits
+from experiments.runs import CELLS, HOW, plain
+from inference.checkpoints import Checkpoints, fingerprint
+from inference.saved_state import prefixed
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPUTING = ("nets", "distributions", "models", "guides", "inference", "experiments/data")
+SHARED = ("choices.py", "race.py", "timed.py")
+
+
+class Done(NamedTuple):
+    """What a cell gives: a record in the types of JSON, and tensors by name.
+
+    A record with the key ``error`` says that the cell came to no end; it is reported, and not kept.
+    """
+
+    record: dict
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Args:
+        title: what it is called where its end is reported.
+        function: (config, **names) -> Done; at the top of a module, its randomness from a seed among the names.
+        config: of the script, a dataclass.
+        names: which run it is: text, numbers, and tensors or mappings of them.
+        data: checksums of the data, see ``fingerprints``.
+        facts: what each entry of its record's ``history`` begins with in metrics.jsonl; empty to leave them out.
+    """
+
+    title: str
+    function: Callable[..., Done]
+    config: object
+    names: Mapping[str, object]
+    data: tuple[str, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """A checksum of the function, what it is given, the data, the code that computes, torch and pyro."""
+        file = inspect.getfile(self.function)
+        known = {
+            "function": f"{Path(file).stem}.{self.function.__qualname__}",
+            "config": {
+                name: plain(value) for name, value in dataclasses.asdict(self.config).items() if name not in HOW
+            },
+            "names": _identity(self.names),
+            "data": self.data,
+            "code": checksum_of_code(file),
+            "versions": [torch.__version__, pyro.__version__],
+        }
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+class Kept:
+    """The finished cells in a run's folder: safetensors and JSON, each written whole or not at all.
+
+    Args:
+        folder: of the run; cells lie in ``cells/<key>`` below it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder / CELLS
+
+    def get(self, cell: Cell) -> Done | None:
+        """What a cell gave; None if it is not there. A damaged one is named, and as if not there."""
+        place = self.folder / cell.key
+        saved = Checkpoints(place, keep=1).latest() if place.exists() else None
+        return None if saved is None else Done(saved.record, saved.tensors)
+
+    def put(self, cell: Cell, done: Done) -> None:
+        """Writes what a cell gave.
+
+        Raises:
+            CheckpointFailed: the disk is full, or does not let us.
+        """
+        Checkpoints(self.folder / cell.key, keep=1).write(0, done.tensors, done.record)
+
+
+def fingerprints(data: Splits) -> tuple[str, ...]:
+    """Checksums of the three parts, for ``Cell``."""
+    return tuple(fingerprint(loader.x) for loader in data)
+
+
+def states(model: nn.Module, guide: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a pair, under ``model/`` and ``guide/``."""
+    return prefixed("model", model.state_dict()) | prefixed("guide", guide.state_dict())
+
+
+@cache
+def checksum_of_code(script: str) -> str:
+    """Of the source files that a script's numbers come from: itself, and the rooms below the scripts."""
+    rooms = (path for room in COMPUTING for path in sorted((ROOT / room).rglob("*.py")))
+    found = hashlib.sha256()
+    for path in (Path(script), *(ROOT / "experiments" / name for name in SHARED), *rooms):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def _identity(value: object) -> object:
+    if isinstance(value, Tensor):
+        return fingerprint(value)
+    if isinstance(value, Mapping):
+        return {name: _identity(part) for name, part in value.items()}
+    return plain(value, "names")
