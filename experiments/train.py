@@ -1,4 +1,4 @@
-"""Trains one model, guide and objective on one data set, and says what came of it."""
+"""Trains one model, guide and objective on one data set, and says what came of it; by torchrun on several processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from experiments import choices, pictures
 from experiments.cli import start
 from experiments.data import Loader, load
 from experiments.report import Table, print_table
-from experiments.runs import Run
+from experiments.runs import CHECKPOINTS, Run
 from guides import Amortized, latents
 from inference import Evaluation, evaluate, fit, linear, tempered, verdict
+from inference.distributed import Job, RankLost, joined
 from inference.threads import settled
 from models import VAE
 from nets import MLP
@@ -106,6 +107,10 @@ class Config:
     """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/train")
     """Folder for config.json, metrics.jsonl, result.json, weights, figures and report.html."""
+    checkpoint: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep checkpoints in the folder: the same command goes on after whatever ended the run, bit for bit."""
+    checkpoint_every: int | None = None
+    """Write one after so many steps, too, and not at the end of epochs alone."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in that folder."""
 
@@ -147,13 +152,17 @@ def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
     )
 
 
-def main(config: Config) -> Evaluation:
-    with settled(config.threads):
-        return train_and_evaluate(config)
+def main(config: Config) -> Evaluation | None:
+    with settled(config.threads), joined(config.device) as job:
+        try:
+            return train_and_evaluate(config, job)
+        except RankLost as error:
+            raise SystemExit(f"error: {error}") from error
 
 
-def train_and_evaluate(config: Config) -> Evaluation:
-    """One run, from data to report."""
+def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
+    """One run, from data to report; the ranks of a job train together, and the first does all else."""
+    first = job is None or job.first
     objective = choices.objective(config.objective, choices.Numbers.of(config), config.estimator)
     keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
     train, valid, test = load(
@@ -169,7 +178,10 @@ def train_and_evaluate(config: Config) -> Evaluation:
     if config.warm_up:
         objective = tempered(objective, linear(0.0, 1.0, steps=config.warm_up * len(train)))
 
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
+    if config.checkpoint_every is not None and not config.checkpoint:
+        raise ValueError("checkpoint_every needs checkpoint; add --checkpoint")
+    settings = dataclasses.asdict(config)
+    run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
     pyro.set_rng_seed(config.seed)
     model, guide = pair(config, train)
 
@@ -187,15 +199,22 @@ def train_and_evaluate(config: Config) -> Evaluation:
             clip_norm=config.clip_norm,
             patience=config.patience,
             seed=config.seed,
+            progress=first,
             engine=config.engine,
             precision=config.precision,
+            checkpoint=config.out / CHECKPOINTS if config.checkpoint else None,
+            every=config.checkpoint_every,
         ):
             history.append(epoch)
-            run.log(**dataclasses.asdict(epoch))
-            print(epoch, flush=True)
+            if first:
+                run.log(**dataclasses.asdict(epoch))
+                print(epoch, flush=True)
     finally:
-        save_file(model.state_dict(), run.folder / "model.safetensors")
-        save_file(guide.state_dict(), run.folder / "guide.safetensors")
+        if first:
+            save_file(model.state_dict(), run.folder / "model.safetensors")
+            save_file(guide.state_dict(), run.folder / "guide.safetensors")
+    if not first:
+        return None
 
     result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
     seconds = sum(epoch.seconds for epoch in history) / len(history)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, kl_divergence
 
 from inference.aided import Aided, refuse_aided, refuse_auxiliary
+from inference.distributed import joint_sum
 from inference.elbo import ELBO
 from inference.estimators import Total
 from inference.objectives import Objective
@@ -75,7 +76,7 @@ def capacity(objective: ELBO, nats: float | Schedule, gamma: float = 100.0) -> A
 class FreeBits(nn.Module):
     """The aid of ``free_bits``."""
 
-    name = "free_bits"
+    name, speaks = "free_bits", True
 
     def __init__(self, nats: float | Mapping[str, float], groups: int | Mapping[str, int]):
         super().__init__()
@@ -105,14 +106,14 @@ class FreeBits(nn.Module):
                 continue
             ratio = term.ratio if cut[name] == 1 else _grouped(particles, name, cut[name])
             mean = batch_mean(particles, ratio.mean(-2))
-            total = total - data_count(particles) * mean.clamp(min=free[name]).sum()
+            total = total - joint_sum(data_count(particles)) * mean.clamp(min=free[name]).sum()
         return total
 
 
 class Capacity(nn.Module):
     """The aid of ``capacity``."""
 
-    name = "capacity"
+    name, speaks = "capacity", True
 
     def __init__(self, nats: float | Schedule, gamma: float):
         super().__init__()
@@ -129,7 +130,7 @@ class Capacity(nn.Module):
     def forward(self, objective: ELBO, particles: Particles, bound: Tensor | None) -> Tensor:
         rate = batch_mean(particles, particles.log_ratio.mean(0))
         held = self.gamma * (rate - self.nats().to(rate)).abs()
-        return particles.total(particles.log_likelihood.mean(0)) - data_count(particles) * held
+        return particles.total(particles.log_likelihood.mean(0)) - joint_sum(data_count(particles)) * held
 
 
 def require_elbo(objective: Objective, name: str) -> None:
@@ -149,8 +150,8 @@ def data_count(particles: Particles) -> Tensor | float:
 
 
 def batch_mean(particles: Particles, values: Tensor) -> Tensor:
-    """Mean over data, (*, batch) -> (*), each counted by its scale."""
-    return (values * particles.scale).sum(-1) / data_count(particles)
+    """Mean over data, (*, batch) -> (*), each counted by its scale; over those of all ranks of a job."""
+    return joint_sum((values * particles.scale).sum(-1)) / joint_sum(data_count(particles))
 
 
 def _by_site(value: float | Mapping[str, float], names: list[str], rest: float) -> dict[str, float]:

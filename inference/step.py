@@ -41,7 +41,7 @@ class Step:
     def find_parameters(self, args: tuple, kwargs: dict) -> None:
         """Runs both programs once, so that every parameter exists; spends no random number."""
         probing = evaluation_mode(self.model, self.guide)
-        with untouched(), torch.no_grad(), probing, self._store(), poutine.trace(param_only=True) as handler:
+        with untouched(), torch.no_grad(), probing, self.store(), poutine.trace(param_only=True) as handler:
             self.objective.loss(*self.programs, *args, **kwargs)
         self.parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
         self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
@@ -49,6 +49,10 @@ class Step:
     def stores(self) -> list[dict]:
         """The dictionaries that hold what was declared by ``pyro.param``."""
         return [pyro.get_param_store()._params if self._kept is None else self._kept["params"]]
+
+    def store(self) -> AbstractContextManager:
+        """Where the objective keeps what it declares: here, or where plain functions keep theirs."""
+        return nullcontext() if self._kept is None else scoped(self._kept)
 
     def gradients(self, *args, **kwargs) -> Outcome:
         """Losses and the norm of the programs' gradient, in nats; and the gradients of ``parameters``."""
@@ -69,7 +73,7 @@ class Step:
 
     def loss(self, *args, **kwargs) -> Outcome:
         """Losses, in nats, and nothing else."""
-        with self._store():
+        with self.store():
             loss = self.objective.loss(*self.programs, *args, **kwargs)
         return [*(loss if isinstance(loss, tuple) else (loss,))], []
 
@@ -86,16 +90,15 @@ class Step:
             parameter.grad = None
 
     def _gradients(self, *args, **kwargs) -> Outcome:
-        with self._store(), self._precise:
+        with self.store(), self._precise:
             loss = self.objective.loss_and_grads(*self.programs, *args, **kwargs)
         gradients = [parameter.grad for parameter in self.parameters]
-        pairs = zip(self.parameters, gradients, strict=True)
-        norm = torch.nn.utils.get_total_norm([g for p, g in pairs if g is not None and id(p) not in self.beside]).item()
-        return [*(loss if isinstance(loss, tuple) else (loss,)), norm], gradients
+        return [*(loss if isinstance(loss, tuple) else (loss,)), self.norm(gradients)], gradients
 
-    def _store(self) -> AbstractContextManager:
-        """Where the objective keeps what it declares: here, or where plain functions keep theirs."""
-        return nullcontext() if self._kept is None else scoped(self._kept)
+    def norm(self, gradients: list[Tensor | None]) -> float:
+        """The L2 norm of the programs' gradient."""
+        pairs = zip(self.parameters, gradients, strict=True)
+        return torch.nn.utils.get_total_norm([g for p, g in pairs if g is not None and id(p) not in self.beside]).item()
 
     @contextmanager
     def _located(self, args: tuple, kwargs: dict) -> Iterator[None]:

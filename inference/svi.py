@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from distributions.turns import TURN
+from inference.distributed import current
 from inference.engine import Engine
+from inference.joint_steps import JointLosses, JointSteps, engine_of
 from inference.optimizing import QuickStep
 from inference.schedules import check_warm_up
 from inference.step import Step
+from nets.numbers import real
 
 
 class SVI:
@@ -26,6 +31,9 @@ class SVI:
     against the ordinary step, and replayed ("captured") or compiled to fused kernels ("compiled"). Every 200 steps, and
     more often at first, one is made both ways and compared. What a program does besides computing, a print or an entry
     in a list, happens only when it runs by Pyro.
+
+    On a rank of a job (see ``joined``) every rank calls with the same whole batch: each computes its part of the rows,
+    and loss, gradient and step are those of the batch.
 
     Args:
         model, guide: Pyro programs of the same signature.
@@ -69,6 +77,7 @@ class SVI:
             raise TypeError(
                 f"objective must be an instance of pyro.infer.ELBO, got {objective!r}; write Trace_ELBO() or IWAE(5)"
             )
+        real(clip_norm=1 if clip_norm is None else clip_norm)
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"clip_norm must be positive or None, got {clip_norm}")
         check_warm_up(objective, steps)
@@ -76,37 +85,64 @@ class SVI:
         self.grad_norm = float("nan")
         self.optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
-        self._step = step = Step(model, guide, objective, precision)
+        self._step, job = Step(model, guide, objective, precision), current()
+        step, engine = self._step, engine if job is None else engine_of(engine, objective)
         parts, stores = step.parts, step.stores
         self._steps = Engine(step.gradients, parts, engine, steps, stores, step.checked_gradients, name="engine")
         self._losses = Engine(step.loss, parts, engine, None, stores, step.checked_loss, prompt=False)
+        self._joint = None if job is None else JointSteps(job, step, self._steps)
+        self._gradients = self._joint or self._steps
+        self._loss = self._losses if job is None else JointLosses(job, step, self._losses)
 
     def prepare(self, *args, **kwargs) -> None:
         """Runs both programs once, so that every parameter exists, and makes the optimizer; spends no random number."""
-        if self.optimizer is None:
+        if self.optimizer is not None:
+            return
+        with TURN:
             self._step.find_parameters(args, kwargs)
+            if self._joint is not None:
+                self._joint.align()
             self.optimizer = self._make_optimizer(self._step.parameters)
             self._optimize = QuickStep(self.optimizer)
 
     def step(self, *args, **kwargs) -> float | tuple[float, ...]:
         """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
-        self.prepare(*args, **kwargs)
-        (*losses, self.grad_norm), gradients = self._steps(*args, **kwargs)
+        with TURN:
+            self.prepare(*args, **kwargs)
+            losses = self._descend(args, kwargs)
+        return losses[0] if len(losses) == 1 else tuple(losses)
+
+    def _descend(self, args: tuple, kwargs: dict) -> list[float]:
+        (*losses, self.grad_norm), gradients = self._gradients(*args, **kwargs)
         if self.clip_norm is not None and self.grad_norm > self.clip_norm:
             factor = self.clip_norm / self.grad_norm
             apart, pairs = self._step.beside, zip(self._step.parameters, gradients, strict=True)
             gradients = [g if g is None or id(p) in apart else g * factor for p, g in pairs]
         for parameter, gradient in zip(self._step.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self._optimize()
-        self._step.clear()
-        return losses[0] if len(losses) == 1 else tuple(losses)
+        try:
+            self._optimize()
+        finally:
+            self._step.clear()
+        return losses
 
     def evaluate_loss(self, *args, **kwargs) -> float | tuple[float, ...]:
         """The loss in nats, summed over data, without a step."""
-        with torch.no_grad():
-            losses, _ = self._losses(*args, **kwargs)
+        with TURN, torch.no_grad():
+            losses, _ = self._loss(*args, **kwargs)
         return losses[0] if len(losses) == 1 else tuple(losses)
+
+    def stores(self) -> list[dict]:
+        """The dictionaries that hold what was declared by ``pyro.param``."""
+        return self._step.stores()
+
+    def store(self) -> AbstractContextManager:
+        """Inside, Pyro's store is the one where this pair's ``pyro.param`` are."""
+        return self._step.store()
+
+    def stay_exact(self) -> None:
+        """Makes "auto" compile nothing, so that every step is bitwise the one that Pyro makes."""
+        self._steps.compiles = False
 
     @property
     def running(self) -> str:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from inference.aided import Aided, refuse_aided
+from inference.distributed import current
 from inference.objectives import Objective
 from inference.particles import Particles
 from inference.rate import data_count
@@ -32,7 +33,7 @@ def total_correlation(objective: Objective, beta: float | Schedule, site: str | 
     Raises:
         TypeError: ``objective`` is none of ours.
         ValueError: a negative ``beta``; an objective that is aided already; when used, a site that is unknown, has
-            dependent dimensions in the guide, or lies in more than one plate.
+            dependent dimensions in the guide, or lies in more than one plate; or several processes train together.
 
     References:
         Isolating Sources of Disentanglement in Variational Autoencoders, Chen, Li, Grosse, Duvenaud, 2018,
@@ -63,6 +64,11 @@ class TotalCorrelation(nn.Module):
         trained = objective.surrogate(particles, bound)
         if self.plain:
             return trained
+        if current() is not None:
+            raise ValueError(
+                "total_correlation compares every two data of a batch, which no rank of a job holds; train it in one "
+                "process, or with beta=1"
+            )
         correlation = estimate(site, particles.layout.num_particles)
         return trained - (self.beta().to(correlation) - 1) * data_count(particles) * correlation
 

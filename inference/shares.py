@@ -1,0 +1,132 @@
+"""Which rows of a batch a rank computes, and how much its loss then counts."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from pyro import infer, poutine
+from torch import Tensor
+
+from inference.distributed import Job
+from inference.modes import evaluation_mode
+from inference.ownership import own
+from inference.plates import data_plates, outer_scale, sample_sites
+from inference.randomness import untouched
+from inference.step import Step
+
+LINEAR = infer.Trace_ELBO, infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO
+
+
+class Share(NamedTuple):
+    """A rank's part of a batch.
+
+    Attributes:
+        args, kwargs: what the programs are called with.
+        weight: of its loss in the sum over ranks.
+        part: its rows among all.
+        mark: a number that is the same on all ranks if the batch is.
+    """
+
+    args: tuple
+    kwargs: dict
+    weight: float
+    part: float
+    mark: float
+
+
+class Count(NamedTuple):
+    """By how many data a loss counts, whether each has a scale of its own, and the latent sites outside the data."""
+
+    data: float
+    single: bool
+    outside: list[str]
+
+
+class Shares:
+    """Cuts batches: every rank takes a run of rows, of each argument that has as many as the first one.
+
+    A rank for which there is no row borrows the first and counts it zero times. In a plain plate a loss is a sum over
+    rows, and every rank's counts once. Where a plate or scale makes rows stand for the whole data set, however many
+    there are, a rank's counts by its rows.
+
+    Args:
+        job: this rank's.
+        step: of the pair and objective.
+
+    Raises:
+        TypeError: when called, the first argument is no tensor of rows.
+        ValueError: the model has no plate over the rows, or a latent site outside it, which every rank would count; or
+            the objective is ReweightedWakeSleep, or RenyiELBO in a scaled plate.
+    """
+
+    def __init__(self, job: Job, step: Step):
+        if isinstance(step.objective, infer.ReweightedWakeSleep):
+            raise ValueError(
+                "ReweightedWakeSleep has one weight for a whole batch, which no rank of a job sees; use RWS"
+            )
+        self.job, self.step = job, step
+        self.fixed: dict[tuple, bool] = {}
+
+    def __call__(self, args: tuple, kwargs: dict) -> Share:
+        if not args or not isinstance(args[0], Tensor) or not args[0].dim() or not len(args[0]):
+            raise TypeError("the first argument must be a tensor of rows, to be shared out among the ranks of a job")
+        rows, (rank, size) = len(args[0]), (self.job.rank, self.job.size)
+        start, stop = rows * rank // size, rows * (rank + 1) // size
+        part = (stop - start) / rows
+        chosen = slice(start, stop) if part else slice(0, 1)
+        cut_args = tuple(_cut(value, rows, chosen) for value in args)
+        cut_kwargs = {name: _cut(value, rows, chosen) for name, value in kwargs.items()}
+        key = tuple(tuple(v.shape) if isinstance(v, Tensor) else repr(v) for v in (*args, *kwargs.values()))
+        if key not in self.fixed:
+            whole, mine = self._count(args, kwargs), self._count(cut_args, cut_kwargs)
+            self.fixed[key] = self._is_fixed(whole, mine, part or 1 / rows)
+        weight = part if self.fixed[key] else float(part > 0)
+        return Share(cut_args, cut_kwargs, weight, part, _mark(args[0]))
+
+    def _count(self, args: tuple, kwargs: dict) -> Count:
+        with untouched(), torch.no_grad(), evaluation_mode(self.step.model):
+            sites = sample_sites(poutine.trace(own(self.step.model)).get_trace(*args, **kwargs))
+        plates = data_plates(sites)
+        if not plates:
+            raise ValueError(
+                "the model has no plate over its data, so that a batch cannot be shared out among the ranks of a job; "
+                'write with pyro.plate("data", len(x)) around the sites of a datum'
+            )
+        names = {frame.name for frame in plates}
+        outside = [
+            s["name"] for s in sites if not s["is_observed"] and not names <= {f.name for f in s["cond_indep_stack"]}
+        ]
+        scale, size = outer_scale(sites, plates), math.prod(frame.size for frame in plates)
+        single = isinstance(scale, Tensor) and scale.dim() > 0
+        data = scale.expand([f.size for f in plates]).sum().item() if single else float(scale) * size
+        return Count(data, single, outside)
+
+    def _is_fixed(self, whole: Count, mine: Count, part: float) -> bool:
+        """Whether a part of the rows counts as much as all of them."""
+        fixed = part < 1 and not mine.single and math.isclose(whole.data, mine.data, rel_tol=1e-5)
+        if not fixed and not mine.single and not math.isclose(whole.data * part, mine.data, rel_tol=1e-5):
+            raise ValueError(
+                f"a batch counts as {whole.data:g} data, and {part:.3g} of its rows as {mine.data:g}, so that it "
+                "cannot be shared out among the ranks of a job; let the plate be the arguments' first dimension"
+            )
+        objective = self.step.objective
+        if fixed and isinstance(objective, infer.RenyiELBO):
+            raise ValueError("RenyiELBO puts a plate's scale inside its logarithm; use Renyi, which scales last")
+        linear = getattr(objective, "linear", isinstance(objective, LINEAR))
+        if part < 1 and whole.outside and not (fixed and linear):
+            raise ValueError(
+                f"latent sites {whole.outside} lie outside the plate over data, and each rank of a job would count "
+                'them; use an ELBO, and a plate of the whole data set: pyro.plate("data", N, subsample_size=len(x))'
+            )
+        return fixed
+
+
+def _cut(value: object, rows: int, chosen: slice) -> object:
+    return value[chosen] if isinstance(value, Tensor) and value.dim() and len(value) == rows else value
+
+
+def _mark(x: Tensor) -> float:
+    sums = x.detach().reshape(len(x), -1).sum(1, dtype=torch.float64)
+    return float(sums @ torch.linspace(1, 2, len(x), dtype=torch.float64, device=x.device))

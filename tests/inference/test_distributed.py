@@ -1,0 +1,526 @@
+"""Training on several ranks: the same steps as one process on the joint batch, and what happens when a rank fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import infer
+from pyro.nn import PyroModule
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from experiments.data import Loader
+from inference import (
+    CIWAE,
+    CUBO,
+    ELBO,
+    IWAE,
+    MAP,
+    MIWAE,
+    NVIL,
+    PIWAE,
+    RWS,
+    STL,
+    SVI,
+    TVO,
+    VIMCO,
+    DReG,
+    GumbelSoftmax,
+    MaximumLikelihood,
+    MovingAverage,
+    NonFinite,
+    Renyi,
+    ScoreFunction,
+    Separate,
+    StraightThrough,
+    VRMax,
+    WakeSleep,
+    capacity,
+    fit,
+    free_bits,
+    linear,
+    tempered,
+    total_correlation,
+)
+from inference.distributed import RankLost, joined
+from nets import MLP
+
+ROOT = Path(__file__).parent.parent.parent
+RANKS = 2
+DATA = 50
+X_DIM, Z_DIM = 3, 2
+NOISE_OF = {"rows": torch.zeros(0)}
+
+
+class Model(PyroModule):
+    """z -> x, Gaussian or binary z, in a plate of one of several kinds."""
+
+    def __init__(self, kind: str):
+        super().__init__("model")
+        self.kind, self.net = kind, MLP(Z_DIM, 4, X_DIM)
+        self.logits = nn.Parameter(torch.tensor([0.3, -0.4]))
+
+    def forward(self, x):
+        NOISE_OF["rows"] = x.detach()
+        shift = 0.0
+        if self.kind.startswith("global"):
+            shift = pyro.sample("w", dist.Normal(torch.zeros(X_DIM), 1.0).to_event(1))
+        size = DATA if self.kind in ("fixed", "global") else len(x)
+        with pyro.plate("data", size, subsample_size=len(x)):
+            z = torch.zeros(len(x), Z_DIM) if self.kind == "observed" else self.latent()
+            scale = torch.full((X_DIM,), 0.7)
+            pyro.sample("x", dist.Normal(self.net(z) + shift, scale).to_event(1), obs=x)
+
+    def latent(self) -> Tensor:
+        if self.kind == "enumerated":
+            z = pyro.sample("z", dist.Bernoulli(logits=self.logits[0]), infer={"enumerate": "parallel"})
+            return torch.stack([z, 1 - z], -1)
+        if self.kind == "binary":
+            return pyro.sample("z", dist.Bernoulli(logits=self.logits).to_event(1))
+        return pyro.sample("z", dist.Normal(self.logits, torch.ones(Z_DIM)).to_event(1))
+
+
+class Guide(PyroModule):
+    """q(z | x) for the same kinds."""
+
+    def __init__(self, kind: str):
+        super().__init__("guide")
+        self.kind, self.net = kind, MLP(X_DIM, 4, 2 * Z_DIM)
+        self.loc = nn.Parameter(torch.full((X_DIM,), 0.2))
+
+    def forward(self, x):
+        NOISE_OF["rows"] = x.detach()
+        if self.kind.startswith("global"):
+            pyro.sample("w", dist.Normal(self.loc, 0.5).to_event(1))
+        size = DATA if self.kind in ("fixed", "global") else len(x)
+        with pyro.plate("data", size, subsample_size=len(x)):
+            loc, scale = self.net(x).chunk(2, -1)
+            if self.kind == "binary":
+                pyro.sample("z", dist.Bernoulli(logits=loc).to_event(1))
+            elif self.kind not in ("enumerated", "observed"):
+                pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+
+CASES: dict[str, tuple[str, Callable]] = {
+    "elbo": ("plain", lambda: ELBO(2)),
+    "analytic_kl": ("plain", lambda: ELBO(2, analytic_kl=True)),
+    "iwae": ("plain", lambda: IWAE(3)),
+    "iwae_stl": ("plain", lambda: IWAE(3, STL())),
+    "iwae_dreg": ("plain", lambda: IWAE(3, DReG())),
+    "iwae_score": ("plain", lambda: IWAE(3, ScoreFunction(MovingAverage(), everywhere=True))),
+    "iwae_vimco": ("plain", lambda: IWAE(3, VIMCO(everywhere=True))),
+    "renyi": ("plain", lambda: Renyi(0.3, 3)),
+    "vr_max": ("plain", lambda: VRMax(3)),
+    "miwae": ("plain", lambda: MIWAE(2, 2)),
+    "piwae": ("plain", lambda: PIWAE(2, 2, DReG())),
+    "ciwae": ("plain", lambda: CIWAE(0.4, 3)),
+    "cubo": ("plain", lambda: Separate(model=IWAE(4), guide=CUBO(2.0, 4))),
+    "tvo": ("plain", lambda: TVO(4, 3)),
+    "wake_sleep": ("plain", lambda: WakeSleep(2)),
+    "rws": ("plain", lambda: RWS(3, 0.5)),
+    "rws_dreg": ("plain", lambda: RWS(3, doubly=True)),
+    "warm_up": ("plain", lambda: tempered(ELBO(2), linear(0.0, 1.0, steps=4))),
+    "free_bits": ("plain", lambda: free_bits(ELBO(2, analytic_kl=True), 0.42)),  # between the ranks' own rates
+    "free_bits_by_group": ("plain", lambda: free_bits(ELBO(2, analytic_kl=True), 0.161, groups=2)),
+    "capacity": ("plain", lambda: capacity(ELBO(2, analytic_kl=True), 0.42, 10.0)),
+    "untouched_correlation": ("plain", lambda: total_correlation(ELBO(2), 1.0)),
+    "map": ("plain", lambda: MAP(ELBO(2), dist.Normal(0.0, 1.0), DATA)),
+    "maximum_likelihood": ("observed", MaximumLikelihood),
+    "fixed_elbo": ("fixed", lambda: ELBO(2)),
+    "fixed_iwae": ("fixed", lambda: IWAE(3, DReG())),
+    "fixed_map": ("fixed", lambda: MAP(ELBO(2), dist.Normal(0.0, 1.0), DATA)),
+    "fixed_free_bits": ("fixed", lambda: free_bits(ELBO(2, analytic_kl=True), 0.42)),
+    "fixed_capacity": ("fixed", lambda: capacity(ELBO(2, analytic_kl=True), 0.42, 10.0)),
+    "global_elbo": ("global", ELBO),
+    "global_pyro": ("global", infer.Trace_ELBO),
+    "binary_score": ("binary", lambda: ELBO(2, ScoreFunction(MovingAverage()))),
+    "binary_nvil": ("binary", lambda: ELBO(2, ScoreFunction(NVIL(MLP(X_DIM, 3, 1))))),
+    "binary_vimco": ("binary", lambda: IWAE(3, VIMCO())),
+    "binary_rws": ("binary", lambda: RWS(3, 0.5)),
+    "binary_gumbel": ("binary", lambda: ELBO(2, GumbelSoftmax(0.7))),
+    "binary_straight_through": ("binary", lambda: ELBO(2, StraightThrough(0.7))),
+    "pyro_trace": ("binary", lambda: infer.Trace_ELBO(2, vectorize_particles=True)),
+    "pyro_mean_field": ("plain", infer.TraceMeanField_ELBO),
+    "pyro_graph": ("binary", infer.TraceGraph_ELBO),
+    "pyro_enum": ("enumerated", lambda: infer.TraceEnum_ELBO(max_plate_nesting=1)),
+    "pyro_renyi": ("plain", lambda: infer.RenyiELBO(0.5, 3, vectorize_particles=True)),
+}
+
+
+def batches() -> list[Tensor]:
+    """Of 5 rows, shared out as 2 and 3; of 1, so that one rank has none; of 4."""
+    x = torch.randn(10, X_DIM, generator=torch.Generator().manual_seed(1))
+    return list(x.split([5, 1, 4]))
+
+
+def by_content(shape) -> Tensor:
+    """Numbers in (-1, 1) that depend on the row of the batch, the particle and the dimension, and on nothing else."""
+    rows = NOISE_OF["rows"]
+    if len(shape) < 2 or shape[-2] != len(rows):
+        return torch.arange(shape[-1]).sin().expand(shape).clone()
+    where = torch.arange(shape[:-2].numel()).reshape(*shape[:-2], 1, 1) * 7.0
+    key = (rows * torch.tensor([3.0, 5.0, 7.0])).sum(-1, keepdim=True)
+    return torch.sin(key + where + 3.0 * torch.arange(shape[-1]) + 0.5)
+
+
+def without_chance() -> None:
+    """Draws of this process depend on the content of rows from now on."""
+    uniform = lambda shape: 0.5 + 0.49 * by_content(torch.Size(shape))  # noqa: E731
+    torch.distributions.normal._standard_normal = lambda shape, **kind: 2 * by_content(torch.Size(shape))
+    torch.bernoulli = lambda probs: (uniform(probs.shape) < probs).to(probs)
+    torch.rand = lambda shape, **kind: uniform(shape)
+
+
+def trained(name: str) -> dict[str, Tensor]:
+    """Losses, gradient norms and everything that is learned, after three steps."""
+    kind, make = CASES[name]
+    pyro.set_rng_seed(0)
+    model, guide = Model(kind), Guide(kind)
+    objective = make()
+    svi = SVI(model, guide, partial(torch.optim.SGD, lr=0.01, momentum=0.5), objective, engine="eager", clip_norm=30.0)
+    told = []
+    for x in batches():
+        told += [svi.step(x), svi.grad_norm]
+    told.append(svi.evaluate_loss(batches()[0]))
+    parts = {"model": model, "guide": guide, "objective": objective}
+    modules = {word: part for word, part in parts.items() if isinstance(part, nn.Module)}
+    state = {f"{word}.{key}": v.clone() for word, part in modules.items() for key, v in part.state_dict().items()}
+    return {"losses": torch.tensor(told), **state}
+
+
+def all_trained() -> dict[str, Tensor]:
+    return {f"{name}/{key}": value for name in CASES for key, value in trained(name).items()}
+
+
+def work_on_gradients(folder: Path) -> None:
+    without_chance()
+    with joined() as job:
+        name = "alone" if job is None else f"rank{job.rank}"
+        save_file(all_trained(), folder / f"{name}.safetensors")
+
+
+def work_on_behaviour(folder: Path) -> None:
+    with joined() as job:
+        found = {name: outcome(turn, job, folder) for name, turn in TURNS.items()}
+    (folder / f"rank{job.rank}.json").write_text(json.dumps(found))
+
+
+def outcome(turn: Callable, job, folder: Path) -> object:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    try:
+        return turn(job, folder)
+    except (ValueError, ArithmeticError, RuntimeError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def stepper(kind: str = "plain", objective=None, **settings) -> SVI:
+    pair = Model(kind), Guide(kind)
+    return SVI(*pair, partial(torch.optim.SGD, lr=0.01), objective or ELBO(2), **settings)
+
+
+def numbers_of(*modules: nn.Module) -> list[float]:
+    return torch.cat([p.detach().reshape(-1) for module in modules for p in module.parameters()]).tolist()
+
+
+def after_steps(engine: str, count: int) -> list[float]:
+    pyro.set_rng_seed(3)
+    svi = stepper(objective=ELBO(2, ScoreFunction(MovingAverage())), engine=engine)
+    x = torch.randn(7, X_DIM)
+    for _ in range(count):
+        svi.step(x)
+    return [*numbers_of(svi.model, svi.guide), float(svi.running == engine)]
+
+
+def start_apart(job, folder) -> list:
+    pyro.set_rng_seed(job.rank)
+    svi = stepper()
+    own = numbers_of(svi.model)
+    svi.prepare(torch.zeros(4, X_DIM))
+    return [own, numbers_of(svi.model)]
+
+
+def see_other_batches(job, folder) -> None:
+    stepper().step(torch.full((4, X_DIM), float(job.rank)))
+
+
+def meet_nan(job, folder) -> list:
+    svi, x = stepper(), torch.zeros(4, X_DIM)
+    svi.prepare(x)
+    before = numbers_of(svi.model, svi.guide)
+    x[3] = torch.nan
+    try:
+        svi.step(x)
+    except NonFinite as error:
+        return [str(error), before == numbers_of(svi.model, svi.guide)]
+    return []
+
+
+def build_others(job, folder) -> None:
+    svi = stepper()
+    if not job.first:
+        svi.model.more = nn.Parameter(torch.zeros(3))
+    svi.prepare(torch.zeros(4, X_DIM))
+
+
+def come_apart(job, folder) -> None:
+    svi, x = stepper(), torch.zeros(4, X_DIM)
+    svi.step(x)
+    with torch.no_grad():
+        svi.model.logits += job.rank
+    svi.step(x)
+
+
+def without_plate(x) -> None:
+    z = pyro.sample("z", dist.Normal(torch.zeros(len(x), X_DIM), 1.0).to_event(2))
+    pyro.sample("x", dist.Normal(z, 1.0).to_event(2), obs=x)
+
+
+def guide_without_plate(x) -> None:
+    loc = pyro.param("loc", torch.zeros(len(x), X_DIM))
+    pyro.sample("z", dist.Normal(loc, 1.0).to_event(2))
+
+
+def draw(job, folder) -> list:
+    """The noise of three steps, in which each rank draws its own and the stream outside moves alike."""
+    seen = []
+
+    class Noisy(Guide):
+        def forward(self, x):
+            super().forward(x)
+            if torch.is_grad_enabled():
+                seen.append(torch.rand(1).item())
+
+    svi = SVI(Model("plain"), Noisy("plain"), partial(torch.optim.SGD, lr=0.0), ELBO(), engine="eager")
+    for _ in range(3):
+        svi.step(torch.zeros(4, X_DIM))
+    return [seen, torch.rand(1).item()]
+
+
+def run_of_three(folder: Path, epochs: int, checkpoint: Path | None = None) -> list:
+    data = Loader(torch.rand(21, X_DIM, generator=torch.Generator().manual_seed(2)), 5, shuffle=True, dynamic=True)
+    pyro.set_rng_seed(5)
+    model, guide = Model("plain"), Guide("plain")
+    objective = tempered(ELBO(2), linear(0.1, 1.0, steps=10))
+    records = list(fit(model, guide, objective, data, valid=data.take(9), epochs=epochs, seed=4, checkpoint=checkpoint))
+    return [[(r.train, r.valid) for r in records], numbers_of(model, guide)]
+
+
+def go_on(job, folder) -> list:
+    """With a folder that only the first rank can see."""
+    place = folder / f"checkpoints{job.rank}"
+    first = run_of_three(folder, 2, place)
+    return [run_of_three(folder, 3), first, run_of_three(folder, 3, place), place.exists()]
+
+
+def work_on_long(folder: Path, victim: int | None = None, asked: int | None = None) -> None:
+    """A run of three epochs of 20 steps; in the second, one rank is killed, or asked to end."""
+    data = Loader(torch.rand(60, X_DIM, generator=torch.Generator().manual_seed(2)), 3, shuffle=True, dynamic=True)
+    pyro.set_rng_seed(0)
+    model, guide = Model("plain"), Guide("plain")
+    seen = []
+
+    def count(module, args) -> None:
+        seen.append(module)
+        if len(seen) == 40:
+            os.kill(os.getpid(), signal.SIGTERM if victim is None else signal.SIGKILL)
+
+    with joined() as job:
+        if job.rank in (victim, asked):
+            guide.register_forward_pre_hook(count)
+        try:
+            for _ in fit(model, guide, ELBO(2), data, epochs=3, seed=4, checkpoint=folder / "checkpoints", every=5):
+                pass
+        except RankLost as error:
+            raise SystemExit(f"error: {error}") from error
+        if job.first:
+            (folder / "end.json").write_text(json.dumps(numbers_of(model, guide)))
+
+
+TURNS: dict[str, Callable] = {
+    "captured": lambda job, folder: [after_steps(engine, 12) for engine in ("eager", "captured")],
+    "start": start_apart,
+    "noise": draw,
+    "nan": meet_nan,
+    "other batches": see_other_batches,
+    "apart": come_apart,
+    "resume": go_on,
+    "told": lambda job, folder: [job.told(said if job.first else None).decode() for said in (b"word", b"")],
+    "other programs": build_others,
+    "correlation": lambda job, folder: stepper(objective=total_correlation(ELBO(2), 2.0)).step(torch.zeros(4, X_DIM)),
+    "engine": lambda job, folder: stepper(objective=free_bits(ELBO(2), 1.0), engine="captured"),
+    "pyro's rws": lambda job, folder: stepper(objective=infer.ReweightedWakeSleep(2)),
+    "pyro's renyi": lambda job, folder: stepper("fixed", infer.RenyiELBO(0.5, 2)).step(torch.zeros(4, X_DIM)),
+    "global": lambda job, folder: stepper("global in a plain plate", ELBO()).step(torch.zeros(4, X_DIM)),
+    "no plate": lambda job, folder: SVI(
+        without_plate, guide_without_plate, partial(torch.optim.SGD, lr=0.1), infer.Trace_ELBO()
+    ).step(torch.zeros(4, X_DIM)),
+}
+
+
+# ------------------------------------------------------------------------------------------------ starting ranks
+
+
+def start(work: str, folder: Path, ranks: int = RANKS, **settings) -> list[subprocess.Popen]:
+    """Processes that know each other, each running one of the functions above."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    common["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, __file__, work, str(folder), json.dumps(settings)]
+    texts = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
+    return [subprocess.Popen(command, env={**os.environ, **common, "RANK": str(r)}, **texts) for r in range(ranks)]
+
+
+def finish(processes: list[subprocess.Popen], seconds: float = 120) -> list[str]:
+    """What each has printed; none is left running."""
+    try:
+        return [process.communicate(timeout=seconds)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+# ------------------------------------------------------------------------------------------------ what they did
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """Of one process on joint batches, and of each of two ranks."""
+    folder = tmp_path_factory.mktemp("gradients")
+    processes = [*start("gradients", folder, ranks=1), *start("gradients", folder)]
+    said = finish(processes)
+    assert not any(process.returncode for process in processes), said
+    return load_file(folder / "alone.safetensors"), [load_file(folder / f"rank{r}.safetensors") for r in range(RANKS)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_steps_equal_those_of_one_process_on_the_joint_batch(gradients, name):
+    alone, ranks = gradients
+    keys = [key for key in alone if key.startswith(f"{name}/")]
+    assert len(keys) > 4
+    for key in keys:
+        torch.testing.assert_close(ranks[0][key], alone[key], rtol=1e-9, atol=1e-11)
+        assert torch.equal(ranks[1][key], ranks[0][key])
+
+
+@pytest.fixture(scope="module")
+def behaviour(tmp_path_factory) -> list[dict]:
+    """What each turn gave, by rank."""
+    folder = tmp_path_factory.mktemp("behaviour")
+    processes = start("behaviour", folder)
+    said = finish(processes)
+    assert not any(process.returncode for process in processes), said
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
+
+
+def test_captured_steps_of_ranks_are_those_that_pyro_makes(behaviour):
+    eager, captured = behaviour[0]["captured"]
+    assert captured == eager and behaviour[1]["captured"] == behaviour[0]["captured"]
+    assert captured[-1] == 1.0  # each did run on the engine that was asked for
+
+
+def test_all_ranks_start_from_the_parameters_of_the_first(behaviour):
+    (first, same), (second, taken) = behaviour[0]["start"], behaviour[1]["start"]
+    assert first == same == taken != second
+
+
+def test_ranks_draw_noise_of_their_own_and_share_the_stream_outside(behaviour):
+    (first, outside), (second, alike) = (found["noise"] for found in behaviour)
+    assert len({*first, *second}) == 6
+    assert outside == alike
+
+
+def test_what_is_not_finite_on_one_rank_is_an_error_of_all_and_no_step(behaviour):
+    (first, kept), (second, kept_too) = (found["nan"] for found in behaviour)
+    assert "not finite on rank 1" in first and "argument 0 of the batch" in second
+    assert kept and kept_too
+
+
+def test_a_run_of_ranks_goes_on_bit_for_bit_from_a_folder_that_one_of_them_sees(behaviour):
+    for rank, found in enumerate(behaviour):
+        whole, half, again, seen = found["resume"]
+        assert whole == again == behaviour[0]["resume"][0]
+        assert half[0] == whole[0][:2] and half[1] != whole[1]
+        assert seen == (rank == 0)
+
+
+def test_the_first_rank_tells_the_others(behaviour):
+    assert [found["told"] for found in behaviour] == [["word", ""]] * RANKS
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        ("other batches", "ValueError: the ranks of this job see different batches; pass the same seed"),
+        ("apart", "RuntimeError: step 2: parameters or buffers of the ranks have come apart"),
+        ("other programs", "ValueError: the ranks of this job have built different programs.*same settings"),
+        ("correlation", "ValueError: total_correlation compares every two data of a batch, .*one process, or .*beta=1"),
+        ("engine", "ValueError: engine='captured' cannot run free_bits.* on several ranks.*use engine='auto'"),
+        ("pyro's rws", "ValueError: ReweightedWakeSleep has one weight for a whole batch.*use RWS"),
+        ("pyro's renyi", "ValueError: RenyiELBO puts a plate's scale inside its logarithm; use Renyi"),
+        ("global", r"ValueError: latent sites \['w'\] lie outside the plate over data.*use an ELBO"),
+        ("no plate", "ValueError: the model has no plate over its data.*write with pyro.plate"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused_on_every_rank(behaviour, turn, message):
+    for found in behaviour:
+        assert re.match(message, found[turn]), found[turn]
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_others_in_words_and_the_run_goes_on_to_the_same_end(tmp_path):
+    whole = start("long", tmp_path / "whole")
+    said = finish(whole)
+    assert not any(process.returncode for process in whole), said
+    first, second = start("long", tmp_path / "killed", victim=1)
+    (words, _) = finish([first, second])
+    assert second.returncode == -signal.SIGKILL and first.returncode == 1
+    assert re.search(r"rank 0 of 2 has lost another rank.*run the same command again.*checkpoint is .*step-", words)
+    assert "Traceback" not in words
+    again = start("long", tmp_path / "killed")
+    said = finish(again)
+    assert not any(process.returncode for process in again), said
+    ends = [json.loads((tmp_path / name / "end.json").read_text()) for name in ("whole", "killed")]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path):
+    first, second = processes = start("long", tmp_path, asked=1)
+    said = finish(processes)
+    assert first.returncode == second.returncode == 143, said
+    assert "stopped in epoch 2" in said[0] and len([*tmp_path.glob("checkpoints/step-*")]) > 0
+
+
+@pytest.mark.slow
+def test_train_runs_under_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", "-m", "experiments.train"]
+    tiny = ["--hidden", "16", "--epochs", "2", "--eval-particles", "30", "--eval-data", "20", "--out", str(tmp_path)]
+    done = subprocess.run([*command, *tiny], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch    2") == 1 and done.stdout.count("report:") == 1  # one rank speaks
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert json.loads((tmp_path / "result.json").read_text())["num_data"] == 20
+    assert (tmp_path / "model.safetensors").exists()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    globals()[f"work_on_{sys.argv[1]}"](Path(sys.argv[2]), **json.loads(sys.argv[3]))
