@@ -36,6 +36,8 @@ class Bernoulli(nn.Module):
         super().__init__()
         self.net = net
         if mean is not None:
+            if not isinstance(mean, Tensor):
+                raise TypeError(f"mean must be a tensor of shape (x_dim,), got {type(mean).__name__}; pass train.mean")
             bias = getattr(net, "bias", None)
             if bias is None or bias.shape != mean.shape:
                 got = "none" if bias is None else tuple(bias.shape)

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from nets import out_features
+from nets.numbers import count
 
 
 class Logits(nn.Module):
@@ -30,6 +31,7 @@ class Logits(nn.Module):
 
     def __init__(self, net: nn.Module, *shape: int):
         super().__init__()
+        count(**{f"shape[{i}]": size for i, size in enumerate(shape)})
         self.shape = shape
         self.net, self.head = net, nn.Linear(out_features(net), math.prod(shape))
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from distributions.scale import LIMIT, positive
 from nets import out_features
+from nets.numbers import count, whole
 
 
 class OneWay(Transform):
@@ -91,6 +92,8 @@ class Flow(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int, depth: int, make: Callable[[int, int, int], nn.Module]):
         super().__init__()
+        count(dim=dim)
+        whole(depth=depth)
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}; for no flow use DiagonalNormal")
         width = out_features(net)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distributions.flow import OneWay
 from distributions.scale import positive
 from nets import out_features
+from nets.numbers import count, whole
 
 
 class Bijection(Protocol):
@@ -85,6 +86,8 @@ class FlowNormal(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int, step: Callable[[int, int, bool], nn.Module], depth: int = 4):
         super().__init__()
+        count(dim=dim)
+        whole(depth=depth)
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}; for no flow use DiagonalNormal")
         width = out_features(net)

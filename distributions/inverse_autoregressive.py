@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from distributions.scale import limited, positive
 from nets import MADE, out_features
+from nets.numbers import count, whole
 
 
 class InverseAutoregressive(Transform):
@@ -110,6 +111,8 @@ class InverseAutoregressiveNormal(nn.Module):
         activation: Callable[[], nn.Module] = nn.ELU,
     ):
         super().__init__()
+        count(dim=dim)
+        whole(depth=depth)
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}; for no flow use DiagonalNormal")
         width = out_features(net)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from distributions.scale import limited, positive
 from nets import out_features
+from nets.numbers import count, whole
 
 
 class LowRankNormal(nn.Module):
@@ -37,6 +38,8 @@ class LowRankNormal(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int, rank: int = 2):
         super().__init__()
+        count(dim=dim)
+        whole(rank=rank)
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}; for no correlations use DiagonalNormal")
         self.net, self.dim, self.rank = net, dim, rank

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from distributions.scale import limited, positive
 from nets import out_features
+from nets.numbers import count, whole
 
 
 class ReparametrisedMixture(dist.MixtureSameFamily):
@@ -81,6 +82,8 @@ class MixtureNormal(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int, components: int = 4):
         super().__init__()
+        count(dim=dim)
+        whole(components=components)
         if components < 2:
             raise ValueError(f"components must be at least 2, got {components}; for one use DiagonalNormal")
         self.net, self.dim, self.components = net, dim, components

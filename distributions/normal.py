@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distributions.scale import positive
 from distributions.self_scored import SelfScoredNormal
 from nets import out_features
+from nets.numbers import count
 
 
 class StandardNormal(nn.Module):
@@ -24,6 +25,7 @@ class StandardNormal(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        count(dim=dim)
         self.register_buffer("loc", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
 
@@ -47,6 +49,7 @@ class DiagonalNormal(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int):
         super().__init__()
+        count(dim=dim)
         self.net, self.head = net, nn.Linear(out_features(net), 2 * dim)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
@@ -75,6 +78,7 @@ class FullRankNormal(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int):
         super().__init__()
+        count(dim=dim)
         self.net, self.dim = net, dim
         self.head = nn.Linear(out_features(net), 2 * dim + dim * (dim - 1) // 2)
         rows, columns = torch.tril_indices(dim, dim, offset=-1)

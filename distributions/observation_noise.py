@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from nets.numbers import real, whole
+
 
 class LearnedScale(nn.Module):
     """A positive constant that is trained, one for all dimensions or one for each.
@@ -60,6 +62,8 @@ class FixedScale(nn.Module):
 
 
 def _log_of(scale: float, dim: int) -> Tensor:
+    real(scale=scale)
+    whole(dim=dim)
     if not (0 < scale < math.inf) or dim < 1:
         raise ValueError(f"a scale must be positive and finite, and dim at least 1, got {scale} and {dim}")
     return torch.full((dim,), math.log(scale))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distributions.scale import positive
 from nets import out_features
+from nets.numbers import count, real
 
 
 class DiagonalStudentT(nn.Module):
@@ -35,6 +36,8 @@ class DiagonalStudentT(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int, start: float = 32.0):
         super().__init__()
+        count(dim=dim)
+        real(start=start)
         if not 2 < start < math.inf:
             raise ValueError(f"start must be above 2 and finite, got {start}; for no heavy tails use DiagonalNormal")
         self.net, self.head, self.start = net, nn.Linear(out_features(net), 3 * dim), start

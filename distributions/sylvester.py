@@ -11,6 +11,7 @@ from distributions.flow import Flow, OneWay, above_minus_one, shrunk
 from distributions.householder import reflected
 from distributions.scale import limited, positive
 from distributions.unbent import unbent_triangular
+from nets.numbers import whole
 
 
 class OrthogonalBasis(nn.Module):
@@ -58,6 +59,7 @@ class HouseholderBasis(nn.Module):
 
     def __init__(self, width: int, dim: int, t: int = 0, reflections: int = 8):
         super().__init__()
+        whole(reflections=reflections)
         if reflections < 1:
             raise ValueError(f"reflections must be at least 1, got {reflections}; for none use PermutedBasis")
         self.rank, self.reflections = dim, reflections

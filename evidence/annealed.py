@@ -14,6 +14,7 @@ from evidence.path import Path, Schedule, inverse_temperatures, sigmoid
 from evidence.replayed import Replayed
 from evidence.simulate import Simulated
 from evidence.target import Target
+from nets.numbers import real, whole
 
 STATES_AT_ONCE = 800
 
@@ -170,7 +171,9 @@ def _rows(num_chains: int) -> int:
 
 def _check(num_chains: int, leaps: int, rows: int | None, target_acceptance: float) -> None:
     for name, value in (("num_chains", num_chains), ("leaps", leaps), ("rows", 1 if rows is None else rows)):
+        whole(**{name: value})
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    real(target_acceptance=target_acceptance)
     if not 0 < target_acceptance < 1:
         raise ValueError(f"target_acceptance must be between 0 and 1, got {target_acceptance}; 0.65 is usual")

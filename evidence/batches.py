@@ -16,7 +16,7 @@ from inference.observed import check_observed
 from inference.ownership import own
 from inference.progress import bar
 from inference.randomness import untouched
-from inference.streams import arguments, to_device_of
+from inference.streams import arguments, batches_of, to_device_of
 
 Tick = Callable[[float], None]
 
@@ -53,7 +53,7 @@ def over(
         ValueError: there are no data, a batch is empty, or lies outside the likelihood's support.
     """
     programs, started = tuple(programs), time.perf_counter()
-    batches, move = [data] if isinstance(data, Tensor) else data, to_device_of(*programs)
+    batches, move = batches_of(data), to_device_of(*programs)
     counted = hasattr(batches, "__len__")
     found: list[Estimate] = []
     done = total = 0

@@ -17,6 +17,7 @@ from evidence.simulate import simulate
 from inference.ownership import own
 from inference.particles import Particles
 from inference.plates import sample_sites
+from nets.numbers import whole
 
 FEWEST_DATA = 20
 ROUNDING = 32
@@ -137,6 +138,7 @@ def _log_joint(model: Callable, found: Particles, args: tuple, values: dict[str,
 
 
 def _check(num_data: int, num_particles: int, levels: Sequence[float]) -> None:
+    whole(num_data=num_data, num_particles=num_particles)
     if num_data < FEWEST_DATA:
         raise ValueError(f"num_data must be at least {FEWEST_DATA}, got {num_data}; fewer tell nothing of uniformity")
     if num_particles < 2:

@@ -18,6 +18,7 @@ from inference.ownership import own
 from inference.particles import needs_inverse
 from inference.plates import sample_sites
 from inference.scoring import CHUNK_NUMBERS
+from nets.numbers import real, whole
 
 ROWS = 100
 
@@ -67,6 +68,8 @@ def defensive(
         >>> defensive(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=20).num_samples
         20
     """
+    whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
+    real(share=share)
     if num_particles < 2 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles must be at least 2 and chunk at least 1, got {num_particles} and {chunk}")
     if not 0 < share < 1:

@@ -17,8 +17,9 @@ from inference.ownership import own
 from inference.particles import Particles
 from inference.progress import bar
 from inference.randomness import untouched
-from inference.streams import arguments, to_device_of
+from inference.streams import arguments, batches_of, to_device_of
 from inference.weights import weigh
+from nets.numbers import whole
 
 NUMBERS_AT_ONCE = 800_000
 
@@ -57,9 +58,10 @@ def draw_each(
             support, the pair cannot run particles in parallel or gives more or less than one weight per datum, or a
             density is NaN.
     """
+    whole(num_particles=num_particles, rows=1 if rows is None else rows)
     if num_particles < 1 or (rows is not None and rows < 1):
         raise ValueError(f"num_particles and rows must be at least 1, got {num_particles} and {rows}")
-    batches, move = [data] if isinstance(data, Tensor) else data, to_device_of(model, guide)
+    batches, move = batches_of(data), to_device_of(model, guide)
     done = 0
     with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:
         task = shown.add_task(text, total=None)

@@ -9,6 +9,7 @@ from torch import Tensor
 from evidence.batches import Tick, over
 from evidence.estimate import Estimate
 from inference.ownership import module_of
+from nets.numbers import whole
 
 ROWS = 10_000
 
@@ -44,6 +45,7 @@ def exact(
             f"model {type(module_of(model) or model).__name__} has no method log_px; use enumerated(...) for discrete "
             "latents, quadrature(...) for one or two continuous dimensions, or sandwich(...) for bounds on both sides"
         )
+    whole(rows=rows)
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
 

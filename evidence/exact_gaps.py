@@ -16,6 +16,7 @@ from evidence.climb import frozen
 from evidence.estimate import Estimate
 from evidence.gap_record import Difference, Gaps
 from evidence.target import Target
+from nets.numbers import whole
 
 REACH, COARSE, DEEP = 6.0, 121, 30.0
 NUMBERS_AT_ONCE = 8_000_000
@@ -66,6 +67,7 @@ def exact_gaps(
     References:
         Inference Suboptimality in Variational Autoencoders, Cremer, Li, Duvenaud, 2018, arXiv:1801.03558.
     """
+    whole(points=points, rows=rows)
     if points < 10 or rows < 1:
         raise ValueError(f"points must be at least 10 and rows at least 1, got {points} and {rows}")
     parts: list[dict[str, Tensor]] = []

@@ -28,8 +28,9 @@ from inference.observed import check_observed
 from inference.ownership import own
 from inference.progress import bar
 from inference.randomness import untouched
-from inference.streams import arguments, to_device_of
+from inference.streams import arguments, batches_of, to_device_of
 from inference.weights import log_weights
+from nets.numbers import real, whole
 
 Local = Callable[[Mapping[str, Latent], int], nn.Module]
 
@@ -96,19 +97,28 @@ def gaps(
         >>> found.amortisation.values.shape
         torch.Size([5])
     """
+    whole(steps=steps, rows=rows, num_particles=num_particles, seed=seed)
+    real(rate=rate)
     for name, number in (("steps", steps), ("rows", rows), ("num_particles", num_particles - 1)):
         if number < 1:
             least = 2 if name == "num_particles" else 1
             raise ValueError(f"{name} must be at least {least}, got {number + least - 1}")
     if not rate > 0:
         raise ValueError(f"rate must be positive, got {rate}")
+    if log_px is not None and not isinstance(log_px, Estimate):
+        raise TypeError(f"log_px must be an Estimate, got {type(log_px).__name__}; pass what annealed(...) returns")
+    for name, factory in (("local", local), ("richer", richer)):
+        if factory is not None and not callable(factory):
+            raise TypeError(f"{name} must make a guide from (latents, num_data), got {factory!r}; pass free(FullRank)")
+    if objective is not None and not hasattr(objective, "differentiable_loss"):
+        raise TypeError(f"objective must have a differentiable_loss, got {objective!r}; pass ELBO(8)")
     if local is None and not is_plain(guide):
         raise TypeError(
             f"guide {type(guide).__name__} is no amortised guide that draws from features alone, so its family cannot "
             "be read off; pass local=(latents, num_data) -> guide, as free(Diagonal)"
         )
     work = _Work(model, guide, local, richer, steps, num_particles, rate, objective or ELBO(8, STL()))
-    batches, move = [data] if isinstance(data, Tensor) else data, to_device_of(model, guide)
+    batches, move = batches_of(data), to_device_of(model, guide)
     counted, started = hasattr(batches, "__len__"), time.perf_counter()
     found: list[Gaps] = []
     done = total = 0

@@ -12,6 +12,7 @@ from evidence.hmc import Point
 from evidence.target import Target
 from inference.ownership import own
 from inference.plates import sample_sites
+from nets.numbers import whole
 
 Schedule = Callable[[int], Tensor]
 STEEPNESS = 4.0
@@ -84,6 +85,7 @@ def inverse_temperatures(schedule: Schedule, temperatures: int) -> Tensor:
         TypeError: the schedule is no function.
         ValueError: T is below 1, or the values do not rise from 0 to 1.
     """
+    whole(temperatures=temperatures)
     if temperatures < 1:
         raise ValueError(f"temperatures must be at least 1, got {temperatures}")
     if not callable(schedule):

@@ -15,7 +15,7 @@ from evidence.simulate import Simulated, simulate
 from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
 from inference.ownership import module_of
 from inference.scoring import Scored, score
-from inference.streams import arguments
+from inference.streams import arguments, batches_of
 
 ORDER = ("ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO")
 
@@ -75,7 +75,7 @@ def sandwich(
     """
     simulated = simulate(model, data, seed) if isinstance(data, int) else data
     known = isinstance(simulated, Simulated)
-    batches = [simulated.args] if known else [data] if isinstance(data, Tensor) else list(data)
+    batches = [simulated.args] if known else list(batches_of(data))
     chains = dict(num_chains=num_chains, temperatures=temperatures, leaps=leaps, rows=rows, seed=seed)
     start = None if from_prior else guide
     stages = [

@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from evidence.estimate import Estimate
+from inference.ownership import own
 from inference.scoring import Scored, score
 from inference.streams import arguments
 
@@ -51,6 +52,7 @@ def prior_sampling(
         >>> prior_sampling(model, x, num_particles=10).log_px_se
         tensor([0., 0., 0., 0., 0.], dtype=torch.float64)
     """
+    own(model)
     prior = poutine.block(model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"])
     return _weighed("prior sampling", model, prior, data, num_particles, chunk, seed, progress, engine)
 

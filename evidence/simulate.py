@@ -14,6 +14,7 @@ from inference.modes import evaluation_mode
 from inference.ownership import module_of, own
 from inference.plates import sample_sites
 from inference.randomness import untouched
+from nets.numbers import whole
 
 STREAM = 1_618_033_989  # apart from the draws of an estimator with the same seed
 
@@ -63,6 +64,7 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
         >>> found.args[0].shape, found.values["z"].shape
         (torch.Size([5, 3]), torch.Size([5, 2]))
     """
+    whole(n=n, seed=seed)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     names = _names(model)
@@ -86,6 +88,7 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
 
 def _names(model: Callable) -> list[str]:
     """The arguments of a program, ``n`` left out."""
+    own(model)
     program = module_of(model) or model
     parameters = inspect.signature(getattr(program, "forward", program)).parameters
     if "n" not in parameters or len(parameters) < 2:

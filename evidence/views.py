@@ -19,7 +19,8 @@ from inference.observed import check_observed
 from inference.ownership import own
 from inference.progress import bar
 from inference.randomness import untouched
-from inference.streams import arguments, to_device_of
+from inference.streams import arguments, batches_of, to_device_of
+from nets.numbers import whole
 
 NUMBERS_AT_ONCE = 2_000_000
 
@@ -84,7 +85,9 @@ def views(
         >>> abs(found.information.value) < 1e-6  # all data are the same
         True
     """
+    whole(num_particles=num_particles, draws=draws)
     for name, value in (("num_particles", num_particles), ("aggregate", aggregate), ("draws", draws)):
+        whole(**{name: 1 if value is None else value})
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     started, args = time.perf_counter(), _gathered(data, to_device_of(model, guide))
@@ -116,7 +119,7 @@ def views(
 
 def _gathered(data: Tensor | Iterable, move: Callable[[tuple], tuple]) -> tuple:
     """All batches as one; arguments that are no rows of data are those of the first."""
-    batches = [arguments(batch) for batch in ([data] if isinstance(data, Tensor) else data)]
+    batches = [arguments(batch) for batch in batches_of(data)]
     if not batches or not sum(len(args[0]) for args in batches):
         raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
     parts = [[a if _rowed(a, args) else None for a in args] for args in batches]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tyro
 
 from inference import Baked, NoCompiler, Refused
+from inference.checkpoints import CheckpointFailed
 
 
 def start(main: Callable, config: type, name: str) -> None:
@@ -21,7 +22,7 @@ def start(main: Callable, config: type, name: str) -> None:
     settings = tyro.cli(config, prog=f"python -m experiments.{name}")
     try:
         main(settings)
-    except (ValueError, FileNotFoundError, ArithmeticError, Refused, NoCompiler, Baked) as error:
+    except (ValueError, FileNotFoundError, ArithmeticError, CheckpointFailed, Refused, NoCompiler, Baked) as error:
         raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted; what was done is in the run's folder") from None
+    except KeyboardInterrupt as error:
+        raise SystemExit(f"interrupted; {error or 'what was done is in the folder of the run'}") from None

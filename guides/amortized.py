@@ -85,11 +85,11 @@ class Amortized(PyroModule):
         super().__init__("guide")
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+        self.data_plate: Plate = check_latents(latents)
         widths = hidden if isinstance(hidden, Mapping) else dict.fromkeys(latents, hidden)
         for word, named in (("posteriors", posteriors or {}), ("hidden", widths)):
             if unknown := set(named) - set(latents):
                 raise ValueError(f"{word} names {sorted(unknown)}, but the latent sites are {list(latents)}")
-        self.data_plate: Plate = check_latents(latents)
         self.encoder, self.order, self.width, self.present = encoder, order, out_features(encoder), present
         self.names = tuple(reversed(latents) if order == "bottom_up" else latents)
         self.sites = [site_of(latents[name]) for name in self.names]
@@ -157,6 +157,8 @@ class Amortized(PyroModule):
         """The net from what a site sees to its distribution, given the widths of the sites before it."""
         if hidden is None:
             hidden = (self.width,) if before and self.order != "independent" else ()
+        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+            raise TypeError(f"hidden must be a sequence of widths, got {hidden!r}; write (64,) for one layer")
         activation = getattr(self.encoder, "activation", None)
         make = partial(deepcopy, activation if isinstance(activation, nn.Module) else nn.ReLU())
         inputs = self.inputs(self.width, before)

@@ -128,6 +128,8 @@ class IAF(Amortized):
 
         def family(net: nn.Module, dim: int) -> nn.Module:
             chosen = max(128, dim) if width is None else width
+            if not isinstance(chosen, int | Sequence) or isinstance(chosen, str):
+                raise TypeError(f"width must be an integer or a sequence of them, got {chosen!r}; write 128")
             hidden = (chosen,) if isinstance(chosen, int) else tuple(chosen)
             return InverseAutoregressiveNormal(net, dim, depth=depth, hidden=hidden, bias=bias, activation=activation)
 

@@ -18,6 +18,7 @@ from guides.leapfrog import Leapfrog, Slope
 from guides.supports import Reshaped, check_latents
 from guides.trajectory import Trajectory
 from nets import MLP, out_features
+from nets.numbers import real, whole
 
 TRAJECTORY = "trajectory"
 
@@ -76,6 +77,8 @@ class HamiltonianModel(PyroModule):
         hidden: tuple[int, ...] | None = None,
     ):
         super().__init__("hamiltonian")
+        whole(steps=steps, leaps=leaps)
+        real(size=size)
         if steps < 1 or leaps < 1 or not size > 0:
             raise ValueError(
                 f"steps and leaps must be at least 1 and size positive, got steps={steps}, leaps={leaps}, size={size}"

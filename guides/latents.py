@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributions import constraints
 
 from distributions.supports import collapsed
+from distributions.turns import TURN
 
 
 class Plate(NamedTuple):
@@ -59,8 +60,10 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
         >>> latents(PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3))["z"].shape
         torch.Size([2])
     """
+    if not callable(model):
+        raise TypeError(f"model must be a Pyro program, got {type(model).__name__}; pass a module or a function")
     frozen = [p for p in getattr(model, "parameters", list)() if not p.requires_grad]
-    with torch.random.fork_rng(), torch.no_grad(), pyro.get_param_store().scope():
+    with TURN, torch.random.fork_rng(), torch.no_grad(), pyro.get_param_store().scope():
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
     for parameter in frozen:  # Pyro's store lets every parameter that it meets require a gradient
         parameter.requires_grad_(False)

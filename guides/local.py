@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from distributions import DiagonalNormal
 from guides.amortized import Amortized, Family
 from guides.latents import Latent
+from nets.numbers import whole
 
 
 class Table(nn.Module):
@@ -28,6 +29,7 @@ class Table(nn.Module):
 
     def __init__(self, num_data: int, width: int, index: Callable[..., Tensor] | None = None):
         super().__init__()
+        whole(num_data=num_data, width=width)
         if num_data < 1 or width < 1:
             raise ValueError(f"num_data and width must be at least 1, got {num_data} and {width}")
         self.out_features, self.index = width, index

@@ -11,6 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from guides.amortized import Amortized
+from nets.numbers import real, whole
 
 
 class Refined(PyroModule):
@@ -68,6 +69,8 @@ class Refined(PyroModule):
                 f"guide must be an amortised guide that draws from its features alone, as Diagonal(...), got "
                 f"{type(guide).__name__}"
             )
+        whole(steps=steps)
+        real(rate=rate)
         if steps < 1 or not rate > 0:
             raise ValueError(f"steps must be at least 1 and rate positive, got {steps} and {rate}")
         self.guide, self.steps, self.rate, self.through = guide, steps, rate, through

@@ -124,6 +124,10 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
         ValueError: a site is discrete without a head, on a sphere but that of three dimensions, of another support to
             which no map is known, global, or in several plates, or sites differ in their plate.
     """
+    if not isinstance(latents, Mapping):
+        raise TypeError(
+            f"latents must be a dict {{site: Latent}}, got {type(latents).__name__}; write latents(model, x)"
+        )
     if not latents:
         raise ValueError("latents is empty: a guide needs at least one latent site")
     for name, latent in latents.items():

@@ -4,8 +4,10 @@ from inference.aided import tempered
 from inference.baselines import NVIL, MovingAverage
 from inference.bounds import IWAE, Renyi, VRMax
 from inference.check import check
+from inference.checkpoints import CheckpointFailed
 from inference.compiler import NoCompiler
 from inference.cubo import CUBO
+from inference.distributed import RankLost, joined
 from inference.elbo import ELBO
 from inference.epochs import Epoch
 from inference.estimators import STL, DReG, Estimator, Total
@@ -45,6 +47,7 @@ __all__ = [
     "TVO",
     "VIMCO",
     "Baked",
+    "CheckpointFailed",
     "DReG",
     "Epoch",
     "Estimator",
@@ -55,6 +58,7 @@ __all__ = [
     "NoCompiler",
     "NonFinite",
     "Objective",
+    "RankLost",
     "Refused",
     "Renyi",
     "ScoreFunction",
@@ -72,6 +76,7 @@ __all__ = [
     "evaluate",
     "fit",
     "free_bits",
+    "joined",
     "linear",
     "log_weights",
     "tempered",

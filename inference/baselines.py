@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference.particles import Particles
+from nets.numbers import real
 
 
 class MovingAverage(nn.Module):
@@ -23,6 +24,7 @@ class MovingAverage(nn.Module):
 
     def __init__(self, decay: float = 0.9):
         super().__init__()
+        real(decay=decay)
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
         self.decay = decay

@@ -9,6 +9,7 @@ from torch import Tensor
 from inference.estimators import Estimator
 from inference.objectives import Objective
 from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
+from nets.numbers import real
 
 
 class IWAE(Objective):
@@ -71,6 +72,7 @@ class Renyi(Objective):
     """
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 5, estimator: Estimator | None = None):
+        real(alpha=alpha)
         if not (math.isfinite(alpha) and alpha <= 1):
             raise ValueError(
                 f"alpha must be finite and at most 1, got {alpha}: above 1 the bound needs E_q w^(1 - alpha), which is "

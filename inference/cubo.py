@@ -10,6 +10,7 @@ from inference.estimators import Coefficients, Estimator, assemble
 from inference.objectives import Objective
 from inference.particles import Particles
 from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
+from nets.numbers import real
 
 
 class CUBO(Objective):
@@ -45,6 +46,7 @@ class CUBO(Objective):
     lower, upper = False, True
 
     def __init__(self, order: float = 2.0, num_particles: int = 50, estimator: Estimator | None = None):
+        real(order=order)
         if not 1 <= order < math.inf:
             raise ValueError(f"order must be finite and at least 1, got {order}; below 1 it is Renyi(1 - order)")
         self.order = float(order)

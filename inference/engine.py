@@ -69,6 +69,7 @@ class Engine:
         self.flowing: set[tuple] = set()
         self.python: Counter[str] = Counter()
         self.given_up: str | None = None
+        self.compiles = mode != "captured"
         self.state: State | None = None
         self.kinds: OrderedDict[Hashable, Kind] = OrderedDict()
         self._values, self._scalars = None, ()
@@ -245,7 +246,7 @@ class Engine:
 
     def _decide(self, kind: Kind) -> None:
         """Compiles once the steps to come repay it, or, if nobody knows how many come, those that went would have."""
-        if self.mode == "captured":
+        if not self.compiles:
             kind.decided = True
         elif (prospects := kind.to_repay()) is not None:
             share = kind.seen / self.done

@@ -7,6 +7,7 @@ from torch import Tensor
 from inference.estimators import Estimator
 from inference.objectives import Objective
 from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
+from nets.numbers import real
 
 
 class MIWAE(Objective):
@@ -87,6 +88,7 @@ class CIWAE(Objective):
     """
 
     def __init__(self, beta: float = 0.5, num_particles: int = 5, estimator: Estimator | None = None):
+        real(beta=beta)
         if not 0 <= beta <= 1:
             raise ValueError(f"beta must be between 0 and 1, got {beta}; it is the share of the ELBO")
         self.beta = beta

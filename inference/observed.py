@@ -24,6 +24,8 @@ def check_observed(trace: poutine.Trace) -> None:
 
 def check_values(name: str, value: Tensor, support: constraints.Constraint, event_shape: tuple[int, ...]) -> None:
     """Raises ValueError unless ``value``, shape (*batch, *event_shape), lies in ``support``."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"observed site {name!r} needs a tensor, got {type(value).__name__}; pass torch.as_tensor(x)")
     got = tuple(value.shape[value.dim() - len(event_shape) :])
     if got != event_shape:
         raise ValueError(

@@ -67,6 +67,10 @@ def own(program: Callable) -> Callable:
     A plain function is returned as it is: what it declares by ``pyro.param`` lives in Pyro's global store, as always
     there.
     """
+    if not callable(program):
+        raise TypeError(
+            f"model and guide must be Pyro programs, got {type(program).__name__}; pass a module or a function"
+        )
     module = module_of(program)
     return program if module is None else _Owned(program, module)
 

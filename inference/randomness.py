@@ -8,6 +8,11 @@ from contextlib import contextmanager
 import pyro
 import torch
 
+from distributions.turns import TURN
+from nets.numbers import whole
+
+MOST_SEEDS = 2**32
+
 
 def generator_state() -> tuple:
     """The state of torch's, NumPy's and Python's generators, and of every CUDA device in use."""
@@ -37,18 +42,26 @@ def restore_drawn(state: list[torch.Tensor]) -> None:
 
 @contextmanager
 def untouched(seed: int | None = None) -> Iterator[None]:
-    """Inside, randomness goes on (from ``seed`` if given); afterwards the generators are as they were before."""
-    before = generator_state()
-    try:
-        if seed is not None:
-            pyro.set_rng_seed(seed)
-        yield
-    finally:
-        restore_generators(before)
+    """Inside, randomness goes on (from ``seed`` if given); afterwards the generators are as they were before.
+
+    No other thread has its turn inside.
+    """
+    if seed is not None:
+        whole(seed=seed)
+        if not 0 <= seed < MOST_SEEDS:
+            raise ValueError(f"seed must be within 0 and 2**32 - 1, got {seed}; take seed % 2**32")
+    with TURN:
+        before = generator_state()
+        try:
+            if seed is not None:
+                pyro.set_rng_seed(seed)
+            yield
+        finally:
+            restore_generators(before)
 
 
 class Stream:
-    """A random stream of its own, entered and left at will.
+    """A random stream of its own, entered and left at will; inside, no other thread has its turn.
 
     Args:
         seed: where it starts; None shares the process's stream instead.
@@ -70,12 +83,16 @@ class Stream:
                 self._own = generator_state()
 
     def __enter__(self) -> Stream:
+        TURN.acquire()
         if self._own is not None:
             self._outer = generator_state()
             restore_generators(self._own)
         return self
 
     def __exit__(self, *error) -> None:
-        if self._own is not None:
-            self._own = generator_state()
-            restore_generators(self._outer)
+        try:
+            if self._own is not None:
+                self._own = generator_state()
+                restore_generators(self._outer)
+        finally:
+            TURN.release()

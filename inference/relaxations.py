@@ -17,6 +17,7 @@ from inference.particles import Particles
 from inference.plates import nesting_of
 from inference.shown import shown
 from inference.weights import weigh
+from nets.numbers import real
 
 
 class _Relaxation(Estimator):
@@ -26,6 +27,8 @@ class _Relaxation(Estimator):
 
     def __init__(self, temperature: float | Tensor = 0.5):
         super().__init__()
+        if not isinstance(temperature, Tensor):
+            real(temperature=temperature)
         if not torch.as_tensor(temperature).gt(0).all():
             raise ValueError(f"temperature must be positive, got {temperature}")
         if isinstance(temperature, Tensor):

@@ -10,6 +10,8 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from nets.numbers import real
+
 
 class Schedule(nn.Module):
     """A number as a function of the steps made so far; counted in a buffer that moves and is saved with the module.
@@ -102,6 +104,8 @@ def constant(value: float | Tensor) -> Schedule:
         >>> constant(0.5)()
         tensor(0.5000, dtype=torch.float64)
     """
+    if not isinstance(value, Tensor):
+        real(value=value)
     held = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
     if held.dim() or not math.isfinite(held) or held < 0:
         raise ValueError(f"value must be one finite number of at least 0, got {value}")
@@ -165,6 +169,7 @@ def check_fresh(objective: object) -> None:
 
 
 def _check(start: float, end: float, steps: int) -> None:
+    real(start=start, end=end)
     if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and end >= 0):
         raise ValueError(f"start and end must be finite and at least 0, got {start} and {end}")
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:

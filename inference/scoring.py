@@ -20,8 +20,9 @@ from inference.ownership import own, reached
 from inference.plates import data_plates
 from inference.progress import bar
 from inference.randomness import untouched
-from inference.streams import arguments, to_device_of
+from inference.streams import arguments, batches_of, to_device_of
 from inference.weights import weigh
+from nets.numbers import whole
 
 CHUNK_NUMBERS = 800_000
 MOST_ROWS = 20_000
@@ -64,9 +65,10 @@ def score(
         take: called with what was found of some data, in their order.
         others, Raises: see ``evaluate``.
     """
+    whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    batches = [data] if isinstance(data, Tensor) else data
+    batches = batches_of(data)
     move, programs = to_device_of(model, guide), (own(model), own(guide))
     weights: _Weights | None = None
     with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:

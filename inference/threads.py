@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from nets.numbers import whole
+
 
 @contextmanager
 def settled(threads: int) -> Iterator[None]:
@@ -25,6 +27,7 @@ def settled(threads: int) -> Iterator[None]:
     Raises:
         ValueError: ``threads`` is below 1.
     """
+    whole(threads=threads)
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     before = torch.get_num_threads()

@@ -13,9 +13,11 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
+from distributions.turns import TURN
 from inference.ownership import own
 from inference.particles import Layout, Particles, Programs, Term, needs_inverse
 from inference.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
+from nets.numbers import whole
 
 
 def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1, **kwargs) -> Tensor:
@@ -47,7 +49,8 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
         >>> log_weights(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=4).shape
         torch.Size([4, 5])
     """
-    return weigh(own(model), own(guide), args, kwargs, num_particles).log_w
+    with TURN:
+        return weigh(own(model), own(guide), args, kwargs, num_particles).log_w
 
 
 def weigh(
@@ -68,6 +71,7 @@ def weigh(
             may be subsampled.
         nesting: how deep plates nest, where it is known.
     """
+    whole(num_particles=num_particles)
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
     if nesting is None or num_particles == 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -37,6 +39,12 @@ class PPCA(PyroModule):
 
     def __init__(self, weight: Tensor, loc: Tensor, scale: float | Tensor):
         super().__init__("model")
+        for name, value in (("weight", weight), ("loc", loc)):
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(f"{name} must be a tensor of floats, got {got}; write torch.as_tensor({name}).float()")
+        if not isinstance(scale, (Tensor, Real)):
+            raise TypeError(f"scale must be a number or a 0-d tensor, got {type(scale).__name__}; pass a float")
         scale = torch.as_tensor(scale, dtype=weight.dtype, device=weight.device)
         if weight.dim() != 2 or loc.shape != weight.shape[:1]:
             raise ValueError(

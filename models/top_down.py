@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distributions import Bernoulli, positive
 from nets import Maps, ResidualBlock
 from nets.conv import side_of
+from nets.numbers import whole
 
 
 class TopDown(PyroModule):
@@ -63,6 +64,7 @@ class TopDown(PyroModule):
         side = side_of(x_dim, "x_dim")
         maps = default_maps(side) if maps is None else tuple(maps)
         check_maps(maps, side)
+        whole(width=width)
         if width < 1:
             raise ValueError(f"width must be at least 1, the channels of the states, got {width}")
         channels, sides = zip(*maps, strict=True)

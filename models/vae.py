@@ -7,6 +7,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from distributions import StandardNormal
+from nets.numbers import count
 
 
 class VAE(PyroModule):
@@ -38,6 +39,7 @@ class VAE(PyroModule):
 
     def __init__(self, z_dim: int, likelihood: nn.Module, prior: nn.Module | None = None):
         super().__init__("model")
+        count(z_dim=z_dim)
         self.prior = StandardNormal(z_dim) if prior is None else prior
         self.likelihood = likelihood
         event_shape = self.prior().event_shape

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.mlp import concatenate
+from nets.numbers import count
 
 
 class Maps(nn.Sequential):
@@ -70,6 +71,7 @@ class ResidualBlock(Maps):
     """
 
     def __init__(self, channels: int, activation: Callable[[], nn.Module] = nn.ELU):
+        count(channels=channels)
         first, second = (nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(2))
         super().__init__(activation(), first, activation(), second)
 

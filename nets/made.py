@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nets.numbers import whole
+
 
 class MaskedLinear(nn.Linear):
     """A linear layer whose weight, shape (out, in), is multiplied by a fixed 0/1 mask."""
@@ -55,6 +57,10 @@ class MADE(nn.Module):
         activation: Callable[[], nn.Module] = nn.ELU,
     ):
         super().__init__()
+        whole(dim=dim, context=context, outputs=outputs)
+        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+            raise TypeError(f"hidden must be a sequence of widths, got {hidden!r}; write (64,) for one layer")
+        whole(**{f"hidden[{i}]": width for i, width in enumerate(hidden)})
         if dim < 1 or outputs < 1 or context < 0:
             raise ValueError(f"MADE needs dim >= 1, outputs >= 1 and context >= 0, got {dim}, {outputs}, {context}")
         if any(width < dim for width in hidden):

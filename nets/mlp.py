@@ -63,6 +63,11 @@ class MLP(nn.Module):
         dtype = self.bias.dtype if len(self.layers) else torch.get_default_dtype()
         h = concatenate(inputs, self.in_features)
         h = h if h.is_floating_point() else h.to(dtype)
+        if len(self.layers) and h.dtype != dtype and not torch.is_autocast_enabled(h.device.type):
+            raise ValueError(
+                f"inputs are {h.dtype} and the net's weights {dtype}; convert one of them, as x.to({dtype}) or "
+                f"model.to({h.dtype})"
+            )
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))
         if len(self.layers):

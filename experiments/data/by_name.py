@@ -45,6 +45,8 @@ def load(
         >>> load("digits", binarize="static").train
         Loader(digits: 1297 x 64, 13 batches of 100, shuffled)
     """
+    if not isinstance(name, str | Path):
+        raise TypeError(f"name must be a str, one of {', '.join(NAMED)} or a path, got {type(name).__name__}")
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "seed": seed}
     if binarize != "default":
         options["binarize"] = binarize

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from nets.numbers import real, whole
 
 
 def as_matrix(x: Any, scale: float = 1.0) -> tuple[Tensor, tuple[int, ...] | None]:
@@ -34,6 +37,7 @@ def as_matrix(x: Any, scale: float = 1.0) -> tuple[Tensor, tuple[int, ...] | Non
         )
     if x.numel() == 0:
         raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}: give at least one row and column")
+    real(scale=scale)
     if not 0 < scale < float("inf"):
         raise ValueError(f"scale must be positive, got {scale}: x is divided by it, 255 for 8-bit images")
     image_shape = tuple(x.shape[1:]) if x.ndim > 2 else None
@@ -72,8 +76,34 @@ def check_count(name: str, value: int, most: int | None = None) -> int:
     return value
 
 
+def check_seed(seed: int) -> int:
+    """seed, if it is an int that a generator takes; TypeError or ValueError otherwise."""
+    whole(seed=seed)
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must be an int of 64 bits, got {seed}: take seed % 2**32")
+    return seed
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """device, if torch can use it here; ValueError otherwise."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        said = str(error).split("\n")[0]
+        raise ValueError(f"device must be one that torch can use here, got {device!r} ({said}): pass 'cpu'") from error
+
+
+def check_path(name: str, path: str | Path) -> Path:
+    """path with ~ replaced; TypeError if it is no path."""
+    if not isinstance(path, str | Path):
+        raise TypeError(f"{name} must be a str or a Path, got {type(path).__name__}: pass the path as a str")
+    return Path(path).expanduser()
+
+
 def check_labels(labels: Tensor, rows: int) -> Tensor:
     """labels as int64, if they are one whole number per row; ValueError otherwise."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor of integers, got {type(labels).__name__}: use torch.as_tensor")
     if labels.shape != (rows,):
         raise ValueError(f"labels must have shape ({rows},), one per row, got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex():

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .checks import check_path
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
 
@@ -27,6 +29,8 @@ SHA256 = {
     },
 }
 
+LARGEST = 1 << 26  # bytes: the training images are 47 million
+
 
 def folder_with(files: Sequence[str], data_dir: str | Path | None, download: Callable[[Path], None]) -> Path:
     """The first folder that holds all `files`; where none does, they are downloaded.
@@ -35,7 +39,7 @@ def folder_with(files: Sequence[str], data_dir: str | Path | None, download: Cal
         download goes to the first.
     Raises: FileNotFoundError that names the folders, the files and the remedy if the download fails.
     """
-    folders = FOLDERS if data_dir is None else (Path(data_dir).expanduser(),)
+    folders = FOLDERS if data_dir is None else (check_path("data_dir", data_dir),)
     for folder in folders:
         if all((folder / name).is_file() for name in files):
             return folder
@@ -62,7 +66,8 @@ def check_digest(what: str | Path, content: bytes | np.ndarray, algorithm: str, 
 
 def read_idx(path: Path, sha256: str) -> np.ndarray:
     """The uint8 array in an idx file; ValueError if the file has another checksum."""
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(LARGEST)
     check_digest(path, content, "sha256", sha256)
     ndim = content[3]
     shape = np.frombuffer(content, ">u4", count=ndim, offset=4)

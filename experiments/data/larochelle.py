@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .arrays import open_arrays
 from .files import check_digest
-from .own import open_arrays
 
 FILE = "binarized_mnist/binarized_mnist.npz"
 URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_{}.amat"
@@ -33,7 +33,13 @@ def read(folder: Path) -> list[np.ndarray]:
     for name, md5 in MD5.items():
         if f"{name}_bits" not in arrays:
             raise ValueError(f"{folder / FILE} must hold {name}_bits, got {sorted(arrays)}: remove the file")
-        part = np.unpackbits(arrays[f"{name}_bits"], axis=1, count=PIXELS)
+        bits = arrays[f"{name}_bits"]
+        if bits.dtype != np.uint8 or bits.ndim != 2:
+            raise ValueError(
+                f"{folder / FILE} must hold {name}_bits as a matrix of uint8, got {bits.dtype} of shape {bits.shape}: "
+                "remove the file"
+            )
+        part = np.unpackbits(bits, axis=1, count=PIXELS)
         check_digest(f"{folder / FILE} ({name})", to_text(part), "md5", md5)
         parts.append(part)
     return parts

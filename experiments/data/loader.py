@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_finite, check_labels, check_unit_interval
+from .checks import check_count, check_device, check_finite, check_labels, check_seed, check_unit_interval
 
 EXAMPLE_ROWS = 8
 LEVELS = 2**15  # of a dynamic draw's probabilities
@@ -61,14 +61,19 @@ class Loader:
             raise TypeError(f"x must be a tensor, got {type(x).__name__}: use torch.as_tensor or from_tensor")
         if x.ndim != 2 or x.numel() == 0:
             raise ValueError(f"x must be a non-empty matrix, got shape {tuple(x.shape)}: flatten(1) images")
+        if x.is_complex():
+            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}: convert it first")
+        x = x.detach().to(torch.get_default_dtype())
         check_finite(x)
         if dynamic:
             check_unit_interval(x, "dynamic=True")
         if labels is not None:
             labels = check_labels(labels, len(x)).to(x.device)
+        if image_shape is not None and not isinstance(image_shape, tuple | list):
+            raise TypeError(f"image_shape must be a tuple of sizes, got {image_shape!r}: write (28, 28)")
         if image_shape is not None and torch.Size(image_shape).numel() != x.shape[1]:
             raise ValueError(f"image_shape must hold the {x.shape[1]} columns of x, got {tuple(image_shape)}")
-        self.x = x.detach().to(torch.get_default_dtype())
+        self.x = x
         self.batch_size = check_count("batch_size", batch_size)
         self.shuffle, self.dynamic, self.seed = shuffle, dynamic, seed
         self.labels = labels
@@ -104,6 +109,14 @@ class Loader:
         """Mean of each column, (x_dim,); for a dynamic loader the mean probability of a 1."""
         return self.x.mean(0, dtype=torch.float64).to(self.x.dtype)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the stream of shuffling and drawing stands."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes on from where ``state_dict()`` was."""
+        self._generator.set_state(state["generator"])
+
     def seeded(self, seed: int) -> Loader:
         """The same data, not copied, with a stream of its own that starts afresh from `seed`."""
         loader = copy.copy(self)
@@ -112,6 +125,7 @@ class Loader:
 
     def to(self, device: str | torch.device) -> Loader:
         """The same data on `device`; its stream starts afresh from the loader's seed."""
+        device = check_device(device)
         return self._with(lambda rows: rows.to(device))
 
     def take(self, n: int) -> Loader:
@@ -136,7 +150,7 @@ class Loader:
 
 def stream(seed: int, device: torch.device) -> torch.Generator:
     """A generator unlike the one that `torch.manual_seed(seed)` starts, which may have made the data."""
-    return torch.Generator(device).manual_seed(seed ^ 0x5DEECE66)
+    return torch.Generator(device).manual_seed(check_seed(seed) ^ 0x5DEECE66)
 
 
 def draw(probability: Tensor, generator: torch.Generator) -> Tensor:

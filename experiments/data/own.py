@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import as_matrix, check_labels
+from .arrays import open_arrays
+from .checks import as_matrix, check_labels, check_path
 from .splits import Binarize, Splits, make_splits, split_rows
 from .tables import read_csv
 
@@ -52,8 +51,10 @@ def from_tensor(
         (40, 5, 5, (3, 4))
     """
     matrix, image_shape = as_matrix(x, scale)
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "biu":
+        labels = torch.as_tensor(labels)
     if labels is not None:
-        labels = check_labels(torch.as_tensor(labels), len(matrix))
+        labels = check_labels(labels, len(matrix))
     rows = [r.to(matrix.device) for r in split_rows(len(matrix), valid, test)]
     parts = [matrix[r] for r in rows]
     ys = [None if labels is None else labels[r.to(labels.device)] for r in rows]
@@ -69,7 +70,7 @@ def from_file(path: str | Path, key: str | None = None, **options: Any) -> Split
     Raises: FileNotFoundError if there is no such file; ValueError if it cannot be read, with the line and the
         column for a csv; and as `from_tensor`.
     """
-    path = Path(path).expanduser()
+    path = check_path("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"path: no file {path}: give the path of a .npy, .npz or .csv file")
     suffix = path.suffix.lower()
@@ -79,19 +80,6 @@ def from_file(path: str | Path, key: str | None = None, **options: Any) -> Split
         raise ValueError(f"key={key!r} names an array of a .npz file, got {path.name}: leave it out")
     x = read_csv(path) if suffix == ".csv" else _pick(path, open_arrays(path), key)
     return from_tensor(x, **{"name": path.stem, **options})
-
-
-def open_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz by name, or the one of a .npy under "x"; ValueError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            return {"x": content} if isinstance(content, np.ndarray) else dict(content)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} is no readable file of plain numpy arrays ({error}): it is damaged, or holds python "
-            "objects, which are never loaded; write it anew by numpy.save or numpy.savez from plain numbers"
-        ) from error
 
 
 def _pick(path: Path, arrays: dict[str, np.ndarray], key: str | None) -> np.ndarray:

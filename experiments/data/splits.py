@@ -43,7 +43,7 @@ def split_rows(n: int, valid: int | float, test: int | float) -> tuple[Tensor, T
     sizes = []
     for name, size in (("valid", valid), ("test", test)):
         fraction = isinstance(size, float)
-        if isinstance(size, bool) or not (0 < size < 1 if fraction else size >= 1):
+        if not isinstance(size, int | float) or isinstance(size, bool) or not (0 < size < 1 if fraction else size >= 1):
             raise ValueError(f"{name} must be a fraction in (0, 1) or a number of rows, got {size!r}")
         sizes.append(max(1, round(n * size)) if fraction else size)
     if n - sum(sizes) < 1:

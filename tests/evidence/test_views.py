@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +15,6 @@ from pyro import poutine
 from torch import nn
 
 from evidence import pairs
-from evidence import views as module
 from evidence.views import views
 from guides import Diagonal, Joint, latents
 from inference import ELBO, evaluate, tempered
@@ -285,7 +285,7 @@ def test_a_flow_without_an_inverse_has_no_aggregate_posterior_and_says_why():
 
 
 def test_after_an_interrupt_the_record_is_of_what_was_done(monkeypatch):
-    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 4 * 10)
+    monkeypatch.setattr(sys.modules["evidence.views"], "NUMBERS_AT_ONCE", 4 * 10)
     calls = []
 
     def guide(x):
@@ -325,7 +325,7 @@ def test_a_prior_that_depends_on_the_datum_has_no_marginal_kl():
 def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match="aggregate must be at least 1, got 0"):
         views(golden(), diagonal, XS, aggregate=0)
-    with pytest.raises(ValueError, match="data hold no batch"):
+    with pytest.raises(ValueError, match="holds no datum"):
         views(golden(), diagonal, XS[:0])
     with pytest.raises(ValueError, match="likelihood's support"):
         views(golden(), diagonal, XS * math.nan)

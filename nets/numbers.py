@@ -1,0 +1,51 @@
+"""What a number given as an argument must be, before anything is computed with it."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+
+def whole(**numbers: object) -> None:
+    """Refuses, by its name, what is no integer.
+
+    Raises:
+        TypeError: one is of another type, ``bool`` included.
+
+    Example:
+        >>> whole(depth=2.5)
+        Traceback (most recent call last):
+        TypeError: depth must be an integer, got 2.5; pass a whole number such as 2
+    """
+    for name, value in numbers.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer, got {_shown(value)}; pass a whole number such as 2")
+
+
+def count(**numbers: object) -> None:
+    """Refuses, by its name, what is no integer of at least 1.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is below 1.
+    """
+    whole(**numbers)
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}; pass how many there are to be")
+
+
+def real(**numbers: object) -> None:
+    """Refuses, by its name, what is no Python number.
+
+    Raises:
+        TypeError: one is of another type.
+    """
+    for name, value in numbers.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {_shown(value)}; pass a float")
+
+
+def _shown(value: object) -> str:
+    """At most a line of it."""
+    text = " ".join(repr(value).split())
+    return text if len(text) < 60 else f"{text[:56]} ..."
