@@ -20,12 +20,16 @@ from guides.latents import Latent
 from guides.supports import Reshaped
 
 
+MOST = 20.0
+
+
 class Leapfrog(nn.Module):
     """The leapfrog integrator, with learned step sizes: it can be run backwards and keeps volume.
 
-        v <- v + eps_t / 2 * slope(u),   u <- u + eps_t * v,   v <- v + eps_t / 2 * slope(u)
+        v <- v + kick(u),   u <- u + eps_t * v,   v <- v + kick(u),   kick(u) = clamp(eps_t / 2 * slope(u), -20, 20)
 
-    Each dimension has a step size of its own. A diagonal mass would add nothing: dividing v by its root turns (eps,
+    A kick is limited so that a step far too large for the slope does not leave the numbers; whatever the kick, the step
+    can be undone and keeps volume. Each dimension has a step size of its own. A diagonal mass would add nothing: dividing v by its root turns (eps,
     mass) into (eps / root of mass, 1).
 
     Args:
@@ -47,9 +51,9 @@ class Leapfrog(nn.Module):
         size = self.log_size[t].exp()
         size = -size if back else size
         for _ in range(self.leaps):
-            v = v + size / 2 * slope(u)
+            v = v + (size / 2 * slope(u)).clamp(-MOST, MOST)
             u = u + size * v
-            v = v + size / 2 * slope(u)
+            v = v + (size / 2 * slope(u)).clamp(-MOST, MOST)
         return u, v
 
 

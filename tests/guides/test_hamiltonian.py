@@ -347,3 +347,29 @@ def test_a_function_that_declares_parameters_is_refused():
     hamiltonian = HamiltonianModel(model, spec, MLP(2, 4))
     with pytest.raises(TypeError, match="declares the parameter 'loc'"):
         Hamiltonian(Diagonal(spec, MLP(2, 4)), hamiltonian)(x)
+
+
+def test_a_step_far_too_large_for_the_slope_still_gives_a_bound():
+    """Counts of a Gamma rate on its exponential scale, whose slope at the start is in the hundreds."""
+    shape, counts = 3.0, torch.tensor([400.0, 0.0, 3.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(shape, 1.0))
+            pyro.sample("x", dist.Poisson(rate), obs=x[:, 0])
+
+    x = counts.unsqueeze(-1)
+    exact = dist.NegativeBinomial(shape, torch.tensor(0.5)).log_prob(counts)
+    pair = HamiltonianModel(model, latents(model, x), calm(), steps=2, size=0.3)
+    guide = Hamiltonian(Diagonal(latents(model, x), calm()), pair)
+    log_w = log_weights(pair, guide, x[1:], num_particles=20_000)
+    weight = (log_w.double() - exact[1:]).exp()
+    assert ((weight.mean(0) - 1) / (weight.std(0) / len(weight) ** 0.5)).abs().max() < 4
+    assert log_weights(pair, guide, x, num_particles=50).isfinite().all()
+
+
+def calm() -> MLP:
+    """An encoder that large counts do not carry away."""
+    net = MLP(1, 4)
+    torch.nn.init.zeros_(net.layers[0].weight)
+    return net
