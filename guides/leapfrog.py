@@ -19,7 +19,6 @@ from guides.joint import placed_at
 from guides.latents import Latent
 from guides.supports import Reshaped
 
-
 MOST = 20.0
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.codegen import program
 from inference.graph import flatten, written
 from inference.notices import first_line
-from inference.outcomes import ROUNDING, Outcome, difference
+from inference.outcomes import ROUNDING, Outcome, difference, equal_with_nan
 from inference.randomness import untouched
 from inference.recording import Refused, record
 from inference.signature import aliased
@@ -57,7 +57,7 @@ class Captured:
             with _distinct(state.flowing) as flowing:
                 inputs = [*state.tensors, *(tensor for _, tensor in flowing), *batch]
                 recording = record(lambda: self._with_filled(args, kwargs), inputs)
-        if not all(map(torch.equal, kept, batch)):
+        if not all(map(equal_with_nan, kept, batch)):
             raise Refused("the program changes its arguments in place")
         self.graph = flatten(recording)
         self.missing = self.graph.missing[: len(self.graph.missing) - len(self.filled)]

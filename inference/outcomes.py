@@ -25,7 +25,7 @@ def difference(expected: Outcome, found: Outcome, jointly: bool = False) -> floa
     pairs = [
         (a, b)
         for a, b in zip(expected[1], found[1], strict=True)
-        if a is not None and not torch.equal(a, b) and not _equal_with_nan(a, b)
+        if a is not None and not torch.equal(a, b) and not equal_with_nan(a, b)
     ]
     if not pairs:
         return worst
@@ -42,5 +42,5 @@ def _norm(value: Tensor) -> float:
     return torch.linalg.vector_norm(value.double()).item()
 
 
-def _equal_with_nan(a: Tensor, b: Tensor) -> bool:
+def equal_with_nan(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())

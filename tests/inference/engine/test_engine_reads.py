@@ -15,6 +15,7 @@ from reading import Shifted, reading
 from stepping import run, slow_but
 
 from inference import Refused
+from inference.engine import Engine
 
 BRANCHES = {
     "if": lambda m, x, z: 0.5 if x.mean() > 0.2 else -0.5,
@@ -124,3 +125,10 @@ def test_a_program_that_changes_its_argument_in_place_changes_it_once_a_step():
     assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-6) and torch.equal(ends[0][1], ends[1][1])
     with pytest.raises(Refused, match="changes its arguments in place"):
         run(make, Trace_ELBO, "captured", 6)
+
+
+def test_an_argument_that_holds_nan_is_not_taken_for_a_changed_one():
+    engine = Engine(lambda u: ([], [2 * u]), [], "captured", finite=False)
+    for _ in range(3):
+        (doubled,) = engine(torch.tensor([1.0, float("nan")]))[1]
+    assert engine.running == "captured" and doubled[0] == 2 and doubled[1].isnan()
