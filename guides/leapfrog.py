@@ -28,8 +28,8 @@ class Leapfrog(nn.Module):
         v <- v + kick(u),   u <- u + eps_t * v,   v <- v + kick(u),   kick(u) = clamp(eps_t / 2 * slope(u), -20, 20)
 
     A kick is limited so that a step far too large for the slope does not leave the numbers; whatever the kick, the step
-    can be undone and keeps volume. Each dimension has a step size of its own. A diagonal mass would add nothing: dividing v by its root turns (eps,
-    mass) into (eps / root of mass, 1).
+    can be undone and keeps volume. Each dimension has a step size of its own. A diagonal mass would add nothing:
+    dividing v by its root turns (eps, mass) into (eps / root of mass, 1).
 
     Args:
         steps: T, how many step sizes there are per dimension.
