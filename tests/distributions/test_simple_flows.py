@@ -309,7 +309,7 @@ def pair(name: str) -> tuple[PPCA, nn.Module]:
 
 
 @every_guide
-@pytest.mark.parametrize("objective", [ELBO(2), IWAE(3)], ids=repr)
+@pytest.mark.parametrize("objective", [ELBO(2), pytest.param(IWAE(3), marks=pytest.mark.slow)], ids=repr)
 def test_bounds_are_bounds_and_train_every_parameter(objective, name):
     model, guide = pair(name)
     losses = torch.tensor([objective.loss(model, guide, XS) for _ in range(300)])

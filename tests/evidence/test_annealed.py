@@ -64,7 +64,8 @@ def test_the_mean_weight_is_p_x_for_any_number_of_temperatures(model, temperatur
     assert z.abs().max() < 4 and z.square().mean() < 3
 
 
-@pytest.mark.parametrize("temperatures", [3, *(pytest.param(t, marks=SLOW) for t in (1, 10))])
+@pytest.mark.slow
+@pytest.mark.parametrize("temperatures", [1, 3, 10])
 def test_the_mean_reverse_weight_is_one_over_p_x(model, temperatures):
     """One chain for each of 3000 exact draws of a posterior of the same x; within 4 standard errors."""
     x = torch.tensor([[0.5, -0.3, 0.2]]).double().expand(3000, -1)

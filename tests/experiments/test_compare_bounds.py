@@ -249,6 +249,7 @@ def test_no_figure_clips_a_text():
 TINY = dict(epochs=4, looks=2, hidden=(8,), z_dim=2, eval_particles=30, eval_data=20, engine="eager")
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_is_left_out(tmp_path, monkeypatch, capsys):
     kept = race.timed_fit
 

@@ -408,6 +408,7 @@ def gradients(tmp_path_factory) -> tuple[dict[str, Tensor], list[dict[str, Tenso
     return load_file(folder / "alone.safetensors"), [load_file(folder / f"rank{r}.safetensors") for r in range(RANKS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_steps_equal_those_of_one_process_on_the_joint_batch(gradients, name):
     alone, ranks = gradients
