@@ -160,7 +160,6 @@ def case_numpy() -> dict:
 
 
 def case_functions() -> dict:
-    pyro.clear_param_store()
     how = dict(valid=[(bits(9),)], patience=2, seed=9, optimizer=partial(optim.Adam, lr=0.3))
     return dict(programs=(model_function, guide_function), objective=Trace_ELBO(), train=[(bits(),)] * 5, **how)
 
@@ -194,6 +193,7 @@ def result_of(model: Callable, guide: Callable, history: list) -> dict:
 
 def train(case: str, folder: Path | None = None, **settings) -> dict:
     """Trains a case from the beginning, or from what lies in the folder; what it came to."""
+    pyro.clear_param_store()
     parts = CASES[case]()
     model, guide = parts.pop("programs")
     every = {} if folder is None else {"checkpoint": folder, "every": 3}

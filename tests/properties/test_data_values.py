@@ -12,7 +12,7 @@ from distributions import Bernoulli
 from evidence import exact, importance, views
 from experiments.data import Loader, from_tensor
 from guides import Diagonal, latents
-from inference import ELBO, check, evaluate, fit, log_weights
+from inference import ELBO, NonFinite, check, evaluate, fit, log_weights
 from models import PPCA, VAE
 from nets import MLP
 
@@ -24,7 +24,7 @@ GUIDES = {model: Diagonal(latents(model, ZEROS), MLP(WIDTH, 6)) for model in (BI
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 SHAPES = [(1, WIDTH), (0, WIDTH), (3, WIDTH + 1), (3, 0), (WIDTH,), (), (2, 3, WIDTH)]
 SPECIAL = [0.0, -0.0, 1.0, 0.5, 2.0, -1.0, 1e30, float("nan"), float("inf")]
-REFUSALS = ValueError, TypeError
+REFUSALS = ValueError, TypeError, NonFinite
 
 
 @st.composite
