@@ -165,7 +165,7 @@ def test_tracers_follow_values_and_gradients():
         assert torch.equal(make_fx(unchecked)(logits[0], x)(logits[1], x), unchecked(logits[1], x))
 
 
-@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("grad", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_one_graph_is_compiled(grad):
     logits = torch.randn(3, 4, 787, requires_grad=grad)
     x = images(logits[0].detach())

@@ -96,6 +96,7 @@ def test_the_same_command_goes_on_after_a_cut(tmp_path, monkeypatch):
         train.main(again)
 
 
+@pytest.mark.slow
 def test_overwrite_begins_anew(tmp_path):
     train.main(small(tmp_path, checkpoint=True, epochs=1))
     train.main(small(tmp_path, checkpoint=True, overwrite=True, seed=4))

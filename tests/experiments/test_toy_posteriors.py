@@ -71,6 +71,7 @@ def tiny(tmp_path_factory):
     return folder, toy_posteriors.main(config)
 
 
+@pytest.mark.slow
 def test_a_tiny_run_leaves_a_whole_folder(tiny):
     folder, found = tiny
     assert [(row["energy"], row["family"]) for row in found["energies"]] == [

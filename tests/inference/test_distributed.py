@@ -429,29 +429,34 @@ def behaviour(tmp_path_factory) -> list[dict]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
 
 
+@pytest.mark.slow
 def test_captured_steps_of_ranks_are_those_that_pyro_makes(behaviour):
     eager, captured = behaviour[0]["captured"]
     assert captured == eager and behaviour[1]["captured"] == behaviour[0]["captured"]
     assert captured[-1] == 1.0  # each did run on the engine that was asked for
 
 
+@pytest.mark.slow
 def test_all_ranks_start_from_the_parameters_of_the_first(behaviour):
     (first, same), (second, taken) = behaviour[0]["start"], behaviour[1]["start"]
     assert first == same == taken != second
 
 
+@pytest.mark.slow
 def test_ranks_draw_noise_of_their_own_and_share_the_stream_outside(behaviour):
     (first, outside), (second, alike) = (found["noise"] for found in behaviour)
     assert len({*first, *second}) == 6
     assert outside == alike
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_on_one_rank_is_an_error_of_all_and_no_step(behaviour):
     (first, kept), (second, kept_too) = (found["nan"] for found in behaviour)
     assert "not finite on rank 1" in first and "argument 0 of the batch" in second
     assert kept and kept_too
 
 
+@pytest.mark.slow
 def test_a_run_of_ranks_goes_on_bit_for_bit_from_a_folder_that_one_of_them_sees(behaviour):
     for rank, found in enumerate(behaviour):
         whole, half, again, seen = found["resume"]
@@ -460,6 +465,7 @@ def test_a_run_of_ranks_goes_on_bit_for_bit_from_a_folder_that_one_of_them_sees(
         assert seen == (rank == 0)
 
 
+@pytest.mark.slow
 def test_the_first_rank_tells_the_others(behaviour):
     assert [found["told"] for found in behaviour] == [["word", ""]] * RANKS
 
@@ -478,6 +484,7 @@ def test_the_first_rank_tells_the_others(behaviour):
         ("no plate", "ValueError: the model has no plate over its data.*write with pyro.plate"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_shared_out_is_refused_on_every_rank(behaviour, turn, message):
     for found in behaviour:
         assert re.match(message, found[turn]), found[turn]
