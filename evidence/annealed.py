@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from evidence.batches import Tick, over
+from evidence.batches import over
 from evidence.chains import Chains
 from evidence.estimate import Estimate
 from evidence.path import Path, Schedule, inverse_temperatures, sigmoid
 from evidence.replayed import Replayed
 from evidence.simulate import Simulated
 from evidence.target import Target
+from inference.walk import Tick
 from nets.numbers import real, whole
 
 STATES_AT_ONCE = 800

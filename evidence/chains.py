@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from evidence.batches import Tick
 from evidence.hmc import transition
 from evidence.path import Path
 from evidence.replayed import Replayed
 from evidence.tuning import PILOT_CHAINS, PILOT_MOVES, jittered, tuned
+from inference.walk import Tick
 
 SETTLING = 10
 

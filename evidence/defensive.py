@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from evidence.batches import Tick, over
+from evidence.batches import over
 from evidence.estimate import Estimate
 from evidence.target import Target
 from inference.importance import log_mean_exp
@@ -18,6 +18,7 @@ from inference.ownership import own
 from inference.particles import needs_inverse
 from inference.plates import sample_sites
 from inference.scoring import CHUNK_NUMBERS
+from inference.walk import Tick, width_of
 from nets.numbers import real, whole
 
 ROWS = 100
@@ -79,8 +80,7 @@ def defensive(
     def method(args: tuple, tick: Tick) -> Estimate:
         target = Target(model, args)
         _check_sites(target, guide)
-        width = max(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim())
-        at_once = max(1, (chunk or CHUNK_NUMBERS // max(1, width)) // target.num_data)
+        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args)) // target.num_data)
         strata = []
         for program, count in ((guide, num_particles - from_prior), (model, from_prior)):
             parts = []

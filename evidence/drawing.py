@@ -9,15 +9,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from evidence.batches import split
 from inference.check import check_particles
-from inference.modes import evaluation_mode
 from inference.observed import check_observed
 from inference.ownership import own
 from inference.particles import Particles
-from inference.progress import bar
-from inference.randomness import untouched
-from inference.streams import arguments, batches_of, to_device_of
+from inference.walk import Tick, split, walk, width_of
 from inference.weights import weigh
 from nets.numbers import whole
 
@@ -61,38 +57,20 @@ def draw_each(
     whole(num_particles=num_particles, rows=1 if rows is None else rows)
     if num_particles < 1 or (rows is not None and rows < 1):
         raise ValueError(f"num_particles and rows must be at least 1, got {num_particles} and {rows}")
-    batches, move = batches_of(data), to_device_of(model, guide)
-    done = 0
-    with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:
-        task = shown.add_task(text, total=None)
-        try:
-            for batch in batches:
-                args = move(arguments(batch))
-                if not len(args[0]):
-                    raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
-                if not done:
-                    number = len(batches) if hasattr(batches, "__len__") else None
-                    shown.update(task, total=None if number is None else number * len(args[0]))
-                    if num_particles > 1:
-                        check_particles(model, guide, *next(split(args, 1)))
-                for part in split(args, rows or _rows(args, num_particles)):
-                    check_observed(poutine.trace(own(model)).get_trace(*part))
-                    take(_weighed(model, guide, part, num_particles), part)
-                    done += len(part[0])
-                    shown.update(task, completed=done)
-                    shown.refresh()
-        except KeyboardInterrupt:
-            if not done:
-                raise
-            return False
-    if not done:
-        raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
-    return True
+    checked = False
 
+    def rows_of(args: tuple) -> int:
+        nonlocal checked
+        if num_particles > 1 and not checked:
+            check_particles(model, guide, *next(split(args, 1)))
+        checked = True
+        return rows or max(1, NUMBERS_AT_ONCE // width_of(args) // num_particles)
 
-def _rows(args: tuple, num_particles: int) -> int:
-    width = max(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim())
-    return max(1, NUMBERS_AT_ONCE // max(1, width) // num_particles)
+    def work(part: tuple, _: Tick) -> None:
+        check_observed(poutine.trace(own(model)).get_trace(*part))
+        take(_weighed(model, guide, part, num_particles), part)
+
+    return walk(data, (model, guide), rows_of, work, seed, progress, text).complete
 
 
 def _weighed(model: Callable, guide: Callable, args: tuple, num_particles: int) -> Particles:

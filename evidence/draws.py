@@ -11,9 +11,9 @@ from pyro.distributions import Delta
 from pyro.infer.inspect import get_dependencies
 from torch import Tensor
 
-from evidence.batches import split
 from evidence.factors import factors
 from inference.plates import PARTICLES
+from inference.walk import split
 from inference.weights import weigh
 
 ROWS_AT_ONCE = 1000

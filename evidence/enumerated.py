@@ -9,10 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from evidence.batches import Tick, over
+from evidence.batches import over
 from evidence.estimate import Estimate
 from evidence.joint_values import JointValues
 from inference.scoring import CHUNK_NUMBERS
+from inference.walk import Tick, width_of
 from nets.numbers import whole
 
 ROWS = 100
@@ -64,8 +65,7 @@ def enumerated(
 
     def method(args: tuple, tick: Tick) -> Estimate:
         values = JointValues(model, args, most)
-        width = max(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim())
-        at_once = max(1, (chunk or CHUNK_NUMBERS // max(1, width)) // len(args[0]))
+        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args)) // len(args[0]))
         joint = prior = torch.full((), -math.inf, dtype=torch.float64)
         for start in range(0, values.count, at_once):
             index = torch.arange(start, min(start + at_once, values.count), device=args[0].device)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from evidence.batches import Tick, over
+from evidence.batches import over
 from evidence.estimate import Estimate
 from inference.ownership import module_of
+from inference.walk import Tick
 from nets.numbers import whole
 
 ROWS = 10_000

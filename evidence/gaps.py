@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,6 @@ from pyro import poutine
 from pyro.infer import ELBO as AnyELBO
 from torch import Tensor, nn
 
-from evidence.batches import Tick, split
 from evidence.climb import climb, frozen
 from evidence.dividing import divided, joined, some
 from evidence.estimate import Estimate
@@ -23,12 +21,10 @@ from guides.latents import Latent, latents
 from inference.check import check_particles
 from inference.elbo import ELBO
 from inference.estimators import STL
-from inference.modes import evaluation_mode
 from inference.observed import check_observed
 from inference.ownership import own
-from inference.progress import bar
 from inference.randomness import untouched
-from inference.streams import arguments, batches_of, to_device_of
+from inference.walk import Tick, split, walk
 from inference.weights import log_weights
 from nets.numbers import real, whole
 
@@ -118,35 +114,16 @@ def gaps(
             "be read off; pass local=(latents, num_data) -> guide, as free(Diagonal)"
         )
     work = _Work(model, guide, local, richer, steps, num_particles, rate, objective or ELBO(8, STL()))
-    batches, move = batches_of(data), to_device_of(model, guide)
-    counted, started = hasattr(batches, "__len__"), time.perf_counter()
     found: list[Gaps] = []
-    done = total = 0
-    with untouched(seed), evaluation_mode(model, guide), frozen(model, guide), bar(progress) as shown:
-        task = shown.add_task("optimising local guides", total=None)
 
-        def tick(share: float) -> None:
-            shown.advance(task, share * count)
-            shown.refresh()
+    def take(part: tuple, tick: Tick) -> None:
+        done = sum(gaps.elbo.num_data for gaps in found)
+        known = None if log_px is None else some(log_px, done, len(part[0]))
+        found.append(work(part, known, seed + EVALUATION + done, tick))
 
-        try:
-            for batch in batches:
-                args = move(arguments(batch))
-                if not len(args[0]):
-                    raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
-                total = max(total, len(args[0]) * len(batches) if counted else 0)
-                shown.update(task, total=total or None)
-                for part in split(args, rows):
-                    count = len(part[0])
-                    known = None if log_px is None else some(log_px, done, count)
-                    found.append(work(part, known, seed + EVALUATION + done, tick))
-                    done += count
-                    shown.update(task, completed=done)
-        except KeyboardInterrupt:
-            if not found:
-                raise
-            done = max(total, done + 1)
-    return joined(found, time.perf_counter() - started, done)
+    with frozen(model, guide):
+        walked = walk(data, (model, guide), rows, take, seed, progress, "optimising local guides")
+    return joined(found, walked.seconds, walked.asked)
 
 
 @dataclass(frozen=True)
@@ -165,7 +142,7 @@ class _Work:
     def __call__(self, args: tuple, log_px: Estimate | None, seed: int, tick: Tick) -> Gaps:
         with torch.no_grad():
             check_observed(poutine.trace(own(self.model)).get_trace(*args))
-            check_particles(self.model, self.guide, *(a[:1] if isinstance(a, Tensor) and a.dim() else a for a in args))
+            check_particles(self.model, self.guide, *next(split(args, 1)))
         tick_half = tick if self.richer is None else lambda share: tick(share / 2)
         train = partial(climb, self.model, args=args, objective=self.objective, steps=self.steps, rate=self.rate)
         early, weights = [], [self._weigh(self.guide, args, seed)]

@@ -10,10 +10,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from evidence.batches import split
 from evidence.draws import Draws, Unknown
 from evidence.factors import factors
 from inference.plates import PARTICLES, sample_sites
+from inference.walk import split
 
 NUMBERS_AT_ONCE = 1_000_000
 

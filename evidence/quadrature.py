@@ -9,11 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from evidence.batches import Tick, over
+from evidence.batches import over
 from evidence.estimate import Estimate
 from evidence.target import Target
 from evidence.window import on_grid, window
 from inference.scoring import CHUNK_NUMBERS
+from inference.walk import Tick, width_of
 from nets.numbers import real, whole
 
 ROWS = 20
@@ -75,7 +76,7 @@ def quadrature(
                 f"the model has {target.dim} latent dimensions ({', '.join(target.sites)}); quadrature takes one or "
                 "two: use sandwich(...) for bounds on both sides"
             )
-        at_once = max(1, chunk or CHUNK_NUMBERS // max(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim()))
+        at_once = max(1, chunk or CHUNK_NUMBERS // width_of(args))
         low, high = window(target, reach, max(1, at_once // target.num_data))
         log_px = low.new_full((len(low),), math.nan, dtype=torch.float64)
         change, size = log_px.clone(), points

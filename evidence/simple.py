@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 from pyro import poutine
@@ -11,7 +10,6 @@ from torch import Tensor
 from evidence.estimate import Estimate
 from inference.ownership import own
 from inference.scoring import Scored, score
-from inference.streams import arguments
 
 
 def prior_sampling(
@@ -113,25 +111,9 @@ def _weighed(
     engine: str,
 ) -> Estimate:
     found: list[Estimate] = []
-    started = time.perf_counter()
 
     def take(scored: Scored) -> None:
         found.append(Estimate.of_weights(method, scored.likelihood.double() - scored.ratio))
 
-    try:
-        score(model, guide, data, num_particles, take, chunk, seed, progress, engine)
-    except KeyboardInterrupt:
-        if not found:
-            raise
-        return Estimate.joined(found, time.perf_counter() - started, asked=_asked(data, found))
-    return Estimate.joined(found, time.perf_counter() - started, asked=sum(part.num_data for part in found))
-
-
-def _asked(data: Tensor | Iterable, found: list[Estimate]) -> int:
-    """How many data there are in all, where they can be counted; else one more than were done."""
-    done = sum(part.num_data for part in found)
-    if isinstance(data, (list, tuple)):
-        return sum(len(arguments(batch)[0]) for batch in data)
-    if isinstance(data, Tensor):
-        return len(data)
-    return max(getattr(data, "num_data", 0), done + 1)
+    walked = score(model, guide, data, num_particles, take, chunk, seed, progress, engine)
+    return Estimate.joined(found, walked.seconds, walked.asked)

@@ -10,7 +10,6 @@ from pyro import poutine
 from torch import Tensor
 
 from evidence.aggregate import Aggregate, aggregated
-from evidence.batches import split
 from evidence.view_record import Views
 from evidence.view_totals import Totals, weighed
 from inference.check import check_particles
@@ -20,6 +19,7 @@ from inference.ownership import own
 from inference.progress import bar
 from inference.randomness import untouched
 from inference.streams import arguments, batches_of, to_device_of
+from inference.walk import split, width_of
 from nets.numbers import whole
 
 NUMBERS_AT_ONCE = 2_000_000
@@ -98,7 +98,7 @@ def views(
         task = shown.add_task("rate and distortion", total=count)
         second_task = shown.add_task("aggregate posterior", total=second.components)
         try:
-            for part in split(args, _rows(args, num_particles)):
+            for part in split(args, max(1, NUMBERS_AT_ONCE // (num_particles * width_of(args)))):
                 check_observed(poutine.trace(own(model)).get_trace(*part))
                 if num_particles > 1 and not totals.num_data:
                     check_particles(model, guide, *next(split(part, 1)))
@@ -133,8 +133,3 @@ def _gathered(data: Tensor | Iterable, move: Callable[[tuple], tuple]) -> tuple:
 
 def _rowed(value: object, args: tuple) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(args[0])
-
-
-def _rows(args: tuple, num_particles: int) -> int:
-    width = max(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim())
-    return max(1, NUMBERS_AT_ONCE // (num_particles * max(1, width)))

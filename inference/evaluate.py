@@ -55,10 +55,5 @@ def evaluate(
         5
     """
     totals = Totals(num_particles)
-    try:
-        score(model, guide, data, num_particles, totals.add, chunk, seed, progress, engine)
-    except KeyboardInterrupt:
-        if not totals.rows:
-            raise
-        return totals.result(complete=False)
-    return totals.result()
+    walked = score(model, guide, data, num_particles, totals.add, chunk, seed, progress, engine)
+    return totals.result(walked.complete)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import pyro
@@ -13,14 +13,11 @@ from torch import Tensor
 
 from inference.check import check_particles
 from inference.engine import STEPS_TO_REPAY_CAPTURE, Engine
-from inference.modes import evaluation_mode
 from inference.observed import check_observed
 from inference.outcomes import Outcome
 from inference.ownership import own, reached
 from inference.plates import data_plates
-from inference.progress import bar
-from inference.randomness import untouched
-from inference.streams import arguments, batches_of, to_device_of
+from inference.walk import Walked, split, walk, width_of
 from inference.weights import weigh
 from nets.numbers import whole
 
@@ -58,8 +55,11 @@ def score(
     seed: int = 0,
     progress: bool = False,
     engine: str = "auto",
-) -> None:
+) -> Walked:
     """Draws and weighs particles for every datum, and hands them over a few data at a time.
+
+    Returns:
+        how far it came.
 
     Args:
         take: called with what was found of some data, in their order.
@@ -68,30 +68,52 @@ def score(
     whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    batches = batches_of(data)
-    move, programs = to_device_of(model, guide), (own(model), own(guide))
-    weights: _Weights | None = None
-    with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:
-        task = shown.add_task("evaluating", total=None)
-        for batch in batches:
-            args = move(arguments(batch))
-            if not len(args[0]):
-                raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
-            rows, at_once = _pick(args, chunk, num_particles)
-            if weights is None and at_once > 1:
-                check_particles(model, guide, *(a[:1] if isinstance(a, Tensor) and a.dim() else a for a in args))
-            for part in _split(args, rows * at_once):
-                check_observed(poutine.trace(programs[0]).get_trace(*part))
-            if weights is None:
-                number = len(batches) if hasattr(batches, "__len__") else 1
-                calls = number * math.ceil(len(args[0]) / rows) * math.ceil(num_particles / at_once)
-                shown.update(task, total=number * len(args[0]))
-                weights = _Weights(programs)
-                replay = _engine(weights, (model, guide), engine, calls)
-            for part in _split(args, rows):
-                take(Scored(*_score(replay, part, at_once, num_particles), x_dim=weights.x_dim))
-                shown.advance(task, len(part[0]))
-                shown.refresh()
+    weights = _Weights((own(model), own(guide)))
+    number = len(data) if not isinstance(data, Tensor) and hasattr(data, "__len__") else 1
+
+    def start(calls: int) -> Engine:
+        return _engine(weights, (model, guide), engine, number * calls)
+
+    scorer = _Scorer(weights, (model, guide), num_particles, chunk, start)
+    return walk(data, (model, guide), scorer.prepare, lambda part, _: take(scorer(part)), seed, progress, "evaluating")
+
+
+class _Scorer:
+    """Scores the data of one data set.
+
+    Args:
+        weights: of a few particles of a few data.
+        pair: model and guide.
+        num_particles, chunk: see ``evaluate``.
+        start: makes the engine that runs ``weights``, from how many calls a batch takes.
+    """
+
+    def __init__(
+        self, weights: _Weights, pair: tuple, num_particles: int, chunk: int | None, start: Callable[[int], Engine]
+    ):
+        self.weights, self.pair, self.num_particles, self.chunk = weights, pair, num_particles, chunk
+        self.start, self.replay = start, None
+
+    def prepare(self, args: tuple) -> int:
+        """Holds a batch against the likelihood; how many of its data to score at once."""
+        rows, at_once = _pick(args, self.chunk, self.num_particles)
+        if self.replay is None and at_once > 1:
+            check_particles(*self.pair, *next(split(args, 1)))
+        for part in split(args, rows * at_once):
+            check_observed(poutine.trace(self.weights.programs[0]).get_trace(*part))
+        if self.replay is None:
+            self.replay = self.start(math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once))
+        self.at_once = at_once
+        return rows
+
+    def __call__(self, args: tuple) -> Scored:
+        K = self.num_particles
+        counts = [min(self.at_once, K - start) for start in range(0, K, self.at_once)]
+        # A CUDA graph writes its next results over these.
+        parts = [[t.clone() if t.is_cuda else t for t in self.replay(count, *args)[1]] for count in counts]
+        likelihood, ratio, first, second = zip(*parts, strict=True)
+        mean, square = sum(first) / K, sum(second) / K
+        return Scored(torch.cat(likelihood), torch.cat(ratio), mean, square, self.weights.x_dim)
 
 
 class _Weights:
@@ -129,24 +151,6 @@ def _engine(weights: _Weights, programs: tuple[Callable, Callable], engine: str,
 
 def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:
     """How many data and how many particles to score at once: few enough that they stay in the processor's cache."""
-    width = max(value[0].numel() for value in args if isinstance(value, Tensor) and value.dim())
-    chunk = chunk or min(MOST_ROWS, max(1, CHUNK_NUMBERS // max(1, width)))
+    chunk = chunk or min(MOST_ROWS, max(1, CHUNK_NUMBERS // width_of(args)))
     at_once = min(num_particles, PARTICLES_AT_ONCE, chunk)
     return max(1, chunk // at_once), at_once
-
-
-def _split(args: tuple, rows: int) -> Iterator[tuple]:
-    count = len(args[0])
-    for start in range(0, count, rows):
-        yield tuple(
-            a[start : start + rows] if isinstance(a, Tensor) and a.dim() and len(a) == count else a for a in args
-        )
-
-
-def _score(replay: Engine, args: tuple, at_once: int, num_particles: int) -> tuple[Tensor, ...]:
-    """Log-likelihoods and log-ratios, (num_particles, rows) each, and moments of the latents, (rows, units) each."""
-    counts = [min(at_once, num_particles - start) for start in range(0, num_particles, at_once)]
-    # A CUDA graph writes its next results over these.
-    parts = [[t.clone() if t.is_cuda else t for t in replay(count, *args)[1]] for count in counts]
-    likelihood, ratio, first, second = zip(*parts, strict=True)
-    return torch.cat(likelihood), torch.cat(ratio), sum(first) / num_particles, sum(second) / num_particles

@@ -206,7 +206,7 @@ def test_ctrl_c_ends_an_enumeration(float64):
     assert (found.num_data, found.complete) == (3, False)
 
 
-@pytest.mark.parametrize("where, run", [("evidence.batches.bar", "defensive"), ("inference.scoring.bar", "importance")])
+@pytest.mark.parametrize("where, run", [("inference.walk.bar", "defensive"), ("inference.walk.bar", "importance")])
 def test_the_bar_reaches_the_end_and_has_a_time_left(float64, monkeypatch, where, run):
     shown = []
     monkeypatch.setattr(where, lambda show: shown.append(bar(show)) or shown[-1])

@@ -206,7 +206,7 @@ def test_after_ctrl_c_modes_and_randomness_are_as_before(amortised):
 
 def test_the_bar_counts_data_and_has_a_time_left(programs, monkeypatch):
     shown = []
-    monkeypatch.setattr("inference.scoring.bar", lambda show: shown.append(bar(show)) or shown[-1])
+    monkeypatch.setattr("inference.walk.bar", lambda show: shown.append(bar(show)) or shown[-1])
     evaluate(*programs, XS.split(10), num_particles=30)
     (task,) = shown[0].tasks
     assert (task.completed, task.total) == (20, 20)
