@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from inference.evaluation import ACTIVE_VARIANCE
+from inference.activity import count_active
 
 
 class Mean(NamedTuple):
@@ -49,4 +49,4 @@ class Units(NamedTuple):
     @property
     def active(self) -> int:
         """How many posterior means vary over data by more than 0.01."""
-        return int((self.between > ACTIVE_VARIANCE).sum())
+        return count_active(self.between)

@@ -13,6 +13,7 @@ from evidence.draws import alone
 from evidence.factors import factors
 from evidence.view_parts import Mean, SiteKL, Units
 from evidence.view_record import Views
+from inference.activity import spread_of
 from inference.analytic import with_analytic_kl
 from inference.particles import Particles
 from inference.weights import weigh
@@ -97,7 +98,7 @@ class Totals:
     def _units(self, name: str) -> Units:
         """Without what the noise of the means adds to their variance over data."""
         mean, variance = torch.cat(self.found["units"][name], dim=1)
-        between = mean.var(0, correction=0) - variance.mean(0)
+        between = spread_of(mean, variance)
         return Units(between, mean.mean(0), between + self.num_particles * variance.mean(0))
 
 

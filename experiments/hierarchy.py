@@ -27,6 +27,7 @@ from experiments.workers import Backend, Workers
 from guides import Chain, Joint, Ladder, latents
 from guides.joint import WHOLE
 from inference import ELBO, Objective, check, evaluate, linear, tempered
+from inference.activity import ACTIVE_VARIANCE, count_active, spread_of
 from inference.ownership import own
 from inference.particles import Particles
 from inference.randomness import untouched
@@ -52,7 +53,6 @@ LABELS = {
     "residual": "ladder (residual)",
     "joint": "joint full-rank",
 }
-ACTIVE_VARIANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +164,8 @@ def layers_of(model: nn.Module, guide: nn.Module, data: Loader, num_particles: i
                 kl.setdefault(name, []).append(ratio.mean(0))
                 means.setdefault(name, []).append(z.mean(0))
                 noise.setdefault(name, []).append(z.var(0) / num_particles)
-    spread = {name: torch.cat(means[name]).var(0, correction=0) - torch.cat(noise[name]).mean(0) for name in means}
     names = sorted(kl)
-    active = {name: int((spread[name] > ACTIVE_VARIANCE).sum()) for name in names}
+    active = {name: count_active(spread_of(torch.cat(means[name]), torch.cat(noise[name]))) for name in names}
     analytic = [name for name in names if particles.kl.get(name) == "analytic"]
     return Layers({name: torch.cat(kl[name]).mean().item() for name in names}, active, analytic)
 

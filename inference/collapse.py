@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.evaluation import ACTIVE_VARIANCE
+from inference.activity import count_active, spread_of
 from inference.modes import evaluation_mode
 from inference.notices import say
 from inference.ownership import own
@@ -78,7 +78,6 @@ class Lookout:
 
 
 def _active(values: Tensor) -> tuple[int, int]:
-    """Active units among all, by the variance of posterior means less what the noise of those means adds to it."""
+    """Active units among all, for values of shape (particles, data, *event)."""
     units = values.double().flatten(2) if values.dim() > 2 else values.double().unsqueeze(-1)
-    noise = units.var(0).mean(0) / len(units)
-    return int((units.mean(0).var(0, correction=0) - noise > ACTIVE_VARIANCE).sum()), units.shape[-1]
+    return count_active(spread_of(units.mean(0), units.var(0) / len(units))), units.shape[-1]

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inference.activity import count_active, spread_of
 from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
 from inference.scoring import Scored
 from inference.verdict import verdict
-
-ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -132,10 +131,9 @@ class Totals:
         )
 
     def _active_units(self) -> int | None:
-        """Units by the variance of posterior means over data, less what the noise of those means adds to it."""
         if self.num_particles < 2:
             return None
         means, noise = torch.cat(self.means).double(), torch.cat(self.variances).double()
         if not means.numel():
             return 0
-        return int((means.var(0, correction=0) - noise.mean(0) > ACTIVE_VARIANCE).sum())
+        return count_active(spread_of(means, noise))
