@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -57,20 +57,23 @@ class Cell:
     facts: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property
-    def key(self) -> str:
-        """A checksum of the function, what it is given, the data, the code that computes, torch and pyro."""
+    def parts(self) -> dict[str, str]:
+        """Checksums of all that the result depends on, by the word for it."""
         file = inspect.getfile(self.function)
+        config = dataclasses.asdict(self.config)
         known = {
-            "function": f"{Path(file).stem}.{self.function.__qualname__}",
-            "config": {
-                name: plain(value) for name, value in dataclasses.asdict(self.config).items() if name not in HOW
-            },
-            "names": _identity(self.names),
+            "names": [f"{Path(file).stem}.{self.function.__qualname__}", _identity(self.names)],
+            "settings": {name: plain(value) for name, value in config.items() if name not in HOW},
             "data": self.data,
             "code": checksum_of_code(file),
-            "versions": [torch.__version__, pyro.__version__],
+            "versions of torch and Pyro": [torch.__version__, pyro.__version__],
         }
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        return {word: _checksum(part) for word, part in known.items()}
+
+    @cached_property
+    def key(self) -> str:
+        """One checksum of all of them."""
+        return _checksum(self.parts)
 
 
 class Kept:
@@ -87,7 +90,7 @@ class Kept:
         """What a cell gave; None if it is not there. A damaged one is named, and as if not there."""
         place = self.folder / cell.key
         saved = Checkpoints(place, keep=1).latest() if place.exists() else None
-        return None if saved is None else Done(saved.record, saved.tensors)
+        return None if saved is None else Done(saved.record["record"], saved.tensors)
 
     def put(self, cell: Cell, done: Done) -> None:
         """Writes what a cell gave.
@@ -95,7 +98,19 @@ class Kept:
         Raises:
             CheckpointFailed: the disk is full, or does not let us.
         """
-        Checkpoints(self.folder / cell.key, keep=1).write(0, done.tensors, done.record)
+        record = {"title": cell.title, "parts": cell.parts, "record": done.record}
+        Checkpoints(self.folder / cell.key, keep=1).write(0, done.tensors, record)
+
+    def outdated(self, cells: Sequence[Cell]) -> dict[str, list[str]]:
+        """Of cells that are not there, {title: the words for what is another} where an earlier one has that title."""
+        wanted, found = {cell.title: cell.parts for cell in cells}, {}
+        for place in sorted(self.folder.glob("*")) if wanted else ():
+            saved = Checkpoints(place, keep=1).latest()
+            title = saved and saved.record.get("title")
+            if title in wanted:
+                theirs = saved.record["parts"]
+                found[title] = [word for word, part in wanted[title].items() if theirs.get(word) != part]
+        return found
 
 
 def fingerprints(data: Splits) -> tuple[str, ...]:
@@ -116,6 +131,10 @@ def checksum_of_code(script: str) -> str:
     for path in (Path(script), *(ROOT / "experiments" / name for name in SHARED), *rooms):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
+
+
+def _checksum(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _identity(value: object) -> object:

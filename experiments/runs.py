@@ -20,6 +20,8 @@ import pyro
 import torch
 
 from experiments.report import Table, page
+from experiments.sweep_lock import claim
+from inference.locked import LOCK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +48,8 @@ class Run:
             cells to this one; its records are written anew.
 
     Raises:
-        ValueError: if ``folder`` holds an earlier run that this one is neither to replace nor to go on with, or files
-            that no run wrote.
+        ValueError: if ``folder`` cannot be written to, holds an earlier run that this one is neither to replace nor to
+            go on with, or files that no run wrote.
         TypeError: if ``config`` holds a value that JSON cannot express.
 
     Example:
@@ -74,11 +76,19 @@ class Run:
             },
         }
         text = _dumps({"config": config, **self._origin}, "config", indent=2)  # before any old file goes
-        if goes_on and not overwrite and _waits_for(self.folder, json.loads(text)["config"]):
-            _remove_records(self.folder)
-        else:
-            _clear(self.folder, overwrite)
-        _replace(self.folder / "config.json", text)
+        try:
+            if goes_on:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                claim(self, self.folder)
+            if goes_on and not overwrite and _waits_for(self.folder, json.loads(text)["config"]):
+                _remove_records(self.folder)
+            else:
+                _clear(self.folder, overwrite)
+            _replace(self.folder / "config.json", text)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ValueError(f"folder must be one to write to, got {self.folder} ({error}); change --out") from error
 
     def log(self, **record: object) -> None:
         """Append one line to metrics.jsonl; it is on disk when this returns.
@@ -192,15 +202,16 @@ def _replace(path: Path, text: str) -> None:
 def _clear(folder: Path, overwrite: bool) -> None:
     """Make ``folder`` ready for a new run, or say why that would lose something."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.iterdir()):
+    if not any(path.name != LOCK for path in folder.iterdir()):
         return
     if not _is_run(folder):
         raise ValueError(
-            f"folder: expected a new or empty folder, {folder} holds files that no run wrote; choose another"
+            f"folder: expected a new or empty folder, {folder} holds files that no run wrote; choose another (--out)"
         )
     if not overwrite and any((folder / name).exists() for name in ("metrics.jsonl", CELLS, CHECKPOINTS)):
         raise ValueError(
-            f"folder: expected a new or empty folder, {folder} holds a run; choose another or overwrite=True"
+            f"folder: expected a new or empty folder, {folder} holds a run; choose another or overwrite=True "
+            "(--out, --overwrite)"
         )
     for name in (CELLS, CHECKPOINTS):
         if (folder / name).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import NamedTuple
@@ -10,7 +11,9 @@ from experiments.cells import Cell, Done, Kept
 from experiments.dispatch import outcomes
 from experiments.report import Table
 from experiments.runs import Run
+from experiments.sweep_lock import claim
 from experiments.workers import Workers
+from inference.notices import tell
 
 
 class Sweep(NamedTuple):
@@ -58,12 +61,18 @@ def sweep(cells: Sequence[Cell], run: Run, workers: Workers, told: Callable[[dic
     Raises:
         ValueError: the workers cannot be had, see ``Workers.ready``.
         CheckpointFailed: a cell could not be written.
+        BlockingIOError: another process sweeps in this folder.
     """
+    claim(run, run.folder)
     kept, failed = Kept(run.folder), {}
     found = {cell.key: done for cell in cells if (done := kept.get(cell)) is not None}
     missing = [cell for cell in cells if cell.key not in found]
     if found:
         print(f"{len(found)} of {len(cells)} cells are there", flush=True)
+    if outdated := kept.outdated(missing):
+        changed = Counter(word for words in outdated.values() for word in words)
+        reasons = ", ".join(f"other {word} ({count})" for word, count in changed.items())
+        tell(f"{len(outdated)} finished cells in {kept.folder} are not taken, and computed anew: {reasons}")
     for cell in cells:
         if cell.key in found:
             log(run, cell, found[cell.key].record)

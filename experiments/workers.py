@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,9 +11,10 @@ from types import ModuleType
 from typing import Literal
 
 from joblib import parallel_config
-from joblib.parallel import get_active_backend
+from joblib.parallel import ParallelBackendBase, get_active_backend
 
 Backend = Literal["loky", "dask", "ray"]
+PACKAGES = {"dask": "distributed", "ray": "ray"}
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,27 @@ class Workers:
         """Those of a script's config, which has them under the same names."""
         return cls(config.jobs, config.backend, config.cluster)
 
-    @contextmanager
-    def ready(self) -> Iterator[None]:
-        """Inside, ``joblib.Parallel`` gives its work to these.
+    def check(self) -> None:
+        """Before any work is given out.
 
         Raises:
-            ValueError: the backend's package or cluster is not there, or it would run cells in threads of one process.
+            ValueError: there are to be none, the backend's package is not there, or a cluster has no backend.
         """
         if self.jobs == 0:
             raise ValueError("jobs must be a number of cells at a time, or -1 for all cores, got 0")
         if self.backend == "loky" and self.cluster is not None:
             raise ValueError(f"cluster is for --backend dask or ray, got {self.cluster!r} with loky; name the backend")
+        if self.backend in PACKAGES:
+            _package(PACKAGES[self.backend], self.backend)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Inside, ``joblib.Parallel`` gives its work to these.
+
+        Raises:
+            ValueError: as ``check``, the cluster is not there, or it would run cells in threads of one process.
+        """
+        self.check()
         with CLUSTERS[self.backend](self.cluster):
             active = get_active_backend()[0]
             if getattr(active, "supports_sharedmem", False) and self.jobs != 1:
@@ -73,6 +85,7 @@ def _dask(address: str | None) -> Iterator[None]:
     distributed = _package("distributed", "dask")
     if address is None:  # a client that the caller made
         with parallel_config(backend="dask"):
+            _mend(get_active_backend()[0])
             yield
         return
     try:
@@ -80,16 +93,33 @@ def _dask(address: str | None) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"cluster must be the address of a Dask scheduler, got {address!r}: {error}") from error
     with client, parallel_config(backend="dask", client=client):
+        _mend(get_active_backend()[0])
         yield
+
+
+def _mend(dask: ParallelBackendBase) -> None:
+    """joblib's Dask backend keeps to itself that a task's workers died, and computes here if there is one worker."""
+    given, count = dask.submit, dask.effective_n_jobs
+
+    def submit(task: Callable, callback: Callable) -> Future:
+        future = given(task, callback)
+        future.add_done_callback(lambda ended: callback(ended.exception()) if ended.exception() else None)
+        return future
+
+    dask.submit, dask.effective_n_jobs = submit, lambda jobs=1: max(2, count(jobs))
 
 
 @contextmanager
 def _ray(address: str | None) -> Iterator[None]:
     ray = _package("ray", "ray")
     if not ray.is_initialized():
-        ray.init(address=address)
-    _package("ray.util.joblib", "ray").register_ray()
-    with parallel_config(backend="ray"):
+        try:
+            ray.init(address=address)
+        except OSError as error:
+            raise ValueError(f"cluster must be the address of a Ray cluster, got {address!r}: {error}") from error
+    backend = _package("ray.util.joblib.ray_backend", "ray").RayBackend()
+    backend.supports_return_generator = True  # it does; without a word of it joblib refuses
+    with parallel_config(backend=backend):
         yield
 
 

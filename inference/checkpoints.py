@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from inference.locked import locked
 from inference.notices import first_line, tell
 
 FORMAT = 1
@@ -53,20 +56,27 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int = 3):
-        if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+        if not isinstance(keep, Integral) or isinstance(keep, bool) or keep < 1:
             raise ValueError(f"keep must be an integer of at least 1, got {keep!r}")
         self.folder, self.keep = Path(folder), keep
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"checkpoint must be a folder, and {self.folder} is a file; choose another name")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for draft in self.folder.glob(".step-*.part"):  # of a process that died
-                shutil.rmtree(draft)
+            with suppress(BlockingIOError), self.held():
+                for draft in self.folder.glob(".step-*.part"):  # of a process that died
+                    shutil.rmtree(draft)
             probe = self.folder / ".step-probe.part"
             probe.mkdir()
             probe.rmdir()
         except OSError as error:
             raise CheckpointFailed(self._failure(error)) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, no other run writes here, see ``locked``."""
+        with locked(self.folder, "a training run"):
+            yield
 
     def write(self, number: int, tensors: Mapping[str, Tensor], record: Mapping) -> Path:
         """Writes a state, and removes those that are too many or that it takes the place of.

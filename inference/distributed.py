@@ -56,6 +56,19 @@ class Job:
                 work.wait()
 
         self._reached(meet)
+        self.spoken += 1
+
+    def gathered(self, rows: Tensor) -> tuple[Tensor, slice]:
+        """In a step, the rows of all ranks' parts of a batch as constants, and which of them are this rank's."""
+        own = rows[: len(rows) if self.weight else 0].detach()
+        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
+        counts[self.rank] = len(own)
+        self.add(counts)
+        start = int(counts[: self.rank].sum())
+        whole, mine = own.new_zeros(int(counts.sum()), *rows.shape[1:]), slice(start, start + len(own))
+        whole[mine] = own
+        self.add(whole)
+        return whole, mine
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Puts the first rank's numbers into the tensors of all."""
@@ -103,13 +116,18 @@ class Job:
             reason = first_line(error).rpartition("[/")[2].partition("] ")[2] or first_line(error)
             raise RankLost(
                 f"rank {self.rank} of {self.size} has lost another rank, which ended or cannot be reached "
-                f"({reason[:60]}); run the same command again to go on"
+                f"({reason.partition('. ')[0][:60]}); run the same command again to go on"
             ) from error
 
 
 def current() -> Job | None:
     """The job that this process is a rank of; None where there is no other process."""
     return _job
+
+
+def sharing() -> Job | None:
+    """The job whose ranks share out the batch at hand; None outside a joint step."""
+    return None if _job is None or _job.weight is None else _job
 
 
 @contextmanager
@@ -127,13 +145,16 @@ def joined(device: str | torch.device = "cpu") -> Iterator[Job | None]:
         RankLost: from then on, wherever another rank has ended.
     """
     global _job
+    try:
+        cuda = torch.device(device).type == "cuda"
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one that torch knows, got {device!r}; pass 'cpu' or 'cuda'") from error
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield None
         return
     from torch import distributed as dist
 
-    cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
@@ -153,10 +174,9 @@ def joint_sum(value: Tensor | float) -> Tensor | float:
     Outside a joint step it is the value itself. A function of the sum then has on each rank the gradient that is this
     rank's share of the whole one.
     """
-    if _job is None or _job.weight is None:
+    if (job := sharing()) is None:
         return value
     value = torch.as_tensor(value)
-    total = value.detach().double() * _job.weight
-    _job.add(total)
-    _job.spoken += 1
+    total = value.detach().double() * job.weight
+    job.add(total)
     return total.to(value) + (value - value.detach())

@@ -17,6 +17,11 @@ from inference.randomness import untouched
 from inference.step import Step
 
 LINEAR = infer.Trace_ELBO, infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO
+OF_A_WHOLE_BATCH = {
+    infer.ReweightedWakeSleep: "has one weight for a whole batch, which no rank sees; use RWS",
+    infer.TraceTailAdaptive_ELBO: "ranks draws of a whole batch, which no rank sees; use Renyi, or one process",
+    infer.Trace_MMD: "compares draws of a whole batch, which no rank sees; train it in one process",
+}
 
 
 class Share(NamedTuple):
@@ -58,14 +63,14 @@ class Shares:
     Raises:
         TypeError: when called, the first argument is no tensor of rows.
         ValueError: the model has no plate over the rows, or a latent site outside it, which every rank would count; or
-            the objective is ReweightedWakeSleep, or RenyiELBO in a scaled plate.
+            the objective is one of Pyro's that are no sum over data, as ReweightedWakeSleep, or RenyiELBO in a scaled
+            plate.
     """
 
     def __init__(self, job: Job, step: Step):
-        if isinstance(step.objective, infer.ReweightedWakeSleep):
-            raise ValueError(
-                "ReweightedWakeSleep has one weight for a whole batch, which no rank of a job sees; use RWS"
-            )
+        for kind, reason in OF_A_WHOLE_BATCH.items():
+            if isinstance(step.objective, kind):
+                raise ValueError(f"{kind.__name__} {reason}")
         self.job, self.step = job, step
         self.fixed: dict[tuple, bool] = {}
 

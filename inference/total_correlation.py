@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from inference.aided import Aided, refuse_aided
-from inference.distributed import current
+from inference.distributed import Job, joint_sum, sharing
 from inference.objectives import Objective
 from inference.particles import Particles
 from inference.rate import data_count
@@ -33,7 +34,7 @@ def total_correlation(objective: Objective, beta: float | Schedule, site: str | 
     Raises:
         TypeError: ``objective`` is none of ours.
         ValueError: a negative ``beta``; an objective that is aided already; when used, a site that is unknown, has
-            dependent dimensions in the guide, or lies in more than one plate; or several processes train together.
+            dependent dimensions in the guide, or lies in more than one plate.
 
     References:
         Isolating Sources of Disentanglement in Variational Autoencoders, Chen, Li, Grosse, Duvenaud, 2018,
@@ -49,7 +50,10 @@ class TotalCorrelation(nn.Module):
 
     def __init__(self, beta: float | Schedule, site: str | None):
         super().__init__()
+        if not isinstance(site, str | None):
+            raise TypeError(f"site must be the name of a latent site, as 'z', or None, got {site!r}")
         self.beta, self.site, self.plain = as_schedule(beta, "beta"), site, not isinstance(beta, Schedule) and beta == 1
+        self.speaks = not self.plain
 
     def __repr__(self) -> str:
         return f"beta={self.beta!r}" + ("" if self.site is None else f", site={self.site!r}")
@@ -64,31 +68,62 @@ class TotalCorrelation(nn.Module):
         trained = objective.surrogate(particles, bound)
         if self.plain:
             return trained
-        if current() is not None:
-            raise ValueError(
-                "total_correlation compares every two data of a batch, which no rank of a job holds; train it in one "
-                "process, or with beta=1"
-            )
-        correlation = estimate(site, particles.layout.num_particles)
-        return trained - (self.beta().to(correlation) - 1) * data_count(particles) * correlation
+        job = sharing()
+        correlation = estimate(site) if job is None else share_of_estimate(job, site)
+        return trained - (self.beta().to(correlation) - 1) * joint_sum(data_count(particles)) * correlation
 
 
-def estimate(site: dict, num_particles: int = 1) -> Tensor:
+def estimate(site: dict) -> Tensor:
     """The total correlation of a guide's site over the batch, a 0-d tensor in nats, up to a constant.
 
         mean_i [ log sum_j q(z_i | x_j) - sum_d log sum_j q(z_id | x_j) ]
 
     Args:
         site: from the guide's trace, with batch shape (batch,) or (num_particles, batch).
-        num_particles: whether there is a dimension of particles on the left.
     """
-    fn, z = site["fn"], site["value"]
-    z = z.flatten(z.dim() - fn.event_dim).movedim(-2, 0).unsqueeze(-2)  # (batch i, [particles], 1, dim)
-    base = fn.base_dist
-    shape = (*z.shape[:-2], 1, *fn.event_shape)
-    each = base.log_prob(z.reshape(shape)).flatten(-fn.event_dim)  # (batch i, [particles], batch j, dim)
-    joint, marginal = each.sum(-1).logsumexp(-1), each.logsumexp(-2).sum(-1)
-    return (joint - marginal).mean()
+    joint, marginals = _log_sums(site["fn"], _draws(site))
+    return (joint - marginals.sum(-1)).mean()
+
+
+def share_of_estimate(job: Job, site: dict) -> Tensor:
+    """In a step of a job, a 0-d tensor whose gradient is this rank's share of that of the estimate over all data.
+
+    Each rank has the densities of all draws under q(. | x_j) of its own data j. What these pull at a draw z_i is added
+    up over ranks, and goes on where z_i was drawn.
+
+    Args:
+        job: this rank's.
+        site: of this rank's part of the batch, see ``estimate``.
+    """
+    own = _draws(site)
+    z, mine = job.gathered(own)
+    joint, marginals = _log_sums(site["fn"], z.requires_grad_())
+    share = (_part(job, joint) * joint).sum() - (_part(job, marginals) * marginals).sum()
+    pull = torch.autograd.grad(share, z, retain_graph=True)[0].contiguous()
+    job.add(pull)
+    if not job.weight:
+        return 0.0 * share
+    return (share + (pull[mine] * own).sum()) / (joint.numel() * job.weight)
+
+
+def _draws(site: dict) -> Tensor:
+    """The draws i of a batch, set against its data j: shape (batch i, [num_particles], 1, dim)."""
+    z = site["value"]
+    return z.flatten(z.dim() - site["fn"].event_dim).movedim(-2, 0).unsqueeze(-2)
+
+
+def _log_sums(fn: Independent, z: Tensor) -> tuple[Tensor, Tensor]:
+    """log sum_j q(z_i | x_j), shape (batch i, [num_particles]), and log sum_j q(z_id | x_j), with dim on the right."""
+    each = fn.base_dist.log_prob(z.reshape(*z.shape[:-2], 1, *fn.event_shape)).flatten(-fn.event_dim)
+    return each.sum(-1).logsumexp(-1), each.logsumexp(-2)
+
+
+def _part(job: Job, log_sums: Tensor) -> Tensor:
+    """This rank's terms in sums over the data of all ranks, as a share of the whole: its derivative by ``log_sums``."""
+    all_ranks = torch.zeros(job.size, *log_sums.shape).to(log_sums)
+    all_ranks[job.rank] = log_sums.detach() if job.weight else -torch.inf
+    job.add(all_ranks)
+    return all_ranks.softmax(0)[job.rank]
 
 
 def _site(particles: Particles, name: str | None) -> dict:

@@ -18,6 +18,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import infer
+from pyro.contrib.gp.kernels import RBF
 from pyro.nn import PyroModule
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -137,12 +138,15 @@ CASES: dict[str, tuple[str, Callable]] = {
     "free_bits_by_group": ("plain", lambda: free_bits(ELBO(2, analytic_kl=True), 0.161, groups=2)),
     "capacity": ("plain", lambda: capacity(ELBO(2, analytic_kl=True), 0.42, 10.0)),
     "untouched_correlation": ("plain", lambda: total_correlation(ELBO(2), 1.0)),
+    "total_correlation": ("plain", lambda: total_correlation(ELBO(), 4.0)),
+    "total_correlation_iwae": ("plain", lambda: total_correlation(IWAE(3), linear(0.5, 3.0, steps=4))),
     "map": ("plain", lambda: MAP(ELBO(2), dist.Normal(0.0, 1.0), DATA)),
     "maximum_likelihood": ("observed", MaximumLikelihood),
     "fixed_elbo": ("fixed", lambda: ELBO(2)),
     "fixed_iwae": ("fixed", lambda: IWAE(3, DReG())),
     "fixed_map": ("fixed", lambda: MAP(ELBO(2), dist.Normal(0.0, 1.0), DATA)),
     "fixed_free_bits": ("fixed", lambda: free_bits(ELBO(2, analytic_kl=True), 0.42)),
+    "fixed_total_correlation": ("fixed", lambda: total_correlation(ELBO(2), 4.0)),
     "fixed_capacity": ("fixed", lambda: capacity(ELBO(2, analytic_kl=True), 0.42, 10.0)),
     "global_elbo": ("global", ELBO),
     "global_pyro": ("global", infer.Trace_ELBO),
@@ -360,9 +364,10 @@ TURNS: dict[str, Callable] = {
     "resume": go_on,
     "told": lambda job, folder: [job.told(said if job.first else None).decode() for said in (b"word", b"")],
     "other programs": build_others,
-    "correlation": lambda job, folder: stepper(objective=total_correlation(ELBO(2), 2.0)).step(torch.zeros(4, X_DIM)),
     "engine": lambda job, folder: stepper(objective=free_bits(ELBO(2), 1.0), engine="captured"),
     "pyro's rws": lambda job, folder: stepper(objective=infer.ReweightedWakeSleep(2)),
+    "pyro's mmd": lambda job, folder: stepper(objective=infer.Trace_MMD(RBF(2))),
+    "pyro's tail": lambda job, folder: stepper(objective=infer.TraceTailAdaptive_ELBO(2, vectorize_particles=True)),
     "pyro's renyi": lambda job, folder: stepper("fixed", infer.RenyiELBO(0.5, 2)).step(torch.zeros(4, X_DIM)),
     "global": lambda job, folder: stepper("global in a plain plate", ELBO()).step(torch.zeros(4, X_DIM)),
     "no plate": lambda job, folder: SVI(
@@ -476,9 +481,10 @@ def test_the_first_rank_tells_the_others(behaviour):
         ("other batches", "ValueError: the ranks of this job see different batches; pass the same seed"),
         ("apart", "RuntimeError: step 2: parameters or buffers of the ranks have come apart"),
         ("other programs", "ValueError: the ranks of this job have built different programs.*same settings"),
-        ("correlation", "ValueError: total_correlation compares every two data of a batch, .*one process, or .*beta=1"),
         ("engine", "ValueError: engine='captured' cannot run free_bits.* on several ranks.*use engine='auto'"),
         ("pyro's rws", "ValueError: ReweightedWakeSleep has one weight for a whole batch.*use RWS"),
+        ("pyro's mmd", "ValueError: Trace_MMD compares draws of a whole batch.*train it in one process"),
+        ("pyro's tail", "ValueError: TraceTailAdaptive_ELBO ranks draws of a whole batch.*use Renyi, or one process"),
         ("pyro's renyi", "ValueError: RenyiELBO puts a plate's scale inside its logarithm; use Renyi"),
         ("global", r"ValueError: latent sites \['w'\] lie outside the plate over data.*use an ELBO"),
         ("no plate", "ValueError: the model has no plate over its data.*write with pyro.plate"),
