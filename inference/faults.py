@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.ownership import modules_of, own
+from inference.ownership import declared, modules_of, own
 from inference.plates import sample_sites
 from inference.randomness import restore_generators, untouched
 
@@ -51,7 +51,8 @@ def broken_gradient(model: Callable, guide: Callable) -> str | None:
 def _parameters(model: Callable, guide: Callable):
     for word, program in (("model", model), ("guide", guide)):
         for module in modules_of(program):
-            yield from ((word, name, parameter) for name, parameter in module.named_parameters())
+            for name, parameter in (*module.named_parameters(), *declared(module).items()):
+                yield word, name, parameter
 
 
 def _broken_site(model: Callable, guide: Callable, args: tuple, kwargs: dict, state: tuple) -> str | None:

@@ -71,6 +71,8 @@ def own(program: Callable) -> Callable:
         raise TypeError(
             f"model and guide must be Pyro programs, got {type(program).__name__}; pass a module or a function"
         )
+    if isinstance(program, type):
+        raise TypeError(f"model and guide must be Pyro programs, got the class {program.__name__}; pass an instance")
     module = module_of(program)
     return program if module is None else _Owned(program, module)
 
@@ -85,8 +87,24 @@ class _Owned:
                 part._pyro_context.param_state = empty_store()
 
     def __call__(self, *args, **kwargs):
-        with pyro.get_param_store().scope(self.state), pyro.settings.context(module_local_params=True):
-            return self.program(*args, **kwargs)
+        try:
+            with pyro.get_param_store().scope(self.state), pyro.settings.context(module_local_params=True):
+                return self.program(*args, **kwargs)
+        except NotImplementedError as error:
+            if "pyro.param" not in str(error):
+                raise
+            raise ValueError(
+                f"{type(self.module).__name__} is a PyroModule, in whose run parameters are declared by pyro.param, by "
+                "itself or by what it calls; Pyro does not keep these with a module: write a PyroModule with "
+                "self.loc = PyroParam(torch.zeros(2)) instead"
+            ) from error
+
+
+def declared(module: nn.Module) -> dict[str, Tensor]:
+    """What a module has declared by ``pyro.param`` when it ran, unconstrained, and does not hold itself."""
+    kept = _STATES.get(module, empty_store())["params"]
+    held = {id(parameter) for parameter in module.parameters()}
+    return {name: value for name, value in kept.items() if id(value) not in held}
 
 
 @contextmanager

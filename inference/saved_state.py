@@ -10,8 +10,9 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from inference.ownership import modules_of
+from inference.ownership import declared, modules_of
 from inference.randomness import generator_state, restore_generators
+from inference.snapshots import put_back
 from inference.svi import SVI
 
 Tensors = dict[str, Tensor]
@@ -28,7 +29,7 @@ def svi_state(svi: SVI) -> tuple[Tensors, dict]:
     """
     tensors: Tensors = {}
     for word, module in _modules(svi).items():
-        tensors |= {f"{word}/{name}": value for name, value in module.state_dict().items()}
+        tensors |= prefixed(word, module.state_dict()) | prefixed(f"declared/{word}", declared(module))
     tensors |= prefixed("store", _declared(svi))
     state = svi.optimizer.state_dict()
     numbers: dict[str, dict] = {}
@@ -47,12 +48,13 @@ def restore_svi(svi: SVI, tensors: Mapping[str, Tensor], record: Mapping) -> Non
     """Puts back what ``svi_state`` gave, in place."""
     for word, module in _modules(svi).items():
         module.load_state_dict(under(tensors, word))
-    declared, known = under(tensors, "store"), _declared(svi)
+        put_back(declared(module), under(tensors, f"declared/{word}"))
+    stored, known = under(tensors, "store"), _declared(svi)
     with svi.store():
         store = pyro.get_param_store()
-        for name in known.keys() - declared.keys():
+        for name in known.keys() - stored.keys():
             del store[name]
-        for name, value in declared.items():
+        for name, value in stored.items():
             if name in known:
                 known[name].copy_(value)
             else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pyro
 import torch
 from torch import Tensor
 
-from inference.ownership import modules_of
+from inference.ownership import declared, modules_of
 
 
 class Snapshot:
@@ -20,21 +20,31 @@ class Snapshot:
         self.take()
 
     def take(self) -> None:
-        self.states = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in self.modules]
+        self.states = [_copied(module.state_dict()) for module in self.modules]
+        self.declared = [_copied(declared(module)) for module in self.modules]
         if self.functions:
-            store = pyro.get_param_store()
-            self.store = {name: value.detach().clone() for name, value in store.named_parameters()}
+            self.store = _copied(dict(pyro.get_param_store().named_parameters()))
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """What was taken, by program, to be written down or replaced."""
         taken = {f"program{i}": state for i, state in enumerate(self.states)}
+        taken |= {f"declared{i}": state for i, state in enumerate(self.declared)}
         return taken | ({"store": self.store} if self.functions else {})
 
     @torch.no_grad()
     def put_back(self) -> None:
-        for module, state in zip(self.modules, self.states, strict=True):
+        for module, state, others in zip(self.modules, self.states, self.declared, strict=True):
             module.load_state_dict(state)
+            put_back(declared(module), others)
         if self.functions:
-            for name, value in pyro.get_param_store().named_parameters():
-                if name in self.store:
-                    value.copy_(self.store[name])
+            put_back(dict(pyro.get_param_store().named_parameters()), self.store)
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def put_back(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copies values into the parameters of the same names."""
+    for name in parameters.keys() & values.keys():
+        parameters[name].copy_(values[name])
