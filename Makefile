@@ -3,9 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.installed
+PYTEST := -m pytest -q -n auto --maxprocesses 8
+
+# `make lowest TORCH=2.13.0 TESTS=tests/experiments` takes another torch, or runs a part of the tests.
+LOWEST := .venv-lowest
+TORCH ?= $(shell sed -n 's/.*"torch>=\(.*\)".*/\1/p' pyproject.toml)
+TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all lowest lint clean
 
 help:      ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -16,22 +22,34 @@ demo: $(READY)  ## compare three guides under three objectives on the embedded d
 	@echo "report: $(CURDIR)/runs/demo/report.html"
 
 test: $(READY)  ## the tests, but for those marked slow
-	$(RUN) -m pytest -q -m "not slow"
+	$(RUN) $(PYTEST) -m "not slow"
 
 test-all: $(READY)  ## all tests
-	$(RUN) -m pytest -q
+	$(RUN) $(PYTEST)
+
+lowest: $(LOWEST)/.torch-$(TORCH)  ## the tests with the lowest versions that are supported, in .venv-lowest
+	$(LOWEST)/bin/python $(PYTEST) -m "not slow" $(TESTS)
 
 lint: $(READY)  ## ruff
 	$(RUN) -m ruff check .
 
-clean:     ## remove .venv, caches and build products; data/ and runs/ stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean:     ## remove both .venv, caches and build products; data/ and runs/ stay
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "error: '$(PYTHON)' is not a Python >= 3.10; name one: make PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -c 'import ensurepip' 2>/dev/null && $(PYTHON) -m venv $(VENV) || \
-	  { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(RUN) install --quiet pip; }
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null && $(PYTHON) -m venv $(1) || \
+	  { $(PYTHON) -m venv --without-pip $(1) && $(PYTHON) -m pip --python $(1)/bin/python install --quiet pip; }
+endef
+
+$(READY): pyproject.toml constraints.txt
+	$(call environment,$(VENV))
 	$(RUN) -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
+
+$(LOWEST)/.torch-$(TORCH): pyproject.toml constraints-lowest.txt
+	$(call environment,$(LOWEST))
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt torch==$(TORCH) -e '.[test]'
+	@rm -f $(LOWEST)/.torch-* && touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ def _flat(name: str, prior: dist.Distribution) -> tuple[Tensor, Tensor]:
             f"latent site {name!r} is {type(base).__name__} in the model; a ladder merges with a diagonal Gaussian: "
             "write dist.Normal(loc, scale).to_event(1) there, or use Amortized(..., order='top_down')"
         )
-    size = prior.event_shape.numel()
+    size = math.prod(prior.event_shape)
     return tuple(value.reshape(*prior.batch_shape, size) for value in (base.loc, base.scale))
 
 

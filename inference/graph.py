@@ -43,6 +43,8 @@ def flatten(recording: Recording) -> Graph:
     graph, output = module.graph, next(n for n in module.graph.nodes if n.op == "output")
     graph.set_codegen(fx.graph.CodeGen())
     numbers, reads, tensors = output.args[0]
+    for node in graph.find_nodes(op="get_attr"):
+        node.meta.setdefault("val", getattr(module, node.target))  # torch 2.7 leaves it out where one is used again
     with graph.inserting_before(output):
         guards, ok = _all_hold(graph, reads, recording.values)
         summary = _vector(graph, [*numbers, ok], _common_type(numbers))

@@ -53,6 +53,15 @@ def test_an_annealed_buffer_moved_state_and_dropout_are_those_of_the_eager_step(
     close(eager.state, compiled.state, 1e-3)
 
 
+def test_a_draw_that_nobody_uses_is_made_all_the_same():
+    eager, compiled = (
+        run(partial(pair, "minibatch", "auto_diagonal"), Trace_ELBO, engine, 4) for engine in ("eager", "compiled")
+    )
+    assert compiled.running == "compiled"
+    assert compiled.losses == pytest.approx(eager.losses, rel=1e-4)
+    assert torch.equal(compiled.state["random"], eager.state["random"])
+
+
 def test_guards_trip_and_faults_name_their_place():
     model, guide, (x,) = pair()
     svi = SVI(model, guide, Adam, Trace_ELBO(), engine="compiled")
