@@ -79,8 +79,14 @@ class Target:
         trace = poutine.trace(program).get_trace(*self.args)
         if missing := sorted(self.sites.keys() - trace.nodes.keys()):
             raise ValueError(f"guide lacks the latent sites {missing}; add them, or start from the prior")
-        values = {name: trace.nodes[name]["value"] for name in self.sites}
-        return self.flat(values).reshape(num_chains, self.num_data, self.dim)
+        u = self.flat({name: trace.nodes[name]["value"] for name in self.sites})
+        if u.numel() != num_chains * self.num_data * self.dim:
+            shapes = {name: tuple(trace.nodes[name]["value"].shape) for name in self.sites}
+            raise ValueError(
+                f"guide or model draws {num_chains} x {self.num_data} values of shape {shapes}, of which the model has "
+                f"{self.dim} unconstrained numbers per datum; give both one shape, in one plate over data"
+            )
+        return u.reshape(num_chains, self.num_data, self.dim)
 
     def flat(self, values: Mapping[str, Tensor]) -> Tensor:
         """The u of {site: value}, shapes (*batch, *event) -> (*batch, dim)."""
@@ -95,16 +101,8 @@ class Target:
         return sum(volume for _, volume in self._moved(u).values())
 
     def _moved(self, u: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        moved = {}
         pieces = u.split([site.size for site in self.sites.values()], dim=-1)
-        for piece, (name, site) in zip(pieces, self.sites.items(), strict=True):
-            value, volume = piece, piece.new_zeros(piece.shape[:-1])
-            for part in site.parts:
-                after = part(value)
-                volume = volume + part.log_abs_det_jacobian(value, after)
-                value = after
-            moved[name] = value, volume
-        return moved
+        return {name: site.moved(piece) for piece, (name, site) in zip(pieces, self.sites.items(), strict=True)}
 
     def _placed(self, u: Tensor) -> Callable:
         """A program that draws these values and nothing else."""

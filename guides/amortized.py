@@ -11,10 +11,13 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from guides.arguments import Arguments, check_given, parted
+from guides.arguments import Arguments, check_given, check_rows, first, parted
+from guides.expected import encoder_width, family_of, function
 from guides.latents import Latent, Plate
 from guides.supports import check_latents, site_of
-from nets import MLP, out_features
+from nets import MLP
+from nets.modules import made
+from nets.numbers import widths
 
 Family = Callable[[nn.Module, int], nn.Module]
 Hidden = Sequence[int] | Mapping[str, Sequence[int]] | None
@@ -58,8 +61,10 @@ class Amortized(PyroModule):
     Raises:
         ValueError: an unknown order or site; a latent that is global, in more than one plate, discrete but neither
             binary, one-hot, nor of classes 0..C-1, or of another support to which no map is known; when called, no
-            data, features or given values of another shape, or ``present`` names an unknown site.
-        TypeError: the encoder has no ``out_features``; when called, what is given for a site is no tensor.
+            data, more than the plate holds, features or given values of another shape, or ``present`` names an unknown
+            site.
+        TypeError: an argument is of another type, the encoder has no ``out_features``; when called, what is given for a
+            site or returned by the encoder is no tensor, or what ``present`` returns no collection.
 
     References:
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, sections 2.2 and 4.1, arXiv:1906.02691.
@@ -86,11 +91,17 @@ class Amortized(PyroModule):
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
         self.data_plate: Plate = check_latents(latents)
-        widths = hidden if isinstance(hidden, Mapping) else dict.fromkeys(latents, hidden)
-        for word, named in (("posteriors", posteriors or {}), ("hidden", widths)):
+        layers = hidden if isinstance(hidden, Mapping) else dict.fromkeys(latents, hidden)
+        for word, named in (("posteriors", {} if posteriors is None else posteriors), ("hidden", layers)):
+            if not isinstance(named, Mapping):
+                raise TypeError(
+                    f"{word} must be a dict of sites, got {named!r}; write {{{next(iter(latents))!r}: ...}}"
+                )
             if unknown := set(named) - set(latents):
-                raise ValueError(f"{word} names {sorted(unknown)}, but the latent sites are {list(latents)}")
-        self.encoder, self.order, self.width, self.present = encoder, order, out_features(encoder), present
+                raise ValueError(f"{word} names {sorted(unknown, key=str)}, but the latent sites are {list(latents)}")
+        family_of(family=family, **{f"posteriors[{name!r}]": make for name, make in (posteriors or {}).items()})
+        function(present=present)
+        self.encoder, self.order, self.width, self.present = encoder, order, encoder_width(encoder), present
         self.names = tuple(reversed(latents) if order == "bottom_up" else latents)
         self.sites = [site_of(latents[name]) for name in self.names]
         self.latents = dict(latents)
@@ -98,8 +109,8 @@ class Amortized(PyroModule):
         chosen = heads | dict(posteriors or {})
         sizes = [site.size for site in self.sites]
         self.posteriors = nn.ModuleList(
-            chosen.get(name, family)(self._between(sizes[:j], widths.get(name)), sizes[j])
-            for j, name in enumerate(self.names)
+            made(_named(name, posteriors), chosen.get(name, family), self._between(sizes[:j], layers.get(name)), size)
+            for j, (name, size) in enumerate(zip(self.names, sizes, strict=True))
         )
 
     def forward(self, *args, **kwargs) -> dict[str, Tensor]:
@@ -115,12 +126,14 @@ class Amortized(PyroModule):
         values, before, known = {}, [], known or {}
         with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
             for site_name, site, posterior in zip(self.names, self.sites, self.posteriors, strict=True):
+                q = None
                 if site_name in known:
                     z = known[site_name]
+                    check_rows(site_name, z, h)
                 else:
                     q = site.constrain(posterior(*self.inputs(h, before)))
                     z = values[site_name] = pyro.sample(site_name, q)
-                before.append(h.new_zeros(len(h), site.size) if z is None else site.flatten(z).to(h.dtype))
+                before.append(h.new_zeros(len(h), site.size) if z is None else site.flatten(z, q).to(h.dtype))
         return values
 
     def inputs(self, h: Part, before: Sequence[Part]) -> Sequence[Part]:
@@ -130,12 +143,20 @@ class Amortized(PyroModule):
     def features(self, *args, **kwargs) -> Tensor:
         """h, shape (batch, H)."""
         _, args, kwargs = self._parted(args, kwargs)
-        if args and args[0] is None:
+        if (args or kwargs) and first(args, kwargs) is None:
             raise ValueError("the guide's first argument is None: q(z | x) needs the data it is conditioned on")
         h = self.encoder(*args, **kwargs)
-        if h.dim() != 2 or h.shape[1] != self.width:
+        if not isinstance(h, Tensor):
+            raise TypeError(f"encoder returned {type(h).__name__}; expected a tensor, (batch, {self.width})")
+        if h.dim() != 2 or h.shape[1] != self.width or not len(h):
             raise ValueError(
-                f"encoder returned shape {tuple(h.shape)}; expected (batch, {self.width}), one row per datum"
+                f"encoder returned shape {tuple(h.shape)}; expected (batch, {self.width}), one row per datum, and at "
+                "least one; pass data of shape (batch, ...)"
+            )
+        if self.data_plate.size is not None and len(h) > self.data_plate.size:
+            raise ValueError(
+                f"a batch of {len(h)} data does not fit the plate {self.data_plate.name!r}, whose size is "
+                f"{self.data_plate.size}; pass no more data than that, or build latents from a model of the right size"
             )
         return _activation(self.encoder)(h)
 
@@ -146,8 +167,12 @@ class Amortized(PyroModule):
         if self.present is None:
             return given
         there = self.present(*args, **kwargs)
+        if not isinstance(there, Collection) or isinstance(there, str | Tensor):
+            raise TypeError(f"present must return names of sites, got {there!r}; return a list, as ['z']")
         if unknown := set(there) - set(self.names):
-            raise ValueError(f"present returned {sorted(unknown)}, but the latent sites are {sorted(self.names)}")
+            raise ValueError(
+                f"present returned {sorted(unknown, key=str)}, but the latent sites are {sorted(self.names)}"
+            )
         return {name: None for name in self.names if name not in there} | given
 
     def _parted(self, args: tuple, kwargs: dict) -> Arguments:
@@ -157,12 +182,16 @@ class Amortized(PyroModule):
         """The net from what a site sees to its distribution, given the widths of the sites before it."""
         if hidden is None:
             hidden = (self.width,) if before and self.order != "independent" else ()
-        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
-            raise TypeError(f"hidden must be a sequence of widths, got {hidden!r}; write (64,) for one layer")
+        widths(hidden=hidden)
         activation = getattr(self.encoder, "activation", None)
         make = partial(deepcopy, activation if isinstance(activation, nn.Module) else nn.ReLU())
         inputs = self.inputs(self.width, before)
         return MLP(sum(inputs), *hidden, activation=make, output=make if hidden else nn.Identity)
+
+
+def _named(site: str, posteriors: Mapping[str, Family] | None) -> str:
+    """The argument that a site's family comes from."""
+    return f"posteriors[{site!r}]" if posteriors and site in posteriors else "family"
 
 
 def _activation(encoder: nn.Module) -> nn.Module:

@@ -54,6 +54,11 @@ def parted(latents: Mapping[str, Latent], args: tuple, kwargs: dict) -> Argument
     )
 
 
+def first(args: tuple, kwargs: Mapping) -> object:
+    """The first argument of a call, by position or by name, which is the data; None where there is none."""
+    return next(iter((*args, *kwargs.values())), None)
+
+
 def check_given(latents: Mapping[str, Latent], given: Mapping[str, Tensor]) -> None:
     """Raises a ValueError where a given value has not one event of its site per datum."""
     for name, value in given.items():
@@ -64,3 +69,9 @@ def check_given(latents: Mapping[str, Latent], given: Mapping[str, Tensor]) -> N
                 f"argument {name!r} has shape {tuple(value.shape)}; expected ({wanted}), one value of the latent site "
                 f"{name!r} per datum"
             )
+
+
+def check_rows(name: str, value: Tensor | None, h: Tensor) -> None:
+    """Raises a ValueError where there is not one given value per datum."""
+    if value is not None and len(value) != len(h):
+        raise ValueError(f"argument {name!r} has {len(value)} rows for {len(h)} data; pass one value per datum")

@@ -12,10 +12,13 @@ from torch import nn
 
 from distributions import DiagonalNormal
 from guides.amortized import Family
-from guides.arguments import parted
+from guides.arguments import first, parted
+from guides.expected import encoder_width, family_of, program
 from guides.latents import Latent
 from guides.supports import check_latents, site_of
-from nets import MLP, out_features
+from nets import MLP
+from nets.modules import made
+from nets.numbers import count, widths
 
 
 class Augmented(PyroModule):
@@ -41,7 +44,9 @@ class Augmented(PyroModule):
         hidden: widths of the layers between (features, z) and r; one layer of width H unless told, () for none.
 
     Raises:
-        ValueError: the model has a site named a, or latent sites that a guide cannot be built for.
+        ValueError: the model has a site named a, or latent sites that a guide cannot be built for; a size is below 1;
+            when run, there are no data.
+        TypeError: an argument is of another type.
 
     References:
         Auxiliary Deep Generative Models, Maaloe, Sonderby, Sonderby, Winther, 2016, arXiv:1602.05473.
@@ -66,20 +71,24 @@ class Augmented(PyroModule):
         hidden: tuple[int, ...] | None = None,
     ):
         super().__init__("augmented")
+        program(model=model)
+        plate = check_latents(latents)
         if "a" in latents:
             raise ValueError("latents has a site named 'a' already; rename it, since that is the auxiliary one's name")
-        plate = check_latents(latents)
+        count(dim=dim)
+        family_of(family=family)
+        width = encoder_width(encoder)
+        hidden = (width,) if hidden is None else hidden
+        widths(hidden=hidden)
         self.model, self.encoder, self.plate = model, encoder, plate
         self.latents = {"a": Latent(torch.Size([dim]), plates=(plate,)), **latents}
         self.sites = {name: site_of(latent) for name, latent in latents.items()}
-        width = out_features(encoder)
-        hidden = (width,) if hidden is None else hidden
         net = MLP(width + sum(site.size for site in self.sites.values()), *hidden, activation=nn.Tanh, output=nn.Tanh)
-        self.reverse = family(net if hidden else MLP(net.in_features), dim)
+        self.reverse = made("family", family, net if hidden else MLP(net.in_features), dim)
 
     def forward(self, *args, **kwargs) -> object:
         """Runs the model, then draws a; returns what the model returns."""
-        if args and args[0] is None:
+        if first(args, kwargs) is None:
             raise ValueError("the augmented model needs data, since r(a | x, z) is given them; draw from the model")
         with poutine.trace() as traced:
             result = self.model(*args, **kwargs)

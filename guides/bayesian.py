@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
-import pyro
 import pyro.distributions as dist
-import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoGuide
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 
 from guides.joint import Placed
-from guides.latents import Latent, latents
+from guides.latents import Latent, latents, left_alone
+from guides.spec import check_spec
 
 
 class WithGlobals(PyroModule):
@@ -58,7 +56,9 @@ class WithGlobals(PyroModule):
         arXiv:1603.00788.
 
     Example:
+        >>> import pyro
         >>> import pyro.distributions as dist
+        >>> import torch
         >>> from pyro.infer.autoguide import AutoNormal
         >>> from guides import Diagonal
         >>> from nets import MLP
@@ -83,8 +83,11 @@ class WithGlobals(PyroModule):
         **kwargs,
     ):
         super().__init__("guide")
-        if not (local is None or callable(local)):
-            raise TypeError(f"local must be a guide of the local sites or None, got {type(local).__name__}")
+        if local is not None and (isinstance(local, type) or not callable(local)):
+            got = f"the class {local.__name__}" if isinstance(local, type) else type(local).__name__
+            raise TypeError(
+                f"local must be a guide of the local sites or None, got {got}; pass Diagonal(local_sites(...), encoder)"
+            )
         sites = latents(model, *args, **kwargs)
         within = local_sites(sites, plate)
         names = [name for name in sites if name not in within]
@@ -97,7 +100,7 @@ class WithGlobals(PyroModule):
             raise ValueError(f"local is None, but the model has the local sites {list(within)}; pass a guide of them")
         self.local = local
         self.shared = _automatic(family, poutine.block(model, expose=names), names)
-        with _as_they_were(model), poutine.block():
+        with left_alone(model), poutine.block():
             self.shared.forward(*args, **kwargs)  # no call: its names are made when this module is called
 
     def forward(self, *args, **kwargs) -> dict[str, Tensor]:
@@ -117,14 +120,24 @@ def local_sites(latents: Mapping[str, Latent], plate: str = "data") -> dict[str,
         latents: {site: Latent}, see ``latents(model, *args)``.
         plate: name of the plate over data.
 
+    Raises:
+        TypeError: ``latents`` is no {site: Latent}, or ``plate`` no name.
+
     Example:
+        >>> import torch
         >>> list(local_sites({"w": Latent(torch.Size([2]), plates=()), "z": Latent(torch.Size([2]))}))
         ['z']
     """
+    check_spec(latents)
+    if not isinstance(plate, str) or not plate:
+        raise TypeError(f"plate must be the name of the plate over data, got {plate!r}; write 'data'")
     return {name: latent for name, latent in latents.items() if plate in {around.name for around in latent.plates}}
 
 
 def _automatic(family: Callable, program: Callable, names: list[str]) -> AutoGuide:
+    other = isinstance(family, type) and not issubclass(family, AutoGuide)
+    if other or isinstance(family, nn.Module) or not callable(family):
+        raise TypeError(f"family must make an AutoGuide from a program, got {family!r}; write AutoNormal")
     guide = family(program)
     if not isinstance(guide, AutoGuide):
         raise TypeError(
@@ -147,13 +160,3 @@ class _Placing(Messenger):
     def _pyro_sample(self, msg):
         if type(fn := msg["fn"]) is dist.Delta:
             msg["fn"] = Placed(fn.v, log_density=fn.log_density, event_dim=fn.event_dim)
-
-
-@contextmanager
-def _as_they_were(model: Callable) -> Iterator[None]:
-    """Inside, nothing that runs leaves a trace in random state, parameter store or what is to be trained."""
-    frozen = [p for p in getattr(model, "parameters", list)() if not p.requires_grad]
-    with torch.random.fork_rng(), torch.no_grad(), pyro.get_param_store().scope():
-        yield
-    for parameter in frozen:
-        parameter.requires_grad_(False)

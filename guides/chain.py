@@ -9,6 +9,7 @@ from torch import nn
 from distributions import DiagonalNormal
 from guides.amortized import Amortized, Family, Hidden, Part
 from guides.latents import Latent
+from guides.supports import check_latents
 
 
 class Chain(Amortized):
@@ -54,6 +55,7 @@ class Chain(Amortized):
         hidden: Hidden = None,
         **settings,
     ):
+        check_latents(latents)
         if not isinstance(hidden, Mapping):
             hidden = dict.fromkeys(list(latents)[:-1], hidden)
         super().__init__(latents, encoder, family, order="bottom_up", hidden=hidden, **settings)

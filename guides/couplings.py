@@ -9,7 +9,9 @@ from torch import nn
 
 from distributions import Autoregressive, Coupling, FlowNormal, RationalQuadratic
 from guides.amortized import Amortized
+from guides.expected import layers
 from guides.latents import Latent
+from nets.numbers import count
 
 KINDS = {"coupling": Coupling, "autoregressive": Autoregressive}
 
@@ -41,7 +43,8 @@ class RealNVP(Amortized):
         activation: Callable[[], nn.Module] = nn.ELU,
         **settings,
     ):
-        step = partial(Coupling, hidden=(width,) if isinstance(width, int) else tuple(width), activation=activation)
+        count(depth=depth)
+        step = partial(Coupling, hidden=layers(width), activation=activation)
         super().__init__(latents, encoder, partial(FlowNormal, step=step, depth=depth), **settings)
 
 
@@ -82,14 +85,14 @@ class NeuralSpline(Amortized):
         activation: Callable[[], nn.Module] = nn.ELU,
         **settings,
     ):
-        if kind not in KINDS:
+        if kind not in tuple(KINDS):
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        spline = RationalQuadratic(bins, bound)
+        count(depth=depth)
+        spline, chosen = RationalQuadratic(bins, bound), None if width is None else layers(width)
 
         def family(net: nn.Module, dim: int) -> nn.Module:
             usual = 64 if kind == "coupling" else max(128, dim)
-            chosen = usual if width is None else width
-            hidden = (chosen,) if isinstance(chosen, int) else tuple(chosen)
+            hidden = (usual,) if chosen is None else chosen
             step = partial(KINDS[kind], bijection=spline, hidden=hidden, activation=activation)
             return FlowNormal(net, dim, step, depth)
 

@@ -30,7 +30,7 @@ class Direction:
         """q itself: the head makes distributions over directions."""
         return q
 
-    def flatten(self, value: Tensor) -> Tensor:
+    def flatten(self, value: Tensor, q: dist.Distribution | None = None) -> Tensor:
         """Directions themselves, shape (*batch, 3)."""
         return value
 

@@ -16,7 +16,9 @@ from distributions import (
     MixtureNormal,
 )
 from guides.amortized import Amortized
+from guides.expected import layers
 from guides.latents import Latent
+from nets.numbers import count, real
 
 
 class Diagonal(Amortized):
@@ -64,6 +66,7 @@ class LowRank(Amortized):
     """
 
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, rank: int = 2, **settings):
+        count(rank=rank)
         super().__init__(latents, encoder, partial(LowRankNormal, rank=rank), **settings)
 
 
@@ -81,6 +84,7 @@ class Mixture(Amortized):
     """
 
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, components: int = 4, **settings):
+        count(components=components)
         super().__init__(latents, encoder, partial(MixtureNormal, components=components), **settings)
 
 
@@ -95,6 +99,7 @@ class StudentT(Amortized):
     """
 
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, start: float = 32.0, **settings):
+        real(start=start)
         super().__init__(latents, encoder, partial(DiagonalStudentT, start=start), **settings)
 
 
@@ -125,12 +130,12 @@ class IAF(Amortized):
         activation: Callable[[], nn.Module] = nn.ELU,
         **settings,
     ):
+        count(depth=depth)
+        real(bias=bias)
+        chosen = None if width is None else layers(width)
 
         def family(net: nn.Module, dim: int) -> nn.Module:
-            chosen = max(128, dim) if width is None else width
-            if not isinstance(chosen, int | Sequence) or isinstance(chosen, str):
-                raise TypeError(f"width must be an integer or a sequence of them, got {chosen!r}; write 128")
-            hidden = (chosen,) if isinstance(chosen, int) else tuple(chosen)
+            hidden = (max(128, dim),) if chosen is None else chosen
             return InverseAutoregressiveNormal(net, dim, depth=depth, hidden=hidden, bias=bias, activation=activation)
 
         super().__init__(latents, encoder, family, **settings)

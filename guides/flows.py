@@ -10,6 +10,7 @@ from torch import nn
 from distributions import HouseholderNormal, OrthogonalBasis, PlanarNormal, RadialNormal, SylvesterNormal
 from guides.amortized import Amortized
 from guides.latents import Latent
+from nets.numbers import count
 
 
 class Planar(Amortized):
@@ -28,6 +29,7 @@ class Planar(Amortized):
     """
 
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 8, **settings):
+        count(depth=depth)
         super().__init__(latents, encoder, partial(PlanarNormal, depth=depth), **settings)
 
 
@@ -48,6 +50,7 @@ class Radial(Amortized):
     """
 
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 8, **settings):
+        count(depth=depth)
         super().__init__(latents, encoder, partial(RadialNormal, depth=depth), **settings)
 
 
@@ -65,6 +68,7 @@ class Householder(Amortized):
     """
 
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 4, **settings):
+        count(depth=depth)
         super().__init__(latents, encoder, partial(HouseholderNormal, depth=depth), **settings)
 
 
@@ -95,4 +99,5 @@ class Sylvester(Amortized):
         basis: Callable[[int, int, int], nn.Module] = OrthogonalBasis,
         **settings,
     ):
+        count(depth=depth)
         super().__init__(latents, encoder, partial(SylvesterNormal, depth=depth, basis=basis), **settings)

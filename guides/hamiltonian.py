@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 
 import pyro
 import torch
@@ -12,13 +13,16 @@ from torch import Tensor, nn
 
 from distributions import DiagonalNormal
 from guides.amortized import Amortized, Family
+from guides.arguments import first
+from guides.expected import encoder_width, family_of, program
 from guides.joint import Joint, Placed, placed_at
 from guides.latents import Latent
 from guides.leapfrog import Leapfrog, Slope
 from guides.supports import Reshaped, check_latents
 from guides.trajectory import Trajectory
-from nets import MLP, out_features
-from nets.numbers import real, whole
+from nets import MLP
+from nets.modules import made
+from nets.numbers import real, whole, widths
 
 TRAJECTORY = "trajectory"
 
@@ -48,8 +52,9 @@ class HamiltonianModel(PyroModule):
 
     Raises:
         ValueError: ``steps`` or ``leaps`` is below 1, or ``size`` is not positive; a latent site is discrete, or has
-            the name of a momentum, or none that a guide can be built for.
-        TypeError: when run, the model is a function that declares parameters by ``pyro.param``.
+            the name of a momentum, or none that a guide can be built for; when run, there are no data.
+        TypeError: an argument is of another type; when run, the model is a function that declares parameters by
+            ``pyro.param``.
 
     References:
         Markov Chain Monte Carlo and Variational Inference: Bridging the Gap, Salimans, Kingma, Welling, 2015,
@@ -77,11 +82,13 @@ class HamiltonianModel(PyroModule):
         hidden: tuple[int, ...] | None = None,
     ):
         super().__init__("hamiltonian")
+        program(model=model)
         whole(steps=steps, leaps=leaps)
         real(size=size)
-        if steps < 1 or leaps < 1 or not size > 0:
+        if steps < 1 or leaps < 1 or not 0 < size < inf:
             raise ValueError(
-                f"steps and leaps must be at least 1 and size positive, got steps={steps}, leaps={leaps}, size={size}"
+                "steps and leaps must be at least 1 and size positive and finite, got "
+                f"steps={steps}, leaps={leaps}, size={size}"
             )
         self.plate = check_latents(latents)
         self.names = [f"v{t + 1}" for t in range(steps)]
@@ -90,11 +97,11 @@ class HamiltonianModel(PyroModule):
         self.sites = {name: Reshaped(latent) for name, latent in latents.items()}
         self.dim = sum(site.size for site in self.sites.values())
         self.leapfrog = Leapfrog(steps, self.dim, leaps, size)
-        self.reverse = _momenta(out_features(encoder), self.dim, steps, family, hidden)
+        self.reverse = _momenta(encoder_width(encoder), self.dim, steps, family, hidden)
 
     def forward(self, *args, **kwargs) -> object:
         """Runs the model, then draws the momenta from the last to the first; returns what the model returns."""
-        if args and args[0] is None:
+        if first(args, kwargs) is None:
             raise ValueError("the Hamiltonian model needs data, since r(v | x, z) is given them; draw from the model")
         with poutine.trace() as traced:
             result = self.model(*args, **kwargs)
@@ -211,12 +218,14 @@ def _places(model: HamiltonianModel, path: Tensor) -> dict[str, Placed]:
 
 def _momenta(width: int, dim: int, steps: int, family: Family, hidden: tuple[int, ...] | None) -> nn.ModuleList:
     """One conditional distribution of a momentum per step, given features and a place."""
-    widths = (width,) if hidden is None else hidden
+    hidden = (width,) if hidden is None else hidden
+    widths(hidden=hidden)
+    family_of(family=family)
 
     def net() -> MLP:
-        return MLP(width + dim, *widths, activation=nn.Tanh, output=nn.Tanh if widths else nn.Identity)
+        return MLP(width + dim, *hidden, activation=nn.Tanh, output=nn.Tanh if hidden else nn.Identity)
 
-    return nn.ModuleList(family(net(), dim) for _ in range(steps))
+    return nn.ModuleList(made("family", family, net(), dim) for _ in range(steps))
 
 
 def _check_sites(latents: Mapping[str, Latent], names: list[str]) -> None:

@@ -105,9 +105,5 @@ def placed_to_any(q: Placed, p: dist.Distribution) -> Tensor:
 
 def placed_at(flat: Tensor, part: Reshaped, event_dim: int) -> Placed:
     """The site's value for its part of the vector; its log-density is what the map adds to that of the vector."""
-    value, log_density = flat, flat.new_zeros(flat.shape[:-1])
-    for transform in part.parts:
-        moved = transform(value)
-        log_density = log_density - transform.log_abs_det_jacobian(value, moved)
-        value = moved
-    return Placed(value, log_density=log_density, event_dim=event_dim)
+    value, volume = part.moved(flat)
+    return Placed(value, log_density=-volume, event_dim=event_dim)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from distributions import DiagonalNormal
 from distributions.supports import is_real
 from guides.amortized import Amortized, Family
+from guides.expected import program
 from guides.latents import Latent
 from guides.merges import MERGES, merged
+from guides.supports import check_latents
 
 
 class Ladder(Amortized):
@@ -77,10 +79,10 @@ class Ladder(Amortized):
         family: Family = DiagonalNormal,
         hidden: Sequence[int] | None = None,
     ):
-        if merge not in MERGES:
+        if merge not in tuple(MERGES):
             raise ValueError(f"merge must be one of {', '.join(MERGES)}, got {merge!r}")
-        if not callable(model):
-            raise TypeError(f"model must be the Pyro program that the guide is for, got {type(model).__name__}")
+        program(model=model)
+        check_latents(latents)
         for name, latent in latents.items():
             if not is_real(latent.support):
                 raise ValueError(

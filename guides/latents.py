@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pyro
@@ -15,6 +16,7 @@ from torch.distributions import constraints
 
 from distributions.supports import collapsed
 from distributions.turns import TURN
+from guides.expected import program
 
 
 class Plate(NamedTuple):
@@ -54,19 +56,16 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
 
     Raises:
         ValueError: the model has no latent site when called so.
+        TypeError: ``model`` is no program.
 
     Example:
         >>> from models import PPCA
         >>> latents(PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3))["z"].shape
         torch.Size([2])
     """
-    if not callable(model):
-        raise TypeError(f"model must be a Pyro program, got {type(model).__name__}; pass a module or a function")
-    frozen = [p for p in getattr(model, "parameters", list)() if not p.requires_grad]
-    with TURN, torch.random.fork_rng(), torch.no_grad(), pyro.get_param_store().scope():
+    program(model=model)
+    with left_alone(model):
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
-    for parameter in frozen:  # Pyro's store lets every parameter that it meets require a gradient
-        parameter.requires_grad_(False)
     position = _positions(model)
     sites = {
         name: Latent(
@@ -84,6 +83,18 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
             "a guide needs a pyro.sample statement without obs"
         )
     return sites
+
+
+@contextmanager
+def left_alone(model: Callable) -> Iterator[None]:
+    """Inside, what runs leaves no trace in random state, parameter store or what is to be trained."""
+    frozen = [p for p in getattr(model, "parameters", list)() if not p.requires_grad]
+    try:
+        with TURN, torch.random.fork_rng(), torch.no_grad(), pyro.get_param_store().scope():
+            yield
+    finally:
+        for parameter in frozen:  # Pyro's store lets every parameter that it meets require a gradient
+            parameter.requires_grad_(False)
 
 
 def _plates(site: dict) -> tuple[Plate, ...]:

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from distributions import DiagonalNormal
 from guides.amortized import Amortized, Family
+from guides.arguments import first
+from guides.expected import function
 from guides.latents import Latent
-from nets.numbers import whole
+from guides.supports import check_latents
+from nets.numbers import count
 
 
 class Table(nn.Module):
@@ -24,26 +27,45 @@ class Table(nn.Module):
 
     Raises:
         ValueError: ``num_data`` or ``width`` is below 1; when called, the batch has another size than the data set and
-            there is no ``index``, or an index is out of range.
+            there is no ``index``, or an index is out of range or not of shape (batch,).
+        TypeError: ``num_data`` or ``width`` is no integer, or ``index`` no function; when called, there are no data, or
+            an index is no tensor of integers.
     """
 
     def __init__(self, num_data: int, width: int, index: Callable[..., Tensor] | None = None):
         super().__init__()
-        whole(num_data=num_data, width=width)
-        if num_data < 1 or width < 1:
-            raise ValueError(f"num_data and width must be at least 1, got {num_data} and {width}")
+        count(num_data=num_data, width=width)
+        function(index=index)
         self.out_features, self.index = width, index
         self.rows = nn.Parameter(torch.randn(num_data, width) / width**0.5)
 
     def forward(self, *args, **kwargs) -> Tensor:
         if self.index is not None:
-            return nn.functional.embedding(self.index(*args, **kwargs), self.rows)
-        if len(args[0]) != len(self.rows):
+            return self._of(self.index(*args, **kwargs))
+        data = first(args, kwargs)
+        if not hasattr(data, "__len__") or (isinstance(data, Tensor) and not data.dim()):
+            raise TypeError(f"the first argument must be a batch of data, got {data!r}; pass a tensor (batch, ...)")
+        if len(data) != len(self.rows):
             raise ValueError(
-                f"a batch of {len(args[0])} of {len(self.rows)} data needs their numbers: give the programs an "
+                f"a batch of {len(data)} of {len(self.rows)} data needs their numbers: give the programs an "
                 "argument for these, and pass index=lambda x, index: index"
             )
         return self.rows
+
+    def _of(self, index: Tensor) -> Tensor:
+        """The rows of these numbers."""
+        if not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32):
+            got = index.dtype if isinstance(index, Tensor) else type(index).__name__
+            raise TypeError(f"index must return a tensor of integers, got {got}; number the data with torch.arange")
+        if index.dim() != 1 or not len(index):
+            raise ValueError(f"index returned shape {tuple(index.shape)}; expected (batch,), one number per datum")
+        try:
+            return nn.functional.embedding(index, self.rows)
+        except IndexError:
+            raise ValueError(
+                f"index must be from 0 to num_data - 1 = {len(self.rows) - 1}, got {int(index.min())} to "
+                f"{int(index.max())}; give num_data as the size of the whole data set"
+            ) from None
 
 
 class Local(Amortized):
@@ -66,7 +88,7 @@ class Local(Amortized):
         settings: ``order``, ``hidden``, ``posteriors``, ``present``, see ``Amortized``.
 
     Raises:
-        ValueError: as ``Table`` and ``Amortized``.
+        ValueError, TypeError: as ``Table`` and ``Amortized``.
 
     References:
         Stochastic Variational Inference, Hoffman, Blei, Wang, Paisley, 2013, arXiv:1206.7051.
@@ -87,6 +109,7 @@ class Local(Amortized):
         width: int | None = None,
         **settings,
     ):
+        check_latents(latents)
         total = sum(torch.Size(latent.shape).numel() for latent in latents.values())
         table = Table(num_data, 2 * total if width is None else width, index)
         super().__init__(latents, table, family, **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from pyro import poutine
@@ -11,7 +12,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from guides.amortized import Amortized
-from nets.numbers import real, whole
+from guides.expected import program
+from nets.numbers import count, real
 
 
 class Refined(PyroModule):
@@ -69,10 +71,16 @@ class Refined(PyroModule):
                 f"guide must be an amortised guide that draws from its features alone, as Diagonal(...), got "
                 f"{type(guide).__name__}"
             )
-        whole(steps=steps)
+        program(model=model)
+        if isinstance(objective, type) or not callable(getattr(objective, "differentiable_loss", None)):
+            raise TypeError(
+                f"objective must be an ELBO with a differentiable_loss, got {objective!r}; pass Trace_ELBO(), or one "
+                "of inference"
+            )
+        count(steps=steps)
         real(rate=rate)
-        if steps < 1 or not rate > 0:
-            raise ValueError(f"steps must be at least 1 and rate positive, got {steps} and {rate}")
+        if not 0 < rate < inf:
+            raise ValueError(f"rate must be positive and finite, got {rate}; pass a step size, as 0.1")
         self.guide, self.steps, self.rate, self.through = guide, steps, rate, through
         self._read = (model, objective)  # in a tuple, so that the model is no part of this module
 

@@ -14,6 +14,7 @@ from distributions.supports import is_fixed, is_real
 from guides.bijections import bijection_to
 from guides.directions import Direction, is_direction
 from guides.latents import Latent, Plate
+from guides.spec import check_spec
 
 
 class Reshaped:
@@ -43,11 +44,24 @@ class Reshaped:
             return q
         return dist.TransformedDistribution(q, [part.with_cache(1) for part in self.parts])
 
-    def flatten(self, value: Tensor) -> Tensor:
-        """Events, shape (*batch, *shape) -> unconstrained vectors, shape (*batch, size)."""
-        for part in reversed(self.parts):
+    def flatten(self, value: Tensor, q: dist.Distribution | None = None) -> Tensor:
+        """Events, shape (*batch, *shape) -> unconstrained vectors, shape (*batch, size).
+
+        Where ``q`` is what ``constrain`` returned and drew the value, it is the very vector that was drawn: at the edge
+        of a support, an inverse would have lost it.
+        """
+        for part in reversed(q.transforms if q is not None and self.parts else self.parts):
             value = part.inv(value)
         return value
+
+    def moved(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors, shape (*batch, size) -> events, and log |devent / dvector|, shape (*batch)."""
+        value, volume = flat, flat.new_zeros(flat.shape[:-1])
+        for part in self.parts:
+            after = part(value)
+            volume = volume + part.log_abs_det_jacobian(value, after)
+            value = after
+        return value, volume
 
 
 class Discrete:
@@ -74,7 +88,7 @@ class Discrete:
         """q itself: the head makes distributions over events."""
         return q
 
-    def flatten(self, value: Tensor) -> Tensor:
+    def flatten(self, value: Tensor, q: dist.Distribution | None = None) -> Tensor:
         """Events, shape (*batch, *shape) -> vectors of zeros and ones, shape (*batch, size)."""
         batch = value.shape[: value.dim() - self.event_dim]
         if self.classes:
@@ -122,12 +136,11 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
 
     Raises:
         ValueError: a site is discrete without a head, on a sphere but that of three dimensions, of another support to
-            which no map is known, global, or in several plates, or sites differ in their plate.
+            which no map is known, or of a shape that the support has not, global, in several plates, or named as its
+            plate is; or sites differ in their plate.
+        TypeError: ``latents`` is no {site: Latent}.
     """
-    if not isinstance(latents, Mapping):
-        raise TypeError(
-            f"latents must be a dict {{site: Latent}}, got {type(latents).__name__}; write latents(model, x)"
-        )
+    check_spec(latents)
     if not latents:
         raise ValueError("latents is empty: a guide needs at least one latent site")
     for name, latent in latents.items():
@@ -159,10 +172,14 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
             )
     plates = {latent.plates[0] for latent in latents.values()}
     if len(plates) > 1:
-        raise ValueError(f"latent sites lie in different plates {sorted(plates)}; expected one plate over data for all")
+        raise ValueError(
+            f"latent sites lie in different plates {sorted(plates, key=str)}; expected one plate over data for all"
+        )
     plate = plates.pop()
     if plate.dim != -1:
         raise ValueError(f"plate {plate.name!r} has dim={plate.dim}; expected dim=-1, the last batch dimension")
+    if plate.name in latents:
+        raise ValueError(f"a latent site is named {plate.name!r}, as the plate around it is; rename one in the model")
     return plate
 
 
@@ -177,9 +194,24 @@ def _check_continuous(name: str, latent: Latent) -> None:
             )
         return
     try:
-        bijection_to(latent.support)
+        bijection = bijection_to(latent.support)
     except NotImplementedError:
         raise ValueError(
             f"latent site {name!r} has support {latent.support}, to which no map from real vectors is known; let the "
             "model draw real numbers and transform them itself"
         ) from None
+    shape = torch.Size(latent.shape)
+    if not _fits(bijection, shape):
+        raise ValueError(
+            f"latent site {name!r} has shape {tuple(shape)}, which no value of the support {latent.support} has; take "
+            "both from the model, latents(model, x)"
+        )
+
+
+def _fits(bijection: transforms.Transform, shape: torch.Size) -> bool:
+    """Whether the support has values of this shape, and these have dimensions that are free."""
+    try:
+        free = bijection.inverse_shape(shape)
+        return free.numel() > 0 and bijection.forward_shape(free) == shape
+    except (ValueError, RuntimeError):
+        return False

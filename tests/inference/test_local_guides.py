@@ -96,5 +96,5 @@ def test_what_a_table_cannot_look_up_is_refused():
     _, sites = build()
     with pytest.raises(ValueError, match="a batch of 2 of 4 data needs their numbers"):
         Local(sites, 4)(XS[:2].float())
-    with pytest.raises(ValueError, match="num_data and width must be at least 1"):
+    with pytest.raises(ValueError, match="num_data must be at least 1, got 0"):
         Table(0, 3)

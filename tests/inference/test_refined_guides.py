@@ -89,7 +89,7 @@ def test_the_model_is_no_part_of_it_and_evaluation_refines_too():
 
 def test_what_makes_no_sense_is_refused():
     model, guide, x = binary_pair()
-    with pytest.raises(ValueError, match="steps must be at least 1 and rate positive"):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         Refined(guide, model, Trace_ELBO(), steps=0)
     ladder = Ladder(latents(model, x), MLP(5, 6), model)
     for other in (model, ladder):
