@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distributions.binary import IndependentBernoulli
+from nets.modules import module
 
 
 class Bernoulli(nn.Module):
@@ -22,7 +23,8 @@ class Bernoulli(nn.Module):
             own rates.
 
     Raises:
-        ValueError: ``mean`` is given to a net without a ``bias`` of that shape.
+        ValueError: ``mean`` is given to a net without a ``bias`` of that shape, or does not lie between 0 and 1.
+        TypeError: ``net`` is no module, or ``mean`` no tensor.
 
     References:
         The starting bias: Importance Weighted Autoencoders, Burda, Grosse, Salakhutdinov, 2016, arXiv:1509.00519.
@@ -34,6 +36,7 @@ class Bernoulli(nn.Module):
 
     def __init__(self, net: nn.Module, mean: Tensor | None = None):
         super().__init__()
+        module(net=net)
         self.net = net
         if mean is not None:
             if not isinstance(mean, Tensor):
@@ -44,6 +47,8 @@ class Bernoulli(nn.Module):
                 raise ValueError(
                     f"mean has shape {tuple(mean.shape)} and needs a net with a bias of that shape, got {got}"
                 )
+            if not bool(((mean >= 0) & (mean <= 1)).all()):
+                raise ValueError(f"mean must lie between 0 and 1, got {mean.min()} to {mean.max()}; pass train.mean")
             with torch.no_grad():
                 bias.copy_(torch.logit(mean.to(bias), eps=1e-3))
 

@@ -37,7 +37,14 @@ class IndependentBernoulli(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
+        if isinstance(value, Tensor) and torch.promote_types(value.dtype, logits.dtype) == logits.dtype:
+            value = value.to(logits.dtype)  # 0 and 1 are exact in every dtype; a sum in half precision is not
         same_dtype = getattr(value, "dtype", None) == logits.dtype in (torch.float32, torch.float64)
+        if self._validate_args and getattr(value, "shape", self.event_shape)[-1:] != self.event_shape:
+            raise ValueError(
+                f"value of shape {tuple(value.shape)} is not broadcastable with logits of width {self.event_shape[0]}; "
+                "flatten each datum to one dimension, or make the net for this width"
+            )
         if not same_dtype or torch._C._are_functorch_transforms_active():
             return super().log_prob(value)
         if self._validate_args:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from nets import out_features
+from nets.modules import module
 from nets.numbers import count
 
 
@@ -63,6 +65,7 @@ class Binary(nn.Module):
 
     def __init__(self, net: nn.Module, event_dim: int = 1):
         super().__init__()
+        module(net=net)
         self.net, self.event_dim = net, _dimensions(event_dim)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
@@ -91,6 +94,7 @@ class Categorical(nn.Module):
 
     def __init__(self, net: nn.Module, event_dim: int = 0):
         super().__init__()
+        module(net=net)
         self.net, self.event_dim = net, _dimensions(event_dim)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
@@ -117,6 +121,7 @@ class OneHotCategorical(nn.Module):
 
     def __init__(self, net: nn.Module, event_dim: int = 1):
         super().__init__()
+        module(net=net)
         self.net, self.event_dim = net, _dimensions(event_dim, least=1)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
@@ -124,7 +129,7 @@ class OneHotCategorical(nn.Module):
 
 
 def _dimensions(event_dim: int, least: int = 0) -> int:
-    if not isinstance(event_dim, int) or event_dim < least:
+    if not isinstance(event_dim, Integral) or isinstance(event_dim, bool) or event_dim < least:
         raise ValueError(
             f"event_dim must be an integer of at least {least}, got {event_dim!r}; "
             "it counts the dimensions of one event"

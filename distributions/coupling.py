@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nets import MLP
+from nets.modules import made
+from nets.numbers import count, is_count, widths
 
 LIMIT = 3.0
 
@@ -39,6 +41,17 @@ class Affine:
         return (z - shift) * (-log_scale).exp()
 
 
+def elementwise(bijection: Elementwise) -> Elementwise:
+    """The map itself; refuses, by the argument's name, what is none."""
+    able = callable(bijection) and callable(getattr(bijection, "inverse", None))
+    if isinstance(bijection, type) or not able or not is_count(getattr(bijection, "size", None)):
+        got = f"the class {bijection.__name__}" if isinstance(bijection, type) else repr(bijection)
+        raise TypeError(
+            f"bijection must be a map with size and inverse, got {got}; pass Affine() or RationalQuadratic(bins=8)"
+        )
+    return bijection
+
+
 class Conditioner(nn.Module):
     """From some numbers, possibly none, and a context to the parameters of maps; near 0 at the start.
 
@@ -59,7 +72,7 @@ class Conditioner(nn.Module):
         self.context = nn.Linear(context, width)
         self.value = nn.Linear(inputs, width, bias=False) if inputs else None
         self.rest = MLP(*hidden, outputs, activation=activation) if hidden else None
-        self.activation = activation()
+        self.activation = made("activation", activation)
         last = [self.rest.layers[-1]] if hidden else [self.context, self.value]
         with torch.no_grad():
             for parameter in (p for layer in last if layer is not None for p in layer.parameters()):
@@ -107,7 +120,10 @@ class Coupling(nn.Module):
         activation: Callable[[], nn.Module] = nn.ELU,
     ):
         super().__init__()
-        self.bijection, self.reverse, self.kept = bijection or Affine(), reverse, dim // 2
+        count(dim=dim, context=context)
+        widths(hidden=hidden)
+        self.bijection = Affine() if bijection is None else elementwise(bijection)
+        self.dim, self.reverse, self.kept = dim, reverse, dim // 2
         self.changed = dim - self.kept
         self.conditioner = Conditioner(self.kept, context, self.changed * self.bijection.size, hidden, activation)
 
@@ -124,6 +140,9 @@ class Coupling(nn.Module):
         return self.conditioner(kept, h).unflatten(-1, (self.changed, self.bijection.size))
 
     def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        if not isinstance(y, Tensor) or y.shape[-1:] != (self.dim,):
+            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(f"y must be a tensor of shape (*batch, {self.dim}), got {got}; make the step for this dim")
         if self.reverse:
             others, kept = y.split([self.changed, self.kept], dim=-1)
             return kept, others

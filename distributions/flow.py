@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from distributions.scale import LIMIT, positive
 from nets import out_features
+from nets.modules import made
 from nets.numbers import count, whole
 
 
@@ -98,7 +99,7 @@ class Flow(nn.Module):
             raise ValueError(f"depth must be at least 1, got {depth}; for no flow use DiagonalNormal")
         width = out_features(net)
         self.net, self.head = net, nn.Linear(width, 2 * dim)
-        self.steps = nn.ModuleList(make(width, dim, t) for t in range(depth))
+        self.steps = nn.ModuleList(made("make", make, width, dim, t) for t in range(depth))
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         h = self.net(*context)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distributions.flow import OneWay
 from distributions.scale import positive
 from nets import out_features
+from nets.modules import made
 from nets.numbers import count, whole
 
 
@@ -92,7 +93,7 @@ class FlowNormal(nn.Module):
             raise ValueError(f"depth must be at least 1, got {depth}; for no flow use DiagonalNormal")
         width = out_features(net)
         self.net, self.head = net, nn.Linear(width, 2 * dim)
-        self.steps = nn.ModuleList(step(dim, width, bool(t % 2)) for t in range(depth))
+        self.steps = nn.ModuleList(made("step", step, dim, width, bool(t % 2)) for t in range(depth))
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         h = self.net(*context)

@@ -12,9 +12,9 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 from torch.nn import functional as F
 
-from distributions.scale import limited, positive
+from distributions.scale import LIMIT, limited, positive
 from nets import MADE, out_features
-from nets.numbers import count, whole
+from nets.numbers import count, real, whole, widths
 
 
 class InverseAutoregressive(Transform):
@@ -89,7 +89,7 @@ class InverseAutoregressiveNormal(nn.Module):
         activation: makes the nonlinearity of the MADEs.
 
     Raises:
-        ValueError: ``depth`` is below 1.
+        ValueError: ``depth`` is below 1, ``bias`` beyond -10 and 10, or a hidden layer narrower than ``dim``.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow, Kingma, Salimans, Jozefowicz, Chen, Sutskever,
@@ -115,6 +115,10 @@ class InverseAutoregressiveNormal(nn.Module):
         whole(depth=depth)
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}; for no flow use DiagonalNormal")
+        widths(hidden=hidden)
+        real(bias=bias)
+        if not abs(bias) <= LIMIT:
+            raise ValueError(f"bias must be within -{LIMIT} and {LIMIT}, got {bias}; 2 keeps 88 % of a step's input")
         width = out_features(net)
         self.net, self.head, self.bias = net, nn.Linear(width, 2 * dim), bias
         self.steps = nn.ModuleList(

@@ -27,7 +27,9 @@ def full_rank_to_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     Raises:
         NotImplementedError: p is not a vector of independent Gaussians (KL estimators then fall back to sampling).
         ValueError: q and p have different event shapes.
+        TypeError: q or p is of another class.
     """
+    _check_kinds(q, p, MultivariateNormal, Independent)
     base, tril = _vector(p, Normal), q.scale_tril
     _check_events(q, p)
     squares = (tril.square().sum(-1) + (q.loc - base.loc).square()) / base.scale.square()
@@ -46,7 +48,9 @@ def low_rank_to_diagonal(q: LowRankMultivariateNormal, p: Independent) -> Tensor
     Raises:
         NotImplementedError: p is not a vector of independent Gaussians (KL estimators then fall back to sampling).
         ValueError: q and p have different event shapes.
+        TypeError: q or p is of another class.
     """
+    _check_kinds(q, p, LowRankMultivariateNormal, Independent)
     base = _vector(p, Normal)
     _check_events(q, p)
     squares = (q.variance + (q.loc - base.loc).square()) / base.scale.square()
@@ -66,7 +70,9 @@ def diagonal_to_low_rank(q: Independent, p: LowRankMultivariateNormal) -> Tensor
     Raises:
         NotImplementedError: q is not a vector of independent Gaussians (KL estimators then fall back to sampling).
         ValueError: q and p have different event shapes.
+        TypeError: q or p is of another class.
     """
+    _check_kinds(q, p, Independent, LowRankMultivariateNormal)
     base = _vector(q, Normal)
     _check_events(q, p)
     variance, shift = base.scale.square(), base.loc - p.loc
@@ -88,7 +94,9 @@ def low_rank_to_full_rank(q: LowRankMultivariateNormal, p: MultivariateNormal) -
 
     Raises:
         ValueError: q and p have different event shapes.
+        TypeError: q or p is of another class.
     """
+    _check_kinds(q, p, LowRankMultivariateNormal, MultivariateNormal)
     _check_events(q, p)
     tril, parts = p._unbroadcasted_scale_tril, q._unbroadcasted_cov_diag
     columns = q._unbroadcasted_cov_factor, torch.diag_embed(parts.sqrt()), (q.loc - p.loc).unsqueeze(-1)
@@ -111,7 +119,9 @@ def binary_to_binary(q: Independent, p: Independent) -> Tensor:
     Raises:
         NotImplementedError: q or p is not a vector of independent Bernoulli variables.
         ValueError: q and p have different event shapes.
+        TypeError: q or p is of another class.
     """
+    _check_kinds(q, p, Independent, Independent)
     a, b = _vector(q, Bernoulli).logits, _vector(p, Bernoulli).logits
     _check_events(q, p)
     ones = a.sigmoid() * (logsigmoid(a) - logsigmoid(b))
@@ -125,6 +135,16 @@ def _vector(distribution: Independent, kind: type[Distribution]) -> Distribution
     if not (isinstance(base, kind) and distribution.reinterpreted_batch_ndims == 1):
         raise NotImplementedError(f"a vector of independent {kind.__name__} variables is needed, got {distribution}")
     return base
+
+
+def _check_kinds(q: Distribution, p: Distribution, kind_q: type[Distribution], kind_p: type[Distribution]) -> None:
+    for name, value, kind in (("q", q, kind_q), ("p", p, kind_p)):
+        if not isinstance(value, kind):
+            got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise TypeError(
+                f"{name} must be of class {kind.__name__}, got {got}; call torch.distributions.kl_divergence(q, p), "
+                "which finds the formula for a pair"
+            )
 
 
 def _check_events(q: Distribution, p: Distribution) -> None:

@@ -7,6 +7,7 @@ import math
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from distributions.scale import limited, positive
 from nets import out_features
@@ -23,6 +24,15 @@ class ReparametrisedMixture(dist.MixtureSameFamily):
     which is exact for first derivatives; second ones are not carried. Where components lie far apart the weights learn
     from the few draws between them: unbiased, but of large variance; a score-function estimator does not mind.
 
+    Args:
+        mixture_distribution: Categorical, with logits of shape (*batch, components).
+        component_distribution: a vector of independent Gaussians, of batch shape (*batch, components).
+        validate_args: as in every Pyro distribution.
+
+    Raises:
+        TypeError: one of the two is of another kind.
+        ValueError: their numbers of components differ.
+
     References:
         Implicit Reparameterization Gradients, Figurnov, Mohamed, Mnih, 2018, arXiv:1805.08498.
 
@@ -34,6 +44,18 @@ class ReparametrisedMixture(dist.MixtureSameFamily):
     """
 
     has_rsample = True
+
+    def __init__(
+        self,
+        mixture_distribution: dist.Categorical,
+        component_distribution: dist.Independent,
+        validate_args: bool | None = None,
+    ):
+        _check(mixture_distribution, component_distribution)
+        super().__init__(mixture_distribution, component_distribution, validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> ReparametrisedMixture:
+        return super().expand(batch_shape, self._get_checked_instance(ReparametrisedMixture, _instance))
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         z = self.sample(sample_shape)
@@ -54,6 +76,32 @@ class ReparametrisedMixture(dist.MixtureSameFamily):
             jacobian = slopes.tril(-1) + torch.diag_embed(density)
         change = torch.linalg.solve_triangular(jacobian, (u - u.detach()).unsqueeze(-1), upper=False)
         return z - change.squeeze(-1)
+
+
+def _check(mixture: Distribution, components: Distribution) -> None:
+    """Refuses, by name, what is no mixture of vectors of independent Gaussians."""
+    if not isinstance(mixture, Categorical):
+        raise TypeError(
+            f"mixture_distribution must be a Categorical, got {_kind(mixture)}; pass Categorical(logits=...), whose "
+            "logits have shape (*batch, components)"
+        )
+    vectors = isinstance(components, Independent) and components.reinterpreted_batch_ndims == 1
+    if not vectors or not isinstance(components.base_dist, Normal):
+        raise TypeError(
+            f"component_distribution must be a vector of independent Gaussians, got {_kind(components)}; pass "
+            "Normal(loc, scale).to_event(1), with loc of shape (*batch, components, dim)"
+        )
+    weights, batch = mixture.logits.shape, components.batch_shape
+    fitting = all(size in (1, other) for size, other in zip(reversed(weights), reversed(batch), strict=False))
+    if weights[-1:] != batch[-1:] or len(weights) > len(batch) or not fitting:
+        raise ValueError(
+            f"component_distribution has batch shape {tuple(batch)}, where mixture_distribution has logits of shape "
+            f"{tuple(weights)}; both end in the number of components, after the same batch"
+        )
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else repr(value)
 
 
 class MixtureNormal(nn.Module):

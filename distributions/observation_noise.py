@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from nets.modules import module
 from nets.numbers import real, whole
 
 
@@ -30,7 +31,7 @@ class LearnedScale(nn.Module):
 
     def __init__(self, initial: float = 1.0, dim: int = 1):
         super().__init__()
-        self.log_scale = nn.Parameter(_log_of(initial, dim))
+        self.log_scale = nn.Parameter(_log_of(dim, initial=initial))
 
     def forward(self) -> Tensor:
         """The scale, shape (dim,)."""
@@ -54,19 +55,25 @@ class FixedScale(nn.Module):
 
     def __init__(self, value: float, dim: int = 1):
         super().__init__()
-        self.register_buffer("log_scale", _log_of(value, dim))
+        self.register_buffer("log_scale", _log_of(dim, value=value))
 
     def forward(self) -> Tensor:
         """The scale, shape (dim,)."""
         return self.log_scale.exp()
 
 
-def _log_of(scale: float, dim: int) -> Tensor:
-    real(scale=scale)
+def _log_of(dim: int, **scales: float) -> Tensor:
+    """Of the one scale that is given, by its argument's name; in the default dtype, in which it must not overflow."""
+    real(**scales)
     whole(dim=dim)
-    if not (0 < scale < math.inf) or dim < 1:
-        raise ValueError(f"a scale must be positive and finite, and dim at least 1, got {scale} and {dim}")
-    return torch.full((dim,), math.log(scale))
+    ((name, scale),) = scales.items()
+    log = math.log(scale) if 0 < scale < math.inf else math.nan
+    if dim < 1 or not 0 < torch.tensor(log).exp() < math.inf:
+        raise ValueError(
+            f"{name}: a scale must be positive and finite, and dim at least 1, got {scale} and {dim}; as a "
+            f"{torch.get_default_dtype()} it must neither overflow nor vanish"
+        )
+    return torch.full((dim,), log)
 
 
 class ConstantScaleNormal(nn.Module):
@@ -81,6 +88,10 @@ class ConstantScaleNormal(nn.Module):
         net: contexts -> means, shape (*batch, x_dim).
         scale: () -> the scale, shape (1,) or (x_dim,); a learned one for all dimensions unless told.
 
+    Raises:
+        ValueError: when called: the scale has neither one element nor as many as there are means.
+        TypeError: ``net`` or ``scale`` is no module.
+
     References:
         Simple and Effective VAE Training with Calibrated Decoders, Rybkin, Daniilidis, Levine, 2021, arXiv:2006.13202.
 
@@ -92,6 +103,13 @@ class ConstantScaleNormal(nn.Module):
     def __init__(self, net: nn.Module, scale: nn.Module | None = None):
         super().__init__()
         self.net, self.scale = net, LearnedScale() if scale is None else scale
+        module(net=net, scale=self.scale)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
-        return dist.Normal(self.net(*context), self.scale()).to_event(1)
+        loc, scale = self.net(*context), self.scale()
+        if scale.shape[-1:] not in ((), (1,), loc.shape[-1:]):
+            raise ValueError(
+                f"scale has shape {tuple(scale.shape)} where the net gives {loc.shape[-1]} means; make it with dim=1, "
+                f"or with dim={loc.shape[-1]}"
+            )
+        return dist.Normal(loc, scale).to_event(1)

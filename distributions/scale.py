@@ -27,4 +27,6 @@ def positive(raw: Tensor) -> Tensor:
         >>> positive(torch.tensor([0.0, -1e9, 1e9])).log()
         tensor([  0., -10.,  10.])
     """
+    if not isinstance(raw, Tensor):
+        raise TypeError(f"raw must be a tensor, got {type(raw).__name__}; pass torch.as_tensor(raw)")
     return limited(raw).exp()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distributions.coupling import Elementwise
+from distributions.coupling import Elementwise, elementwise
 from nets import MADE
+from nets.numbers import count, real, whole
 
 SMALLEST = 1e-3
 ZERO_IS_ONE = math.log(math.expm1(1.0 - SMALLEST))
@@ -43,10 +44,14 @@ class RationalQuadratic:
     """
 
     def __init__(self, bins: int = 8, bound: float = 4.0):
+        whole(bins=bins)
+        real(bound=bound)
         if not 2 <= bins <= 500:
             raise ValueError(f"bins must be between 2 and 500, got {bins}; 8 is usual")
-        if not 0 < bound < math.inf:
-            raise ValueError(f"bound must be positive and finite, got {bound}; 4 covers standard noise")
+        if not 1e-6 <= bound <= 1e6:
+            raise ValueError(
+                f"bound must be positive and finite, got {bound}; 4 covers standard noise, 1e-6 and 1e6 are the limits"
+            )
         self.bins, self.bound, self.size = bins, bound, 3 * bins - 1
 
     def __call__(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +126,8 @@ class Autoregressive(nn.Module):
         activation: Callable[[], nn.Module] = nn.ELU,
     ):
         super().__init__()
-        self.bijection = bijection or RationalQuadratic()
+        count(dim=dim, context=context)
+        self.bijection = RationalQuadratic() if bijection is None else elementwise(bijection)
         self.made = MADE(dim, context, hidden, self.bijection.size, reverse, activation)
         last = [self.made.layers[-1]] if hidden else [self.made.layers[0], self.made.context]
         with torch.no_grad():

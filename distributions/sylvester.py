@@ -11,7 +11,8 @@ from distributions.flow import Flow, OneWay, above_minus_one, shrunk
 from distributions.householder import reflected
 from distributions.scale import limited, positive
 from distributions.unbent import unbent_triangular
-from nets.numbers import whole
+from nets.modules import made
+from nets.numbers import count, is_count, whole
 
 
 class OrthogonalBasis(nn.Module):
@@ -34,6 +35,8 @@ class OrthogonalBasis(nn.Module):
 
     def __init__(self, width: int, dim: int, t: int = 0, rank: int | None = None):
         super().__init__()
+        count(width=width, dim=dim)
+        whole(t=t, rank=dim if rank is None else rank)
         self.dim, self.rank = dim, dim if rank is None else rank
         if not 0 < self.rank <= dim:
             raise ValueError(f"rank must be within 1 and dim={dim}, got {rank}; leave it out for a square matrix")
@@ -59,7 +62,8 @@ class HouseholderBasis(nn.Module):
 
     def __init__(self, width: int, dim: int, t: int = 0, reflections: int = 8):
         super().__init__()
-        whole(reflections=reflections)
+        count(width=width, dim=dim)
+        whole(t=t, reflections=reflections)
         if reflections < 1:
             raise ValueError(f"reflections must be at least 1, got {reflections}; for none use PermutedBasis")
         self.rank, self.reflections = dim, reflections
@@ -78,6 +82,8 @@ class PermutedBasis(nn.Module):
 
     def __init__(self, width: int, dim: int, t: int = 0):
         super().__init__()
+        count(width=width, dim=dim)
+        whole(t=t)
         self.rank = dim
         self.register_buffer("q", torch.eye(dim).flip(-1) if t % 2 else torch.eye(dim))
 
@@ -117,8 +123,13 @@ class SylvesterStep(nn.Module):
 
     def __init__(self, width: int, dim: int, t: int, basis: Callable[[int, int, int], nn.Module]):
         super().__init__()
-        self.basis = basis(width, dim, t)
-        self.rank = m = self.basis.rank
+        self.basis = made("basis", basis, width, dim, t)
+        self.rank = m = getattr(self.basis, "rank", None)
+        if not is_count(m) or m > dim:
+            raise TypeError(
+                f"basis must make a module with rank, the number of its columns, within 1 and {dim}, got {m!r} from "
+                f"{type(self.basis).__name__}; use OrthogonalBasis or set it"
+            )
         self.linear = shrunk(nn.Linear(width, m * m + 2 * m))
 
     def forward(self, h: Tensor) -> Sylvester:

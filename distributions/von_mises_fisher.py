@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from distributions.scale import positive
 from nets import out_features
+from nets.numbers import whole
 
 
 class VonMisesFisher(dist.TorchDistribution):
@@ -29,6 +30,7 @@ class VonMisesFisher(dist.TorchDistribution):
 
     Raises:
         ValueError: ``loc`` is not three numbers of unit length, or ``concentration`` is not positive.
+        TypeError: one of the two is no tensor of floats.
 
     References:
         Simulation of the von Mises Fisher distribution, Wood, 1994.
@@ -44,17 +46,30 @@ class VonMisesFisher(dist.TorchDistribution):
     has_rsample = True
 
     def __init__(self, loc: Tensor, concentration: Tensor, validate_args: bool | None = None):
+        for name, value in (("loc", loc), ("concentration", concentration)):
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(f"{name} must be a tensor of floats, got {got}; write torch.as_tensor({name}).float()")
         if loc.shape[-1:] != (3,):
             raise ValueError(
                 f"loc must have shape (*batch, 3), got {tuple(loc.shape)}; only directions in 3-D are known"
             )
-        shape = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
+        try:
+            shape = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"concentration of shape {tuple(concentration.shape)} must broadcast with the batch shape of loc, "
+                f"{tuple(loc.shape[:-1])}; give one number for each direction"
+            ) from error
         self.loc, self.concentration = loc.expand(*shape, 3), concentration.expand(shape)
         super().__init__(shape, loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> VonMisesFisher:
-        shape = torch.Size(batch_shape)
-        return VonMisesFisher(self.loc.expand(*shape, 3), self.concentration.expand(shape), validate_args=False)
+        new, shape = self._get_checked_instance(VonMisesFisher, _instance), torch.Size(batch_shape)
+        new.loc, new.concentration = self.loc.expand(*shape, 3), self.concentration.expand(shape)
+        super(VonMisesFisher, new).__init__(shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape, kappa = self._extended_shape(sample_shape), self.concentration
@@ -75,7 +90,11 @@ class VonMisesFisher(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return ((1 / torch.tanh(self.concentration)) - 1 / self.concentration).unsqueeze(-1) * self.loc
+        kappa = self.concentration
+        k = kappa.square()
+        series = kappa / 3 * (1 - k / 15 * (1 - k * 2 / 21 * (1 - k / 10)))  # coth(kappa) and 1 / kappa cancel near 0
+        length = torch.where(kappa < 0.3, series, 1 / torch.tanh(kappa) - 1 / kappa)
+        return length.unsqueeze(-1) * self.loc
 
 
 class VonMisesFisherDirection(nn.Module):
@@ -100,6 +119,7 @@ class VonMisesFisherDirection(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int = 3):
         super().__init__()
+        whole(dim=dim)
         if dim != 3:
             raise ValueError(
                 f"dim must be 3, got {dim}: the normaliser and the draws are exact on the sphere in 3-D only"

@@ -9,7 +9,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from distributions import Bernoulli, DiagonalNormal, StandardNormal
+from models.arguments import distribution_of, fitting, size
 from nets import MLP
+from nets.modules import module
+from nets.numbers import count, widths
 
 
 class HVAE(PyroModule):
@@ -31,7 +34,7 @@ class HVAE(PyroModule):
 
     Raises:
         ValueError: the prior has a batch shape: dimensions that are not declared with ``to_event``.
-        TypeError: a conditional is no module.
+        TypeError: the likelihood or a conditional is no module, or the prior no module that returns a distribution.
 
     References:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models, Rezende, Mohamed, Wierstra,
@@ -45,15 +48,18 @@ class HVAE(PyroModule):
 
     def __init__(self, prior: nn.Module, conditionals: Sequence[nn.Module], likelihood: nn.Module):
         super().__init__("model")
+        module(likelihood=likelihood)
+        if not isinstance(conditionals, (Sequence, nn.ModuleList)):
+            got = type(conditionals).__name__
+            raise TypeError(f"conditionals must be a list of modules, got {got}; put one into [ ]")
         for j, conditional in enumerate(conditionals):
             if not isinstance(conditional, nn.Module):
                 raise TypeError(
                     f"conditionals[{j}] must be a module from the layer above to a distribution, got "
                     f"{type(conditional).__name__}; write DiagonalNormal(MLP(50, 100), 100)"
                 )
+        distribution_of(prior)
         self.prior, self.conditionals, self.likelihood = prior, nn.ModuleList(conditionals), likelihood
-        if batch_shape := tuple(self.prior().batch_shape):
-            raise ValueError(f"prior has batch shape {batch_shape}, expected (); declare dimensions with to_event")
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program.
@@ -66,12 +72,13 @@ class HVAE(PyroModule):
             x, shape (batch, x_dim).
         """
         layer = len(self.conditionals) + 1
-        with pyro.plate("data", n if x is None else len(x)):
+        with pyro.plate("data", size(x, n)):
             z = pyro.sample(f"z{layer}", self.prior())
             for conditional in self.conditionals:
                 layer -= 1
                 z = pyro.sample(f"z{layer}", conditional(z))
-            return pyro.sample("x", self.likelihood(z), obs=x)
+            likelihood = self.likelihood(z)
+            return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 
 
 def burda(
@@ -105,6 +112,8 @@ def burda(
         >>> sum(p.numel() for p in burda().parameters())
         253384
     """
+    count(x_dim=x_dim)
+    widths(sizes=sizes, hidden=hidden)
     if not sizes or len(sizes) != len(hidden):
         raise ValueError(
             f"sizes and hidden must have one entry for each latent layer, z1 first, got {tuple(sizes)} and "

@@ -12,9 +12,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from distributions import Bernoulli, positive
+from models.arguments import fitting, size
 from nets import Maps, ResidualBlock
 from nets.conv import side_of
-from nets.numbers import whole
+from nets.numbers import is_count, whole
 
 
 class TopDown(PyroModule):
@@ -62,8 +63,7 @@ class TopDown(PyroModule):
     ):
         super().__init__("model")
         side = side_of(x_dim, "x_dim")
-        maps = default_maps(side) if maps is None else tuple(maps)
-        check_maps(maps, side)
+        maps = default_maps(side) if maps is None else checked_maps(maps, side)
         whole(width=width)
         if width < 1:
             raise ValueError(f"width must be at least 1, the channels of the states, got {width}")
@@ -85,11 +85,12 @@ class TopDown(PyroModule):
             x, shape (batch, x_dim).
         """
         state, number = self.start, len(self.layers)
-        with pyro.plate("data", n if x is None else len(x)):
+        with pyro.plate("data", size(x, n)):
             for layer in self.layers:
                 z = pyro.sample(f"z{number}", layer(state))
                 state, number = layer.below(state, z), number - 1
-            return pyro.sample("x", self.likelihood(state), obs=x)
+            likelihood = self.likelihood(state)
+            return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 
 
 class Layer(nn.Module):
@@ -149,9 +150,9 @@ def default_maps(side: int) -> tuple[tuple[int, int], ...]:
     return (2, side // 2), (4, side // 4), (8, 1)
 
 
-def check_maps(maps: tuple[tuple[int, int], ...], side: int) -> None:
-    """Refuses maps that are not pairs of positive numbers, or whose sides do not divide one another."""
-    if not maps or any(len(pair) != 2 or min(pair) < 1 for pair in maps):
+def checked_maps(maps: Sequence[tuple[int, int]], side: int) -> tuple[tuple[int, int], ...]:
+    """The maps; refuses what are no pairs of positive numbers, and sides that do not divide one another."""
+    if not isinstance(maps, Sequence) or not maps or not all(_is_pair(each) for each in maps):
         raise ValueError(f"maps must be one or more pairs (channels, side) of positive numbers, z1 first, got {maps}")
     for below, above in pairwise([side, *(each for _, each in maps)]):
         if below % above:
@@ -159,3 +160,8 @@ def check_maps(maps: tuple[tuple[int, int], ...], side: int) -> None:
                 f"maps has a side of {above} below which comes one of {below}, no multiple of it; write sides of which "
                 f"each divides the one before it, the first the image's {side}, as [(2, {side}), (8, 1)]"
             )
+    return tuple(maps)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and all(map(is_count, value))

@@ -7,6 +7,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from distributions import StandardNormal
+from models.arguments import distribution_of, fitting, size
+from nets.modules import module
 from nets.numbers import count
 
 
@@ -25,7 +27,9 @@ class VAE(PyroModule):
         prior: distribution p(z), a module without inputs; ``StandardNormal(z_dim)`` unless told.
 
     Raises:
-        ValueError: the prior's event shape is not (z_dim,).
+        ValueError: the prior's event shape is not (z_dim,), or it has a batch shape; when called, data do not have the
+            likelihood's event shape.
+        TypeError: the likelihood is no module, or the prior no module that returns a distribution.
 
     References:
         Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
@@ -40,14 +44,15 @@ class VAE(PyroModule):
     def __init__(self, z_dim: int, likelihood: nn.Module, prior: nn.Module | None = None):
         super().__init__("model")
         count(z_dim=z_dim)
-        self.prior = StandardNormal(z_dim) if prior is None else prior
-        self.likelihood = likelihood
-        event_shape = self.prior().event_shape
+        module(likelihood=likelihood)
+        prior = StandardNormal(z_dim) if prior is None else prior
+        event_shape = distribution_of(prior).event_shape
         if event_shape != (z_dim,):
             raise ValueError(
                 f"prior has event shape {tuple(event_shape)} where z_dim={z_dim} needs ({z_dim},); "
                 "make both the same, and declare dimensions with to_event(1)"
             )
+        self.prior, self.likelihood = prior, likelihood
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program.
@@ -59,6 +64,7 @@ class VAE(PyroModule):
         Returns:
             x, shape (batch, x_dim).
         """
-        with pyro.plate("data", n if x is None else len(x)):
+        with pyro.plate("data", size(x, n)):
             z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.likelihood(z), obs=x)
+            likelihood = self.likelihood(z)
+            return pyro.sample("x", likelihood, obs=fitting(x, likelihood))

@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from nets.mlp import concatenate
-from nets.numbers import count
+from nets.mlp import as_floats, concatenate
+from nets.modules import made, module
+from nets.numbers import count, is_count, whole
 
 
 class Maps(nn.Sequential):
@@ -25,6 +26,7 @@ class Maps(nn.Sequential):
 
     Raises:
         ValueError: no layer is a convolution; or the maps are of another number of channels.
+        TypeError: a layer is no module.
 
     Example:
         >>> Maps(nn.Conv2d(3, 8, kernel_size=3, padding=1))(torch.zeros(5, 4, 3, 7, 7)).shape
@@ -32,6 +34,7 @@ class Maps(nn.Sequential):
     """
 
     def __init__(self, *layers: nn.Module):
+        module(**{f"layers[{i}]": layer for i, layer in enumerate(layers)})
         super().__init__(*layers)
         convolutions = [layer for layer in layers if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
         if not convolutions:
@@ -43,6 +46,8 @@ class Maps(nn.Sequential):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps of shape (*batch, in_features, height, width) -> (*batch, out_features, height', width')."""
+        if not isinstance(maps, Tensor):
+            raise TypeError(f"maps must be a tensor, got {type(maps).__name__}; pass (*batch, channels, height, width)")
         if maps.dim() < 3 or maps.shape[-3] != self.in_features:
             raise ValueError(
                 f"maps must have shape (*batch, {self.in_features}, height, width), got {tuple(maps.shape)}; "
@@ -72,8 +77,9 @@ class ResidualBlock(Maps):
 
     def __init__(self, channels: int, activation: Callable[[], nn.Module] = nn.ELU):
         count(channels=channels)
+        before, between = (made("activation", activation) for _ in range(2))
         first, second = (nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(2))
-        super().__init__(activation(), first, activation(), second)
+        super().__init__(before, first, between, second)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps of shape (*batch, channels, height, width) -> the same shape."""
@@ -111,7 +117,7 @@ class Conv(nn.Module):
         )
         side = math.ceil(self.side / 2 ** len(self.layers))
         self.last = nn.Linear(channels[-1] * side**2, features)
-        self.activation = activation()
+        self.activation = made("activation", activation)
 
     @property
     def bias(self) -> Tensor:
@@ -120,7 +126,7 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images, shape (*batch, in_features), integers become floats -> features, shape (*batch, out_features)."""
-        h = concatenate((x,), self.in_features).to(self.bias.dtype).unflatten(-1, (1, self.side, self.side))
+        h = as_floats(concatenate((x,), self.in_features), self.bias).unflatten(-1, (1, self.side, self.side))
         for layer in self.layers:
             h = self.activation(layer(h))
         return self.last(h.flatten(-3))
@@ -162,14 +168,16 @@ class Deconv(nn.Module):
         self.shape = (channels[0], side // factor, side // factor)
         self.first = nn.Linear(features, math.prod(self.shape))
         self.layers = nn.ModuleList(
-            Maps(activation(), nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1, bias=False))
+            Maps(
+                made("activation", activation), nn.ConvTranspose2d(a, b, kernel_size=4, stride=2, padding=1, bias=False)
+            )
             for a, b in pairwise(channels)
         )
         self.bias = nn.Parameter(torch.zeros(pixels))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs as an MLP takes them, ``in_features`` numbers in all -> images, shape (*batch, out_features)."""
-        h = self.first(concatenate(inputs, self.in_features).to(self.bias.dtype)).unflatten(-1, self.shape)
+        h = self.first(as_floats(concatenate(inputs, self.in_features), self.bias)).unflatten(-1, self.shape)
         for layer in self.layers:
             h = layer(h)
         return h.flatten(-3) + self.bias
@@ -177,6 +185,7 @@ class Deconv(nn.Module):
 
 def side_of(pixels: int, name: str) -> int:
     """Side of a square image of so many pixels; refuses, by the argument's name, a number that is no square."""
+    whole(**{name: pixels})
     side = math.isqrt(max(pixels, 0))
     if side < 1 or side**2 != pixels:
         raise ValueError(f"{name} must be the number of pixels of a square image, as 784 = 28 x 28, got {pixels}")
@@ -185,5 +194,5 @@ def side_of(pixels: int, name: str) -> int:
 
 def check_sizes(sizes: tuple[int, ...], example: str) -> None:
     """Refuses anything but two or more positive integers."""
-    if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
+    if len(sizes) < 2 or not all(map(is_count, sizes)):
         raise ValueError(f"sizes must be two or more positive integers, got {sizes}; write {example}")

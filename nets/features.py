@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from nets.numbers import is_count
+
 
 def out_features(net: nn.Module) -> int:
     """The net's ``out_features``.
@@ -15,10 +17,11 @@ def out_features(net: nn.Module) -> int:
         >>> out_features(nn.Linear(3, 8))
         8
     """
-    width = getattr(net, "out_features", None)
-    if not isinstance(width, int) or width < 1:
+    width = None if isinstance(net, type) else getattr(net, "out_features", None)
+    if not is_count(width):
+        got = f"{net.__name__}, a class that was not called," if isinstance(net, type) else type(net).__name__
         raise TypeError(
-            f"net {type(net).__name__} needs out_features, a positive integer: the width of what it returns; "
+            f"net {got} needs out_features, a positive integer: the width of what it returns; "
             "set it as an attribute of the module"
         )
     return width

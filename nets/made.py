@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.numbers import whole
+from nets.modules import made
+from nets.numbers import whole, widths
 
 
 class MaskedLinear(nn.Linear):
@@ -58,9 +59,7 @@ class MADE(nn.Module):
     ):
         super().__init__()
         whole(dim=dim, context=context, outputs=outputs)
-        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
-            raise TypeError(f"hidden must be a sequence of widths, got {hidden!r}; write (64,) for one layer")
-        whole(**{f"hidden[{i}]": width for i, width in enumerate(hidden)})
+        widths(hidden=hidden)
         if dim < 1 or outputs < 1 or context < 0:
             raise ValueError(f"MADE needs dim >= 1, outputs >= 1 and context >= 0, got {dim}, {outputs}, {context}")
         if any(width < dim for width in hidden):
@@ -76,7 +75,7 @@ class MADE(nn.Module):
         masks.append((self.order[:, None] > degrees[-1][None, :]).repeat(outputs, 1))
         self.layers = nn.ModuleList(MaskedLinear(mask) for mask in masks)
         self.context = nn.Linear(context, self.layers[0].out_features, bias=False) if context else None
-        self.activation = activation()
+        self.activation = made("activation", activation)
 
     def forward(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """
@@ -88,13 +87,21 @@ class MADE(nn.Module):
             ``outputs`` tensors of shape (*batch, dim).
 
         Raises:
-            ValueError: a context is missing or superfluous.
+            ValueError: a context is missing or superfluous, or one of both has another width.
         """
+        _width("value", value, self.dim)
         if (context is None) != (self.context is None):
-            raise ValueError("context must be given exactly where MADE was made with context > 0")
+            raise ValueError("context must be given exactly where MADE was made with context > 0; give or omit both")
         out = self.layers[0](value)
         if self.context is not None:
+            _width("context", context, self.context.in_features)
             out = out + self.context(context)
         for layer in self.layers[1:]:
             out = layer(self.activation(out))
         return out.chunk(self.outputs, dim=-1)
+
+
+def _width(name: str, value: Tensor, width: int) -> None:
+    if not isinstance(value, Tensor) or value.shape[-1:] != (width,):
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} must be a tensor of shape (*batch, {width}), got {got}; make the MADE for this width")

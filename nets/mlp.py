@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from nets.modules import made
+from nets.numbers import is_count
+
 
 class MLP(nn.Module):
     """Fully connected layers with a nonlinearity between them.
@@ -24,6 +27,7 @@ class MLP(nn.Module):
 
     Raises:
         ValueError: a size is missing or below 1, or the inputs' widths do not add up to ``in_features``.
+        TypeError: ``activation`` or ``output`` does not make a module; an input is no tensor.
 
     Example:
         >>> net = MLP(3, 8, 2)
@@ -38,11 +42,11 @@ class MLP(nn.Module):
         output: Callable[[], nn.Module] = nn.Identity,
     ):
         super().__init__()
-        if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+        if not sizes or not all(map(is_count, sizes)):
             raise ValueError(f"sizes must be one or more positive integers, got {sizes}; write MLP(784, 200, 50)")
         self.in_features, self.out_features = sizes[0], sizes[-1]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        self.activation, self.output = activation(), output()
+        self.activation, self.output = made("activation", activation), made("output", output)
 
     @property
     def bias(self) -> Tensor:
@@ -60,14 +64,7 @@ class MLP(nn.Module):
         Returns:
             shape (*batch, out_features).
         """
-        dtype = self.bias.dtype if len(self.layers) else torch.get_default_dtype()
-        h = concatenate(inputs, self.in_features)
-        h = h if h.is_floating_point() else h.to(dtype)
-        if len(self.layers) and h.dtype != dtype and not torch.is_autocast_enabled(h.device.type):
-            raise ValueError(
-                f"inputs are {h.dtype} and the net's weights {dtype}; convert one of them, as x.to({dtype}) or "
-                f"model.to({h.dtype})"
-            )
+        h = as_floats(concatenate(inputs, self.in_features), self.bias if len(self.layers) else None)
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))
         if len(self.layers):
@@ -91,5 +88,31 @@ def concatenate(inputs: tuple[Tensor, ...], width: int) -> Tensor:
         )
     if len(inputs) == 1:
         return inputs[0]
-    batch = torch.broadcast_shapes(*(value.shape[:-1] for value in inputs))
+    try:
+        batch = torch.broadcast_shapes(*(value.shape[:-1] for value in inputs))
+    except RuntimeError as error:
+        shapes = [tuple(value.shape) for value in inputs]
+        raise ValueError(f"inputs of shapes {shapes} must agree in all but the last dimension; expand one") from error
     return torch.cat([value.expand(*batch, -1) for value in inputs], dim=-1)
+
+
+def as_floats(value: Tensor, weights: Tensor | None) -> Tensor:
+    """Integers and truth values as floats of the weights' type; refuses floats of another, and another device."""
+    dtype = torch.get_default_dtype() if weights is None else weights.dtype
+    if weights is not None and value.device != weights.device:
+        raise ValueError(
+            f"inputs are on {value.device} and the net's weights on {weights.device}; move one of them, as "
+            f"x.to('{weights.device}') or model.to('{value.device}')"
+        )
+    if value.dtype == dtype:
+        return value
+    if value.is_complex():
+        raise TypeError(f"inputs must be real numbers, got {value.dtype}; pass torch.view_as_real(x).flatten(-2)")
+    if not value.is_floating_point():
+        return value.to(dtype)
+    if weights is not None and not torch.is_autocast_enabled(value.device.type):
+        raise ValueError(
+            f"inputs are {value.dtype} and the net's weights {dtype}; convert one of them, as x.to({dtype}) or "
+            f"model.to({value.dtype})"
+        )
+    return value

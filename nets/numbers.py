@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 
@@ -32,6 +33,24 @@ def count(**numbers: object) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}; pass how many there are to be")
+
+
+def is_count(value: object) -> bool:
+    """Whether it is an integer of at least 1, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def widths(**sequences: object) -> None:
+    """Refuses, by its name, what is no sequence of integers of at least 1; it may be empty.
+
+    Raises:
+        TypeError: one is no sequence, or an element of it no integer.
+        ValueError: an element is below 1.
+    """
+    for name, values in sequences.items():
+        if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
+            raise TypeError(f"{name} must be a sequence of widths, got {_shown(values)}; write (64,) for one layer")
+        count(**{f"{name}[{i}]": width for i, width in enumerate(values)})
 
 
 def real(**numbers: object) -> None:

@@ -1,0 +1,148 @@
+"""What the parts of flows, mixtures, directions and divergences refuse."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pyro.distributions as dist
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+import distributions as room
+from distributions import (
+    Affine,
+    Autoregressive,
+    Bernoulli,
+    Coupling,
+    Flow,
+    FlowNormal,
+    HouseholderBasis,
+    OrthogonalBasis,
+    PermutedBasis,
+    RationalQuadratic,
+    ReparametrisedMixture,
+    VonMisesFisher,
+    VonMisesFisherDirection,
+)
+from distributions.planar import PlanarStep
+from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
+from refusals.nets import NOT_MAKERS, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
+
+
+def net() -> nn.Module:
+    return nn.Linear(4, 8)
+
+
+STEPS = {"Coupling": Coupling, "Autoregressive": Autoregressive}
+BASES = {"OrthogonalBasis": OrthogonalBasis, "HouseholderBasis": HouseholderBasis, "PermutedBasis": PermutedBasis}
+NOT_INTEGERS = NOT_COUNTS.filter(lambda v: isinstance(v, bool) or not isinstance(v, int))
+NOT_SCALES = st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, 0, -1.0, 1e300, 1e-300, torch.ones(2)]))
+NOT_BIJECTIONS = st.sampled_from([3, "affine", Affine, RationalQuadratic, torch.exp, nn.ReLU(), net(), [Affine()], ()])
+NOT_STEPS = st.sampled_from([None, 3, "planar", PlanarStep(8, 2), lambda: nn.ReLU(), lambda *_: None, Affine, nn.ReLU])
+NOT_SHAPES = st.sampled_from([torch.zeros(s) for s in ((5, 2), (5, 4), (5, 1), (), (0,), (3, 5))])
+OF_NO_GAUSSIAN = st.sampled_from(
+    [None, 3, "q", torch.zeros(3), dist.Normal, dist.Normal(0.0, 1.0), dist.Delta(torch.zeros(3))]
+)
+EYE = torch.eye(3)
+FULL = dist.MultivariateNormal(torch.zeros(3), EYE)
+LOW = dist.LowRankMultivariateNormal(torch.zeros(3), torch.ones(3, 1), torch.ones(3))
+DIAGONAL = dist.Normal(torch.zeros(3), torch.ones(3)).to_event(1)
+BITS = Bernoulli(nn.Identity())(torch.zeros(3))
+PAIRS = {
+    "full_rank_to_diagonal": (FULL, DIAGONAL),
+    "low_rank_to_diagonal": (LOW, DIAGONAL),
+    "diagonal_to_low_rank": (DIAGONAL, LOW),
+    "low_rank_to_full_rank": (LOW, FULL),
+    "binary_to_binary": (BITS, BITS),
+}
+WIDER = {
+    type(FULL): dist.MultivariateNormal(torch.zeros(4), torch.eye(4)),
+    type(LOW): dist.LowRankMultivariateNormal(torch.zeros(1), torch.ones(1, 1), torch.ones(1)),
+    type(DIAGONAL): dist.Normal(torch.zeros(1), torch.ones(1)).to_event(1),
+    type(BITS): dist.Bernoulli(torch.full((4,), 0.5)).to_event(1),
+}
+WEIGHTS, NORMALS = dist.Categorical(torch.ones(2) / 2), dist.Normal(torch.zeros(2, 3), 1.0)
+NOT_COMPONENTS = st.sampled_from(
+    [NORMALS, NORMALS.to_event(2), dist.Normal(torch.zeros(4, 3), 1.0).to_event(1), FULL, DIAGONAL, nn.ReLU()]
+    + [dist.Laplace(torch.zeros(2, 3), 1.0).to_event(1), FULL.expand([2]), None, 3, dist.Normal]
+)
+NOT_WEIGHTS = st.sampled_from(
+    [None, 3, torch.ones(2), dist.Categorical, dist.Bernoulli(0.5), dist.OneHotCategorical(torch.ones(2)), NORMALS]
+    + [dist.Categorical(torch.ones(s)) for s in ((3,), (1,), (5, 2), (2, 1))]
+)
+NORTH, ONE = torch.tensor([[0.0, 0.0, 1.0]] * 5), torch.ones(5)
+
+
+CASES = [
+    *(Case(s, "dim", lambda v, make=make: make(v, 4), NOT_COUNTS) for s, make in STEPS.items()),
+    *(Case(s, "context", lambda v, make=make: make(3, v), NOT_COUNTS) for s, make in STEPS.items()),
+    *(Case(s, "hidden", lambda v, make=make: make(3, 4, hidden=v), NOT_WIDTHS) for s, make in STEPS.items()),
+    Case("Autoregressive", "hidden", lambda v: Autoregressive(3, 4, hidden=v), st.sampled_from([(2,), (8, 1)])),
+    *(Case(s, "activation", lambda v, make=make: make(3, 4, activation=v), NOT_MAKERS) for s, make in STEPS.items()),
+    *(Case(s, "bijection", lambda v, make=make: make(3, 4, bijection=v), NOT_BIJECTIONS) for s, make in STEPS.items()),
+    Case("Coupling.forward", "y", lambda v: Coupling(3, 4)(v, torch.zeros(5, 4)), st.one_of(NOT_SHAPES, NOT_TENSORS)),
+    Case(
+        "Coupling.inverse", "y", lambda v: Coupling(3, 4).inverse(v, torch.zeros(4)), st.one_of(NOT_SHAPES, NOT_TENSORS)
+    ),
+    Case(
+        "Autoregressive.forward",
+        "value",
+        lambda v: Autoregressive(3, 4)(v, torch.zeros(4)),
+        st.one_of(NOT_SHAPES, NOT_TENSORS),
+    ),
+    Case(
+        "Autoregressive.forward",
+        "context",
+        lambda v: Autoregressive(3, 6)(torch.zeros(5, 3), v),
+        st.one_of(NOT_SHAPES, NOT_TENSORS),
+    ),
+    Case("RationalQuadratic", "bins", RationalQuadratic, st.one_of(NOT_COUNTS, st.sampled_from([1, 501, 10**9]))),
+    Case("RationalQuadratic", "bound", lambda v: RationalQuadratic(bound=v), NOT_SCALES),
+    *(Case(b, "width", lambda v, make=make: make(v, 3), NOT_COUNTS) for b, make in BASES.items()),
+    *(Case(b, "dim", lambda v, make=make: make(8, v), NOT_COUNTS) for b, make in BASES.items()),
+    *(Case(b, "t", lambda v, make=make: make(8, 3, v), NOT_INTEGERS) for b, make in BASES.items()),
+    Case(
+        "OrthogonalBasis", "rank", lambda v: OrthogonalBasis(8, 3, rank=v), NOT_COUNTS.filter(lambda v: v is not None)
+    ),
+    Case("OrthogonalBasis", "rank", lambda v: OrthogonalBasis(8, 3, rank=v), st.integers(4, 99)),
+    Case("HouseholderBasis", "reflections", lambda v: HouseholderBasis(8, 3, reflections=v), NOT_COUNTS),
+    Case("Flow", "net", lambda v: Flow(v, 2, 1, PlanarStep), WIDTHLESS),
+    Case("Flow", "dim", lambda v: Flow(net(), v, 1, PlanarStep), NOT_COUNTS),
+    Case("Flow", "depth", lambda v: Flow(net(), 2, v, PlanarStep), NOT_COUNTS),
+    Case("Flow", "make", lambda v: Flow(net(), 2, 1, v), NOT_STEPS.filter(lambda v: v is not nn.ReLU)),
+    Case("FlowNormal", "net", lambda v: FlowNormal(v, 2, Coupling), WIDTHLESS),
+    Case("FlowNormal", "dim", lambda v: FlowNormal(net(), v, Coupling), NOT_COUNTS),
+    Case("FlowNormal", "depth", lambda v: FlowNormal(net(), 2, Coupling, v), NOT_COUNTS),
+    Case("FlowNormal", "step", lambda v: FlowNormal(net(), 2, v), NOT_STEPS.filter(lambda v: v is not nn.ReLU)),
+    Case("FlowNormal", "step", lambda v: FlowNormal(net(), 2, partial(Coupling, bijection=v)), NOT_BIJECTIONS),
+    Case(
+        "ReparametrisedMixture",
+        "mixture_distribution",
+        lambda v: ReparametrisedMixture(v, NORMALS.to_event(1)),
+        NOT_WEIGHTS,
+    ),
+    Case(
+        "ReparametrisedMixture", "component_distribution", lambda v: ReparametrisedMixture(WEIGHTS, v), NOT_COMPONENTS
+    ),
+    Case("VonMisesFisher", "loc", lambda v: VonMisesFisher(v, ONE), st.one_of(NOT_TENSORS, NOT_SHAPES)),
+    Case("VonMisesFisher", "loc", lambda v: VonMisesFisher(v, ONE), st.just(torch.zeros(5, 3, dtype=torch.int64))),
+    Case("VonMisesFisher", "concentration", lambda v: VonMisesFisher(NORTH, v), NOT_TENSORS),
+    Case(
+        "VonMisesFisher",
+        "concentration",
+        lambda v: VonMisesFisher(NORTH, v),
+        st.sampled_from([torch.ones(4), torch.ones(5, dtype=torch.int64)]),
+    ),
+    Case("VonMisesFisherDirection", "net", VonMisesFisherDirection, WIDTHLESS),
+    Case(
+        "VonMisesFisherDirection",
+        "dim",
+        lambda v: VonMisesFisherDirection(net(), v),
+        st.one_of(NOT_COUNTS, st.sampled_from([1, 2, 4, 784])),
+    ),
+    *(Case(f, "q", lambda v, f=f: getattr(room, f)(v, PAIRS[f][1]), OF_NO_GAUSSIAN) for f in PAIRS),
+    *(Case(f, "p", lambda v, f=f: getattr(room, f)(PAIRS[f][0], v), OF_NO_GAUSSIAN) for f in PAIRS),
+    *(Case(f, "q", lambda v, f=f: getattr(room, f)(v, PAIRS[f][1]), st.just(WIDER[type(PAIRS[f][0])])) for f in PAIRS),
+    *(Case(f, "p", lambda v, f=f: getattr(room, f)(PAIRS[f][0], v), st.just(WIDER[type(PAIRS[f][1])])) for f in PAIRS),
+]

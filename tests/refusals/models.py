@@ -1,0 +1,123 @@
+"""What the models refuse."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+import models as room
+from distributions import Bernoulli, DiagonalNormal, StandardNormal
+from models import HVAE, PPCA, VAE, TopDown, burda
+from nets import MLP
+from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
+from refusals.nets import NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
+
+ROOM = room
+
+
+class Fixed(nn.Module):
+    """A prior that returns whatever it is told."""
+
+    def __init__(self, value: object):
+        super().__init__()
+        self.__dict__["value"] = value
+
+    def forward(self) -> object:
+        return self.value
+
+
+class Broken(nn.Module):
+    """A prior that fails in the middle, with an error of its own."""
+
+    def forward(self):
+        return dist.Normal(torch.zeros(2) + "1", 1.0)
+
+
+LIKELIHOOD, WEIGHT, LOC, X = Bernoulli(MLP(2, 4)), torch.ones(3, 2), torch.zeros(3), torch.zeros(5, 4)
+NOT_PRIORS = st.one_of(
+    NOT_MODULES.filter(lambda v: v is not None),
+    st.sampled_from([LIKELIHOOD, DiagonalNormal(MLP(2, 4), 2), nn.ReLU(), Broken(), MLP(2, 2), StandardNormal]),
+    st.sampled_from([None, 3, torch.zeros(2), dist.Normal, (dist.Normal(0.0, 1.0),)]).map(Fixed),
+    st.sampled_from([dist.Normal(torch.zeros(2), 1.0), dist.Normal(torch.zeros(3, 2), 1.0).to_event(1)]).map(Fixed),
+)
+OF_OTHER_SHAPE = st.sampled_from([dist.Normal(torch.zeros(3), 1.0).to_event(1), dist.Normal(0.0, 1.0)]).map(Fixed)
+NOT_DATA = st.one_of(
+    st.sampled_from(
+        [torch.zeros(s) for s in ((5, 1), (5, 3), (5, 5), (4,), (1,), (), (0, 4), (5, 0), (2, 5, 4), (5, 2, 2))]
+    ),
+    NOT_TENSORS.filter(lambda v: v is not None),
+)
+NOT_MATRICES = [torch.ones(s) for s in ((3,), (3, 2, 1), (2, 3), (3, 0), (0, 2), ())] + [WEIGHT.to(torch.int64), None]
+WITH_NAN = [torch.tensor([[0.0, 1.0], [v, 0.0], [0.0, 0.0]]) for v in (float("nan"), float("inf"))]
+NOT_LOCS = [torch.zeros(s) for s in ((2,), (4,), (1,), (0,), (), (3, 1))]
+OTHER_LOCS = [torch.zeros(3, dtype=d) for d in (torch.float64, torch.float16, torch.int64)] + [
+    torch.full((3,), torch.nan)
+]
+NOT_SCALES = st.one_of(
+    NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, 0, -1.0, 1e300, 1e-300, torch.ones(1), torch.ones(3)])
+)
+NOT_MEANS = st.sampled_from(
+    [0.5, "mean", [0.5] * 64, torch.full((3,), 0.5), torch.full((64,), 2.0), torch.full((64,), torch.nan)]
+)
+NOT_MAPS = st.one_of(
+    st.sampled_from(
+        ["maps", 3, {}, [], [2, 4], [(2,)], [(2, 4, 1)], [(2, 0)], [(0, 4)], [(2, 3)], [(2, 16)], [(2, 4), (2, 8)]]
+    ),
+    NOT_COUNTS.map(lambda v: [(2, v)]),
+    NOT_COUNTS.map(lambda v: [(v, 4), (8, 1)]),
+)
+PROGRAMS = {
+    "VAE": VAE(2, LIKELIHOOD),
+    "HVAE": HVAE(StandardNormal(2), [DiagonalNormal(MLP(2, 3), 2)], LIKELIHOOD),
+    "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
+    "PPCA": PPCA(torch.ones(4, 2), torch.zeros(4), 1.0),
+}
+LINEAR = PROGRAMS["PPCA"]
+NOT_ROWS = st.one_of(
+    NOT_DATA.filter(lambda v: getattr(v, "shape", None) != (0, 4)), st.sampled_from([X.double(), X.long(), None])
+)
+
+CASES = [
+    Case("VAE", "z_dim", lambda v: VAE(v, LIKELIHOOD), NOT_COUNTS),
+    Case("VAE", "likelihood", lambda v: VAE(2, v), NOT_MODULES),
+    Case("VAE", "prior", lambda v: VAE(2, LIKELIHOOD, v), st.one_of(NOT_PRIORS, OF_OTHER_SHAPE)),
+    Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), NOT_PRIORS),
+    Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), st.none()),
+    Case(
+        "HVAE", "conditionals", lambda v: HVAE(StandardNormal(2), v, LIKELIHOOD), NOT_MODULES.filter(lambda v: v != [])
+    ),
+    Case("HVAE", "conditionals", lambda v: HVAE(StandardNormal(2), [LIKELIHOOD, v], LIKELIHOOD), NOT_MODULES),
+    Case("HVAE", "likelihood", lambda v: HVAE(StandardNormal(2), [], v), NOT_MODULES),
+    Case("burda", "x_dim", burda, NOT_COUNTS),
+    Case("burda", "sizes", lambda v: burda(4, v, (3, 3)), NOT_WIDTHS),
+    Case("burda", "sizes", lambda v: burda(4, v, (3, 3)), st.sampled_from([(), (2,), (2, 2, 2)])),
+    Case("burda", "hidden", lambda v: burda(4, (2, 2), v), NOT_WIDTHS),
+    Case("burda", "mean", lambda v: burda(64, mean=v), NOT_MEANS),
+    Case("TopDown", "x_dim", TopDown, NOT_SQUARES),
+    Case("TopDown", "maps", lambda v: TopDown(64, v), NOT_MAPS),
+    Case("TopDown", "maps", TopDown, st.sampled_from([1, 4, 9, 25, 49, 36])),
+    Case("TopDown", "width", lambda v: TopDown(64, width=v), NOT_COUNTS),
+    Case("TopDown", "mean", lambda v: TopDown(64, mean=v), NOT_MEANS),
+    Case(
+        "PPCA", "weight", lambda v: PPCA(v, LOC, 1.0), st.one_of(NOT_NUMBERS, st.sampled_from(NOT_MATRICES + WITH_NAN))
+    ),
+    Case("PPCA", "loc", lambda v: PPCA(WEIGHT, v, 1.0), st.one_of(NOT_NUMBERS, st.sampled_from(NOT_LOCS + OTHER_LOCS))),
+    Case("PPCA", "scale", lambda v: PPCA(WEIGHT, LOC, v), NOT_SCALES),
+    Case("PPCA.maximum_likelihood", "x", lambda v: PPCA.maximum_likelihood(v, 2), NOT_DATA),
+    Case(
+        "PPCA.maximum_likelihood",
+        "x",
+        lambda v: PPCA.maximum_likelihood(v, 1),
+        st.sampled_from([X, X / 0, X.long(), None]),
+    ),
+    Case("PPCA.maximum_likelihood", "z_dim", lambda v: PPCA.maximum_likelihood(torch.eye(9, 4), v), NOT_COUNTS),
+    Case("PPCA.maximum_likelihood", "z_dim", lambda v: PPCA.maximum_likelihood(torch.eye(9, 4), v), st.integers(4, 99)),
+    Case("PPCA.log_px", "x", LINEAR.log_px, NOT_ROWS),
+    Case("PPCA.posterior", "x", LINEAR.posterior, NOT_ROWS),
+    *(Case(f"{name}.forward", "x", program, NOT_DATA) for name, program in PROGRAMS.items()),
+    *(Case(f"{name}.forward", "n", lambda v, p=program: p(n=v), NOT_COUNTS) for name, program in PROGRAMS.items()),
+]
+ANY: dict[str, str] = {}
+RECORDS: set[str] = set()

@@ -1,0 +1,103 @@
+"""What the nets refuse."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import nets as room
+from nets import MADE, MLP, Conv, Deconv, Maps, ResidualBlock, out_features
+from refusals.case import NOT_COUNTS, Case
+
+ROOM = room
+NOT_MAKERS = st.sampled_from(
+    [
+        None,
+        3,
+        "relu",
+        [nn.ReLU],
+        nn.ReLU(),
+        torch.relu,
+        nn.Linear,
+        lambda: nn.ReLU,
+        lambda: None,
+        lambda: torch.relu,
+        int,
+    ]
+)
+NOT_MODULES = st.sampled_from([None, 3, "net", [], torch.zeros(2), nn.ReLU, MLP, torch.relu, lambda x: x])
+NOT_WIDTHS = st.one_of(
+    st.sampled_from([None, 64, "64", b"64", 2.5, {64}, {}, nn.ReLU, iter((64,)), torch.tensor([64])]),
+    NOT_COUNTS.map(lambda width: (64, width)),
+)
+NOT_SQUARES = st.one_of(st.integers(-9, 900).filter(lambda n: n < 1 or int(n**0.5) ** 2 != n), NOT_COUNTS)
+OF_OTHER_WIDTH = st.sampled_from(
+    [torch.zeros(s) for s in ((5, 2), (5, 4), (5, 1), (5, 0), (3, 5), (), (0,), (5, 3, 1))]
+)
+NOT_TENSORS = st.sampled_from([None, 3, 2.5, "x", [0.0, 0.0, 0.0], (1, 2, 3), {}, torch.zeros(2, 3).numpy(), Tensor])
+OF_OTHER_KIND = st.sampled_from(
+    [torch.zeros(5, 3, dtype=d) for d in (torch.float64, torch.float16, torch.complex64)]
+    + [torch.zeros(5, 3, device="meta")]
+)
+NOT_BESIDE = st.sampled_from([torch.zeros(s) for s in ((5, 2), (5, 0), (4, 1), (3, 5, 2), (3, 4, 1), (), (0, 1))])
+NOT_IMAGES = st.sampled_from([torch.zeros(s) for s in ((2, 4, 4), (5, 1, 4, 4), (3, 4), (3,), (), (4, 4, 3))])
+
+
+class Narrow(nn.Module):
+    """A net that says nothing, or something else, about its width."""
+
+    def __init__(self, **settings: object):
+        super().__init__()
+        self.__dict__.update(settings)
+
+
+WIDTHLESS = st.one_of(NOT_COUNTS.map(lambda width: Narrow(out_features=width)), st.builds(Narrow), NOT_MODULES)
+NETS = {"MLP": lambda: MLP(3, 4, 2), "Conv": lambda: Conv(9, 2, 4), "Deconv": lambda: Deconv(3, 2, 16)}
+ACTIVATED = {"MLP": lambda v: MLP(3, 4, 2, activation=v), "MADE": lambda v: MADE(3, activation=v)}
+ACTIVATED |= {"Conv": lambda v: Conv(16, 2, 3, activation=v), "Deconv": lambda v: Deconv(3, 2, 16, activation=v)}
+
+CASES = [
+    Case("MLP", "sizes", lambda v: MLP(v, 3), NOT_COUNTS),
+    Case("MLP", "sizes", lambda v: MLP(3, 4, v), NOT_COUNTS),
+    Case("MLP", "sizes", lambda v: MLP(v), st.sampled_from([[3, 4], (3, 4), True, None, nn.ReLU])),
+    Case("MLP", "sizes", lambda v: MLP(*v), st.just(())),
+    Case("MLP", "output", lambda v: MLP(3, 4, 2, output=v), NOT_MAKERS),
+    *(Case(name, "activation", make, NOT_MAKERS) for name, make in ACTIVATED.items()),
+    Case("Conv", "sizes", lambda v: Conv(16, v, 3), NOT_COUNTS),
+    Case("Conv", "sizes", lambda v: Conv(16, 4, v), NOT_COUNTS),
+    Case("Conv", "sizes", lambda v: Conv(v, 4, 3), NOT_SQUARES),
+    Case("Conv", "sizes", lambda v: Conv(*v), st.sampled_from([(), (16,)])),
+    Case("Deconv", "sizes", lambda v: Deconv(v, 16), NOT_COUNTS),
+    Case("Deconv", "sizes", lambda v: Deconv(4, v, 16), NOT_COUNTS),
+    Case("Deconv", "sizes", lambda v: Deconv(4, v), NOT_SQUARES),
+    Case("Deconv", "sizes", lambda v: Deconv(*v), st.sampled_from([(), (16,), (4, 2, 9), (4, 2, 2, 2, 16)])),
+    Case("ResidualBlock", "channels", ResidualBlock, NOT_COUNTS),
+    Case("ResidualBlock", "activation", lambda v: ResidualBlock(3, v), NOT_MAKERS),
+    Case("Maps", "layers", lambda v: Maps(nn.Conv2d(3, 3, 1), v), NOT_MODULES),
+    Case(
+        "Maps",
+        "layers",
+        lambda v: Maps(*v),
+        st.sampled_from([(), (nn.ReLU(),), (nn.Linear(3, 3),), (nn.Conv1d(1, 1, 1),)]),
+    ),
+    Case("MADE", "dim", lambda v: MADE(v, hidden=(9,)), NOT_COUNTS),
+    Case("MADE", "context", lambda v: MADE(3, v), NOT_COUNTS.filter(lambda v: v is False or v != 0)),
+    Case("MADE", "hidden", lambda v: MADE(3, hidden=v), NOT_WIDTHS),
+    Case("MADE", "hidden", lambda v: MADE(3, hidden=v), st.sampled_from([(2,), (1,), (9, 2), [2, 9]])),
+    Case("MADE", "outputs", lambda v: MADE(3, outputs=v), NOT_COUNTS),
+    Case("out_features", "net", out_features, WIDTHLESS),
+    Case("MLP.forward", "input", lambda v: MLP(3, 4, 2)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS, OF_OTHER_KIND)),
+    Case("MLP.forward", "input", lambda v: MLP(3, 2)(torch.zeros(5, 2), v), st.one_of(NOT_BESIDE, NOT_TENSORS)),
+    Case("Conv.forward", "input", lambda v: Conv(9, 2, 4)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS, NOT_IMAGES)),
+    Case(
+        "Deconv.forward", "input", lambda v: Deconv(3, 2, 16)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS, OF_OTHER_KIND)
+    ),
+    Case("Maps.forward", "maps", lambda v: Maps(nn.Conv2d(3, 2, 1))(v), st.one_of(NOT_IMAGES, NOT_TENSORS)),
+    Case("ResidualBlock.forward", "maps", lambda v: ResidualBlock(3)(v), st.one_of(NOT_IMAGES, NOT_TENSORS)),
+    Case("MADE.forward", "value", lambda v: MADE(3)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS)),
+    Case("MADE.forward", "context", lambda v: MADE(3, 3)(torch.zeros(5, 3), v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS)),
+    Case("MADE.forward", "context", lambda v: MADE(3)(torch.zeros(5, 3), v), st.sampled_from([torch.zeros(5, 3), 1])),
+]
+ANY = {"MADE(reverse)": "any truth value"}
+RECORDS: set[str] = set()
