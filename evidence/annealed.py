@@ -10,12 +10,13 @@ from torch import Tensor
 from evidence.batches import over
 from evidence.chains import Chains
 from evidence.estimate import Estimate
+from evidence.exact_start import exact_start
 from evidence.path import Path, Schedule, inverse_temperatures, sigmoid
 from evidence.replayed import Replayed
 from evidence.simulate import Simulated
 from evidence.target import Target
 from inference.walk import Tick
-from nets.numbers import real, whole
+from nets.numbers import count, real
 
 STATES_AT_ONCE = 800
 
@@ -150,10 +151,9 @@ def reverse_annealed(
     def method(args: tuple, tick: Tick) -> Estimate:
         nonlocal done
         target = Target(model, args)
-        path, start = Path(target, guide), done
+        path, exact = Path(target, guide), exact_start(target, simulated, done)
         done += len(args[0])
         sizes = chains.sizes(path, betas, tick)
-        exact = target.flat({name: value[start:done].to(args[0].device) for name, value in simulated.values.items()})
         u = chains.settled(path, exact.expand(num_chains, -1, -1).contiguous(), sizes[-1])
         return Estimate.of_weights("", chains.weights(path, u, betas.flip(0), sizes.flip(0), tick), side="upper")
 
@@ -171,10 +171,7 @@ def _rows(num_chains: int) -> int:
 
 
 def _check(num_chains: int, leaps: int, rows: int | None, target_acceptance: float) -> None:
-    for name, value in (("num_chains", num_chains), ("leaps", leaps), ("rows", 1 if rows is None else rows)):
-        whole(**{name: value})
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    count(num_chains=num_chains, leaps=leaps, rows=1 if rows is None else rows)
     real(target_acceptance=target_acceptance)
     if not 0 < target_acceptance < 1:
         raise ValueError(f"target_acceptance must be between 0 and 1, got {target_acceptance}; 0.65 is usual")

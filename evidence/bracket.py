@@ -46,6 +46,9 @@ class Sandwich:
 
         The error is that of the samples; where there is one sample per datum, that which the scatter over data shows.
         """
+        for name, row in (("first", first), ("second", second)):
+            if not isinstance(row, str) or row not in self.rows:
+                raise ValueError(f"{name} must be one of the rows {', '.join(self.rows)}, got {row!r}")
         count = min(self.rows[first].num_data, self.rows[second].num_data)
         a, b = self.rows[first], self.rows[second]
         apart = a.log_px[:count] - b.log_px[:count]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import pyro
 import torch
@@ -17,7 +18,7 @@ from evidence.simulate import simulate
 from inference.ownership import own
 from inference.particles import Particles
 from inference.plates import sample_sites
-from nets.numbers import whole
+from nets.numbers import count
 
 FEWEST_DATA = 20
 ROUNDING = 32
@@ -87,10 +88,9 @@ def calibration(
 
     def take(found: Particles, args: tuple) -> None:
         nonlocal done
-        count = len(args[0])
-        truth = {name: value[done : done + count] for name, value in simulated.values.items()}
+        start, done = done, done + len(args[0])
+        truth = {name: value[start:done] for name, value in simulated.values.items()}
         parts.append({name: u.cpu() for name, u in _ranked(model, found, args, truth, weighted).items()})
-        done += count
 
     draw_each(model, guide, [simulated.args], num_particles, take, rows, seed, progress, "calibration")
     ranked = [Ranked(name, torch.cat([part[name] for part in parts]), num_particles) for name in parts[0]]
@@ -138,10 +138,11 @@ def _log_joint(model: Callable, found: Particles, args: tuple, values: dict[str,
 
 
 def _check(num_data: int, num_particles: int, levels: Sequence[float]) -> None:
-    whole(num_data=num_data, num_particles=num_particles)
+    count(num_data=num_data, num_particles=num_particles)
     if num_data < FEWEST_DATA:
         raise ValueError(f"num_data must be at least {FEWEST_DATA}, got {num_data}; fewer tell nothing of uniformity")
     if num_particles < 2:
         raise ValueError(f"num_particles must be at least 2, got {num_particles}; 100 is usual")
-    if not levels or not all(0 < level < 1 for level in levels):
-        raise ValueError(f"levels must be one or more numbers between 0 and 1, got {tuple(levels)}")
+    inside = isinstance(levels, Sequence) and [isinstance(level, Real) and 0 < level < 1 for level in levels]
+    if not inside or not all(inside):
+        raise ValueError(f"levels must be one or more numbers between 0 and 1, got {levels!r}; write (0.5, 0.9)")

@@ -8,6 +8,7 @@ import torch
 
 from evidence.measured import Measured
 from evidence.ranked import JOINT, SHIFTED, Ranked
+from nets.numbers import real
 
 SIGNIFICANT = 0.05
 MOST_NAMED = 8
@@ -67,6 +68,9 @@ class Calibration:
 
     def coverage(self, level: float) -> Measured:
         """Share of the dimensions, all pooled, whose central interval holds the truth; its error is over data."""
+        real(level=level)
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level}; 0.9 is the central interval of 90 %")
         single = [row.covered(level).double() for row in self.rows if row.name != JOINT]
         pooled = Measured.mean(torch.stack(single).mean(0))
         return Measured(pooled.value, max(pooled.se, 1 / (self.num_data * len(single))))

@@ -12,6 +12,7 @@ from evidence.drawing import draw_each
 from evidence.gaussian_decoder import GaussianDecoder
 from evidence.likelihoods import decoded
 from inference.particles import Particles
+from nets.numbers import widths
 
 
 def decoder_report(
@@ -64,6 +65,7 @@ def decoder_report(
         >>> decoder_report(model, Diagonal(latents(model, x), MLP(3, 8)), x).scale_per_dim.shape
         torch.Size([3])
     """
+    _check(image_shape, site)
     sums: GaussianSums | BernoulliSums | None = None
 
     def take(found: Particles, args: tuple) -> None:
@@ -75,3 +77,9 @@ def decoder_report(
 
     complete = draw_each(model, guide, data, num_particles, take, rows, seed, progress, "decoding")
     return sums.result(complete)
+
+
+def _check(image_shape: object, site: object) -> None:
+    widths(image_shape=() if image_shape is None else image_shape)
+    if site is not None and not isinstance(site, str):
+        raise TypeError(f"site must be the name of an observed site, got {site!r}; pass a string such as 'x'")

@@ -19,7 +19,7 @@ from inference.particles import needs_inverse
 from inference.plates import sample_sites
 from inference.scoring import CHUNK_NUMBERS
 from inference.walk import Tick, width_of
-from nets.numbers import real, whole
+from nets.numbers import count, real
 
 ROWS = 100
 
@@ -69,10 +69,10 @@ def defensive(
         >>> defensive(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=20).num_samples
         20
     """
-    whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
+    count(num_particles=num_particles, chunk=1 if chunk is None else chunk)
     real(share=share)
-    if num_particles < 2 or (chunk is not None and chunk < 1):
-        raise ValueError(f"num_particles must be at least 2 and chunk at least 1, got {num_particles} and {chunk}")
+    if num_particles < 2:
+        raise ValueError("num_particles must be at least 2 (one from the guide, one from the prior), got 1")
     if not 0 < share < 1:
         raise ValueError(f"share must be strictly between 0 and 1, got {share}; for 0 use importance(...)")
     from_prior = min(max(1, round(share * num_particles)), num_particles - 1)
@@ -82,10 +82,10 @@ def defensive(
         _check_sites(target, guide)
         at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args)) // target.num_data)
         strata = []
-        for program, count in ((guide, num_particles - from_prior), (model, from_prior)):
+        for program, number in ((guide, num_particles - from_prior), (model, from_prior)):
             parts = []
-            for start in range(0, count, at_once):
-                size = min(at_once, count - start)
+            for start in range(0, number, at_once):
+                size = min(at_once, number - start)
                 parts.append(_weights(target, guide, target.draw(program, size), from_prior / num_particles))
                 tick(size / num_particles)
             strata.append(torch.cat(parts))

@@ -13,9 +13,10 @@ from inference.check import check_particles
 from inference.observed import check_observed
 from inference.ownership import own
 from inference.particles import Particles
+from inference.randomness import untouched
 from inference.walk import Tick, split, walk, width_of
 from inference.weights import weigh
-from nets.numbers import whole
+from nets.numbers import count
 
 NUMBERS_AT_ONCE = 800_000
 
@@ -54,15 +55,16 @@ def draw_each(
             support, the pair cannot run particles in parallel or gives more or less than one weight per datum, or a
             density is NaN.
     """
-    whole(num_particles=num_particles, rows=1 if rows is None else rows)
-    if num_particles < 1 or (rows is not None and rows < 1):
-        raise ValueError(f"num_particles and rows must be at least 1, got {num_particles} and {rows}")
+    count(num_particles=num_particles, rows=1 if rows is None else rows)
     checked = False
 
     def rows_of(args: tuple) -> int:
         nonlocal checked
         if num_particles > 1 and not checked:
-            check_particles(model, guide, *next(split(args, 1)))
+            first = next(split(args, 1))
+            with untouched():  # the draws to come do not depend on checks
+                check_observed(poutine.trace(own(model)).get_trace(*first))
+            check_particles(model, guide, *first)
         checked = True
         return rows or max(1, NUMBERS_AT_ONCE // width_of(args) // num_particles)
 

@@ -14,7 +14,7 @@ from evidence.estimate import Estimate
 from evidence.joint_values import JointValues
 from inference.scoring import CHUNK_NUMBERS
 from inference.walk import Tick, width_of
-from nets.numbers import whole
+from nets.numbers import count
 
 ROWS = 100
 PRIOR_MASS_TOLERANCE = 1e-3
@@ -59,9 +59,7 @@ def enumerated(
         >>> enumerated(model, torch.ones(2)).log_px.exp()
         tensor([0.5000, 0.5000], dtype=torch.float64)
     """
-    whole(most=most, chunk=1 if chunk is None else chunk)
-    if most < 1 or (chunk is not None and chunk < 1):
-        raise ValueError(f"most and chunk must be at least 1, got {most} and {chunk}")
+    count(most=most, chunk=1 if chunk is None else chunk)
 
     def method(args: tuple, tick: Tick) -> Estimate:
         values = JointValues(model, args, most)

@@ -43,8 +43,13 @@ class Estimate:
     asked: int | None = None
 
     def __post_init__(self) -> None:
-        if self.side not in SIDES:
+        if not isinstance(self.side, str) or self.side not in SIDES:
             raise ValueError(f"side must be one of {', '.join(SIDES)}, got {self.side!r}")
+        for name in COLUMNS:
+            column = getattr(self, name)
+            if not isinstance(column, Tensor) or column.dim() != 1 or len(column) != len(self.log_px):
+                got = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
+                raise ValueError(f"{name} must be a tensor with one number per datum, shape (num_data,), got {got}")
 
     @classmethod
     def of_weights(cls, method: str, log_w: Tensor, side: str = "lower", **others) -> Estimate:
@@ -53,13 +58,17 @@ class Estimate:
             lower: E[w] = p(x), log_px = log mean w        upper: E[w] = 1 / p(x), log_px = -log mean w
 
         Raises:
-            ValueError: a datum has a weight that is NaN.
+            ValueError: a datum has a weight that is NaN or infinite, or ``log_w`` is of another shape.
         """
+        if not isinstance(log_w, Tensor) or log_w.dim() != 2 or not len(log_w):
+            got = tuple(log_w.shape) if isinstance(log_w, Tensor) else type(log_w).__name__
+            raise ValueError(f"log_w must be a tensor of shape (num_samples, num_data), at least one sample, got {got}")
         log_w = log_w.double()
-        if log_w.isnan().any():
+        if (wrong := log_w.isnan() | (log_w == math.inf)).any():
+            kind = "NaN" if log_w.isnan().any() else "infinite"
             raise ValueError(
-                f"{int(log_w.isnan().any(0).sum())} data have NaN weights: the model's or the guide's parameters or "
-                "the data are not finite; look at the run that produced them"
+                f"{int(wrong.any(0).sum())} data have {kind} weights: log_w, and with it the model's or the guide's "
+                "parameters or the data, are not finite; look at the run that produced them"
             )
         sign = -1.0 if side == "upper" else 1.0
         return cls(
@@ -76,6 +85,9 @@ class Estimate:
     @classmethod
     def exactly(cls, method: str, log_px: Tensor, **others) -> Estimate:
         """From values that are no estimates, shape (num_data,)."""
+        if not isinstance(log_px, Tensor) or log_px.isnan().any():
+            got = "NaN" if isinstance(log_px, Tensor) else type(log_px).__name__
+            raise ValueError(f"log_px must be a tensor of numbers, shape (num_data,), got {got}; leave such data out")
         log_px = log_px.double()
         unknown = torch.full_like(log_px, math.nan)
         return cls(method, "exact", log_px, torch.zeros_like(log_px), unknown, unknown, 1, **others)
@@ -86,6 +98,8 @@ class Estimate:
         parts = list(parts)
         if not parts:
             raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
+        if len(sides := {part.side for part in parts}) > 1:
+            raise ValueError(f"parts must have one side, got {sorted(sides)}; join bounds of each side by themselves")
         columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
         first = parts[0]
         return cls(first.method, first.side, **columns, num_samples=first.num_samples, seconds=seconds, asked=asked)

@@ -10,7 +10,7 @@ from evidence.batches import over
 from evidence.estimate import Estimate
 from inference.ownership import module_of
 from inference.walk import Tick
-from nets.numbers import whole
+from nets.numbers import count
 
 ROWS = 10_000
 
@@ -46,12 +46,18 @@ def exact(
             f"model {type(module_of(model) or model).__name__} has no method log_px; use enumerated(...) for discrete "
             "latents, quadrature(...) for one or two continuous dimensions, or sandwich(...) for bounds on both sides"
         )
-    whole(rows=rows)
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
+    count(rows=rows)
 
     def method(args: tuple, tick: Tick) -> Estimate:
-        found = log_px(*args)
+        try:
+            found = log_px(*args)
+        except RuntimeError as error:
+            raise ValueError(
+                f"model's log_px fails for data of shape {tuple(args[0].shape)} and {args[0].dtype} ({error}); give "
+                "them the shape and the type of its parameters"
+            ) from error
+        if not isinstance(found, Tensor):
+            raise TypeError(f"model's log_px must return a tensor of shape (batch,), got {type(found).__name__}")
         if found.shape != (len(args[0]),) or found.isnan().any():
             raise ValueError(
                 f"log_px must give one number per datum, shape ({len(args[0])},), got shape {tuple(found.shape)} with "

@@ -10,6 +10,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from guides.amortized import Amortized
+from nets import out_features
+from nets.modules import made
 
 
 class Freed(PyroModule):
@@ -33,6 +35,7 @@ class Freed(PyroModule):
 
     def __init__(self, guide: Amortized, h: Tensor, weights: bool | None = None):
         super().__init__("guide")
+        _check(guide, h)
         self.twin = deepcopy(guide, {id(guide.encoder): nn.Identity()})
         self.register_buffer("h", h.detach().clone())
         linear = [part for part in self.twin.posteriors.modules() if isinstance(part, nn.Linear)]
@@ -70,16 +73,35 @@ def free(guide: Callable[..., Amortized]) -> Callable[..., Freed]:
         torch.Size([5, 2])
     """
 
+    if isinstance(guide, nn.Module) or not callable(guide):
+        raise TypeError(
+            f"guide must make an amortised guide from (latents, encoder), got {type(guide).__name__}; pass a class, as "
+            "FullRank, or partial(IAF, depth=4)"
+        )
+
     def local(latents, num_data: int) -> Freed:
-        made = guide(latents, nn.Linear(1, 1))
-        if not is_plain(made):
+        amortised = made("guide", guide, latents, nn.Linear(1, 1))
+        if not is_plain(amortised):
             raise TypeError(
-                f"{type(made).__name__} draws from more than features; pass a factory of your own, (latents, "
-                "num_data) -> guide"
+                f"guide makes a {type(amortised).__name__}, which draws from more than features; pass a factory of "
+                "your own, (latents, num_data) -> guide"
             )
-        return Freed(made, torch.zeros(num_data, 1), weights=True)
+        return Freed(amortised, torch.zeros(num_data, 1), weights=True)
 
     return local
+
+
+def _check(guide: object, h: object) -> None:
+    if not is_plain(guide):
+        raise TypeError(
+            f"guide must be an amortised guide that draws from features alone, got {guide!r}; pass one such as "
+            "Diagonal(latents(model, x), encoder)"
+        )
+    width = out_features(guide.encoder)
+    if not isinstance(h, Tensor) or not h.is_floating_point():
+        raise TypeError(f"h must be a tensor of floats, got {type(h).__name__}; pass guide.features(x)")
+    if h.dim() != 2 or not len(h) or h.shape[1] != width:
+        raise ValueError(f"h must have shape (num_data, {width}), got {tuple(h.shape)}; pass guide.features(x)")
 
 
 def _fix(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,11 @@ from inference.elbo import ELBO
 from inference.estimators import STL
 from inference.observed import check_observed
 from inference.ownership import own
-from inference.randomness import untouched
+from inference.randomness import MOST_SEEDS, untouched
 from inference.walk import Tick, split, walk
 from inference.weights import log_weights
-from nets.numbers import real, whole
+from nets.modules import made
+from nets.numbers import count, real, whole
 
 Local = Callable[[Mapping[str, Latent], int], nn.Module]
 
@@ -93,20 +95,19 @@ def gaps(
         >>> found.amortisation.values.shape
         torch.Size([5])
     """
-    whole(steps=steps, rows=rows, num_particles=num_particles, seed=seed)
+    count(steps=steps, rows=rows, num_particles=num_particles)
+    whole(seed=seed)
     real(rate=rate)
-    for name, number in (("steps", steps), ("rows", rows), ("num_particles", num_particles - 1)):
-        if number < 1:
-            least = 2 if name == "num_particles" else 1
-            raise ValueError(f"{name} must be at least {least}, got {number + least - 1}")
-    if not rate > 0:
-        raise ValueError(f"rate must be positive, got {rate}")
+    if num_particles < 2:
+        raise ValueError("num_particles must be at least 2, got 1; a standard error takes two")
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate must be positive and finite, got {rate}; 0.05 is usual")
     if log_px is not None and not isinstance(log_px, Estimate):
         raise TypeError(f"log_px must be an Estimate, got {type(log_px).__name__}; pass what annealed(...) returns")
     for name, factory in (("local", local), ("richer", richer)):
         if factory is not None and not callable(factory):
             raise TypeError(f"{name} must make a guide from (latents, num_data), got {factory!r}; pass free(FullRank)")
-    if objective is not None and not hasattr(objective, "differentiable_loss"):
+    if objective is not None and (isinstance(objective, type) or not hasattr(objective, "differentiable_loss")):
         raise TypeError(f"objective must have a differentiable_loss, got {objective!r}; pass ELBO(8)")
     if local is None and not is_plain(guide):
         raise TypeError(
@@ -119,7 +120,7 @@ def gaps(
     def take(part: tuple, tick: Tick) -> None:
         done = sum(gaps.elbo.num_data for gaps in found)
         known = None if log_px is None else some(log_px, done, len(part[0]))
-        found.append(work(part, known, seed + EVALUATION + done, tick))
+        found.append(work(part, known, (seed + EVALUATION + done) % MOST_SEEDS, tick))
 
     with frozen(model, guide):
         walked = walk(data, (model, guide), rows, take, seed, progress, "optimising local guides")
@@ -159,7 +160,8 @@ class _Work:
                 return Freed(self.guide, self.guide.features(*args)).eval()
         x = args[0]
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        return factory(latents(self.model, *args), len(x)).to(device=x.device, dtype=dtype).eval()
+        name = "local" if factory is self.local else "richer"
+        return made(name, factory, latents(self.model, *args), len(x)).to(device=x.device, dtype=dtype).eval()
 
     @torch.no_grad()
     def _weigh(self, guide: Callable, args: tuple, seed: int) -> Tensor:

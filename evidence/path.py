@@ -12,7 +12,7 @@ from evidence.hmc import Point
 from evidence.target import Target
 from inference.ownership import own
 from inference.plates import sample_sites
-from nets.numbers import whole
+from nets.numbers import count
 
 Schedule = Callable[[int], Tensor]
 STEEPNESS = 4.0
@@ -69,12 +69,14 @@ def sigmoid(temperatures: int) -> Tensor:
         >>> [round(b, 3) for b in sigmoid(4).tolist()]
         [0.0, 0.105, 0.5, 0.895, 1.0]
     """
+    count(temperatures=temperatures)
     curve = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, temperatures + 1, dtype=torch.float64))
     return ((curve - curve[0]) / (curve[-1] - curve[0])).clamp(0, 1)
 
 
 def linear(temperatures: int) -> Tensor:
     """b_t = t / T, double precision."""
+    count(temperatures=temperatures)
     return torch.linspace(0, 1, temperatures + 1, dtype=torch.float64)
 
 
@@ -85,12 +87,16 @@ def inverse_temperatures(schedule: Schedule, temperatures: int) -> Tensor:
         TypeError: the schedule is no function.
         ValueError: T is below 1, or the values do not rise from 0 to 1.
     """
-    whole(temperatures=temperatures)
-    if temperatures < 1:
-        raise ValueError(f"temperatures must be at least 1, got {temperatures}")
+    count(temperatures=temperatures)
     if not callable(schedule):
         raise TypeError(f"schedule must be a function T -> b_0..b_T, such as sigmoid or linear, got {schedule!r}")
-    betas = torch.as_tensor(schedule(temperatures), dtype=torch.float64)
+    given = schedule(temperatures)
+    try:
+        betas = torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"schedule must give a tensor of T + 1 numbers, got {type(given).__name__} ({error}); use sigmoid or linear"
+        ) from error
     rises = betas.shape == (temperatures + 1,) and betas[0] == 0 and betas[-1] == 1 and (betas.diff() > 0).all()
     if not rises:
         raise ValueError(

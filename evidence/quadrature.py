@@ -15,7 +15,7 @@ from evidence.target import Target
 from evidence.window import on_grid, window
 from inference.scoring import CHUNK_NUMBERS
 from inference.walk import Tick, width_of
-from nets.numbers import real, whole
+from nets.numbers import count, real
 
 ROWS = 20
 DOUBLINGS = 3
@@ -62,12 +62,12 @@ def quadrature(
         >>> print(quadrature(PPCA(torch.ones(3, 1), torch.zeros(3), 1.0), torch.zeros(2, 3)))
         log p(x) = -3.450   (quadrature, ... s)
     """
-    whole(points=points, chunk=1 if chunk is None else chunk)
-    if points < 5 or points % 2 == 0 or (chunk is not None and chunk < 1):
-        raise ValueError(f"points must be odd and at least 5, chunk at least 1, got {points} and {chunk}")
+    count(points=points, chunk=1 if chunk is None else chunk)
     real(reach=reach, tol=tol)
-    if not (reach > 0 and tol > 0):
-        raise ValueError(f"reach and tol must be positive numbers of nats, got {reach} and {tol}")
+    if points < 5 or points % 2 == 0:
+        raise ValueError(f"points must be odd and at least 5, chunk at least 1, got {points} and {chunk}")
+    if not (0 < reach < math.inf and 0 < tol < math.inf):
+        raise ValueError(f"reach and tol must be positive finite numbers of nats, got {reach} and {tol}")
 
     def method(args: tuple, tick: Tick) -> Estimate:
         target = Target(model, args)

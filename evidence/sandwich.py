@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from numbers import Integral
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from inference.importance import effective_sample_size, log_mean_exp, pareto_k, 
 from inference.ownership import module_of
 from inference.scoring import Scored, score
 from inference.streams import arguments, batches_of
+from nets.numbers import count
 
 ORDER = ("ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO")
 
@@ -73,7 +75,9 @@ def sandwich(
         >>> list(found.rows)
         ['ELBO', 'IWAE', 'AIS', 'exact', 'reverse AIS', 'CUBO']
     """
-    simulated = simulate(model, data, seed) if isinstance(data, int) else data
+    count(num_particles=num_particles, num_chains=num_chains, temperatures=temperatures, leaps=leaps)
+    count(rows=1 if rows is None else rows)
+    simulated = _simulated(model, data, seed) if isinstance(data, Integral) else data
     known = isinstance(simulated, Simulated)
     batches = [simulated.args] if known else list(batches_of(data))
     chains = dict(num_chains=num_chains, temperatures=temperatures, leaps=leaps, rows=rows, seed=seed)
@@ -89,6 +93,11 @@ def sandwich(
     found = _until_interrupted(stages)
     complete = all(row.complete for row in found.values()) and ("reverse AIS" if known else "AIS") in found
     return Sandwich({name: found[name] for name in ORDER if name in found}, known, complete)
+
+
+def _simulated(model: Callable, data: int, seed: int) -> Simulated:
+    count(data=data)
+    return simulate(model, data, seed)
 
 
 def weighed(

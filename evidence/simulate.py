@@ -11,10 +11,11 @@ from pyro import poutine
 from torch import Tensor
 
 from inference.modes import evaluation_mode
+from inference.observed import check_observed
 from inference.ownership import module_of, own
 from inference.plates import sample_sites
-from inference.randomness import untouched
-from nets.numbers import whole
+from inference.randomness import MOST_SEEDS, untouched
+from nets.numbers import count, whole
 
 STREAM = 1_618_033_989  # apart from the draws of an estimator with the same seed
 
@@ -64,12 +65,12 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
         >>> found.args[0].shape, found.values["z"].shape
         (torch.Size([5, 3]), torch.Size([5, 2]))
     """
-    whole(n=n, seed=seed)
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    count(n=n)
+    whole(seed=seed)
     names = _names(model)
+    _check_example(example, names)
     given = example or (None,)
-    with untouched((seed + STREAM) % 2**32), evaluation_mode(model):
+    with untouched(seed), untouched((seed + STREAM) % MOST_SEEDS), evaluation_mode(model):
         drawn = _observed(model, names, example) if example else set(names[:1])
         passed = [None if name in drawn else value for name, value in zip(names, given, strict=False)]
         if short := [tuple(a.shape) for a in passed if isinstance(a, Tensor) and a.dim() and len(a) != n]:
@@ -99,8 +100,28 @@ def _names(model: Callable) -> list[str]:
     return [name for name in parameters if name != "n"]
 
 
+def _check_example(example: object, names: list[str]) -> None:
+    if example is None:
+        return
+    if not isinstance(example, (tuple, list)):
+        raise TypeError(
+            f"example must be a tuple of the model's arguments, got {type(example).__name__}; pass (x,) or (x, inputs)"
+        )
+    if not 0 < len(example) <= len(names) or not isinstance(example[0], Tensor) or not example[0].dim():
+        raise ValueError(
+            f"example must hold 1 to {len(names)} arguments for {', '.join(names)}, data first, got "
+            f"{len(example)}: {', '.join(type(value).__name__ for value in example)}; pass (x,) or (x, inputs)"
+        )
+
+
 def _observed(model: Callable, names: list[str], example: tuple) -> set[str]:
     """The arguments of a call that observe a site."""
-    sites = sample_sites(poutine.trace(own(model)).get_trace(*example))
+    with untouched():  # what is simulated does not depend on the example's data
+        trace = poutine.trace(own(model)).get_trace(*example)
+    try:
+        check_observed(trace)
+    except ValueError as error:
+        raise ValueError(f"example does not fit the model: {error}") from error
+    sites = sample_sites(trace)
     seen = {site["name"] for site in sites if site["is_observed"]}
     return seen & set(names[: len(example)])

@@ -20,7 +20,7 @@ from inference.progress import bar
 from inference.randomness import untouched
 from inference.streams import arguments, batches_of, to_device_of
 from inference.walk import split, width_of
-from nets.numbers import whole
+from nets.numbers import count
 
 NUMBERS_AT_ONCE = 2_000_000
 
@@ -85,17 +85,13 @@ def views(
         >>> abs(found.information.value) < 1e-6  # all data are the same
         True
     """
-    whole(num_particles=num_particles, draws=draws)
-    for name, value in (("num_particles", num_particles), ("aggregate", aggregate), ("draws", draws)):
-        whole(**{name: 1 if value is None else value})
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    count(num_particles=num_particles, draws=draws, aggregate=1 if aggregate is None else aggregate)
     started, args = time.perf_counter(), _gathered(data, to_device_of(model, guide))
-    count = len(args[0])
+    num_data = len(args[0])
     totals, complete = Totals(num_particles), True
-    second = Aggregate(count if aggregate is None else min(aggregate, count))
+    second = Aggregate(num_data if aggregate is None else min(aggregate, num_data))
     with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:
-        task = shown.add_task("rate and distortion", total=count)
+        task = shown.add_task("rate and distortion", total=num_data)
         second_task = shown.add_task("aggregate posterior", total=second.components)
         try:
             for part in split(args, max(1, NUMBERS_AT_ONCE // (num_particles * width_of(args)))):
@@ -112,7 +108,7 @@ def views(
         except KeyboardInterrupt:
             if not totals.num_data:
                 raise
-            complete = totals.num_data == count
+            complete = totals.num_data == num_data
             second = Aggregate(second.components, reason="since it was interrupted")
     return totals.record(second, complete, time.perf_counter() - started)
 
@@ -122,10 +118,15 @@ def _gathered(data: Tensor | Iterable, move: Callable[[tuple], tuple]) -> tuple:
     batches = [arguments(batch) for batch in batches_of(data)]
     if not batches or not sum(len(args[0]) for args in batches):
         raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
-    parts = [[a if _rowed(a, args) else None for a in args] for args in batches]
+    shapes = {tuple(tuple(a.shape[1:]) if _rowed(a, args) else None for a in args) for args in batches}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"a batch's arguments must have the same shapes in all batches, rows apart, got {sorted(shapes, key=str)}; "
+            "pass data of one width, and what is no data in another shape than one row per datum"
+        )
     return move(
         tuple(
-            first if not _rowed(first, batches[0]) else torch.cat([part[i] for part in parts])
+            first if not _rowed(first, batches[0]) else torch.cat([args[i] for args in batches])
             for i, first in enumerate(batches[0])
         )
     )
