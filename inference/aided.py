@@ -100,9 +100,8 @@ class Temper(nn.Module):
 
     def __init__(self, beta: float | Schedule | Mapping[str, float | Schedule]):
         super().__init__()
+        check_sites(beta, "beta")
         given = beta if isinstance(beta, Mapping) else {"": beta}
-        if not given:
-            raise ValueError("beta names no site; pass {site: number}, or a number for all sites")
         self.sites = tuple(given)
         self.betas = nn.ModuleList(as_schedule(value, "beta") for value in given.values())
         self.plain = all(isinstance(value, Real) and value == 1 for value in given.values())
@@ -133,6 +132,12 @@ class Temper(nn.Module):
         changed = particles.changed({name: known[name]._replace(factor=number) for name, number in chosen.items()})
         objective.require(changed)
         return objective.surrogate(changed)
+
+
+def check_sites(value: object, name: str) -> None:
+    """Raises ValueError where a mapping by latent sites names none, or something else than sites."""
+    if isinstance(value, Mapping) and not (value and all(isinstance(site, str) and site for site in value)):
+        raise ValueError(f"{name} names no site, got {value!r}; pass {{site: number}}, or a number for all sites")
 
 
 def ours(objective: infer.ELBO) -> Objective:

@@ -41,9 +41,9 @@ class MovingAverage(nn.Module):
             with torch.no_grad():
                 mean = signals.mean().to(self.sum)
                 known = mean.isfinite()  # a weight of zero has no signal to remember
-                decay = torch.where(known, self.decay, 1.0)
-                self.sum.mul_(decay).add_((1 - decay) * torch.where(known, mean, 0.0))
-                self.weight.mul_(decay).add_(1 - decay)
+                share = (1 - self.decay) * known.to(self.sum)
+                self.sum.mul_(1 - share).add_(share * torch.where(known, mean, 0.0))
+                self.weight.mul_(1 - share).add_(share)
         return signals - average, None
 
 
@@ -62,6 +62,8 @@ class NVIL(nn.Module):
 
     def __init__(self, net: nn.Module, decay: float = 0.9):
         super().__init__()
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"net must be a module, as MLP(x_dim, hidden, 1), got {net!r}")
         self.net, self.average = net, MovingAverage(decay)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.poutine.util import prune_subsample_sites
 
 from inference.estimators import Estimator, Total
+from inference.failing import FAILURES, explained, in_words
 from inference.modes import evaluation_mode
 from inference.objectives import Objective
 from inference.observed import check_observed
@@ -54,9 +55,9 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
             f"objective must be an instance of pyro.infer.ELBO, got {objective!r}; write Trace_ELBO() or IWAE(5)"
         )
     with untouched(), torch.no_grad(), evaluation_mode(model, guide):
-        model_trace = prune_subsample_sites(poutine.trace(own(model)).get_trace(*args, **kwargs))
+        model_trace = _traced("model", model, args, kwargs)
         check_observed(model_trace)
-        guide_trace = prune_subsample_sites(poutine.trace(own(guide)).get_trace(*args, **kwargs))
+        guide_trace = _traced("guide", guide, args, kwargs)
     _check_names(model_trace, guide_trace, enumerates=isinstance(objective, TraceEnum_ELBO))
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
@@ -70,6 +71,11 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
     if isinstance(objective, TraceMeanField_ELBO):
         return kl_terms(model_trace, guide_trace)
     return dict.fromkeys(_latent(guide_trace), "Monte Carlo")
+
+
+def _traced(name: str, program: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
+    with in_words(name, args, kwargs):
+        return prune_subsample_sites(poutine.trace(own(program)).get_trace(*args, **kwargs))
 
 
 def _check_draws(model: Callable, guide: Callable, objective: Objective, args: tuple, kwargs: dict) -> dict[str, str]:
@@ -114,13 +120,21 @@ def check_particles(model: Callable, guide: Callable, *args, **kwargs) -> None:
     with untouched(), torch.no_grad(), evaluation_mode(model, guide):
         try:
             weigh(own(model), own(guide), args, kwargs, 2, linear=True)
-        except (RuntimeError, ValueError, IndexError) as error:
+        except FAILURES as error:
+            _check_alone(model, guide, args, kwargs)
             said = str(error).split("\n")[0]
             raise ValueError(
                 f"the pair runs alone but not with 2 particles in parallel ({said}); nets must keep every leading "
                 "dimension, (particles, batch, ...): map the last ones only, as h.reshape(*z.shape[:-1], 1, 28, "
                 "28) does"
             ) from error
+
+
+def _check_alone(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
+    try:
+        weigh(own(model), own(guide), args, kwargs, linear=True)
+    except FAILURES as error:
+        raise (told := explained(error, model, args, kwargs)) from told.__cause__
 
 
 def _latent(trace: poutine.Trace) -> list[str]:

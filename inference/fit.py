@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import torch
-from pyro.infer import ELBO, ReweightedWakeSleep
+from pyro.infer import ELBO
 from torch import Tensor
 
 from inference.check import check
@@ -15,16 +16,16 @@ from inference.collapse import Lookout
 from inference.distributed import RankLost
 from inference.epochs import Epoch
 from inference.faults import NonFinite
+from inference.fit_arguments import check_aims, check_batches, check_keeping, scheduled
 from inference.keeper import Keeper
 from inference.kinds import Baked
 from inference.plates import DataCount
 from inference.progress import bar
 from inference.randomness import Stream, untouched
 from inference.run_settings import settings_of
-from inference.saved_state import Schedule
-from inference.schedules import check_fresh, warming
+from inference.schedules import warming
 from inference.shared_checkpoints import checkpoints_of
-from inference.streams import Batches, check_data, to_device
+from inference.streams import Batches, arguments, check_data, to_device
 from inference.svi import SVI
 from inference.training import Run
 
@@ -97,6 +98,7 @@ def fit(
             run.
         TypeError: ``train`` is a bare tensor or cannot be iterated again.
         NonFinite: with site, epoch, batch and the last good checkpoint.
+        BlockingIOError: another run is in the folder ``checkpoint``; the message says which process.
         CheckpointFailed: the disk is full or the folder cannot be written to.
         Refused, NoCompiler, Baked: see ``SVI``.
 
@@ -110,12 +112,15 @@ def fit(
         >>> [record.epoch for record in fit(model, guide, IWAE(2), [(x,)], epochs=2)]
         [1, 2]
     """
-    move, count = to_device(device, model, guide, objective), DataCount(model)
+    check_aims(objective, valid, epochs, patience)
+    check_keeping(checkpoint, every, keep, rollbacks)
+    stream, move, count = Stream(seed), to_device(device, model, guide, objective), DataCount(model)
     with untouched():
-        _check_settings(objective, train, valid, epochs, patience)
-        _check_counts(every, rollbacks, checkpoint)
+        for name, data in (("train", train), ("valid", valid)):
+            if data is not None or name == "train":
+                check_batches(name, data)
         train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
-        first = next(iter(train))[0]
+        first = move(arguments(next(iter(train.data))))
         kl = check(model, guide, objective, *first)
         for batches in (train, valid):
             if batches is not None:
@@ -124,23 +129,34 @@ def fit(
         svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
         svi.prepare(*first)
         lookout = Lookout(model, guide, first if valid is None else next(iter(valid))[0])
-    schedule = None if scheduler is None else _checked(scheduler(svi.optimizer))
-    stream, keeper = Stream(seed), Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
+    schedule = scheduled(scheduler, svi.optimizer)
+    keeper = Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
     words = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}
-    with stream:
+    with ExitStack() as held, stream:
         run = Run(svi, train, valid, schedule)
         if keeper.checkpoints is not None:
+            held.enter_context(keeper.checkpoints.held())
             data = (batches and batches.data for batches in (train, valid))
             run.settings = settings_of(svi, schedule, first, *data, **words)
             svi.stay_exact()
             run.go_on(keeper.checkpoints)
-    return _epochs(run, epochs, patience, stream, keeper, rollbacks, kl, lookout, progress)
+        held = held.pop_all()
+    return _epochs(run, epochs, patience, stream, keeper, rollbacks, kl, lookout, progress, held)
 
 
 def _epochs(
-    run: Run, epochs: int, patience: int | None, stream: Stream, keeper: Keeper, rollbacks: int, kl, lookout, progress
+    run: Run,
+    epochs: int,
+    patience: int | None,
+    stream: Stream,
+    keeper: Keeper,
+    rollbacks: int,
+    kl: dict[str, str],
+    lookout: Lookout,
+    progress: bool,
+    held: ExitStack,
 ) -> Iterator[Epoch]:
-    with bar(progress) as shown:
+    with held, bar(progress) as shown:
         task = shown.add_task("training", total=epochs, completed=run.progress.epoch - 1)
 
         def report(bound: float, value: float | None = None) -> None:
@@ -177,47 +193,3 @@ def _epochs(
         finally:
             if patience is not None:
                 run.best.put_back()
-
-
-def _check_settings(
-    objective: ELBO, train: Iterable, valid: Iterable | None, epochs: int, patience: int | None
-) -> None:
-    if not all(isinstance(number, int) and number >= 1 for number in (epochs, 1 if patience is None else patience)):
-        raise ValueError(f"epochs and patience must be integers of at least 1, got {epochs!r} and {patience!r}")
-    if isinstance(objective, ReweightedWakeSleep):
-        raise ValueError("ReweightedWakeSleep has two losses and no bound to report; step it with SVI instead of fit")
-    if patience is not None and not getattr(objective, "lower", True):
-        raise ValueError(
-            f"patience needs a lower bound on log p(x) to select on, and {objective!r} is none: leave patience out, or "
-            "train the model on one, as Separate(model=IWAE(5), guide=...)"
-        )
-    check_fresh(objective)
-    if patience is not None and valid is None:
-        raise ValueError("patience needs valid: early stopping looks at the validation bound")
-    for name, data in (("train", train), ("valid", valid)):
-        if isinstance(data, Tensor):
-            raise TypeError(
-                f"{name} is a tensor; wrap it as [(x,)] for one batch, or with experiments.data.from_tensor"
-            )
-        if data is not None and iter(data) is data:
-            raise TypeError(f"{name} is an iterator and would be empty after one epoch; pass a list or a loader")
-        if data is not None and next(iter(data), None) is None:
-            raise ValueError(f"{name} holds no batch; pass at least one")
-
-
-def _checked(scheduler: Schedule) -> Schedule:
-    if not isinstance(scheduler, Schedule) or isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        raise TypeError(
-            "scheduler must make a schedule stepped by epochs alone, as ExponentialLR or CosineAnnealingLR, got "
-            f"{type(scheduler).__name__}; write partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.99)"
-        )
-    return scheduler
-
-
-def _check_counts(every: int | None, rollbacks: int, checkpoint: object) -> None:
-    if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
-        raise ValueError(f"every must be an integer of at least 1 or None, got {every!r}")
-    if every is not None and checkpoint is None:
-        raise ValueError("every needs checkpoint, the folder to write to")
-    if not isinstance(rollbacks, int) or isinstance(rollbacks, bool) or rollbacks < 0:
-        raise ValueError(f"rollbacks must be an integer of at least 0, got {rollbacks!r}")

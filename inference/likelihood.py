@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from numbers import Integral
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
@@ -87,9 +88,11 @@ class PriorOnParameters(nn.Module):
         super().__init__()
         self.priors = dict(prior) if isinstance(prior, Mapping) else {"*": prior}
         for found in self.priors.values():
-            if not isinstance(found, Prior) or found.event_dim:
+            if not isinstance(found, Prior) or found.event_dim or found.batch_shape.numel() != 1:
                 raise TypeError(f"prior must be a distribution over single numbers, as Normal(0.0, 1.0), got {found!r}")
-        if not isinstance(num_data, int) or num_data < 1:
+        if not self.priors or not all(isinstance(pattern, str) for pattern in self.priors):
+            raise ValueError(f"prior must name parameters, as {{'likelihood.*': Normal(0.0, 1.0)}}, got {prior!r}")
+        if not isinstance(num_data, Integral) or isinstance(num_data, bool) or num_data < 1:
             raise ValueError(f"num_data must be a positive integer, the size of the data set, got {num_data!r}")
         self.num_data = num_data
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from torch import Tensor
 
 from inference.estimators import Estimator
@@ -30,9 +32,9 @@ class MIWAE(Objective):
     """
 
     def __init__(self, groups: int = 8, num_particles: int = 8, estimator: Estimator | None = None):
-        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in (groups, num_particles)):
+        if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in (groups, num_particles)):
             raise ValueError(f"groups and num_particles must be positive integers, got {groups!r}, {num_particles!r}")
-        self.groups, self.each = groups, num_particles
+        self.groups, self.each = int(groups), int(num_particles)
         super().__init__(groups * num_particles, estimator)
 
     @property
@@ -116,4 +118,6 @@ class CIWAE(Objective):
 
     def _joined(self, linear: Tensor, tight: Tensor) -> Tensor:
         """Both bounds by their shares; a bound without a share may be infinite."""
-        return tight if self.beta == 0 else self.beta * linear + (1 - self.beta) * tight
+        if self.beta in (0, 1):
+            return linear if self.beta else tight
+        return self.beta * linear + (1 - self.beta) * tight

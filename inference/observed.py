@@ -33,6 +33,10 @@ def check_values(name: str, value: Tensor, support: constraints.Constraint, even
             f"{tuple(value.shape)}; make the likelihood's width that of the data"
         )
     if support.check(value).all():
+        if value.is_floating_point() and value.isinf().any():
+            raise ValueError(
+                f"observed site {name!r} holds infinite values, which have no density; remove these data, or limit them"
+            )
         return
     single = _elementwise(support)
     outside = value if single is None else value[~single.check(value)]

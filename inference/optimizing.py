@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
-from torch.optim import Adam, AdamW
+from torch.optim import Adam, AdamW, Optimizer
+
+from inference.notices import first_line
 
 _KERNELS = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
 _PLAIN = ("amsgrad", "maximize", "capturable", "differentiable")
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
+
+def made(optimizer: Callable[[Iterable[Tensor]], Optimizer], parameters: list[Tensor]) -> Optimizer:
+    """The optimizer of some parameters.
+
+    Raises:
+        TypeError: what makes it makes something else, or one that needs the loss as a function.
+        ValueError: it has none of the parameters.
+    """
+    remedy = "write partial(torch.optim.Adam, lr=1e-3)"
+    try:
+        found = optimizer(parameters)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"optimizer cannot be made from the parameters ({first_line(error)}); {remedy}") from error
+    if not isinstance(found, Optimizer):
+        raise TypeError(f"optimizer must make a torch optimizer from parameters, got {found!r}; {remedy}")
+    if inspect.signature(type(found).step).parameters["closure"].default is inspect.Parameter.empty:
+        raise TypeError(f"optimizer {type(found).__name__} calls the loss several times in a step; {remedy}")
+    if {id(p) for group in found.param_groups for p in group["params"]}.isdisjoint(map(id, parameters)):
+        raise ValueError(f"optimizer has none of the {len(parameters)} parameters of model and guide; {remedy}")
+    return found
 
 
 class QuickStep:

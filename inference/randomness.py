@@ -54,7 +54,7 @@ def untouched(seed: int | None = None) -> Iterator[None]:
         before = generator_state()
         try:
             if seed is not None:
-                pyro.set_rng_seed(seed)
+                pyro.set_rng_seed(int(seed))
             yield
         finally:
             restore_generators(before)

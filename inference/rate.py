@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, kl_divergence
 
-from inference.aided import Aided, refuse_aided, refuse_auxiliary
+from inference.aided import Aided, check_sites, refuse_aided, refuse_auxiliary
 from inference.distributed import joint_sum
 from inference.elbo import ELBO
 from inference.estimators import Total
 from inference.objectives import Objective
 from inference.particles import Particles
 from inference.schedules import Schedule, as_schedule
+from nets.numbers import real
 
 
 def free_bits(objective: ELBO, nats: float | Mapping[str, float], groups: int | Mapping[str, int] = 1) -> Aided:
@@ -81,6 +82,7 @@ class FreeBits(nn.Module):
     def __init__(self, nats: float | Mapping[str, float], groups: int | Mapping[str, int]):
         super().__init__()
         for name, value in (("nats", nats), ("groups", groups)):
+            check_sites(value, name)
             numbers = value.values() if isinstance(value, Mapping) else [value]
             least, kind = (0, Real) if name == "nats" else (1, Integral)
             if not all(isinstance(number, kind) and least <= number < math.inf for number in numbers):
@@ -117,8 +119,9 @@ class Capacity(nn.Module):
 
     def __init__(self, nats: float | Schedule, gamma: float):
         super().__init__()
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be at least 0, got {gamma}")
+        real(gamma=gamma)
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma must be at least 0 and finite, got {gamma}; it is how hard the rate is held")
         self.nats, self.gamma = as_schedule(nats, "nats"), gamma
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pyro.distributions as dist
@@ -29,8 +30,9 @@ class _Relaxation(Estimator):
         super().__init__()
         if not isinstance(temperature, Tensor):
             real(temperature=temperature)
-        if not torch.as_tensor(temperature).gt(0).all():
-            raise ValueError(f"temperature must be positive, got {temperature}")
+        held = torch.as_tensor(temperature)
+        if held.dim() or held.is_complex() or not 0 < float(held) < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {temperature}; pass one number, as 0.5")
         if isinstance(temperature, Tensor):
             self.register_buffer("temperature", temperature)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import Tensor, nn
 
 from inference.checkpoints import fingerprint
-from inference.ownership import modules_of
+from inference.ownership import declared, modules_of
 from inference.saved_state import Schedule, schedule_state
 from inference.svi import SVI
 
@@ -25,13 +25,13 @@ def settings_of(
         schedule: of the learning rate, before its first step.
         first: the arguments of one batch.
         train, valid: the data; of a loader, a DataLoader or a list their numbers count, of anything else their number.
-        others: as they are.
+        others: as they are; of NumPy's numbers Python's.
     """
     named = {
         f"{word}.{name}": [str(value.dtype), *value.shape]
         for word, program in (("model", svi.model), ("guide", svi.guide))
         for module in modules_of(program)
-        for name, value in module.state_dict().items()
+        for name, value in (module.state_dict() | declared(module)).items()
     }
     steps = {} if schedule is None else schedule_state(schedule)
     return {
@@ -44,7 +44,7 @@ def settings_of(
         "batch": [[str(a.dtype), *a.shape] for a in first if isinstance(a, Tensor)],
         "train": _data(train),
         "valid": None if valid is None else _data(valid),
-        **others,
+        **{name: value.item() if hasattr(value, "item") else value for name, value in others.items()},
     }
 
 

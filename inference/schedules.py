@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
 
-from nets.numbers import real
+from nets.numbers import real, whole
 
 
 class Schedule(nn.Module):
@@ -91,7 +91,9 @@ def cyclical(start: float, end: float, steps: int, cycles: int = 4, rise: float 
         [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0]
     """
     _check(start, end, steps)
-    if not (isinstance(cycles, int) and 1 <= cycles <= steps and 0 < rise <= 1):
+    whole(cycles=cycles)
+    real(rise=rise)
+    if not (1 <= cycles <= steps and 0 < rise <= 1):
         raise ValueError(f"cycles must be at least 1 and at most steps, rise above 0, at most 1; got {cycles}, {rise}")
     text = f"cyclical({start:g}, {end:g}, steps={steps}, cycles={cycles}, rise={rise:g})"
     return Schedule(partial(_cyclical, start, end, steps, cycles, rise), steps, text)
@@ -107,7 +109,7 @@ def constant(value: float | Tensor) -> Schedule:
     if not isinstance(value, Tensor):
         real(value=value)
     held = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
-    if held.dim() or not math.isfinite(held) or held < 0:
+    if held.dim() or held.is_complex() or not 0 <= float(held) < math.inf:
         raise ValueError(f"value must be one finite number of at least 0, got {value}")
     return Schedule(None, 0, f"{float(value):g}", held)
 
@@ -172,5 +174,5 @@ def _check(start: float, end: float, steps: int) -> None:
     real(start=start, end=end)
     if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and end >= 0):
         raise ValueError(f"start and end must be finite and at least 0, got {start} and {end}")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps!r}")

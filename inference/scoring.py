@@ -97,10 +97,10 @@ class _Scorer:
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         rows, at_once = _pick(args, self.chunk, self.num_particles)
-        if self.replay is None and at_once > 1:
-            check_particles(*self.pair, *next(split(args, 1)))
         for part in split(args, rows * at_once):
             check_observed(poutine.trace(self.weights.programs[0]).get_trace(*part))
+        if self.replay is None and at_once > 1:
+            check_particles(*self.pair, *next(split(args, 1)))
         if self.replay is None:
             self.replay = self.start(math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once))
         self.at_once = at_once

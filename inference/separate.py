@@ -84,4 +84,5 @@ def PIWAE(groups: int = 8, num_particles: int = 8, estimator: Estimator | None =
     References:
         Tighter Variational Bounds are Not Necessarily Better, Rainforth et al., 2018, arXiv:1802.04537.
     """
-    return Separate(IWAE(groups * num_particles), MIWAE(groups, num_particles, estimator))
+    grouped = MIWAE(groups, num_particles, estimator)
+    return Separate(IWAE(grouped.num_particles), grouped)

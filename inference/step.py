@@ -12,6 +12,7 @@ from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
 
+from inference.failing import FAILURES, explained
 from inference.faults import NonFinite, broken_gradient, locate
 from inference.modes import evaluation_mode
 from inference.outcomes import Outcome
@@ -42,7 +43,10 @@ class Step:
         """Runs both programs once, so that every parameter exists; spends no random number."""
         probing = evaluation_mode(self.model, self.guide)
         with untouched(), torch.no_grad(), probing, self.store(), poutine.trace(param_only=True) as handler:
-            self.objective.loss(*self.programs, *args, **kwargs)
+            try:
+                self.objective.loss(*self.programs, *args, **kwargs)
+            except FAILURES as error:
+                raise (told := explained(error, self.model, args, kwargs)) from told.__cause__
         self.parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
         self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
 
@@ -108,9 +112,11 @@ class Step:
         except (NonFinite, ValueError) as error:
             place = locate(self.model, self.guide, args, kwargs, before) or broken_gradient(self.model, self.guide)
             if place is None:
-                raise
+                raise (told := explained(error, self.model, args, kwargs)) from told.__cause__
             said = f"{error}: " if isinstance(error, NonFinite) else ""
             raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
+        except FAILURES as error:
+            raise (told := explained(error, self.model, args, kwargs)) from told.__cause__
 
 
 def _require_finite(losses: list[float], norm: float | None = None) -> None:

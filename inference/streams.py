@@ -28,7 +28,7 @@ def arguments(batch) -> tuple:
     if not args or not isinstance(args[0], Tensor):
         got = type(args[0] if args else batch).__name__
         raise TypeError(
-            f"a batch must be a tensor, or a tuple of the model's arguments that starts with one, got {got}"
+            f"a batch must be a tensor, or a tuple of the model's arguments that starts with one, got {got}; pass (x,)"
         )
     if not args[0].dim():
         raise ValueError("a batch must have one row per datum, got a 0-d tensor; pass x of shape (batch, x_dim)")
@@ -59,7 +59,8 @@ def to_device(device: str | torch.device | None, *programs: Callable) -> Callabl
     if device is None:
         return lambda args: args
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise TypeError("it holds no numbers")
     except (RuntimeError, AssertionError, TypeError) as error:
         said = str(error).split("\n")[0]
         raise ValueError(f"device must be one that torch can use here, got {device!r} ({said}); pass 'cpu'") from error
@@ -86,7 +87,7 @@ class Batches:
     """
 
     def __init__(self, data: Iterable, move: Callable[[tuple], tuple], count: DataCount, seed: int | None):
-        self.data = data.seeded(seed) if seed is not None and hasattr(data, "seeded") else data
+        self.data = data.seeded(int(seed)) if seed is not None and hasattr(data, "seeded") else data
         self.move, self.count = move, count
         self._resumed: tuple[int, Callable[[], None]] | None = None
 

@@ -14,10 +14,10 @@ from distributions.turns import TURN
 from inference.distributed import current
 from inference.engine import Engine
 from inference.joint_steps import JointLosses, JointSteps, engine_of
-from inference.optimizing import QuickStep
+from inference.optimizing import QuickStep, made
 from inference.schedules import check_warm_up
 from inference.step import Step
-from nets.numbers import real
+from nets.numbers import count, real
 
 
 class SVI:
@@ -80,6 +80,8 @@ class SVI:
         real(clip_norm=1 if clip_norm is None else clip_norm)
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"clip_norm must be positive or None, got {clip_norm}")
+        if steps is not None:
+            count(steps=steps)
         check_warm_up(objective, steps)
         self.model, self.guide, self.objective, self.clip_norm = model, guide, objective, clip_norm
         self.grad_norm = float("nan")
@@ -102,7 +104,7 @@ class SVI:
             self._step.find_parameters(args, kwargs)
             if self._joint is not None:
                 self._joint.align()
-            self.optimizer = self._make_optimizer(self._step.parameters)
+            self.optimizer = made(self._make_optimizer, self._step.parameters)
             self._optimize = QuickStep(self.optimizer)
 
     def step(self, *args, **kwargs) -> float | tuple[float, ...]:

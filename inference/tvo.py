@@ -7,6 +7,7 @@ from torch import Tensor
 
 from inference.estimators import Estimator
 from inference.objectives import Objective
+from nets.numbers import count, real
 
 
 class TVO(Objective):
@@ -39,8 +40,10 @@ class TVO(Objective):
         first: float = 0.05,
         estimator: Estimator | None = None,
     ):
-        if not isinstance(intervals, int) or intervals < 1 or not 0 < first < 1:
-            raise ValueError(f"intervals must be at least 1 and first between 0 and 1, got {intervals!r} and {first}")
+        count(intervals=intervals)
+        real(first=first)
+        if not 0 < first < 1:
+            raise ValueError(f"intervals must be at least 1 and first between 0 and 1, got {intervals} and {first}")
         self.intervals, self.first = intervals, first
         rest = [first ** (1 - j / (intervals - 1)) for j in range(intervals - 1)]
         self.points = [0.0, *rest, 1.0]
@@ -63,7 +66,8 @@ class TVO(Objective):
         """E log w under weights w^b, shape (batch,)."""
         if b == 0:
             return log_w.mean(0)
-        return ((b * log_w).softmax(0) * log_w.clamp_min(torch.finfo(log_w.dtype).min)).sum(0)
+        log_w = log_w.clamp_min(torch.finfo(log_w.dtype).min)
+        return ((b * log_w).softmax(0) * log_w).sum(0)
 
     def curvatures(self, log_w: Tensor) -> Tensor:
         log_w, total = log_w.clamp_min(torch.finfo(log_w.dtype).min), torch.zeros_like(log_w)

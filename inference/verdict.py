@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ SMALL_RISE = 0.0005
 KHAT_SHARE = 0.1
 WIDE_GAP = 0.05
 COARSE = 0.1
+RESULT = "log_px", "log_px_se", "elbo", "rate", "ess", "khat_bad", "num_particles", "active_units", "units"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ def verdict(result: Evaluation, history: Sequence[Epoch] = ()) -> Verdict:
         result: from ``evaluate``.
         history: epochs of ``fit`` with a validation bound, if there are any.
 
+    Raises:
+        TypeError: ``result`` or ``history`` is something else.
+
     Example:
         >>> from inference.evaluation import Evaluation
         >>> bounds = dict(elbo=-2.0, elbo_se=0.01, log_px=-1.9, log_px_se=0.01, rate=1.0, distortion=1.0)
@@ -55,7 +59,12 @@ def verdict(result: Evaluation, history: Sequence[Epoch] = ()) -> Verdict:
         >>> verdict(Evaluation(**bounds, **weights, active_units=2, units=2)).sentences[0]
         'All 2 latent units are active.'
     """
-    converged, training, longer = _training(history)
+    if isinstance(result, type) or not all(hasattr(result, name) for name in RESULT):
+        raise TypeError(f"result must be what evaluate returns, got {type(result).__name__}; pass evaluate(...)")
+    epochs = list(history) if isinstance(history, Iterable) else [history]
+    if not all(hasattr(epoch, "valid") for epoch in epochs):
+        raise TypeError(f"history must be the epochs of fit, got {history!r:.60}; pass list(fit(...))")
+    converged, training, longer = _training(epochs)
     collapsed, units, wake = _units(result)
     trustworthy, estimate, sample = _estimate(result)
     remedies = [longer, wake, sample, _gap(result), "compare guides or objectives"]

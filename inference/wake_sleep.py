@@ -16,6 +16,7 @@ from inference.ownership import module_of
 from inference.particles import Particles, needs_inverse
 from inference.plates import sample_sites
 from inference.slopes import slopes
+from nets.numbers import real
 
 
 class Phases(Estimator):
@@ -35,6 +36,7 @@ class Phases(Estimator):
 
     def __init__(self, sleep: float = 0.0, doubly: bool = False):
         super().__init__()
+        real(sleep=sleep)
         if not 0 <= sleep <= 1:
             raise ValueError(f"sleep must be between 0 and 1, got {sleep}; it is the share of the sleep phase")
         if doubly and sleep == 1:

@@ -76,7 +76,7 @@ def walk(
                 if total is None and hasattr(batches, "__len__"):
                     total = len(args[0]) * len(batches)
                     shown.update(task, total=total)
-                for part in split(args, rows if isinstance(rows, int) else rows(args)):
+                for part in split(args, rows(args) if callable(rows) else rows):
                     count = len(part[0])
                     work(part, tick)
                     done += count

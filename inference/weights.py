@@ -14,6 +14,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from distributions.turns import TURN
+from inference.failing import FAILURES, explained
 from inference.ownership import own
 from inference.particles import Layout, Particles, Programs, Term, needs_inverse
 from inference.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
@@ -50,7 +51,10 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
         torch.Size([4, 5])
     """
     with TURN:
-        return weigh(own(model), own(guide), args, kwargs, num_particles).log_w
+        try:
+            return weigh(own(model), own(guide), args, kwargs, num_particles).log_w
+        except FAILURES as error:
+            raise (told := explained(error, model, args, kwargs)) from told.__cause__
 
 
 def weigh(

@@ -270,7 +270,7 @@ def test_an_objective_must_be_an_instance(objective):
 )
 def test_data_that_the_likelihood_cannot_have_made_are_refused(x, words):
     model = VAE(2, Bernoulli(MLP(2, 4)))
-    guide = Diagonal(latents(model, torch.zeros(5, x.shape[1])), MLP(x.shape[1], 8))
+    guide = Diagonal(latents(model, torch.zeros(5, 4)), MLP(x.shape[1], 8))
     with pytest.raises(ValueError, match=words):
         check(model, guide, Trace_ELBO(), x)
 

@@ -178,5 +178,5 @@ def test_relaxations_say_what_they_cannot_relax():
     for estimator in (GumbelSoftmax(), StraightThrough()):
         with pytest.raises(ValueError, match=r"cannot relax 'y' \(Categorical\).*OneHotCategorical for classes"):
             IWAE(2, estimator).loss(partial(program, obs=True), program, torch.zeros(2))
-    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
+    with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):
         GumbelSoftmax(0)

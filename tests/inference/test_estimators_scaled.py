@@ -19,7 +19,8 @@ import inference as room
 X = torch.tensor([[0.8, -0.4], [-0.3, 0.6], [1.1, 0.2], [-0.9, -0.5]], dtype=torch.float64)
 GROUPS = [lambda k, e=None: room.MIWAE(k // 2, 2, e), lambda k, e=None: room.PIWAE(k // 2, 2, e)]
 POWERS = [partial(room.Renyi, -0.5), partial(room.CIWAE, 0.3), partial(room.CUBO, 2)]
-BOUNDS = [room.ELBO, room.IWAE, *GROUPS, *POWERS, room.TVO, room.VRMax]
+THERMODYNAMIC = [lambda k, e=None: room.TVO(k, estimator=e)]
+BOUNDS = [room.ELBO, room.IWAE, *GROUPS, *POWERS, *THERMODYNAMIC, room.VRMax]
 PATHS = [None, room.STL, room.DReG]
 EVERYWHERE = [partial(room.ScoreFunction, everywhere=True), partial(room.VIMCO, everywhere=True)]
 BASELINES = [lambda: room.ScoreFunction(room.MovingAverage()), lambda: room.ScoreFunction(room.NVIL(nn.Linear(2, 1)))]

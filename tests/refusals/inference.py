@@ -1,0 +1,15 @@
+"""What objectives, estimators, fit and evaluate refuse."""
+
+from __future__ import annotations
+
+import inference as room
+from refusals import inference_fit, inference_objectives, inference_steps
+
+PARTS = inference_objectives, inference_steps, inference_fit
+ROOM = room
+CASES = [case for part in PARTS for case in part.CASES]
+ANY: dict[str, str] = {name: why for part in PARTS for name, why in part.ANY.items()}
+RECORDS = {
+    *("Epoch", "Evaluation", "Verdict"),
+    *("Baked", "CheckpointFailed", "NoCompiler", "NonFinite", "RankLost", "Refused"),
+}
