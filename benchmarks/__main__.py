@@ -16,6 +16,10 @@ from experiments.report import print_table
 
 def main(config: Config) -> Results:
     """Runs the sections and writes the report after each, so that what was measured outlives an interruption."""
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out must be a folder to write to, got {config.out} ({error}); change --out") from error
     torch.set_num_threads(config.threads)
     results = Results(judged=not config.quick)
     if config.quick:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks.catalogue import SMALL, Sizes
+from benchmarks.catalogue import SMALL, Sizes, catalogue
 from benchmarks.variants import ENGINES
 
 SECTIONS = ("step", "epoch", "importance", "estimators", "precision", "start", "memory")
@@ -40,11 +40,17 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, known in (("only", SECTIONS), ("engines", ENGINES)):
-            if unknown := set(self.words(name)) - set(known):
-                raise ValueError(f"{name} must name some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-        for name in ("repetitions", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            words = self.words(name)
+            if not words or set(words) - set(known) or len(set(words)) < len(words):
+                raise ValueError(
+                    f"{name} must name some of {', '.join(known)}, none twice, got {getattr(self, name)!r}"
+                )
+        for name, most in (("repetitions", 2**31), ("threads", 1024)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be between 1 and {most}, got {getattr(self, name)}")
+        if not 0 < self.block_seconds < float("inf"):
+            raise ValueError(f"block_seconds must be positive, got {self.block_seconds}")
+        catalogue(self.sizes, self.words("cases"))  # refuses parts that are in no name
 
     def words(self, name: str) -> list[str]:
         """The parts of ``only``, ``engines`` or ``cases``."""

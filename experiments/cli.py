@@ -22,7 +22,7 @@ def start(main: Callable, config: type, name: str) -> None:
     settings = tyro.cli(config, prog=f"python -m experiments.{name}")
     try:
         main(settings)
-    except (ValueError, FileNotFoundError, ArithmeticError, CheckpointFailed, Refused, NoCompiler, Baked) as error:
+    except (ValueError, OSError, ArithmeticError, CheckpointFailed, Refused, NoCompiler, Baked) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt as error:
         raise SystemExit(f"interrupted; {error or 'what was done is in the folder of the run'}") from None

@@ -18,6 +18,7 @@ from experiments.cells import Cell, Done, fingerprints, states
 from experiments.choices import splits
 from experiments.cli import start
 from experiments.data import Loader, Splits
+from experiments.options import check_options
 from experiments.race import cost_of, counted, race, reached
 from experiments.report import Table, print_table
 from experiments.runs import Run
@@ -140,11 +141,14 @@ def pair(config: Config, train: Loader) -> tuple[nn.Module, nn.Module]:
 def objective_of(config: Config, name: str) -> Objective:
     """The objective for a word or word:estimator."""
     word, _, estimator = name.partition(":")
-    return choices.objective(word, choices.Numbers.of(config), estimator or "total")
+    try:
+        return choices.objective(word, choices.Numbers.of(config), estimator or "total")
+    except ValueError as error:
+        raise ValueError(f"objectives, {name!r}: {error}") from error
 
 
 def label(name: str) -> str:
-    return ", ".join(filter(None, (LABELS[word] for word in name.split(":"))))
+    return ", ".join(filter(None, (LABELS[word] for word in name.split(":") if word)))
 
 
 def own_bound(objective: Objective, model: nn.Module, guide: nn.Module, test: Loader) -> float:
@@ -275,9 +279,7 @@ def draw(config: Config, rows: list[dict], name: str, run: Run) -> None:
 
 def checked(config: Config) -> Splits:
     """The data, once everything asked for has been found to work."""
-    for name in ("seconds", "seeds", "looks", "epochs"):
-        if (value := getattr(config, name)) is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    check_options(config)
     if not config.objectives:
         raise ValueError("objectives must name at least one; elbo, or iwae:dreg")
     data = splits(config)

@@ -21,6 +21,7 @@ from experiments.choices import splits
 from experiments.cli import start
 from experiments.data import Loader, Splits
 from experiments.grids import densities
+from experiments.options import check_options
 from experiments.report import Table, print_table
 from experiments.runs import Run
 from experiments.sweep import Sweep, sweep
@@ -243,6 +244,7 @@ def verdict(table: Table) -> str:
 def main(config: Config) -> list[dict]:
     started = time.perf_counter()
     torch.set_num_threads(1)
+    check_options(config)
     data = splits(config)  # what cannot be loaded is found before a folder is made
     run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite, goes_on=True)
     grid = grid_of_runs(config, data, run)

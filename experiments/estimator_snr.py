@@ -23,6 +23,7 @@ from experiments.data import Loader, load
 from experiments.figures import bias_and_noise, signal_to_noise
 from experiments.figures.signal_to_noise import slope
 from experiments.gradients import LIMIT, Arm, Group, Setting, accustom, distance, gradients, measure, moments
+from experiments.options import check_options
 from experiments.report import Table, print_table
 from experiments.runs import Run
 from guides import latents
@@ -388,8 +389,11 @@ def main(config: Config) -> dict:
 
 def check(config: Config) -> None:
     """Raises ValueError where a setting cannot be measured."""
-    if not config.parts:
-        raise ValueError("parts must name one of toy, vae, discrete, got none; leave it out for all")
+    check_options(config)
+    if not config.parts or len(set(config.parts)) < len(config.parts):
+        raise ValueError(
+            f"parts must name one of toy, vae, discrete, and none twice, got {config.parts}; leave it out for all"
+        )
     if config.repeats < 10:
         raise ValueError(f"repeats must be at least 10 to tell signal from noise, got {config.repeats}")
     for name in ("particles", "toy_particles"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from typing import Annotated, Literal
 import pyro
 import torch
 import tyro
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from evidence import (
@@ -43,11 +41,14 @@ from experiments import choices, train
 from experiments.cli import start
 from experiments.data import Loader, Splits, load
 from experiments.evidence_report import WEIGHTED, bracket_row, pictures, tables, verdict
+from experiments.options import check_options
 from experiments.pictures import latent_size
 from experiments.report import print_table
+from experiments.restore import restore, settings_of
 from experiments.runs import Run
 from guides import latents
-from inference import fit
+from inference import ELBO, check, fit
+from inference.fit_arguments import check_aims
 from models import PPCA
 from nets import MLP
 
@@ -173,20 +174,8 @@ def training_of(config: Config) -> train.Config:
         return train.Config(likelihood=likelihood, **{name: mine[name] for name in mine.keys() & shared})
     if config.model == "ppca":
         raise ValueError(f"model must be vae with --run, got ppca: {config.run} holds a vae; leave one of the two out")
-    try:
-        kept = json.loads((config.run / "config.json").read_text("utf-8"))["config"]
-        known = {field.name for field in dataclasses.fields(train.Config)}
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in kept.items() if name in known}
-        missing = known - settings.keys()
-        if missing or not (config.run / "guide.safetensors").exists():
-            raise KeyError(*sorted(missing)[:1])
-    except (KeyError, TypeError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"run must be the folder of an experiments.train run, with config.json, model.safetensors and "
-            f"guide.safetensors, got {config.run}; train one, or leave --run out"
-        ) from error
-    where = config.data_dir or (settings["data_dir"] and Path(settings["data_dir"]))
-    return train.Config(**settings | {"data_dir": where, "device": "cpu"})
+    kept = settings_of(config.run)
+    return dataclasses.replace(kept, data_dir=config.data_dir or kept.data_dir, device="cpu")
 
 
 def splits_of(trained: train.Config) -> Splits:
@@ -203,12 +192,11 @@ def prepared(config: Config, trained: train.Config, data: Splits, run: Run) -> S
         model = PPCA.maximum_likelihood(data.train.x, config.z_dim).requires_grad_(False)
         encoder = MLP(data.train.x_dim, *config.hidden, activation=nn.Tanh)
         guide = choices.GUIDES[config.guide](latents(model, data.train.example), encoder)
+    elif config.run is not None:
+        model, guide = restore(config.run)
     else:
         model, guide = train.pair(trained, data.train)
-    if config.run is not None:
-        for module, name in ((model, "model"), (guide, "guide")):
-            module.load_state_dict(load_file(config.run / f"{name}.safetensors"))
-    else:
+    if config.run is None:
         numbers = choices.Numbers(num_particles=config.num_particles)
         fitted(config, model, guide, choices.objective(config.objective, numbers), data, run)
     family = choices.GUIDES[trained.guide].__name__
@@ -388,6 +376,7 @@ def result_of(found: Found) -> dict:
 
 def checked(config: Config) -> tuple[train.Config, Splits]:
     """What to train on what, once every number has been found to work."""
+    check_options(config)
     least = {"particles": 2, "temperatures": 1, "num_chains": 2, "leaps": 1, "num_data": 2, "calibration_data": 20}
     for name, smallest in least.items():
         value = getattr(config, name)
@@ -397,9 +386,15 @@ def checked(config: Config) -> tuple[train.Config, Splits]:
             raise ValueError(f"{name} must be different numbers from {smallest} on, got {' '.join(map(str, value))}")
     if not 0 < config.share < 1:
         raise ValueError(f"share must be between 0 and 1, got {config.share}; 0.1 is usual")
-    choices.objective(config.objective, choices.Numbers(num_particles=config.num_particles))
+    objective = choices.objective(config.objective, choices.Numbers(num_particles=config.num_particles))
+    if config.run is None:
+        check_aims(objective, (), config.epochs, config.patience)
     trained = training_of(config)
-    return trained, splits_of(trained)
+    data = splits_of(trained)
+    if config.run is not None:
+        model, guide = restore(config.run)
+        check(model, guide, ELBO(), data.train.example)
+    return trained, data
 
 
 def main(config: Config) -> Found:

@@ -27,6 +27,7 @@ from experiments.choices import splits
 from experiments.cli import start
 from experiments.data import Loader, Splits
 from experiments.figures.gaps import gap_bars, gap_scatter, gaps_by_encoder
+from experiments.options import check_options
 from experiments.report import Table, print_table
 from experiments.runs import Run
 from guides import latents
@@ -384,14 +385,12 @@ def main(config: Config) -> list[dict]:
 
 def check(config: Config) -> None:
     """Raises ValueError where nothing, or the same thing twice, is asked for."""
-    if not config.guides or len(set(config.guides)) < len(config.guides):
-        raise ValueError(f"guides must be different words, at least one, got {config.guides}")
+    check_options(config)
     if len(set(config.encoders)) < len(config.encoders) or min(config.encoders, default=1) < 1:
         raise ValueError(f"encoders must be different widths of at least 1, got {config.encoders}")
     if config.encoders and not config.hidden:
         raise ValueError("hidden must hold a layer for encoders to set the width of; pass --hidden 100, or no encoders")
-    for name, least in (("epochs", 1), ("patience", 1), ("eval_data", 1), ("steps", 1), ("num_particles", 2),
-                        ("chains", 2), ("temperatures", 1), ("z_dim", 1)):  # fmt: skip
+    for name, least in (("num_particles", 2), ("temperatures", 1)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
 

@@ -19,6 +19,7 @@ from experiments.cells import Cell, Done, fingerprints, states
 from experiments.choices import splits
 from experiments.cli import start
 from experiments.data import Loader, Splits
+from experiments.options import check_options
 from experiments.race import cost_of, counted, race, reached
 from experiments.report import Table, print_table
 from experiments.runs import Run
@@ -389,9 +390,7 @@ def draw(config: Config, rows: list[dict], name: str, run: Run) -> None:
 
 def checked(config: Config) -> Splits:
     """The data, once everything asked for has been found to work."""
-    for name in ("seconds", "seeds", "looks", "epochs"):
-        if (value := getattr(config, name)) is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    check_options(config)
     for name in ("layers", "orders"):
         chosen = getattr(config, name)
         if not chosen or len(set(chosen)) < len(chosen):
@@ -404,8 +403,6 @@ def checked(config: Config) -> Splits:
         )
     if config.layer_particles < 2:
         raise ValueError(f"layer_particles must be at least 2, to tell units from noise, got {config.layer_particles}")
-    if config.warm_up < 0:
-        raise ValueError(f"warm_up must be at least 0, got {config.warm_up}")
     data = splits(config)
     if config.epochs is not None:
         check_warm_up(objective_of(config), config.epochs * len(data.train))

@@ -271,14 +271,29 @@ def written(text: str, lines: list[str]) -> str:
     """
     mark, end = "<!-- table -->", "<!-- end of table -->"
     if mark not in text or end not in text:
-        raise ValueError(f"the document has no lines {mark} and {end} between which the table could stand; add them")
+        raise ValueError(f"out must have the lines {mark} and {end}, between which the table is to stand; add them")
     body = "\n".join([mark, *lines, end])
     return re.sub(f"{re.escape(mark)}.*{re.escape(end)}", lambda found: body, text, flags=re.DOTALL)
 
 
+def document(path: Path) -> str:
+    """A file's text, once it is known that the table can be put into it.
+
+    Raises:
+        ValueError: it cannot be read or written, or has no place for the table.
+    """
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"out must be a Markdown file to write into, got {path} ({error}); change --out") from error
+    written(text, [])
+    return text
+
+
 def main(config: Config) -> list[str]:
     torch.set_num_threads(1)
-    text = config.out.read_text("utf-8")
+    text = document(config.out)
     print("A latent that can be reparametrised:")
     lines = ["Continuous latent site:", "", *table(CONTINUOUS, discrete=False)]
     print("A discrete latent:")

@@ -25,6 +25,7 @@ from experiments.choices import splits
 from experiments.cli import start
 from experiments.data import Loader, Splits
 from experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
+from experiments.options import check_options
 from experiments.race import counted
 from experiments.report import Table, print_table
 from experiments.runs import Run
@@ -242,14 +243,12 @@ def main(config: Config) -> list[dict]:
 
 def check(config: Config) -> None:
     """Raises ValueError where nothing, or the same thing twice, is asked for."""
+    check_options(config)
     for name in ("betas", "decoders"):
         if len(got := getattr(config, name)) == 0 or len(set(got)) < len(got):
             raise ValueError(f"{name} must be different, at least one, got {got}; leave it out for the default")
-    if not min(config.betas) > 0:
-        raise ValueError(f"betas must be positive, got {config.betas}")
-    for name, least in (("z_dim", 1), ("epochs", 1), ("eval_particles", 2)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    if config.eval_particles < 2:
+        raise ValueError(f"eval_particles must be at least 2, got {config.eval_particles}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -33,14 +35,41 @@ def restore(folder: str | Path) -> tuple[VAE, Amortized]:
         model(n=64)
     """
     folder = Path(folder)
-    try:
+    with _told(folder):
         weights = {word: load_file(folder / f"{word}.safetensors") for word in ("model", "guide")}
-        config = _config(json.loads((folder / "config.json").read_text("utf-8"))["config"])
+        config = dataclasses.replace(_settings(folder), device="cpu", mean_bias=False)
         x_dim = weights["guide"]["encoder.layers.0.weight"].shape[1]
         with torch.random.fork_rng():
             model, guide = train.pair(config, Loader(torch.zeros(1, x_dim)))
         model.load_state_dict(weights["model"])
         guide.load_state_dict(weights["guide"])
+    return model, guide
+
+
+def settings_of(folder: str | Path) -> train.Config:
+    """With what ``experiments.train`` was called for the run in a folder.
+
+    Raises:
+        ValueError: config.json is missing, damaged, or of another script.
+    """
+    with _told(Path(folder)):
+        return _settings(Path(folder))
+
+
+def _settings(folder: Path) -> train.Config:
+    kept = json.loads((folder / "config.json").read_text("utf-8"))["config"]
+    known = {field.name for field in dataclasses.fields(train.Config)}
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in kept.items() if name in known}
+    if "guide" not in settings or "likelihood" not in settings:
+        raise KeyError("guide or likelihood")
+    return train.Config(**settings | {"data_dir": settings.get("data_dir") and Path(settings["data_dir"])})
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Inside, whatever fails is said of the folder."""
+    try:
+        yield
     except (OSError, SafetensorError, KeyError, TypeError, IndexError, RuntimeError, ValueError) as error:
         said = str(error).strip().replace("\n", " ")[:200]
         raise ValueError(
@@ -48,10 +77,3 @@ def restore(folder: str | Path) -> tuple[VAE, Amortized]:
             f"guide.safetensors that go together, got {folder}: {type(error).__name__}: {said}; train one there, or "
             "name another"
         ) from error
-    return model, guide
-
-
-def _config(kept: dict) -> train.Config:
-    known = {field.name for field in dataclasses.fields(train.Config)}
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in kept.items() if name in known}
-    return train.Config(**settings | {"device": "cpu", "mean_bias": False})

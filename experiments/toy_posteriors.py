@@ -20,6 +20,7 @@ from experiments.cli import start
 from experiments.energies import LATENTS, TARGETS
 from experiments.four_points import CORNERS, FLOOR, POINTS, best_diagonal, diagonal_elbo
 from experiments.grids import densities
+from experiments.options import check_options
 from experiments.report import Table, print_table
 from experiments.runs import Run
 from guides import (
@@ -302,6 +303,7 @@ def main(config: Config) -> dict:
 
 def check(config: Config) -> None:
     """Raises ValueError where nothing, or the same thing twice, is asked for."""
+    check_options(config)
     for name in ("parts", "energies", "families", "four_families", "temperatures"):
         if len(got := getattr(config, name)) == 0 or len(set(got)) < len(got):
             raise ValueError(f"{name} must be different words, at least one, got {got}; leave it out for the default")
@@ -309,9 +311,8 @@ def check(config: Config) -> None:
                         ("draws", 100), ("hidden", 1)):  # fmt: skip
         if getattr(config, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
-    for name, value in (("temperatures", min(config.temperatures)), ("warm_up", config.warm_up), ("lr", config.lr)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    if not config.warm_up > 0:
+        raise ValueError(f"warm_up must be positive, got {config.warm_up}; 1 for none")
 
 
 if __name__ == "__main__":

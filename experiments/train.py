@@ -15,11 +15,15 @@ from safetensors.torch import save_file
 from experiments import choices, pictures
 from experiments.cli import start
 from experiments.data import Loader, load
+from experiments.options import check_options
 from experiments.report import Table, print_table
 from experiments.runs import CHECKPOINTS, Run
 from guides import Amortized, latents
-from inference import Evaluation, evaluate, fit, linear, tempered, verdict
+from inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
 from inference.distributed import Job, RankLost, joined
+from inference.fit_arguments import check_aims
+from inference.randomness import untouched
+from inference.schedules import check_warm_up
 from inference.threads import settled
 from models import VAE
 from nets import MLP
@@ -129,6 +133,14 @@ def pair(config: Config, train: Loader) -> tuple[VAE, Amortized]:
     return model, guide
 
 
+def check_training(config: Config, model: VAE, guide: Amortized, objective: Objective, train: Loader) -> None:
+    """Refuses what ``fit`` would, but before a folder is made."""
+    check_aims(objective, train, config.epochs, config.patience)
+    check_warm_up(objective, config.epochs * len(train))
+    with untouched():
+        check(model, guide, objective, train.example)
+
+
 def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
     """The evaluation in one line."""
     return Table(
@@ -153,6 +165,7 @@ def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
 
 
 def main(config: Config) -> Evaluation | None:
+    check_options(config)
     with settled(config.threads), joined(config.device) as job:
         try:
             return train_and_evaluate(config, job)
@@ -181,9 +194,10 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     if config.checkpoint_every is not None and not config.checkpoint:
         raise ValueError("checkpoint_every needs checkpoint; add --checkpoint")
     settings = dataclasses.asdict(config)
-    run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
     pyro.set_rng_seed(config.seed)
     model, guide = pair(config, train)
+    check_training(config, model, guide, objective, train)
+    run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
 
     history = []
     try:

@@ -59,5 +59,5 @@ def test_the_table_is_the_one_that_the_code_makes(capsys):
 
 
 def test_a_document_without_a_place_for_the_table_is_refused():
-    with pytest.raises(ValueError, match="no lines <!-- table -->"):
+    with pytest.raises(ValueError, match="out must have the lines <!-- table -->"):
         written("# Nothing", [])

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from .arguments import check_path
 from .images import binarized_mnist, digits, fashion_mnist, mnist
 from .own import from_file
 from .splits import Binarize, Splits
@@ -47,8 +48,10 @@ def load(
     """
     if not isinstance(name, str | Path):
         raise TypeError(f"name must be a str, one of {', '.join(NAMED)} or a path, got {type(name).__name__}")
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "seed": seed}
-    if binarize != "default":
+    if not (isinstance(binarize, str) and binarize == "default"):
         options["binarize"] = binarize
     if name in NAMED:
         if key is not None or scale is not None:
@@ -57,5 +60,5 @@ def load(
             options["data_dir"] = data_dir
         return NAMED[name](**options)
     if Path(name).suffix.lower() not in (".npy", ".npz", ".csv"):
-        raise ValueError(f"name must be {', '.join(NAMED)} or a path to .npy, .npz or .csv, got {name!r}")
+        raise ValueError(f"name must be {', '.join(NAMED)} or a path to .npy, .npz or .csv (--data), got {name!r}")
     return from_file(name, key, scale=1.0 if scale is None else scale, **options)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import check_path
+from .arguments import check_path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
@@ -40,6 +40,8 @@ def folder_with(files: Sequence[str], data_dir: str | Path | None, download: Cal
     Raises: FileNotFoundError that names the folders, the files and the remedy if the download fails.
     """
     folders = FOLDERS if data_dir is None else (check_path("data_dir", data_dir),)
+    if folders[0].exists() and not folders[0].is_dir():
+        raise ValueError(f"data_dir must be a folder (--data-dir), got the file {folders[0]}: name the one it is in")
     for folder in folders:
         if all((folder / name).is_file() for name in files):
             return folder

@@ -16,7 +16,7 @@ import torch
 
 from . import _torchvision, larochelle
 from .files import SHA256, folder_with, read_idx
-from .splits import Binarize, Splits, make_splits, split_rows
+from .splits import Binarize, Splits, check_options, make_splits, split_rows
 
 Device = str | torch.device
 
@@ -36,6 +36,7 @@ def digits(
         >>> train
         Loader(digits: 1297 x 64, 26 batches of 50, shuffled, drawn anew each time)
     """
+    check_options(binarize, batch_size, device, seed)
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -97,11 +98,12 @@ def binarized_mnist(
     References: On the quantitative analysis of deep belief networks, R. Salakhutdinov, I. Murray, 2008. The
         neural autoregressive distribution estimator, H. Larochelle, I. Murray, 2011.
     """
-    if binarize not in (None, "static"):
+    if binarize is not None and not (isinstance(binarize, str) and binarize == "static"):
         raise ValueError(
             f"binarize must be None or 'static' for binarized_mnist, got {binarize!r}: its pixels are 0 "
             f"and 1 already; mnist(binarize={binarize!r}) has the greys"
         )
+    check_options(binarize, batch_size, device, seed)
     folder = folder_with([larochelle.FILE], data_dir, larochelle.download)
     parts = [torch.from_numpy(part) for part in larochelle.read(folder)]
     return make_splits(parts, None, batch_size, device, seed, image_shape=(28, 28), name="binarized_mnist")
@@ -116,6 +118,7 @@ def _idx(
     device: Device,
     seed: int,
 ) -> Splits:
+    check_options(binarize, batch_size, device, seed)
     digests = {f"{family}/raw/{file}": sha256 for file, sha256 in SHA256[family].items()}
     folder = folder_with(list(digests), data_dir, partial(_torchvision.download, family))
     x, y, x_test, y_test = (torch.tensor(read_idx(folder / file, sha256)) for file, sha256 in digests.items())

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_device, check_finite, check_labels, check_seed, check_unit_interval
+from .arguments import check_count, check_device, check_image_shape, check_labels, check_seed
+from .checks import check_dense, check_finite, check_unit_interval
 
 EXAMPLE_ROWS = 8
 LEVELS = 2**15  # of a dynamic draw's probabilities
@@ -61,23 +62,18 @@ class Loader:
             raise TypeError(f"x must be a tensor, got {type(x).__name__}: use torch.as_tensor or from_tensor")
         if x.ndim != 2 or x.numel() == 0:
             raise ValueError(f"x must be a non-empty matrix, got shape {tuple(x.shape)}: flatten(1) images")
-        if x.is_complex():
-            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}: convert it first")
+        check_dense(x)
         x = x.detach().to(torch.get_default_dtype())
         check_finite(x)
         if dynamic:
             check_unit_interval(x, "dynamic=True")
         if labels is not None:
             labels = check_labels(labels, len(x)).to(x.device)
-        if image_shape is not None and not isinstance(image_shape, tuple | list):
-            raise TypeError(f"image_shape must be a tuple of sizes, got {image_shape!r}: write (28, 28)")
-        if image_shape is not None and torch.Size(image_shape).numel() != x.shape[1]:
-            raise ValueError(f"image_shape must hold the {x.shape[1]} columns of x, got {tuple(image_shape)}")
         self.x = x
         self.batch_size = check_count("batch_size", batch_size)
-        self.shuffle, self.dynamic, self.seed = shuffle, dynamic, seed
+        self.shuffle, self.dynamic, self.seed = bool(shuffle), bool(dynamic), check_seed(seed)
         self.labels = labels
-        self.image_shape, self.name = None if image_shape is None else tuple(image_shape), name
+        self.image_shape, self.name = check_image_shape(image_shape, x.shape[1]), name
         self._thresholds = to_thresholds(self.x) if dynamic else None
         self._generator = stream(seed, self.device)
 
@@ -89,12 +85,12 @@ class Loader:
         return -(-self.num_data // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor]]:
-        source = self._thresholds if self.dynamic else self.x
+        source, size = self._thresholds if self.dynamic else self.x, min(self.batch_size, self.num_data)
         if self.shuffle:
             order = torch.randperm(self.num_data, generator=self._generator, device=self.device)
-            parts = (source.index_select(0, rows) for rows in order.split(self.batch_size))
+            parts = (source.index_select(0, rows) for rows in order.split(size))
         else:
-            parts = source.split(self.batch_size)
+            parts = source.split(size)
         for part in parts:
             yield (draw_below(part, self._generator, self.x.dtype) if self.dynamic else part,)
 
@@ -115,12 +111,16 @@ class Loader:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes on from where ``state_dict()`` was."""
-        self._generator.set_state(state["generator"])
+        try:
+            self._generator.set_state(dict(state)["generator"])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            said = str(error).split("\n")[0]
+            raise ValueError(f"state must be what state_dict() of a loader on {self.device} gave ({said})") from error
 
     def seeded(self, seed: int) -> Loader:
         """The same data, not copied, with a stream of its own that starts afresh from `seed`."""
         loader = copy.copy(self)
-        loader.seed, loader._generator = seed, stream(seed, self.device)
+        loader.seed, loader._generator = check_seed(seed), stream(seed, self.device)
         return loader
 
     def to(self, device: str | torch.device) -> Loader:
@@ -155,13 +155,15 @@ def stream(seed: int, device: torch.device) -> torch.Generator:
 
 def draw(probability: Tensor, generator: torch.Generator) -> Tensor:
     """One draw of Bernoulli(probability) per entry, as 0. and 1. in the dtype of `probability`."""
-    uniform = torch.rand(probability.shape, generator=generator, device=probability.device, dtype=probability.dtype)
+    fine = torch.promote_types(probability.dtype, torch.float32)  # bfloat16 has but 256 steps from 0 to 1
+    uniform = torch.rand(probability.shape, generator=generator, device=probability.device, dtype=fine)
     return (uniform < probability).to(probability.dtype)
 
 
 def to_thresholds(probability: Tensor) -> Tensor:
     """What `draw_below` compares with, int16 of the same shape: probabilities in steps of 2^-15, 0 and 1 exact."""
-    return probability.mul(LEVELS).round_().sub_(LEVELS).to(torch.int16)
+    fine = probability.to(torch.promote_types(probability.dtype, torch.float32))
+    return fine.mul(LEVELS).round_().sub_(LEVELS).to(torch.int16)
 
 
 def draw_below(thresholds: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import check_labels, check_path
 from .arrays import open_arrays
-from .checks import as_matrix, check_labels, check_path
-from .splits import Binarize, Splits, make_splits, split_rows
+from .checks import as_matrix, from_numpy
+from .splits import Binarize, Splits, check_options, make_splits, split_rows
 from .tables import read_csv
 
 
@@ -50,9 +51,10 @@ def from_tensor(
         >>> train.num_data, valid.num_data, test.num_data, train.image_shape
         (40, 5, 5, (3, 4))
     """
+    check_options(binarize, batch_size, device, seed)
     matrix, image_shape = as_matrix(x, scale)
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "biu":
-        labels = torch.as_tensor(labels)
+        labels = from_numpy(labels)
     if labels is not None:
         labels = check_labels(labels, len(matrix))
     rows = [r.to(matrix.device) for r in split_rows(len(matrix), valid, test)]
@@ -72,7 +74,7 @@ def from_file(path: str | Path, key: str | None = None, **options: Any) -> Split
     """
     path = check_path("path", path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: no file {path}: give the path of a .npy, .npz or .csv file")
+        raise FileNotFoundError(f"path: no file {path} (--data): give the path of a .npy, .npz or .csv file")
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".npz", ".csv"):
         raise ValueError(f"path must end in .npy, .npz or .csv, got {path.name}: convert it by numpy.save")
@@ -85,6 +87,6 @@ def from_file(path: str | Path, key: str | None = None, **options: Any) -> Split
 def _pick(path: Path, arrays: dict[str, np.ndarray], key: str | None) -> np.ndarray:
     if key is None and len(arrays) == 1:
         return next(iter(arrays.values()))
-    if key not in arrays:
+    if not isinstance(key, str) or key not in arrays:
         raise ValueError(f"key must name one of the arrays of {path.name}, {sorted(arrays)}, got {key!r}")
     return arrays[key]

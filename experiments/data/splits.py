@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from .arguments import check_count, check_device, check_seed, is_whole
 from .checks import check_unit_interval
 from .loader import Loader, draw, stream
 
@@ -26,7 +28,9 @@ class Splits(NamedTuple):
 
     def tested_on(self, most: int | None) -> Splits:
         """The same with at most so many test rows; all of them for None."""
-        return self if most is None else self._replace(test=self.test.take(min(most, self.test.num_data)))
+        if most is None:
+            return self
+        return self._replace(test=self.test.take(min(check_count("most", most), self.test.num_data)))
 
 
 def split_rows(n: int, valid: int | float, test: int | float) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,10 +46,10 @@ def split_rows(n: int, valid: int | float, test: int | float) -> tuple[Tensor, T
     """
     sizes = []
     for name, size in (("valid", valid), ("test", test)):
-        fraction = isinstance(size, float)
-        if not isinstance(size, int | float) or isinstance(size, bool) or not (0 < size < 1 if fraction else size >= 1):
-            raise ValueError(f"{name} must be a fraction in (0, 1) or a number of rows, got {size!r}")
-        sizes.append(max(1, round(n * size)) if fraction else size)
+        number = isinstance(size, Real) and not isinstance(size, bool)
+        if not number or not (size >= 1 if is_whole(size) else 0 < size < 1):
+            raise ValueError(f"{name} must be a fraction in (0, 1) or a number of rows, got {size!r}: 0.1 is usual")
+        sizes.append(int(size) if is_whole(size) else max(1, round(n * float(size))))
     if n - sum(sizes) < 1:
         raise ValueError(
             f"x has {n} row{'s' * (n > 1)}, too few for valid={valid} and test={test}: train, valid and test "
@@ -63,6 +67,19 @@ def binarized(grey: Tensor, how: Binarize, seed: int) -> Tensor:
     return draw(grey, stream(seed, grey.device))
 
 
+def check_options(binarize: Binarize | None, batch_size: int, device: str | torch.device, seed: int) -> None:
+    """Refuses what no data set takes, before a file is looked for.
+
+    Raises: ValueError or TypeError that names the first of the four that is wrong.
+    """
+    if binarize is not None and (not isinstance(binarize, str) or binarize not in get_args(Binarize)):
+        options = ", ".join(map(repr, get_args(Binarize)))
+        raise ValueError(f"binarize must be {options} or None (greys as they are), got {binarize!r}")
+    check_count("batch_size", batch_size)
+    check_device(device)
+    check_seed(seed)
+
+
 def make_splits(
     parts: Sequence[Tensor],
     binarize: Binarize | None,
@@ -78,11 +95,9 @@ def make_splits(
     "dynamic" holds for the training part alone: validation and test are then the static draws, so that all
     runs are judged on the same data. The static draws are the same for every `seed`.
 
-    Raises: ValueError for an unknown `binarize`, or values outside [0, 1] where they are binarised.
+    Args: as `check_options` lets them pass.
+    Raises: ValueError for values outside [0, 1] where they are binarised.
     """
-    if binarize not in (None, *get_args(Binarize)):
-        options = ", ".join(map(repr, get_args(Binarize)))
-        raise ValueError(f"binarize must be {options} or None (greys as they are), got {binarize!r}")
     loaders = []
     for part, y, static_seed in zip(parts, labels, STATIC_SEEDS, strict=True):
         training = not loaders

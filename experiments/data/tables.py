@@ -19,6 +19,8 @@ def read_csv(path: Path) -> np.ndarray:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no utf-8 text ({error}): save it as csv in utf-8") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}): give yourself the right to, or name another") from error
     lines = [(number, line.split(",")) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if lines and not any(map(_is_number, lines[0][1])):
         lines = lines[1:]

@@ -145,7 +145,7 @@ def test_what_cannot_work_is_found_before_a_folder_is_made(tmp_path):
         (dict(num_chains=1), "num_chains must be at least 2, got 1"),
         (dict(share=1.0), "share must be between 0 and 1, got 1.0"),
         (dict(objective="miwae"), "groups must divide num_particles"),
-        (dict(run=tmp_path / "other"), "run must be the folder of an experiments.train run"),
+        (dict(run=tmp_path / "other"), "must be that of a run of experiments.train"),
         (dict(run=tmp_path / "other", model="ppca"), "model must be vae with --run"),
     ):
         with pytest.raises(ValueError, match=message):
