@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.installed
-PYTEST := -m pytest -q -n auto --maxprocesses 8
+PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 # `make lowest TORCH=2.13.0 TESTS=tests/experiments` takes another torch, or runs a part of the tests.
 LOWEST := .venv-lowest

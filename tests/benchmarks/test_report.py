@@ -128,7 +128,7 @@ def test_a_failing_process_is_an_error():
 def test_one_command_measures_and_writes(tmp_path):
     threads = torch.get_num_threads()
     config = Config(
-        only="step", cases=f"{ONE_SITE};T = 5", engines="eager,captured", repetitions=2, block_seconds=0.0,
+        only="step", cases=f"{ONE_SITE};T = 5", engines="eager,captured", repetitions=2, block_seconds=1e-9,
         threads=threads, quick=True, out=tmp_path,
     )  # fmt: skip
     results = command.main(config)
