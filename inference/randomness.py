@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pyro
 import torch
 
@@ -54,10 +56,20 @@ def untouched(seed: int | None = None) -> Iterator[None]:
         before = generator_state()
         try:
             if seed is not None:
-                pyro.set_rng_seed(int(seed))
+                _seed(int(seed))
             yield
         finally:
             restore_generators(before)
+
+
+def _seed(seed: int) -> None:
+    """``pyro.set_rng_seed``; where torch has no accelerator, without the tracebacks that it keeps for one."""
+    if torch.accelerator.current_accelerator() is not None:
+        pyro.set_rng_seed(seed)
+        return
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 class Stream:
