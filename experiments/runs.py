@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import pyro
 import torch
 
+from experiments.claims import claim
 from experiments.report import Table, page
-from experiments.sweep_lock import claim
 from inference.locked import LOCK
 
 if TYPE_CHECKING:

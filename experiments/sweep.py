@@ -8,10 +8,10 @@ from contextlib import closing
 from typing import NamedTuple
 
 from experiments.cells import Cell, Done, Kept
+from experiments.claims import claim
 from experiments.dispatch import outcomes
 from experiments.report import Table
 from experiments.runs import Run
-from experiments.sweep_lock import claim
 from experiments.workers import Workers
 from inference.notices import tell
 

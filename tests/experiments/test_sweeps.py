@@ -53,9 +53,9 @@ def said(caplog) -> pytest.LogCaptureFixture:
 def test_a_second_sweep_in_the_same_folder_ends_in_one_line(tmp_path):
     config = Config(tmp_path)
     swept(config)
-    with locked(tmp_path, "a sweep"), pytest.raises(BlockingIOError) as stopped:
+    with locked(tmp_path, "a run"), pytest.raises(BlockingIOError) as stopped:
         swept(config)
-    assert str(stopped.value).startswith(f"{tmp_path} is in use by a sweep of this process; let that end first")
+    assert str(stopped.value).startswith(f"{tmp_path} is in use by a run of this process; let that end first")
     assert len(swept(config).done) == 2  # nothing is left of the lock
 
 
@@ -68,7 +68,7 @@ def test_a_script_that_sweeps_twice_lets_nobody_in_between(tmp_path):
     sweep([], other, Workers(), str)
     del run, other
     gc.collect()
-    with locked(tmp_path, "a sweep"):
+    with locked(tmp_path, "a run"):
         pass
 
 

@@ -1,4 +1,4 @@
-"""A folder that no other process may sweep in, for as long as a run of it is in use here."""
+"""A run's folder that no other process may write to, for as long as the run is in use here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Lock:
 
     def __init__(self, folder: Path):
         held = ExitStack()
-        held.enter_context(locked(folder, "a sweep"))
+        held.enter_context(locked(folder, "a run"))
         finalize(self, held.close)
 
 
