@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from inference.streams import is_dense
 
 SIDES = ("lower", "upper", "exact")
 WORST_KHAT = 0.7
@@ -60,8 +61,8 @@ class Estimate:
         Raises:
             ValueError: a datum has a weight that is NaN or infinite, or ``log_w`` is of another shape.
         """
-        if not isinstance(log_w, Tensor) or log_w.dim() != 2 or not len(log_w):
-            got = tuple(log_w.shape) if isinstance(log_w, Tensor) else type(log_w).__name__
+        if not is_dense(log_w) or log_w.dim() != 2 or not len(log_w):
+            got = tuple(log_w.shape) if is_dense(log_w) else _kind(log_w)
             raise ValueError(f"log_w must be a tensor of shape (num_samples, num_data), at least one sample, got {got}")
         log_w = log_w.double()
         if (wrong := log_w.isnan() | (log_w == math.inf)).any():
@@ -85,8 +86,8 @@ class Estimate:
     @classmethod
     def exactly(cls, method: str, log_px: Tensor, **others) -> Estimate:
         """From values that are no estimates, shape (num_data,)."""
-        if not isinstance(log_px, Tensor) or log_px.isnan().any():
-            got = "NaN" if isinstance(log_px, Tensor) else type(log_px).__name__
+        if not is_dense(log_px) or log_px.isnan().any():
+            got = "NaN" if is_dense(log_px) else _kind(log_px)
             raise ValueError(f"log_px must be a tensor of numbers, shape (num_data,), got {got}; leave such data out")
         log_px = log_px.double()
         unknown = torch.full_like(log_px, math.nan)
@@ -143,3 +144,7 @@ class Estimate:
 
 
 COLUMNS = ("log_px", "log_px_se", "ess", "khat")
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {value.layout} on {value.device}" if isinstance(value, Tensor) else type(value).__name__

@@ -20,6 +20,7 @@ from inference.randomness import untouched
 from inference.remembered import bare
 from inference.requirements import kl_terms, require
 from inference.state import State
+from inference.streams import check_dense
 from inference.weights import weigh
 
 
@@ -54,6 +55,7 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
         raise TypeError(
             f"objective must be an instance of pyro.infer.ELBO, got {objective!r}; write Trace_ELBO() or IWAE(5)"
         )
+    check_dense(*args, **kwargs)
     with untouched(), torch.no_grad(), evaluation_mode(model, guide):
         model_trace = _traced("model", model, args, kwargs)
         check_observed(model_trace)

@@ -16,7 +16,7 @@ from inference.randomness import untouched
 
 ROOMS = {"nets", "distributions", "models", "guides", "inference", "evidence", "experiments"}
 RAISE = dis.opmap["RAISE_VARARGS"]
-FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError)
+FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError, AttributeError)
 
 
 @contextmanager

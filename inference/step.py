@@ -19,6 +19,7 @@ from inference.outcomes import Outcome
 from inference.ownership import empty_store, modules_of, own, reached, scoped, trainable
 from inference.precision import precise
 from inference.randomness import generator_state, untouched
+from inference.streams import check_dense
 
 
 class Step:
@@ -41,6 +42,7 @@ class Step:
 
     def find_parameters(self, args: tuple, kwargs: dict) -> None:
         """Runs both programs once, so that every parameter exists; spends no random number."""
+        check_dense(*args, **kwargs)
         probing = evaluation_mode(self.model, self.guide)
         with untouched(), torch.no_grad(), probing, self.store(), poutine.trace(param_only=True) as handler:
             try:
@@ -110,6 +112,7 @@ class Step:
         try:
             yield
         except (NonFinite, ValueError) as error:
+            check_dense(*args, **kwargs)
             place = locate(self.model, self.guide, args, kwargs, before) or broken_gradient(self.model, self.guide)
             if place is None:
                 raise (told := explained(error, self.model, args, kwargs)) from told.__cause__

@@ -21,7 +21,7 @@ def arguments(batch) -> tuple:
     """The arguments that a batch stands for: a tuple or list of them, or a single tensor.
 
     Raises:
-        TypeError: it is something else, or its first argument is no tensor.
+        TypeError: it is something else, its first argument is no tensor, or one is sparse, complex or without numbers.
         ValueError: a tensor requires a gradient.
     """
     args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
@@ -36,7 +36,21 @@ def arguments(batch) -> tuple:
         raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
     if any(isinstance(a, Tensor) and a.requires_grad for a in args):
         raise ValueError("a batch requires a gradient, as what a model has drawn does; pass x.detach()")
+    check_dense(*args)
     return args
+
+
+def is_dense(x: object) -> bool:
+    """Whether it is a tensor that holds real numbers, one after the other."""
+    return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_meta and not x.is_complex()
+
+
+def check_dense(*args: object, **kwargs: object) -> None:
+    """Raises TypeError where an argument of programs is a tensor without real numbers, one after the other."""
+    for name, x in [*(("a batch", x) for x in args), *kwargs.items()]:
+        if isinstance(x, Tensor) and not is_dense(x):
+            kind = "on the meta device" if x.is_meta else f"of {x.dtype if x.is_complex() else x.layout}"
+            raise TypeError(f"{name} must hold real numbers in dense tensors, got one {kind}; pass x.to_dense()")
 
 
 def batches_of(data: Tensor | Iterable) -> Iterable:

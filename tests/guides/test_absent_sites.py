@@ -201,7 +201,7 @@ class Regression(PyroModule):
             pyro.sample("x", dist.Normal(self.net(z1), 0.5).to_event(1), obs=x)
 
 
-X, Z = torch.randn(5, 4), torch.randn(5, 2)
+X, Z = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).split([4, 2], dim=1)
 
 
 @pytest.mark.parametrize("merge", ["precision", "residual"])

@@ -16,7 +16,7 @@ from guides import IAF, Amortized, Diagonal, FullRank, Latent, Plate, latents
 from nets import MLP
 
 every_guide = pytest.mark.parametrize("Guide", [Diagonal, FullRank, IAF])
-X = torch.randn(5, 4)
+X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
 
 def hierarchy(x=None):

@@ -17,7 +17,7 @@ from inference import IWAE, SVI, Renyi, check
 from models import PPCA, VAE
 from nets import MLP
 
-X = torch.randn(5, 4)
+X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 FAMILIES = {"diagonal": Diagonal, "full_rank": FullRank, "iaf": IAF}
 OBJECTIVES = [
     Trace_ELBO(),

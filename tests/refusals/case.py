@@ -24,7 +24,10 @@ NOT_COUNTS = st.one_of(
 NOT_NUMBERS = st.sampled_from(["3", "", (), [1], {}, 1j, object()])
 NOT_FINITE = st.sampled_from([float("nan"), float("inf"), -float("inf")])
 NOT_SEEDS = st.one_of(st.floats(), st.sampled_from(["3", (), [1], 1j, object(), 2**70, -(2**70)]))
-NOT_DATA = st.one_of(st.integers(), st.floats(), st.sampled_from(["x", object(), 1j, torch.tensor(1.0)]))
+NOT_DENSE = [torch.ones(6, 4).to_sparse(), torch.ones(6, 4, device="meta"), torch.ones(6, 4) * 1j]
+NOT_DATA = st.one_of(
+    st.integers(), st.floats(), st.sampled_from(["x", object(), 1j, torch.tensor(1.0)]), st.sampled_from(NOT_DENSE)
+)
 NOT_DEVICES = st.sampled_from(["3", "cpus", -1, 1.5, [1], object()])
 NOT_CALLABLE = st.sampled_from([None, 1, 2.5, "model", [], torch.zeros(2)])
 
