@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from nets import out_features
 from nets.modules import module
-from nets.numbers import count
+from nets.numbers import count, is_count
 
 
 class Logits(nn.Module):
@@ -129,7 +128,7 @@ class OneHotCategorical(nn.Module):
 
 
 def _dimensions(event_dim: int, least: int = 0) -> int:
-    if not isinstance(event_dim, Integral) or isinstance(event_dim, bool) or event_dim < least:
+    if not is_count(event_dim, least):
         raise ValueError(
             f"event_dim must be an integer of at least {least}, got {event_dim!r}; "
             "it counts the dimensions of one event"

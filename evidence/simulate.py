@@ -14,8 +14,8 @@ from inference.modes import evaluation_mode
 from inference.observed import check_observed
 from inference.ownership import module_of, own
 from inference.plates import sample_sites
-from inference.randomness import MOST_SEEDS, untouched
-from nets.numbers import count, whole
+from inference.randomness import MOST_SEEDS, check_seed, untouched
+from nets.numbers import count
 
 STREAM = 1_618_033_989  # apart from the draws of an estimator with the same seed
 
@@ -66,11 +66,11 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
         (torch.Size([5, 3]), torch.Size([5, 2]))
     """
     count(n=n)
-    whole(seed=seed)
+    check_seed(seed)
     names = _names(model)
     _check_example(example, names)
     given = example or (None,)
-    with untouched(seed), untouched((seed + STREAM) % MOST_SEEDS), evaluation_mode(model):
+    with untouched((seed + STREAM) % MOST_SEEDS), evaluation_mode(model):
         drawn = _observed(model, names, example) if example else set(names[:1])
         passed = [None if name in drawn else value for name, value in zip(names, given, strict=False)]
         if short := [tuple(a.shape) for a in passed if isinstance(a, Tensor) and a.dim() and len(a) != n]:

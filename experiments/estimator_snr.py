@@ -402,10 +402,9 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"{name} must be different positive numbers, one of them at least 2, as 1 4 16, got {counts}"
             )
-    if config.discrete_particles < 2 or config.reference < 1:
+    if config.discrete_particles < 2:
         raise ValueError(
-            "discrete_particles must be at least 2 (VIMCO compares particles) and reference at least 1, got "
-            f"{config.discrete_particles} and {config.reference}"
+            f"discrete_particles must be at least 2 (VIMCO compares particles), got {config.discrete_particles}"
         )
 
 

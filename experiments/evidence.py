@@ -54,6 +54,8 @@ from nets import MLP
 
 MOST_SAMPLES = 1000
 
+Pair = tuple[nn.Module, nn.Module]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -185,18 +187,16 @@ def splits_of(trained: train.Config) -> Splits:
     return load(trained.data, binarize=None if keep_greys else trained.binarize, **settings)
 
 
-def prepared(config: Config, trained: train.Config, data: Splits, run: Run) -> Subject:
+def prepared(config: Config, trained: train.Config, data: Splits, pair: Pair | None, run: Run) -> Subject:
     """The pair, trained here or before, and the data that it is measured on."""
     pyro.set_rng_seed(config.seed)
     if config.model == "ppca":
         model = PPCA.maximum_likelihood(data.train.x, config.z_dim).requires_grad_(False)
         encoder = MLP(data.train.x_dim, *config.hidden, activation=nn.Tanh)
         guide = choices.GUIDES[config.guide](latents(model, data.train.example), encoder)
-    elif config.run is not None:
-        model, guide = restore(config.run)
     else:
-        model, guide = train.pair(trained, data.train)
-    if config.run is None:
+        model, guide = train.pair(trained, data.train) if pair is None else pair
+    if pair is None:
         numbers = choices.Numbers(num_particles=config.num_particles)
         fitted(config, model, guide, choices.objective(config.objective, numbers), data, run)
     family = choices.GUIDES[trained.guide].__name__
@@ -374,10 +374,10 @@ def result_of(found: Found) -> dict:
     }
 
 
-def checked(config: Config) -> tuple[train.Config, Splits]:
-    """What to train on what, once every number has been found to work."""
+def checked(config: Config) -> tuple[train.Config, Splits, Pair | None]:
+    """What to train on what, once every number has been found to work; and the pair, if a run has left it."""
     check_options(config)
-    least = {"particles": 2, "temperatures": 1, "num_chains": 2, "leaps": 1, "num_data": 2, "calibration_data": 20}
+    least = {"particles": 2, "temperatures": 1, "calibration_data": 20}
     for name, smallest in least.items():
         value = getattr(config, name)
         if not value if isinstance(value, tuple) else value < smallest:
@@ -391,18 +391,18 @@ def checked(config: Config) -> tuple[train.Config, Splits]:
         check_aims(objective, (), config.epochs, config.patience)
     trained = training_of(config)
     data = splits_of(trained)
-    if config.run is not None:
-        model, guide = restore(config.run)
-        check(model, guide, ELBO(), data.train.example)
-    return trained, data
+    pair = None if config.run is None else restore(config.run)
+    if pair is not None:
+        check(*pair, ELBO(), data.train.example)
+    return trained, data, pair
 
 
 def main(config: Config) -> Found:
     started = time.perf_counter()
     torch.set_num_threads(1)
-    trained, data = checked(config)  # what cannot work is found before a folder is made
+    trained, data, pair = checked(config)  # what cannot work is found before a folder is made
     run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    subject, found = prepared(config, trained, data, run), Found()
+    subject, found = prepared(config, trained, data, pair, run), Found()
     measured(config, subject, run, found)
     said = verdict(found)
     run.result(**result_of(found), verdict=said)

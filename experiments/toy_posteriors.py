@@ -307,8 +307,7 @@ def check(config: Config) -> None:
     for name in ("parts", "energies", "families", "four_families", "temperatures"):
         if len(got := getattr(config, name)) == 0 or len(set(got)) < len(got):
             raise ValueError(f"{name} must be different words, at least one, got {got}; leave it out for the default")
-    for name, least in (("steps", 3), ("four_steps", 3), ("num_particles", 1), ("four_particles", 1), ("seeds", 1),
-                        ("draws", 100), ("hidden", 1)):  # fmt: skip
+    for name, least in (("steps", 3), ("four_steps", 3), ("draws", 100)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
     if not config.warm_up > 0:

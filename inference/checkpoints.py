@@ -7,9 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from numbers import Integral
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from inference.locked import locked
 from inference.notices import first_line, tell
+from nets.numbers import is_count
 
 FORMAT = 1
 TENSORS, RECORD = "tensors.safetensors", "record.json"
@@ -56,7 +56,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int = 3):
-        if not isinstance(keep, Integral) or isinstance(keep, bool) or keep < 1:
+        if not is_count(keep):
             raise ValueError(f"keep must be an integer of at least 1, got {keep!r}")
         self.folder, self.keep = Path(folder), keep
         if self.folder.exists() and not self.folder.is_dir():
@@ -72,11 +72,9 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointFailed(self._failure(error)) from error
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Inside, no other run writes here, see ``locked``."""
-        with locked(self.folder, "a training run"):
-            yield
+        return locked(self.folder, "a training run")
 
     def write(self, number: int, tensors: Mapping[str, Tensor], record: Mapping) -> Path:
         """Writes a state, and removes those that are too many or that it takes the place of.

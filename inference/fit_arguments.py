@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from numbers import Integral
 
 import torch
 from pyro.infer import ReweightedWakeSleep
@@ -13,11 +12,12 @@ from torch import Tensor
 from inference.notices import first_line
 from inference.saved_state import Schedule
 from inference.schedules import check_fresh
+from nets.numbers import is_count
 
 
 def check_aims(objective: object, valid: Iterable | None, epochs: object, patience: object) -> None:
     """Raises ValueError where there is nothing to be trained on for so long, or to select on."""
-    if not all(_is_whole(number, 1) for number in (epochs, 1 if patience is None else patience)):
+    if not all(is_count(number) for number in (epochs, 1 if patience is None else patience)):
         raise ValueError(f"epochs and patience must be integers of at least 1, got {epochs!r} and {patience!r}")
     if isinstance(objective, ReweightedWakeSleep):
         raise ValueError("ReweightedWakeSleep has two losses and no bound to report; step it with SVI instead of fit")
@@ -51,13 +51,13 @@ def check_keeping(checkpoint: object, every: object, keep: object, rollbacks: ob
     """Raises ValueError or TypeError where a run cannot be written down like this."""
     if not isinstance(checkpoint, str | os.PathLike | None) or (checkpoint is not None and not os.fspath(checkpoint)):
         raise TypeError(f"checkpoint must be a folder's path or None, got {checkpoint!r}; write checkpoint='runs/a'")
-    if every is not None and not _is_whole(every, 1):
+    if every is not None and not is_count(every):
         raise ValueError(f"every must be an integer of at least 1 or None, got {every!r}")
     if every is not None and checkpoint is None:
         raise ValueError("every needs checkpoint, the folder to write to")
-    if not _is_whole(keep, 1):
+    if not is_count(keep):
         raise ValueError(f"keep must be an integer of at least 1, got {keep!r}")
-    if not _is_whole(rollbacks, 0):
+    if not is_count(rollbacks, 0):
         raise ValueError(f"rollbacks must be an integer of at least 0, got {rollbacks!r}")
 
 
@@ -82,7 +82,3 @@ def scheduled(scheduler: Callable | None, optimizer: torch.optim.Optimizer) -> S
             f"{type(schedule).__name__}; {remedy}"
         )
     return schedule
-
-
-def _is_whole(number: object, least: int) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool) and number >= least

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from numbers import Integral
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from inference.objectives import Objective
 from inference.ownership import module_of
 from inference.particles import Particles
 from inference.rate import data_count
+from nets.numbers import is_count
 
 
 class MaximumLikelihood(Objective):
@@ -92,7 +92,7 @@ class PriorOnParameters(nn.Module):
                 raise TypeError(f"prior must be a distribution over single numbers, as Normal(0.0, 1.0), got {found!r}")
         if not self.priors or not all(isinstance(pattern, str) for pattern in self.priors):
             raise ValueError(f"prior must name parameters, as {{'likelihood.*': Normal(0.0, 1.0)}}, got {prior!r}")
-        if not isinstance(num_data, Integral) or isinstance(num_data, bool) or num_data < 1:
+        if not is_count(num_data):
             raise ValueError(f"num_data must be a positive integer, the size of the data set, got {num_data!r}")
         self.num_data = num_data
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 from torch import Tensor
 
 from inference.estimators import Estimator
 from inference.objectives import Objective
 from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
-from nets.numbers import real
+from nets.numbers import is_count, real
 
 
 class MIWAE(Objective):
@@ -32,7 +30,7 @@ class MIWAE(Objective):
     """
 
     def __init__(self, groups: int = 8, num_particles: int = 8, estimator: Estimator | None = None):
-        if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in (groups, num_particles)):
+        if not is_count(groups) or not is_count(num_particles):
             raise ValueError(f"groups and num_particles must be positive integers, got {groups!r}, {num_particles!r}")
         self.groups, self.each = int(groups), int(num_particles)
         super().__init__(groups * num_particles, estimator)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from numbers import Integral
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -18,6 +17,7 @@ from inference.estimators import Coefficients, Estimator, Total
 from inference.particles import Particles
 from inference.shown import shown
 from inference.slopes import curvatures, left_out
+from nets.numbers import is_count
 
 _NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # no copy shares its original's name in Pyro's store
 _SERIALS = count()
@@ -59,7 +59,7 @@ class Objective(nn.Module, infer.ELBO):
     lower, linear, smooth, plain, upper = True, False, True, True, False
 
     def __init__(self, num_particles: int = 1, estimator: Estimator | None = None):
-        if not isinstance(num_particles, Integral) or isinstance(num_particles, bool) or num_particles < 1:
+        if not is_count(num_particles):
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
         if not isinstance(estimator, Estimator | None):
             raise TypeError(f"estimator must be one of inference's, as Total() or DReG(), got {estimator!r}")

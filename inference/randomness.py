@@ -49,9 +49,7 @@ def untouched(seed: int | None = None) -> Iterator[None]:
     No other thread has its turn inside.
     """
     if seed is not None:
-        whole(seed=seed)
-        if not 0 <= seed < MOST_SEEDS:
-            raise ValueError(f"seed must be within 0 and 2**32 - 1, got {seed}; take seed % 2**32")
+        check_seed(seed)
     with TURN:
         before = generator_state()
         try:
@@ -60,6 +58,13 @@ def untouched(seed: int | None = None) -> Iterator[None]:
             yield
         finally:
             restore_generators(before)
+
+
+def check_seed(seed: int) -> None:
+    """Raises TypeError or ValueError unless it is an integer that every generator can be seeded with."""
+    whole(seed=seed)
+    if not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"seed must be within 0 and 2**32 - 1, got {seed}; take seed % 2**32")
 
 
 def _seed(seed: int) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from nets.numbers import real, whole
+from nets.numbers import is_count, real, whole
 
 
 class Schedule(nn.Module):
@@ -174,5 +174,5 @@ def _check(start: float, end: float, steps: int) -> None:
     real(start=start, end=end)
     if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and end >= 0):
         raise ValueError(f"start and end must be finite and at least 0, got {start} and {end}")
-    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
+    if not is_count(steps):
         raise ValueError(f"steps must be a positive integer, got {steps!r}")

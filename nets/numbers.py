@@ -35,9 +35,9 @@ def count(**numbers: object) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}; pass how many there are to be")
 
 
-def is_count(value: object) -> bool:
-    """Whether it is an integer of at least 1, and no bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether it is an integer of at least so much, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
 def widths(**sequences: object) -> None:
