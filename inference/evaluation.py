@@ -105,8 +105,6 @@ class Totals:
         self.variances.append((square - mean.square()) / max(1, k - 1))
 
     def result(self, complete: bool = True) -> Evaluation:
-        if not self.rows:
-            raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
         rows = torch.cat(self.rows, dim=1)
         count = rows.shape[1]
         elbo, elbo_var, log_px, log_px_var, rate, distortion, ess, _ = rows.mean(1).tolist()
