@@ -11,7 +11,7 @@ from benchmarks.cases import RUN
 from benchmarks.config import Config
 from benchmarks.report import table, write
 from benchmarks.results import Results
-from experiments.report import print_table
+from dlvm.experiments.runs.report import print_table
 
 
 def main(config: Config) -> Results:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from benchmarks.catalogue import Case, Sizes
 from benchmarks.sequences import Smoother, StateSpace
-from distributions import Bernoulli, DiagonalNormal, StandardNormal
-from guides import IAF, Diagonal, latents
-from inference import IWAE
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
+from dlvm.guides import IAF, Diagonal, latents
+from dlvm.inference import IWAE
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 
 class Program(NamedTuple):

@@ -15,7 +15,7 @@ import torch
 from benchmarks.config import Config
 from benchmarks.results import Results, Row
 from benchmarks.timing import Spread, spread
-from experiments.report import Table
+from dlvm.experiments.runs.report import Table
 
 PACKAGES = ("torch", "pyro-ppl", "numpy", "numpyro", "jax", "pythae")
 

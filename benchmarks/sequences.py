@@ -7,8 +7,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from distributions import Bernoulli, DiagonalNormal, StandardNormal
-from nets import MLP
+from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
+from dlvm.nets import MLP
 
 
 class StateSpace(PyroModule):

@@ -58,7 +58,7 @@ def _stock(case: Case) -> Step:
 
 def _engine(case: Case, engine: str, precision: str = "fp32") -> Step:
     from benchmarks.programs import make
-    from inference import SVI
+    from dlvm.inference import SVI
 
     program = make(case)
     adam = partial(torch.optim.Adam, lr=LR, fused=True)
@@ -69,17 +69,17 @@ def _unguarded(step: Step) -> Step:
     """The step as it would be if nothing watched over it."""
     import pyro
 
-    from inference import kinds
+    from dlvm.inference.engine import cache
 
-    usual = kinds.STEPS_BETWEEN_AUDITS
+    usual = cache.STEPS_BETWEEN_AUDITS
 
     def step_unguarded(x: Tensor) -> float:
-        kinds.STEPS_BETWEEN_AUDITS = sys.maxsize
+        cache.STEPS_BETWEEN_AUDITS = sys.maxsize
         try:
             with pyro.validation_enabled(False):
                 return step(x)
         finally:
-            kinds.STEPS_BETWEEN_AUDITS = usual
+            cache.STEPS_BETWEEN_AUDITS = usual
 
     return step_unguarded
 

@@ -1,33 +1,32 @@
 """Conditional distributions: modules from a context to a Pyro distribution, used by models and guides alike.
 
-Importing the package registers divergences with torch: see ``distributions.kl``.
+Importing the package registers divergences with torch: see ``dlvm.distributions.kl``.
 """
 
-from distributions.bernoulli import Bernoulli
-from distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
-from distributions.coupling import Affine, Coupling
-from distributions.flow import Flow
-from distributions.flow_normal import FlowNormal
-from distributions.householder import HouseholderNormal
-from distributions.inverse_autoregressive import InverseAutoregressiveNormal
-from distributions.kl import (
+from dlvm.distributions.bernoulli import Bernoulli
+from dlvm.distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
+from dlvm.distributions.flows.base import Flow
+from dlvm.distributions.flows.coupling import Affine, Coupling
+from dlvm.distributions.flows.flow_normal import FlowNormal
+from dlvm.distributions.flows.householder import HouseholderNormal
+from dlvm.distributions.flows.inverse_autoregressive import InverseAutoregressiveNormal
+from dlvm.distributions.flows.planar import PlanarNormal
+from dlvm.distributions.flows.radial import RadialNormal
+from dlvm.distributions.flows.spline import Autoregressive, RationalQuadratic
+from dlvm.distributions.flows.sylvester import HouseholderBasis, OrthogonalBasis, PermutedBasis, SylvesterNormal
+from dlvm.distributions.kl import (
     binary_to_binary,
     diagonal_to_low_rank,
     full_rank_to_diagonal,
     low_rank_to_diagonal,
     low_rank_to_full_rank,
 )
-from distributions.low_rank import LowRankNormal
-from distributions.mixture import MixtureNormal, ReparametrisedMixture
-from distributions.normal import DiagonalNormal, FullRankNormal, StandardNormal
-from distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale
-from distributions.planar import PlanarNormal
-from distributions.radial import RadialNormal
-from distributions.scale import positive
-from distributions.spline import Autoregressive, RationalQuadratic
-from distributions.student_t import DiagonalStudentT
-from distributions.sylvester import HouseholderBasis, OrthogonalBasis, PermutedBasis, SylvesterNormal
-from distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDirection
+from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
+from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, StandardNormal
+from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale
+from dlvm.distributions.scale import positive
+from dlvm.distributions.student_t import DiagonalStudentT
+from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDirection
 
 __all__ = [
     "Affine",

@@ -7,9 +7,8 @@ import math
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from nets import out_features
-from nets.modules import module
-from nets.numbers import count, is_count
+from dlvm.nets import out_features
+from dlvm.nets.arguments import count, is_count, module
 
 
 class Logits(nn.Module):

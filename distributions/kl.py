@@ -15,7 +15,7 @@ from torch.distributions import (
 )
 from torch.nn.functional import logsigmoid
 
-from distributions.binary import IndependentBernoulli
+from dlvm.distributions.bernoulli import IndependentBernoulli
 
 
 @register_kl(MultivariateNormal, Independent)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from distributions.scale import limited, positive
-from nets import out_features
-from nets.numbers import count, whole
+from dlvm.distributions.scale import limited, positive
+from dlvm.nets import out_features
+from dlvm.nets.arguments import count, whole
 
 
 class ReparametrisedMixture(dist.MixtureSameFamily):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from distributions.scale import positive
-from distributions.self_scored import SelfScoredNormal
-from nets import out_features
-from nets.numbers import count
+from dlvm.distributions.scale import limited, positive
+from dlvm.nets import out_features
+from dlvm.nets.arguments import count, whole
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class StandardNormal(nn.Module):
@@ -90,3 +93,83 @@ class FullRankNormal(nn.Module):
         flat = loc.new_zeros(*loc.shape[:-1], self.dim**2)
         flat = flat.index_copy(-1, self.below, below).index_copy(-1, self.diagonal, positive(raw))
         return SelfScoredNormal(loc, scale_tril=flat.unflatten(-1, (self.dim, self.dim)))
+
+
+class SelfScoredNormal(dist.MultivariateNormal):
+    """N(loc, L L^T) in which log q of the last draw needs no triangular solve.
+
+        z = loc + L eps,   log q(z) = sum_i [ log N(eps_i; 0, 1) - log L_ii ]
+
+    The solve costs more than the draw, and in single precision its error grows exponentially with the dimension.
+    Any other value is scored as usual: for the gradient of log q with respect to z itself, score ``z.clone()``.
+
+    Example:
+        >>> q = SelfScoredNormal(torch.zeros(2), scale_tril=torch.eye(2))
+        >>> z = q.rsample()
+        >>> bool(torch.isclose(q.log_prob(z), q.log_prob(z.clone())))
+        True
+    """
+
+    _draw: tuple[Tensor, Tensor] | None = None
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        shape = self._extended_shape(sample_shape)
+        eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        z = self.loc + (self._unbroadcasted_scale_tril @ eps.unsqueeze(-1)).squeeze(-1)
+        self._draw = z, eps
+        return z
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> SelfScoredNormal:
+        return super().expand(batch_shape, self._get_checked_instance(SelfScoredNormal, _instance))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        # A value drawn by sample() carries no graph: only the usual formula has the parameters' whole gradient.
+        own = self._draw is not None and self._draw[0] is value
+        if not own or (torch.is_grad_enabled() and not value.requires_grad):
+            return super().log_prob(value)
+        log_diagonal = self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log()
+        return -(0.5 * self._draw[1].square() + HALF_LOG_TWO_PI + log_diagonal).sum(-1)
+
+
+class LowRankNormal(nn.Module):
+    """A Gaussian with correlations of low rank given a context.
+
+        q(z | h) = N(z; loc(h), S (I + V(h) V(h)^T) S),  S = diag(scale(h))
+
+    V has shape (dim, rank), and its elements stay between -10 and 10: the covariance can be factored at any context.
+    It costs O(dim rank^2), and starts near a plain DiagonalNormal.
+
+    Args:
+        net: contexts -> features, with ``out_features``; loc, raw scale and raw V are linear in the features.
+        dim: number of dimensions.
+        rank: number of columns of V; rank dim - 1 covers every covariance up to V's limit.
+
+    Raises:
+        ValueError: ``rank`` is below 1.
+
+    References:
+        Gaussian Variational Approximation with a Factor Covariance Structure, Ong, Nott, Smith, 2018,
+            arXiv:1701.03208.
+
+    Example:
+        >>> LowRankNormal(nn.Linear(4, 8), 3, rank=1)(torch.zeros(5, 4)).cov_factor.shape
+        torch.Size([5, 3, 1])
+    """
+
+    def __init__(self, net: nn.Module, dim: int, rank: int = 2):
+        super().__init__()
+        count(dim=dim)
+        whole(rank=rank)
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}; for no correlations use DiagonalNormal")
+        self.net, self.dim, self.rank = net, dim, rank
+        self.head = nn.Linear(out_features(net), (2 + rank) * dim)
+        with torch.no_grad():  # not 0: there the gradient of V vanishes
+            self.head.weight[2 * dim :] *= 0.1
+            self.head.bias[2 * dim :] *= 0.1
+
+    def forward(self, *context: Tensor) -> dist.Distribution:
+        loc, raw, factor = self.head(self.net(*context)).split([self.dim, self.dim, self.rank * self.dim], dim=-1)
+        scale = positive(raw)
+        factor = scale.unsqueeze(-1) * limited(factor).unflatten(-1, (self.dim, self.rank))
+        return dist.LowRankMultivariateNormal(loc, factor, scale.square())

@@ -8,8 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from nets.modules import module
-from nets.numbers import real, whole
+from dlvm.nets.arguments import module, real, whole
 
 
 class LearnedScale(nn.Module):

@@ -6,10 +6,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from distributions.scale import positive
-from distributions.self_scored import HALF_LOG_TWO_PI
-from nets import out_features
-from nets.numbers import count, real
+from dlvm.distributions.normal import HALF_LOG_TWO_PI
+from dlvm.distributions.scale import positive
+from dlvm.nets import out_features
+from dlvm.nets.arguments import count, real
 
 
 class StudentT(dist.StudentT):

@@ -10,9 +10,9 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distributions.scale import positive
-from nets import out_features
-from nets.numbers import whole
+from dlvm.distributions.scale import positive
+from dlvm.nets import out_features
+from dlvm.nets.arguments import whole
 
 
 class VonMisesFisher(dist.TorchDistribution):

@@ -1,27 +1,27 @@
 """What log p(x) is, how far to trust the number, and where the rest of the bound went."""
 
-from evidence.annealed import annealed, reverse_annealed
-from evidence.bernoulli_decoder import BernoulliDecoder
-from evidence.calibrate_scale import ScaleChange, calibrate_scale
-from evidence.calibration import calibration
-from evidence.calibration_record import Calibration
-from evidence.decoder import decoder_report
-from evidence.defensive import defensive
-from evidence.enumerated import enumerated
-from evidence.estimate import Estimate
-from evidence.exact import exact
-from evidence.exact_gaps import exact_gaps
-from evidence.freed import Freed, free
-from evidence.gap_record import Difference, Gaps
-from evidence.gaps import gaps
-from evidence.gaussian_decoder import GaussianDecoder
-from evidence.path import linear, sigmoid
-from evidence.quadrature import quadrature
-from evidence.sandwich import Sandwich, sandwich
-from evidence.simple import importance, prior_sampling
-from evidence.simulate import Simulated, simulate
-from evidence.view_record import Views
-from evidence.views import views
+from dlvm.evidence.annealing.annealed import annealed, reverse_annealed
+from dlvm.evidence.annealing.path import linear, sigmoid
+from dlvm.evidence.decomposition.record import Views
+from dlvm.evidence.decomposition.views import views
+from dlvm.evidence.diagnostics.calibrate_scale import ScaleChange, calibrate_scale
+from dlvm.evidence.diagnostics.calibration import calibration
+from dlvm.evidence.diagnostics.calibration_record import Calibration
+from dlvm.evidence.diagnostics.decoder import decoder_report
+from dlvm.evidence.diagnostics.decoder_record import BernoulliDecoder, GaussianDecoder
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.inference_gap.exact import exact_gaps
+from dlvm.evidence.inference_gap.gaps import gaps
+from dlvm.evidence.inference_gap.record import Difference, Gaps
+from dlvm.evidence.inference_gap.unamortized import Freed, free
+from dlvm.evidence.log_px.defensive import defensive
+from dlvm.evidence.log_px.enumeration import enumerated
+from dlvm.evidence.log_px.exact import exact
+from dlvm.evidence.log_px.importance import importance, prior_sampling
+from dlvm.evidence.log_px.quadrature import quadrature
+from dlvm.evidence.log_px.sandwich import sandwich
+from dlvm.evidence.log_px.sandwich_record import Sandwich
+from dlvm.evidence.simulate import Simulated, simulate
 
 __all__ = [
     "BernoulliDecoder",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
-from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
-from inference.streams import is_dense
+from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from dlvm.inference.programs.batches import is_dense
+from dlvm.inference.programs.chunks import Tick, walk
+from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.parameters import own
 
 SIDES = ("lower", "upper", "exact")
 WORST_KHAT = 0.7
@@ -148,3 +153,38 @@ COLUMNS = ("log_px", "log_px_se", "ess", "khat")
 
 def _kind(value: object) -> str:
     return f"{value.dtype} {value.layout} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+
+
+@torch.no_grad()
+def over(
+    data: Tensor | Iterable,
+    method: Callable[[tuple, Tick], Estimate],
+    programs: Iterable[Callable],
+    rows: int,
+    seed: int = 0,
+    progress: bool = False,
+    text: str = "estimating log p(x)",
+) -> Estimate:
+    """Applies a method to a few data at a time, see ``walk``. After Ctrl-C the estimate is of the data that were done.
+
+    Returns:
+        the estimates joined.
+
+    Args:
+        data, rows, seed, progress, text: see ``walk``.
+        method: (arguments of at most ``rows`` data, tick) -> estimate of these.
+        programs: the model first.
+
+    Raises:
+        ValueError: there are no data, a batch is empty, or lies outside the likelihood's support.
+    """
+    programs = tuple(programs)
+    found: list[Estimate] = []
+
+    def work(part: tuple, tick: Tick) -> None:
+        check_observed(poutine.trace(own(programs[0])).get_trace(*part))
+        with pyro.validation_enabled(False):  # the data were held against the likelihood just now
+            found.append(method(part, tick))
+
+    walked = walk(data, programs, rows, work, seed, progress, text)
+    return Estimate.joined(found, walked.seconds, walked.asked)

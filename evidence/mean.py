@@ -47,3 +47,18 @@ class Measured(NamedTuple):
 
 def _standard_error(values: Tensor) -> float:
     return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+class Mean(NamedTuple):
+    """A mean over data in nats with its Monte Carlo standard error, 0 where it is exact.
+
+    ``side`` says how the wanted number stands to ``value``, in expectation: "=" it is estimated, ">=" and "<=" it is at
+    least or at most this, "~" neither is known.
+    """
+
+    value: float
+    se: float
+    side: str = "="
+
+    def __str__(self) -> str:
+        return ("" if self.side == "=" else f"{self.side} ") + f"{self.value:.3f} ± {self.se:.3f}"

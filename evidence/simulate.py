@@ -10,12 +10,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.modes import evaluation_mode
-from inference.observed import check_observed
-from inference.ownership import module_of, own
-from inference.plates import sample_sites
-from inference.randomness import MOST_SEEDS, check_seed, untouched
-from nets.numbers import count
+from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.modules import evaluation_mode, module_of
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.randomness import MOST_SEEDS, check_seed, untouched
+from dlvm.nets.arguments import count
 
 STREAM = 1_618_033_989  # apart from the draws of an estimator with the same seed
 
@@ -60,7 +60,7 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
         TypeError: the model takes no ``n``.
 
     Example:
-        >>> from models import PPCA
+        >>> from dlvm.models import PPCA
         >>> found = simulate(PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), 5)
         >>> found.args[0].shape, found.values["z"].shape
         (torch.Size([5, 3]), torch.Size([5, 2]))

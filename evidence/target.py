@@ -10,12 +10,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from guides.latents import latents
-from guides.supports import Reshaped, check_latents
-from inference.ownership import own
-from inference.plates import PARTICLES, nesting_of
-from inference.randomness import untouched
-from inference.weights import weigh
+from dlvm.guides.sites.latent_checks import check_latents
+from dlvm.guides.sites.latents import latents
+from dlvm.guides.sites.site_types import Reshaped
+from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import PARTICLES, nesting_of
+from dlvm.inference.programs.randomness import untouched
 
 
 class Target:

@@ -13,22 +13,23 @@ import torch
 import tyro
 from torch import nn
 
-from experiments import choices, figures
-from experiments.cells import Cell, Done, fingerprints, states
-from experiments.choices import splits
-from experiments.cli import start
-from experiments.data import Loader, Splits
-from experiments.options import check_options
-from experiments.race import cost_of, counted, race, reached
-from experiments.report import Table, print_table
-from experiments.runs import Run
-from experiments.sweep import Sweep, sweep
-from experiments.workers import Backend, Workers
-from guides import latents
-from inference import SVI, Objective, check, evaluate
-from inference.randomness import untouched
-from models import VAE
-from nets import MLP
+from dlvm.experiments import figures
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.options import guides, objectives
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.options.common import splits
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.setups import vae
+from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
+from dlvm.experiments.sweeps.equal_time import cost_of, counted, race, reached
+from dlvm.experiments.sweeps.sweep import Sweep, sweep
+from dlvm.experiments.sweeps.workers import Backend, Workers
+from dlvm.guides import latents
+from dlvm.inference import SVI, Objective, check, evaluate
+from dlvm.inference.programs.randomness import untouched
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 LABELS = {
     "elbo": "ELBO",
@@ -66,9 +67,9 @@ class Config:
         "elbo", "analytic_kl", "iwae", "iwae:dreg", "renyi", "vr_max", "miwae", "piwae", "ciwae", "tvo",
         "wake_sleep", "rws", "rws:dreg",
     )  # fmt: skip
-    """What is compared: a word of --objective in experiments.train, alone or as word:estimator. cubo needs tens of
+    """What is compared: a word of --objective in dlvm.experiments.train, alone or as word:estimator. cubo needs tens of
     particles, see its documentation."""
-    guide: choices.GuideWord = "diagonal"
+    guide: guides.GuideWord = "diagonal"
     """Family of q(z | x), the same for all."""
     z_dim: int = 8
     """Latent dimensions."""
@@ -123,7 +124,7 @@ class Config:
 
     @property
     def family(self) -> str:
-        return choices.GUIDES[self.guide].__name__
+        return guides.GUIDES[self.guide].__name__
 
     @property
     def effort(self) -> str:
@@ -132,17 +133,17 @@ class Config:
 
 def pair(config: Config, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    likelihood = choices.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
+    likelihood = vae.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
     model = VAE(config.z_dim, likelihood)
     encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
-    return model, choices.GUIDES[config.guide](latents(model, train.example), encoder)
+    return model, guides.GUIDES[config.guide](latents(model, train.example), encoder)
 
 
 def objective_of(config: Config, name: str) -> Objective:
     """The objective for a word or word:estimator."""
     word, _, estimator = name.partition(":")
     try:
-        return choices.objective(word, choices.Numbers.of(config), estimator or "total")
+        return objectives.objective(word, objectives.Numbers.of(config), estimator or "total")
     except ValueError as error:
         raise ValueError(f"objectives, {name!r}: {error}") from error
 

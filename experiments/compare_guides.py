@@ -15,22 +15,22 @@ import torch
 import tyro
 from torch import nn
 
-from experiments import choices, pictures
-from experiments.cells import Cell, Done, fingerprints, states
-from experiments.choices import splits
-from experiments.cli import start
-from experiments.data import Loader, Splits
-from experiments.grids import densities
-from experiments.options import check_options
-from experiments.report import Table, print_table
-from experiments.runs import Run
-from experiments.sweep import Sweep, sweep
-from experiments.workers import Backend, Workers
-from guides import latents
-from inference import NonFinite, evaluate, fit
-from inference.saved_state import under
-from models import VAE
-from nets import MLP
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.measures.posterior_grid import densities
+from dlvm.experiments.options import common, guides, objectives
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.options.common import splits
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.setups import pictures, vae
+from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
+from dlvm.experiments.sweeps.sweep import Sweep, sweep
+from dlvm.experiments.sweeps.workers import Backend, Workers
+from dlvm.guides import latents
+from dlvm.inference import NonFinite, evaluate, fit
+from dlvm.inference.training.run_state import under
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 MOST_BY_GRID = 300
 OBJECTIVES = {"elbo": "ELBO", "analytic_kl": "analytic-KL ELBO", "iwae": "IWAE"}
@@ -46,7 +46,7 @@ class Config:
     """Which array of an .npz file."""
     scale: float | None = None
     """Divide a file's numbers by this first (255 for 8-bit images)."""
-    guides: tuple[choices.GuideWord, ...] = ("diagonal", "full_rank", "iaf")
+    guides: tuple[guides.GuideWord, ...] = ("diagonal", "full_rank", "iaf")
     """Families of q(z | x)."""
     z_dim: int = 2
     """Latent dimensions; with 2, posteriors are drawn and log p(x) comes from a grid."""
@@ -82,15 +82,15 @@ class Config:
 
 def label_of(guide: str) -> str:
     """What tables and figures call a guide."""
-    return choices.GUIDES[guide].__name__
+    return guides.GUIDES[guide].__name__
 
 
 def pair(config: Config, guide: str, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    likelihood = choices.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
+    likelihood = vae.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
     model = VAE(config.z_dim, likelihood)
     encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
-    return model, choices.GUIDES[guide](latents(model, train.example), encoder)
+    return model, guides.GUIDES[guide](latents(model, train.example), encoder)
 
 
 def restored(config: Config, done: Done, train: Loader) -> tuple[nn.Module, nn.Module]:
@@ -109,7 +109,7 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
     if frozen is not None:
         model.load_state_dict(frozen)
         model.requires_grad_(False)
-    bound = choices.objective(objective, choices.Numbers(config.num_particles if objective == "iwae" else 1))
+    bound = objectives.objective(objective, objectives.Numbers(config.num_particles if objective == "iwae" else 1))
     adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
     name = {"guide": guide, "objective": objective, "seed": seed}
     history = []
@@ -123,7 +123,7 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
         "history": history,
         "kl": "analytic" if "analytic" in history[-1]["kl"].values() else "Monte Carlo",
         "seconds": fmean(record["seconds"] for record in history),
-        "parameters": choices.count(model, q),
+        "parameters": common.count(model, q),
     }
     return Done(name | result | more, states(model, q))
 

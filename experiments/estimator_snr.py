@@ -17,17 +17,27 @@ import tyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from experiments import choices
-from experiments.cli import start
-from experiments.data import Loader, load
-from experiments.figures import bias_and_noise, signal_to_noise
-from experiments.figures.signal_to_noise import slope
-from experiments.gradients import LIMIT, Arm, Group, Setting, accustom, distance, gradients, measure, moments
-from experiments.options import check_options
-from experiments.report import Table, print_table
-from experiments.runs import Run
-from guides import latents
-from inference import (
+from dlvm.experiments.data import Loader, load
+from dlvm.experiments.figures import bias_and_noise, signal_to_noise
+from dlvm.experiments.figures.signal_to_noise import slope
+from dlvm.experiments.measures.gradient_moments import (
+    LIMIT,
+    Arm,
+    Group,
+    Setting,
+    accustom,
+    distance,
+    gradients,
+    measure,
+    moments,
+)
+from dlvm.experiments.options import guides
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.setups import vae
+from dlvm.guides import latents
+from dlvm.inference import (
     CIWAE,
     IWAE,
     MIWAE,
@@ -44,8 +54,8 @@ from inference import (
     StraightThrough,
     fit,
 )
-from models import VAE
-from nets import MLP
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 INTRO = (
     "SNR = |E g| / sqrt(E |g - E g|²), where g is the gradient of the loss, nats per datum, with respect to all "
@@ -83,7 +93,7 @@ class Config:
     """Particles per datum on the VAE."""
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
-    guide: choices.GuideWord = "diagonal"
+    guide: guides.GuideWord = "diagonal"
     """Family of the VAE's q(z | x)."""
     z_dim: int = 8
     """Latent dimensions of the VAE."""
@@ -194,10 +204,10 @@ def trained(config: Config, loaders: Sequence[Loader], discrete: bool) -> tuple[
     train, valid = loaders[:2]
     pyro.set_rng_seed(config.seed)
     z_dim = config.bits if discrete else config.z_dim
-    likelihood = choices.bernoulli(z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
+    likelihood = vae.bernoulli(z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
     model = VAE(z_dim, likelihood, FairBits(z_dim) if discrete else None)
     encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
-    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder)
+    guide = guides.GUIDES[config.guide](latents(model, train.example), encoder)
     objective = IWAE(5, VIMCO() if discrete else None)
     adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
     *_, last = fit(model, guide, objective, train, valid, config.epochs, adam, seed=config.seed, progress=False)

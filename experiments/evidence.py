@@ -15,13 +15,9 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from evidence import (
-    BernoulliDecoder,
-    Calibration,
+from dlvm.evidence import (
     Estimate,
-    GaussianDecoder,
     Sandwich,
-    Views,
     annealed,
     calibration,
     decoder_report,
@@ -34,26 +30,25 @@ from evidence import (
     simulate,
     views,
 )
-from evidence.measured import Measured
-from evidence.sandwich import weighed
-from evidence.tuning import FIRST_MOVES, MOST_MOVES, PILOT_CHAINS, PILOT_MOVES, PILOT_TEMPERATURES
-from experiments import choices, train
-from experiments.cli import start
-from experiments.data import Loader, Splits, load
-from experiments.evidence_report import WEIGHTED, bracket_row, pictures, tables, verdict
-from experiments.options import check_options
-from experiments.pictures import latent_size
-from experiments.report import print_table
-from experiments.restore import restore, settings_of
-from experiments.runs import Run
-from guides import latents
-from inference import ELBO, check, fit
-from inference.fit_arguments import check_aims
-from models import PPCA
-from nets import MLP
+from dlvm.evidence.annealing.step_sizes import FIRST_MOVES, MOST_MOVES, PILOT_CHAINS, PILOT_MOVES, PILOT_TEMPERATURES
+from dlvm.evidence.log_px.sandwich import weighed
+from dlvm.evidence.mean import Measured
+from dlvm.experiments import train
+from dlvm.experiments.data import Loader, Splits, load
+from dlvm.experiments.evidence_report import WEIGHTED, Found, bracket_row, pictures, tables, verdict
+from dlvm.experiments.options import guides, objectives
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import print_table
+from dlvm.experiments.runs.restore import restore, settings_of
+from dlvm.experiments.setups.pictures import latent_size
+from dlvm.guides import latents
+from dlvm.inference import ELBO, check, fit
+from dlvm.inference.training.arguments import check_aims
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 MOST_SAMPLES = 1000
-
 Pair = tuple[nn.Module, nn.Module]
 
 
@@ -62,15 +57,15 @@ class Config:
     """Train one model, or take a trained one, and estimate its log p(x) in every way there is, at several costs."""
 
     run: Path | None = None
-    """Folder of an experiments.train run whose model and guide are taken as they are; what follows, up to --seed, says
+    """Folder of an dlvm.experiments.train run whose model and guide are taken as they are; what follows, up to --seed, says
     how to train a new pair instead."""
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
     model: Literal["vae", "ppca"] = "vae"
     """vae; or ppca, linear and Gaussian on grey levels, fitted in closed form, whose log p(x) is known."""
-    guide: choices.GuideWord = "diagonal"
+    guide: guides.GuideWord = "diagonal"
     """Family of q(z | x)."""
-    objective: choices.ObjectiveWord = "elbo"
+    objective: objectives.ObjectiveWord = "elbo"
     """What the pair is trained by."""
     num_particles: int = 1
     """Samples of z per datum in that objective."""
@@ -134,31 +129,6 @@ class Subject:
     name: str
 
 
-@dataclasses.dataclass
-class Found:
-    """What has been measured so far; nats per datum.
-
-    Attributes:
-        truth, why: the exact values of the test data, or why there are none.
-        rows: one mapping per estimate.
-        largest: {method: its estimate at the largest budget}.
-        brackets: (start, temperatures, sandwich) on simulated data; real: the bounds of the test data.
-        left_out: {method: why it does not work with this pair}.
-    """
-
-    truth: Estimate | None = None
-    why: str = ""
-    rows: list[dict] = dataclasses.field(default_factory=list)
-    largest: dict[str, Estimate] = dataclasses.field(default_factory=dict)
-    brackets: list[tuple[str, int, Sandwich]] = dataclasses.field(default_factory=list)
-    real: Sandwich | None = None
-    views: Views | None = None
-    calibration: Calibration | None = None
-    decoder: BernoulliDecoder | GaussianDecoder | None = None
-    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    interrupted: bool = False
-
-
 def annealing_cost(num_chains: int, temperatures: int, leaps: int, upwards: bool = True) -> int:
     """Evaluations of p(x | z) per datum of ``annealed``, those that find step sizes included; most give a slope too."""
     pilot = min(PILOT_CHAINS, num_chains)
@@ -168,7 +138,7 @@ def annealing_cost(num_chains: int, temperatures: int, leaps: int, upwards: bool
 
 
 def training_of(config: Config) -> train.Config:
-    """The settings of experiments.train that the pair has or had."""
+    """The settings of dlvm.experiments.train that the pair has or had."""
     if config.run is None:
         likelihood = "normal" if config.model == "ppca" else "bernoulli"
         shared = {field.name for field in dataclasses.fields(train.Config)} - {"out", "overwrite"}
@@ -193,13 +163,13 @@ def prepared(config: Config, trained: train.Config, data: Splits, pair: Pair | N
     if config.model == "ppca":
         model = PPCA.maximum_likelihood(data.train.x, config.z_dim).requires_grad_(False)
         encoder = MLP(data.train.x_dim, *config.hidden, activation=nn.Tanh)
-        guide = choices.GUIDES[config.guide](latents(model, data.train.example), encoder)
+        guide = guides.GUIDES[config.guide](latents(model, data.train.example), encoder)
     else:
         model, guide = train.pair(trained, data.train) if pair is None else pair
     if pair is None:
-        numbers = choices.Numbers(num_particles=config.num_particles)
-        fitted(config, model, guide, choices.objective(config.objective, numbers), data, run)
-    family = choices.GUIDES[trained.guide].__name__
+        numbers = objectives.Numbers(num_particles=config.num_particles)
+        fitted(config, model, guide, objectives.objective(config.objective, numbers), data, run)
+    family = guides.GUIDES[trained.guide].__name__
     name = f"{data.train.name}, {config.model.upper()}, {family} guide, {trained.z_dim} latent dimensions"
     return Subject(model, guide, drawn(data.test, config.num_data), data.test, name)
 
@@ -386,7 +356,7 @@ def checked(config: Config) -> tuple[train.Config, Splits, Pair | None]:
             raise ValueError(f"{name} must be different numbers from {smallest} on, got {' '.join(map(str, value))}")
     if not 0 < config.share < 1:
         raise ValueError(f"share must be between 0 and 1, got {config.share}; 0.1 is usual")
-    objective = choices.objective(config.objective, choices.Numbers(num_particles=config.num_particles))
+    objective = objectives.objective(config.objective, objectives.Numbers(num_particles=config.num_particles))
     if config.run is None:
         check_aims(objective, (), config.epochs, config.patience)
     trained = training_of(config)

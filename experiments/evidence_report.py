@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from evidence import Sandwich
-from evidence.decoder import BernoulliDecoder
-from experiments.figures.evidence import closing, estimates, largest, weights_by_datum
-from experiments.report import Table
-
-if TYPE_CHECKING:
-    from experiments.evidence import Found
+from dlvm.evidence import (
+    BernoulliDecoder,
+    Calibration,
+    Estimate,
+    GaussianDecoder,
+    Sandwich,
+    Views,
+)
+from dlvm.evidence.diagnostics.decoder_record import BernoulliDecoder
+from dlvm.experiments.figures.evidence import closing, estimates, largest, weights_by_datum
+from dlvm.experiments.runs.report import Table
 
 CLOSE = 0.05  # nats per datum: an estimate this near may be reported as log p(x)
 KHAT_SHARE = 0.1
@@ -260,3 +264,28 @@ def _sentence(text: str) -> str:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+@dataclasses.dataclass
+class Found:
+    """What has been measured so far; nats per datum.
+
+    Attributes:
+        truth, why: the exact values of the test data, or why there are none.
+        rows: one mapping per estimate.
+        largest: {method: its estimate at the largest budget}.
+        brackets: (start, temperatures, sandwich) on simulated data; real: the bounds of the test data.
+        left_out: {method: why it does not work with this pair}.
+    """
+
+    truth: Estimate | None = None
+    why: str = ""
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    largest: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+    brackets: list[tuple[str, int, Sandwich]] = dataclasses.field(default_factory=list)
+    real: Sandwich | None = None
+    views: Views | None = None
+    calibration: Calibration | None = None
+    decoder: BernoulliDecoder | GaussianDecoder | None = None
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    interrupted: bool = False

@@ -15,25 +15,25 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from evidence.annealed import annealed
-from evidence.estimate import Estimate
-from evidence.exact_gaps import exact_gaps
-from evidence.freed import free
-from evidence.gap_record import Gaps
-from evidence.gaps import gaps
-from evidence.simple import importance
-from experiments import choices
-from experiments.choices import splits
-from experiments.cli import start
-from experiments.data import Loader, Splits
-from experiments.figures.gaps import gap_bars, gap_scatter, gaps_by_encoder
-from experiments.options import check_options
-from experiments.report import Table, print_table
-from experiments.runs import Run
-from guides import latents
-from inference import ELBO, fit
-from models import VAE
-from nets import MLP
+from dlvm.evidence.annealing.annealed import annealed
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.inference_gap.exact import exact_gaps
+from dlvm.evidence.inference_gap.gaps import gaps
+from dlvm.evidence.inference_gap.record import Gaps
+from dlvm.evidence.inference_gap.unamortized import free
+from dlvm.evidence.log_px.importance import importance
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.figures.gaps import gap_bars, gap_scatter, gaps_by_encoder
+from dlvm.experiments.options import guides
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.options.common import splits
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.setups import vae
+from dlvm.guides import latents
+from dlvm.inference import ELBO, fit
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 POORER = {"none": (), "full_rank": ("diagonal", "low_rank"), "iaf": ("diagonal", "low_rank", "full_rank")}
 GAUSSIAN = {"diagonal": True, "full_rank": False}  # whose exact split quadrature knows
@@ -61,7 +61,7 @@ class Config:
     """Which array of an .npz file."""
     scale: float | None = None
     """Divide a file's numbers by this first (255 for 8-bit images)."""
-    guides: tuple[choices.GuideWord, ...] = ("diagonal", "full_rank", "iaf")
+    guides: tuple[guides.GuideWord, ...] = ("diagonal", "full_rank", "iaf")
     """Families of q(z | x), each trained with a model of its own."""
     encoders: tuple[int, ...] = (25, 100, 400)
     """Widths of the encoder's hidden layers, compared with the first guide; none leaves this part out."""
@@ -154,14 +154,14 @@ def flat(found: Gaps) -> dict[str, float]:
 def family(config: Config, word: str) -> Callable:
     """(latents, encoder) -> guide."""
     flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": nn.Tanh} if word == "iaf" else {}
-    return partial(choices.GUIDES[word], **flow)
+    return partial(guides.GUIDES[word], **flow)
 
 
 def trained(config: Config, word: str, encoder: tuple[int, ...], data: Splits) -> tuple[nn.Module, nn.Module, int]:
     """A model and a guide, trained together, and for how many epochs."""
     pyro.set_rng_seed(config.seed)
     x_dim = data.train.x_dim
-    model = VAE(config.z_dim, choices.bernoulli(config.z_dim, config.hidden[::-1], x_dim, nn.Tanh, data.train.mean))
+    model = VAE(config.z_dim, vae.bernoulli(config.z_dim, config.hidden[::-1], x_dim, nn.Tanh, data.train.mean))
     guide = family(config, word)(latents(model, data.train.example), MLP(x_dim, *encoder, activation=nn.Tanh))
     adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
     how = dict(valid=data.valid, epochs=config.epochs, patience=config.patience, seed=config.seed)

@@ -12,29 +12,26 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import nn
 
-from experiments import choices, figures
-from experiments.cells import Cell, Done, fingerprints, states
-from experiments.choices import splits
-from experiments.cli import start
-from experiments.data import Loader, Splits
-from experiments.options import check_options
-from experiments.race import cost_of, counted, race, reached
-from experiments.report import Table, print_table
-from experiments.runs import Run
-from experiments.sweep import Sweep, sweep
-from experiments.workers import Backend, Workers
-from guides import Chain, Joint, Ladder, latents
-from guides.joint import WHOLE
-from inference import ELBO, Objective, check, evaluate, linear, tempered
-from inference.activity import ACTIVE_VARIANCE, count_active, spread_of
-from inference.ownership import own
-from inference.particles import Particles
-from inference.randomness import untouched
-from inference.schedules import check_warm_up, warming
-from models import HVAE, burda
-from nets import MLP
+from dlvm.experiments import figures
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.measures.layer_contents import layers_of
+from dlvm.experiments.options import common, guides
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.options.common import splits
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
+from dlvm.experiments.sweeps.equal_time import cost_of, counted, race, reached
+from dlvm.experiments.sweeps.sweep import Sweep, sweep
+from dlvm.experiments.sweeps.workers import Backend, Workers
+from dlvm.guides import Chain, Joint, Ladder, latents
+from dlvm.inference import ELBO, Objective, check, evaluate, linear, tempered
+from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE
+from dlvm.inference.objectives.schedules import check_warm_up, warming
+from dlvm.models import HVAE, burda
+from dlvm.nets import MLP
 
 ORDERS: dict[str, Callable] = {
     "independent": lambda guide, spec, encoder, model: guide(spec, encoder, order="independent"),
@@ -74,7 +71,7 @@ class Config:
     """In which order a guide infers. With the family of --guide at every layer: independent, bottom_up, top_down; with
     diagonal Gaussians: chain (bottom up, each layer seeing the one below it alone); merged with the model's own
     distribution: ladder (by precision), residual; joint is one full-rank Gaussian over all layers."""
-    guide: choices.GuideWord = "diagonal"
+    guide: guides.GuideWord = "diagonal"
     """Family of q at every layer, for independent, bottom_up and top_down."""
     sizes: tuple[int, ...] = (32, 16, 12, 8, 6)
     """Dimensions of z1, z2, ...; a shallower hierarchy takes the first of them. 64 32 16 8 4 suits mnist."""
@@ -128,72 +125,13 @@ def pair(config: Config, depth: int, order: str, train: Loader) -> tuple[HVAE, n
     """A fresh hierarchy of so many layers and a fresh guide of it."""
     model = burda(train.x_dim, config.sizes[:depth], config.hidden[:depth], train.mean)
     encoder = MLP(train.x_dim, *config.encoder, activation=nn.Tanh)
-    return model, ORDERS[order](choices.GUIDES[config.guide], latents(model, train.example), encoder, model)
+    return model, ORDERS[order](guides.GUIDES[config.guide], latents(model, train.example), encoder, model)
 
 
 def objective_of(config: Config) -> Objective:
     """The ELBO with the KL of a layer in closed form where that is right, after a warm-up if one is asked for."""
     bound = ELBO(analytic_kl=True)
     return tempered(bound, linear(0.0, 1.0, steps=config.warm_up)) if config.warm_up else bound
-
-
-class Layers(NamedTuple):
-    """What each latent layer holds, {site: number}.
-
-    Attributes:
-        kl: E_q[log q(z_l | ...) - log p(z_l | z_(l+1))], nats per datum; they sum to the rate.
-        active: dimensions whose posterior mean varies over data by more than 0.01.
-        analytic: the layers whose KL has a closed form.
-    """
-
-    kl: dict[str, float]
-    active: dict[str, int]
-    analytic: list[str]
-
-
-@torch.no_grad()
-def layers_of(model: nn.Module, guide: nn.Module, data: Loader, num_particles: int) -> Layers:
-    """The KL and the active units of each layer, z1 first, from particles of every datum."""
-    kl: dict[str, list[Tensor]] = {}
-    means: dict[str, list[Tensor]] = {}
-    noise: dict[str, list[Tensor]] = {}
-    with untouched(0):
-        for batch in data:
-            particles = ELBO(num_particles, analytic_kl=True).draw(own(model), own(guide), batch, {})
-            for name, ratio in ratios(particles).items():
-                z = particles.latents[name]
-                kl.setdefault(name, []).append(ratio.mean(0))
-                means.setdefault(name, []).append(z.mean(0))
-                noise.setdefault(name, []).append(z.var(0) / num_particles)
-    names = sorted(kl)
-    active = {name: count_active(spread_of(torch.cat(means[name]), torch.cat(noise[name]))) for name in names}
-    analytic = [name for name in names if particles.kl.get(name) == "analytic"]
-    return Layers({name: torch.cat(kl[name]).mean().item() for name in names}, active, analytic)
-
-
-def ratios(particles: Particles) -> dict[str, Tensor]:
-    """log q - log p of each layer, shape (num_particles, batch); where one vector holds all layers, q by its chain."""
-    found = {name: term.ratio for name, term in particles.terms.items() if name != WHOLE}
-    for site in particles.drawn:
-        if site["name"] == WHOLE:
-            sizes = [particles.latents[name].shape[-1] for name in found]
-            parts = chain(site["fn"], site["value"], sizes)
-            found = {name: ratio + part for (name, ratio), part in zip(found.items(), parts, strict=True)}
-    return found
-
-
-def chain(q: torch.distributions.MultivariateNormal, value: Tensor, sizes: list[int]) -> list[Tensor]:
-    """log q(u) by parts: log q(u_1), log q(u_2 | u_1), ..., each of the shape that log q(u) has.
-
-    Example:
-        >>> q, u = torch.distributions.MultivariateNormal(torch.zeros(3), 2 * torch.eye(3)), torch.ones(3)
-        >>> bool(torch.isclose(sum(chain(q, u, [2, 1])), q.log_prob(u)))
-        True
-    """
-    noise = torch.linalg.solve_triangular(q.scale_tril, (value - q.loc).unsqueeze(-1), upper=False).squeeze(-1)
-    standard = torch.distributions.Normal(0.0, 1.0).log_prob(noise)
-    each = standard - q.scale_tril.diagonal(dim1=-2, dim2=-1).log()
-    return [part.sum(-1) for part in each.split(sizes, dim=-1)]
 
 
 def trained(config: Config, depth: int, order: str, seed: int) -> Done:
@@ -208,7 +146,7 @@ def trained(config: Config, depth: int, order: str, seed: int) -> Done:
     more = {
         "sizes": list(config.sizes[:depth]),
         "warming": warming(objective),
-        "parameters": choices.count(model, guide),
+        "parameters": common.count(model, guide),
         "history": racer.looks,
     }
     found = dataclasses.asdict(evaluate(model, guide, test, num_particles=config.eval_particles))

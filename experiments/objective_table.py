@@ -19,8 +19,8 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from experiments.cli import start
-from inference import (
+from dlvm.experiments.options.command_line import start
+from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,
@@ -42,7 +42,7 @@ from inference import (
     VRMax,
     check,
 )
-from nets import MLP
+from dlvm.nets import MLP
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "objectives.md"
 EXACT = (1e-9, 1e-6, 1e-3, 1e-2)

@@ -16,23 +16,22 @@ import torch
 import tyro
 from torch import nn
 
-from evidence.annealed import annealed
-from evidence.defensive import defensive
-from evidence.estimate import Estimate
-from evidence.views import views
-from experiments import choices
-from experiments.choices import splits
-from experiments.cli import start
-from experiments.data import Loader, Splits
-from experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
-from experiments.options import check_options
-from experiments.race import counted
-from experiments.report import Table, print_table
-from experiments.runs import Run
-from guides import Diagonal, latents
-from inference import ELBO, fit, tempered
-from models import VAE
-from nets import MLP
+from dlvm.evidence.annealing.annealed import annealed
+from dlvm.evidence.decomposition.views import views
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.log_px.defensive import defensive
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.options.common import splits
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.setups import vae
+from dlvm.experiments.sweeps.equal_time import counted
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, fit, tempered
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 DEAD, HEAVY = 0.01, 0.1
 
@@ -93,7 +92,7 @@ class Config:
 def pair(config: Config, decoder: str, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
     hidden = config.hidden[::-1] if decoder == "mlp" else ()
-    model = VAE(config.z_dim, choices.bernoulli(config.z_dim, hidden, train.x_dim, nn.Tanh, train.mean))
+    model = VAE(config.z_dim, vae.bernoulli(config.z_dim, hidden, train.x_dim, nn.Tanh, train.mean))
     return model, Diagonal(latents(model, train.example), MLP(train.x_dim, *config.hidden, activation=nn.Tanh))
 
 

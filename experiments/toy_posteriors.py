@@ -14,16 +14,14 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from distributions import Bernoulli
-from experiments import figures
-from experiments.cli import start
-from experiments.energies import LATENTS, TARGETS
-from experiments.four_points import CORNERS, FLOOR, POINTS, best_diagonal, diagonal_elbo
-from experiments.grids import densities
-from experiments.options import check_options
-from experiments.report import Table, print_table
-from experiments.runs import Run
-from guides import (
+from dlvm.distributions import Bernoulli
+from dlvm.experiments import figures
+from dlvm.experiments.measures.posterior_grid import densities
+from dlvm.experiments.measures.toy_targets import CORNERS, FLOOR, LATENTS, POINTS, TARGETS, best_diagonal, diagonal_elbo
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.guides import (
     IAF,
     Amortized,
     Diagonal,
@@ -36,9 +34,9 @@ from guides import (
     Sylvester,
     latents,
 )
-from inference import ELBO, SVI, linear, log_weights, tempered
-from models import VAE
-from nets import MLP
+from dlvm.inference import ELBO, SVI, linear, log_weights, tempered
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 FAMILIES: dict[str, tuple[str, Callable[..., Amortized]]] = {
     "diagonal": ("Diagonal", Diagonal),

@@ -12,21 +12,21 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
-from experiments import choices, pictures
-from experiments.cli import start
-from experiments.data import Loader, load
-from experiments.options import check_options
-from experiments.report import Table, print_table
-from experiments.runs import CHECKPOINTS, Run
-from guides import Amortized, latents
-from inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
-from inference.distributed import Job, RankLost, joined
-from inference.fit_arguments import check_aims
-from inference.randomness import untouched
-from inference.schedules import check_warm_up
-from inference.threads import settled
-from models import VAE
-from nets import MLP
+from dlvm.experiments.data import Loader, load
+from dlvm.experiments.options import common, guides, objectives
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.runs.folder import CHECKPOINTS, Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.setups import pictures, vae
+from dlvm.guides import Amortized, latents
+from dlvm.inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
+from dlvm.inference.distributed.job import Job, RankLost, joined
+from dlvm.inference.engine.threads import settled
+from dlvm.inference.objectives.schedules import check_warm_up
+from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.training.arguments import check_aims
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Config:
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
-    guide: choices.GuideWord = "diagonal"
+    guide: guides.GuideWord = "diagonal"
     """Family of q(z | x)."""
-    objective: choices.ObjectiveWord = "elbo"
+    objective: objectives.ObjectiveWord = "elbo"
     """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
     draws of z; vr_max bounds log p(x) from neither side and needs --patience None."""
-    estimator: choices.EstimatorWord = "total"
+    estimator: objectives.EstimatorWord = "total"
     """Of the objective's gradient: total derivative, stl, dreg, score function with a moving average, or vimco."""
     num_particles: int = 1
     """Samples of z per datum in the objective, in all."""
@@ -121,15 +121,15 @@ class Config:
 
 def pair(config: Config, train: Loader) -> tuple[VAE, Amortized]:
     """A fresh model and a fresh guide of it, on the config's device."""
-    activation = choices.ACTIVATIONS[config.activation]
+    activation = vae.ACTIVATIONS[config.activation]
     mean = train.mean if config.mean_bias else None
-    make_likelihood = choices.LIKELIHOODS[config.likelihood]
+    make_likelihood = vae.LIKELIHOODS[config.likelihood]
     likelihood = make_likelihood(config.z_dim, config.hidden[::-1], train.x_dim, activation, mean)
     model = VAE(config.z_dim, likelihood).to(config.device)
     encoder = MLP(train.x_dim, *config.hidden, activation=activation)
     flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": activation}
     settings = flow if config.guide == "iaf" else {}
-    guide = choices.GUIDES[config.guide](latents(model, train.example), encoder, **settings).to(config.device)
+    guide = guides.GUIDES[config.guide](latents(model, train.example), encoder, **settings).to(config.device)
     return model, guide
 
 
@@ -176,7 +176,7 @@ def main(config: Config) -> Evaluation | None:
 def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     """One run, from data to report; the ranks of a job train together, and the first does all else."""
     first = job is None or job.first
-    objective = choices.objective(config.objective, choices.Numbers.of(config), config.estimator)
+    objective = objectives.objective(config.objective, objectives.Numbers.of(config), config.estimator)
     keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
     train, valid, test = load(
         config.data,
@@ -208,7 +208,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
             train,
             valid=valid,
             epochs=config.epochs,
-            optimizer=partial(choices.OPTIMIZERS[config.optimizer], lr=config.lr),
+            optimizer=partial(common.OPTIMIZERS[config.optimizer], lr=config.lr),
             scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=config.lr_decay),
             clip_norm=config.clip_norm,
             patience=config.patience,
@@ -232,7 +232,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
 
     result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
     seconds = sum(epoch.seconds for epoch in history) / len(history)
-    parameters = {"model": choices.count(model), "guide": choices.count(guide)}
+    parameters = {"model": common.count(model), "guide": common.count(guide)}
     said = verdict(result, history)
     run.result(
         **dataclasses.asdict(result),

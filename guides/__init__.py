@@ -1,18 +1,17 @@
 """Pyro programs q(z | x), amortised over data and built from what the model's latent sites look like."""
 
-from guides.amortized import Amortized
-from guides.auxiliary import Augmented
-from guides.bayesian import WithGlobals, local_sites
-from guides.chain import Chain
-from guides.couplings import NeuralSpline, RealNVP
-from guides.families import IAF, Diagonal, FullRank, LowRank, Mixture, StudentT
-from guides.flows import Householder, Planar, Radial, Sylvester
-from guides.hamiltonian import Hamiltonian, HamiltonianModel
-from guides.joint import Joint
-from guides.ladder import Ladder
-from guides.latents import Latent, Plate, latents
-from guides.local import Local
-from guides.refined import Refined
+from dlvm.guides.amortized import Amortized
+from dlvm.guides.auxiliary import Augmented
+from dlvm.guides.chain import Chain
+from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, StudentT
+from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
+from dlvm.guides.hamiltonian import Hamiltonian, HamiltonianModel
+from dlvm.guides.joint import Joint
+from dlvm.guides.ladder import Ladder
+from dlvm.guides.local import Local
+from dlvm.guides.refined import Refined
+from dlvm.guides.sites.latents import Latent, Plate, latents
+from dlvm.guides.with_globals import WithGlobals, local_sites
 
 __all__ = [
     "IAF",

@@ -11,13 +11,13 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from guides.arguments import Arguments, check_given, check_rows, first, parted
-from guides.expected import encoder_width, family_of, function
-from guides.latents import Latent, Plate
-from guides.supports import check_latents, site_of
-from nets import MLP
-from nets.modules import made
-from nets.numbers import widths
+from dlvm.guides.sites.arguments import encoder_width, family_of, function
+from dlvm.guides.sites.conditioning import Arguments, check_given, check_rows, first, parted
+from dlvm.guides.sites.latent_checks import check_latents
+from dlvm.guides.sites.latents import Latent, Plate
+from dlvm.guides.sites.site_types import site_of
+from dlvm.nets import MLP
+from dlvm.nets.arguments import made, widths
 
 Family = Callable[[nn.Module, int], nn.Module]
 Hidden = Sequence[int] | Mapping[str, Sequence[int]] | None
@@ -71,7 +71,7 @@ class Amortized(PyroModule):
 
     Example:
         >>> import torch
-        >>> from distributions import DiagonalNormal
+        >>> from dlvm.distributions import DiagonalNormal
         >>> guide = Amortized({"z": Latent(torch.Size([2]))}, MLP(4, 8), DiagonalNormal)
         >>> guide(torch.zeros(5, 4))["z"].shape
         torch.Size([5, 2])

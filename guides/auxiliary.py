@@ -10,15 +10,15 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import nn
 
-from distributions import DiagonalNormal
-from guides.amortized import Family
-from guides.arguments import first, parted
-from guides.expected import encoder_width, family_of, program
-from guides.latents import Latent
-from guides.supports import check_latents, site_of
-from nets import MLP
-from nets.modules import made
-from nets.numbers import count, widths
+from dlvm.distributions import DiagonalNormal
+from dlvm.guides.amortized import Family
+from dlvm.guides.sites.arguments import encoder_width, family_of, program
+from dlvm.guides.sites.conditioning import first, parted
+from dlvm.guides.sites.latent_checks import check_latents
+from dlvm.guides.sites.latents import Latent
+from dlvm.guides.sites.site_types import site_of
+from dlvm.nets import MLP
+from dlvm.nets.arguments import count, made, widths
 
 
 class Augmented(PyroModule):
@@ -53,8 +53,8 @@ class Augmented(PyroModule):
         Hierarchical Variational Models, Ranganath, Tran, Blei, 2016, arXiv:1511.02386.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> augmented = Augmented(model, latents(model, x), MLP(3, 8), dim=1)
         >>> list(Diagonal(augmented.latents, MLP(3, 8))(x))

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from distributions import DiagonalNormal
-from guides.amortized import Amortized, Family, Hidden, Part
-from guides.latents import Latent
-from guides.supports import check_latents
+from dlvm.distributions import DiagonalNormal
+from dlvm.guides.amortized import Amortized, Family, Hidden, Part
+from dlvm.guides.sites.latent_checks import check_latents
+from dlvm.guides.sites.latents import Latent
 
 
 class Chain(Amortized):
@@ -40,7 +40,7 @@ class Chain(Amortized):
 
     Example:
         >>> import torch
-        >>> from nets import MLP
+        >>> from dlvm.nets import MLP
         >>> sites = {"z2": Latent(torch.Size([50])), "z1": Latent(torch.Size([100]))}
         >>> guide = Chain(sites, MLP(784, 200, 200, activation=nn.Tanh), hidden={"z2": (100, 100)})
         >>> list(guide(torch.zeros(5, 784)))

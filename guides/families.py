@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 from torch import nn
 
-from distributions import (
+from dlvm.distributions import (
     DiagonalNormal,
     DiagonalStudentT,
     FullRankNormal,
-    InverseAutoregressiveNormal,
     LowRankNormal,
     MixtureNormal,
 )
-from guides.amortized import Amortized
-from guides.expected import layers
-from guides.latents import Latent
-from nets.numbers import count, real
+from dlvm.guides.amortized import Amortized
+from dlvm.guides.sites.latents import Latent
+from dlvm.nets.arguments import count, real
 
 
 class Diagonal(Amortized):
@@ -101,41 +99,3 @@ class StudentT(Amortized):
     def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, start: float = 32.0, **settings):
         real(start=start)
         super().__init__(latents, encoder, partial(DiagonalStudentT, start=start), **settings)
-
-
-class IAF(Amortized):
-    """Amortised guide with an inverse autoregressive flow at every continuous site; the features enter every step.
-
-        q(z_j | Pa(z_j), h): z_j = step_T(... step_1(loc_j + scale_j * eps; h) ...; h)
-
-    Args:
-        depth: number of steps.
-        width: width of the hidden layer in a step, or a sequence of widths; () makes the steps linear; unless told,
-            128, or the site's dimension where that is larger.
-        bias: added to the gates' logits.
-        activation: makes the nonlinearity inside a step.
-        others: see ``Amortized``.
-
-    References:
-        Improved Variational Inference with Inverse Autoregressive Flow, Kingma et al., 2016, arXiv:1606.04934.
-    """
-
-    def __init__(
-        self,
-        latents: Mapping[str, Latent],
-        encoder: nn.Module,
-        depth: int = 2,
-        width: int | Sequence[int] | None = None,
-        bias: float = 2.0,
-        activation: Callable[[], nn.Module] = nn.ELU,
-        **settings,
-    ):
-        count(depth=depth)
-        real(bias=bias)
-        chosen = None if width is None else layers(width)
-
-        def family(net: nn.Module, dim: int) -> nn.Module:
-            hidden = (max(128, dim),) if chosen is None else chosen
-            return InverseAutoregressiveNormal(net, dim, depth=depth, hidden=hidden, bias=bias, activation=activation)
-
-        super().__init__(latents, encoder, family, **settings)

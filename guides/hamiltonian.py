@@ -11,18 +11,17 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from distributions import DiagonalNormal
-from guides.amortized import Amortized, Family
-from guides.arguments import first
-from guides.expected import encoder_width, family_of, program
-from guides.joint import Joint, Placed, placed_at
-from guides.latents import Latent
-from guides.leapfrog import Leapfrog, Slope
-from guides.supports import Reshaped, check_latents
-from guides.trajectory import Trajectory
-from nets import MLP
-from nets.modules import made
-from nets.numbers import real, whole, widths
+from dlvm.distributions import DiagonalNormal
+from dlvm.guides.amortized import Amortized, Family
+from dlvm.guides.joint import Joint, Placed, placed_at
+from dlvm.guides.leapfrog import Leapfrog, Slope, Trajectory
+from dlvm.guides.sites.arguments import encoder_width, family_of, program
+from dlvm.guides.sites.conditioning import first
+from dlvm.guides.sites.latent_checks import check_latents
+from dlvm.guides.sites.latents import Latent
+from dlvm.guides.sites.site_types import Reshaped
+from dlvm.nets import MLP
+from dlvm.nets.arguments import made, real, whole, widths
 
 TRAJECTORY = "trajectory"
 
@@ -61,8 +60,8 @@ class HamiltonianModel(PyroModule):
             arXiv:1410.6460.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> hamiltonian = HamiltonianModel(model, latents(model, x), MLP(3, 8), steps=2)
         >>> guide = Hamiltonian(Diagonal(latents(model, x), MLP(3, 8)), hamiltonian)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import register_kl
 
-from distributions import FullRankNormal
-from guides.amortized import Amortized, Family
-from guides.latents import Latent
-from guides.supports import Reshaped, check_latents, site_of
+from dlvm.distributions import FullRankNormal
+from dlvm.guides.amortized import Amortized, Family
+from dlvm.guides.sites.latent_checks import check_latents
+from dlvm.guides.sites.latents import Latent
+from dlvm.guides.sites.site_types import Reshaped, site_of
 
 WHOLE = "joint"
 
@@ -47,7 +48,7 @@ class Joint(Amortized):
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, sections 2.5.1 and 4.1, arXiv:1906.02691.
 
     Example:
-        >>> from nets import MLP
+        >>> from dlvm.nets import MLP
         >>> guide = Joint({"z2": Latent(torch.Size([2])), "z1": Latent(torch.Size([3]))}, MLP(4, 8))
         >>> guide(torch.zeros(5, 4))["z1"].shape
         torch.Size([5, 3])

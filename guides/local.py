@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from distributions import DiagonalNormal
-from guides.amortized import Amortized, Family
-from guides.arguments import first
-from guides.expected import function
-from guides.latents import Latent
-from guides.supports import check_latents
-from nets.numbers import count
+from dlvm.distributions import DiagonalNormal
+from dlvm.guides.amortized import Amortized, Family
+from dlvm.guides.sites.arguments import function
+from dlvm.guides.sites.conditioning import first
+from dlvm.guides.sites.latent_checks import check_latents
+from dlvm.guides.sites.latents import Latent
+from dlvm.nets.arguments import count
 
 
 class Table(nn.Module):

@@ -11,9 +11,9 @@ from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from guides.amortized import Amortized
-from guides.expected import program
-from nets.numbers import count, real
+from dlvm.guides.amortized import Amortized
+from dlvm.guides.sites.arguments import program
+from dlvm.nets.arguments import count, real
 
 
 class Refined(PyroModule):
@@ -47,9 +47,9 @@ class Refined(PyroModule):
 
     Example:
         >>> from pyro.infer import Trace_ELBO
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> guide = Refined(Diagonal(latents(model, x), MLP(3, 8)), model, Trace_ELBO(), steps=2)
         >>> guide(x)["z"].shape

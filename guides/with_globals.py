@@ -11,9 +11,9 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from guides.joint import Placed
-from guides.latents import Latent, latents, left_alone
-from guides.spec import check_spec
+from dlvm.guides.joint import Placed
+from dlvm.guides.sites.latent_checks import check_spec
+from dlvm.guides.sites.latents import Latent, latents, left_alone
 
 
 class WithGlobals(PyroModule):
@@ -60,8 +60,8 @@ class WithGlobals(PyroModule):
         >>> import pyro.distributions as dist
         >>> import torch
         >>> from pyro.infer.autoguide import AutoNormal
-        >>> from guides import Diagonal
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal
+        >>> from dlvm.nets import MLP
         >>> def model(x):
         ...     w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         ...     with pyro.plate("data", len(x)):

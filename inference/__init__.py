@@ -1,36 +1,36 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
-from inference.aided import tempered
-from inference.baselines import NVIL, MovingAverage
-from inference.bounds import IWAE, Renyi, VRMax
-from inference.check import check
-from inference.checkpoints import CheckpointFailed
-from inference.compiler import NoCompiler
-from inference.cubo import CUBO
-from inference.distributed import RankLost, joined
-from inference.elbo import ELBO
-from inference.epochs import Epoch
-from inference.estimators import STL, DReG, Estimator, Total
-from inference.evaluate import evaluate
-from inference.evaluation import Evaluation
-from inference.faults import NonFinite
-from inference.fit import fit
-from inference.kinds import Baked
-from inference.likelihood import MAP, MaximumLikelihood
-from inference.mixed_bounds import CIWAE, MIWAE
-from inference.objectives import Objective
-from inference.rate import capacity, free_bits
-from inference.recording import Refused
-from inference.relaxations import GumbelSoftmax, StraightThrough
-from inference.schedules import constant, cosine, cyclical, linear
-from inference.score import VIMCO, ScoreFunction
-from inference.separate import PIWAE, Separate
-from inference.svi import SVI
-from inference.total_correlation import total_correlation
-from inference.tvo import TVO
-from inference.verdict import Verdict, verdict
-from inference.wake_sleep import RWS, WakeSleep
-from inference.weights import log_weights
+from dlvm.inference.checkpoints.folder import CheckpointFailed
+from dlvm.inference.distributed.job import RankLost, joined
+from dlvm.inference.engine.backends import NoCompiler
+from dlvm.inference.engine.cache import Baked
+from dlvm.inference.engine.recording import Refused
+from dlvm.inference.estimators.baselines import NVIL, MovingAverage
+from dlvm.inference.estimators.estimator import Estimator
+from dlvm.inference.estimators.pathwise import STL, DReG, Total
+from dlvm.inference.estimators.relaxations import GumbelSoftmax, StraightThrough
+from dlvm.inference.estimators.score_function import VIMCO, ScoreFunction
+from dlvm.inference.evaluation.evaluate import Evaluation, evaluate
+from dlvm.inference.evaluation.verdict import Verdict, verdict
+from dlvm.inference.objectives.cubo import CUBO
+from dlvm.inference.objectives.elbo import ELBO
+from dlvm.inference.objectives.iwae import CIWAE, IWAE, MIWAE, PIWAE
+from dlvm.inference.objectives.maximum_likelihood import MAP, MaximumLikelihood
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.objectives.rate_control import capacity, free_bits
+from dlvm.inference.objectives.renyi import Renyi, VRMax
+from dlvm.inference.objectives.schedules import constant, cosine, cyclical, linear
+from dlvm.inference.objectives.separate import Separate
+from dlvm.inference.objectives.tempered import tempered
+from dlvm.inference.objectives.total_correlation import total_correlation
+from dlvm.inference.objectives.tvo import TVO
+from dlvm.inference.objectives.wake_sleep import RWS, WakeSleep
+from dlvm.inference.particles.weights import log_weights
+from dlvm.inference.programs.errors import NonFinite
+from dlvm.inference.training.check import check
+from dlvm.inference.training.epochs import Epoch
+from dlvm.inference.training.fit import fit
+from dlvm.inference.training.svi import SVI
 
 __all__ = [
     "CIWAE",

@@ -6,6 +6,16 @@ import logging
 import re
 import sys
 
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
 logger = logging.getLogger("dlvm")
 _said: set[str] = set()
 
@@ -35,3 +45,20 @@ def tell(line: str) -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
     logger.info(line)
+
+
+def bar(show: bool = True) -> Progress:
+    """A progress bar with a free text, drawn to standard error from the calling thread, and only on a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    shown = show and console.is_terminal
+    # Prints pass through the bar's console only where both go to the terminal: redirected output stays in its file.
+    return Progress(
+        *columns, console=console, disable=not shown, auto_refresh=False, redirect_stdout=sys.stdout.isatty()
+    )

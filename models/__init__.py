@@ -1,8 +1,8 @@
 """Pyro programs p(x, z): one file per model."""
 
-from models.hvae import HVAE, burda
-from models.ppca import PPCA
-from models.top_down import TopDown
-from models.vae import VAE
+from dlvm.models.hvae import HVAE, burda
+from dlvm.models.ppca import PPCA
+from dlvm.models.top_down import TopDown
+from dlvm.models.vae import VAE
 
 __all__ = ["HVAE", "PPCA", "TopDown", "VAE", "burda"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from nets.modules import module
-from nets.numbers import count
+from dlvm.nets.arguments import count, module
 
 
 def distribution_of(prior: nn.Module) -> Distribution:

@@ -8,11 +8,10 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from distributions import Bernoulli, DiagonalNormal, StandardNormal
-from models.arguments import distribution_of, fitting, size
-from nets import MLP
-from nets.modules import module
-from nets.numbers import count, widths
+from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
+from dlvm.models.arguments import distribution_of, fitting, size
+from dlvm.nets import MLP
+from dlvm.nets.arguments import count, module, widths
 
 
 class HVAE(PyroModule):

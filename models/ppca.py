@@ -11,8 +11,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from models.arguments import fitting, size
-from nets.numbers import whole
+from dlvm.models.arguments import fitting, size
+from dlvm.nets.arguments import whole
 
 
 class PPCA(PyroModule):

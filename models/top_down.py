@@ -11,11 +11,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from distributions import Bernoulli, positive
-from models.arguments import fitting, size
-from nets import Maps, ResidualBlock
-from nets.conv import side_of
-from nets.numbers import is_count, whole
+from dlvm.distributions import Bernoulli, positive
+from dlvm.models.arguments import fitting, size
+from dlvm.nets import Maps, ResidualBlock
+from dlvm.nets.arguments import is_count, whole
+from dlvm.nets.conv import side_of
 
 
 class TopDown(PyroModule):

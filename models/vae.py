@@ -6,10 +6,9 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from distributions import StandardNormal
-from models.arguments import distribution_of, fitting, size
-from nets.modules import module
-from nets.numbers import count
+from dlvm.distributions import StandardNormal
+from dlvm.models.arguments import distribution_of, fitting, size
+from dlvm.nets.arguments import count, module
 
 
 class VAE(PyroModule):
@@ -35,8 +34,8 @@ class VAE(PyroModule):
         Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
 
     Example:
-        >>> from distributions import Bernoulli
-        >>> from nets import MLP
+        >>> from dlvm.distributions import Bernoulli
+        >>> from dlvm.nets import MLP
         >>> VAE(2, Bernoulli(MLP(2, 16, 64)))(n=5).shape
         torch.Size([5, 64])
     """

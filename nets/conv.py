@@ -9,9 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from nets.mlp import as_floats, concatenate
-from nets.modules import made, module
-from nets.numbers import count, is_count, whole
+from dlvm.nets.arguments import count, is_count, made, module, whole
+from dlvm.nets.mlp import as_floats, concatenate
 
 
 class Maps(nn.Sequential):

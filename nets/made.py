@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.modules import made
-from nets.numbers import whole, widths
+from dlvm.nets.arguments import made, whole, widths
 
 
 class MaskedLinear(nn.Linear):

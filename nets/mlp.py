@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nets.modules import made
-from nets.numbers import is_count
+from dlvm.nets.arguments import is_count, made
 
 
 class MLP(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.objective_table import CONTINUOUS, DISCRETE, OBJECTIVES, cell, table, written
+from dlvm.experiments.objective_table import CONTINUOUS, DISCRETE, OBJECTIVES, cell, table, written
 
 DOCS = Path(__file__).parent.parent / "docs"
 OBJECTIVES_PAGE = DOCS / "objectives.md"

@@ -19,12 +19,12 @@ from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler as schedules
 from torch.utils.data import DataLoader, TensorDataset
 
-from distributions import Bernoulli
-from experiments.data.loader import Loader
-from guides import Diagonal, latents
-from inference import ELBO, IWAE, NVIL, MovingAverage, ScoreFunction, checkpoints, fit, linear, tempered
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.experiments.data.loader import Loader
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, IWAE, NVIL, MovingAverage, ScoreFunction, fit, linear, tempered
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 EPOCHS, X_DIM, BATCH = 4, 6, 8
 torch.set_num_threads(1)
@@ -214,6 +214,6 @@ def train_to_be_killed(case: str, folder: Path, dtype: torch.dtype, pause: float
 
         return later
 
-    checkpoints.os.replace, checkpoints.os.fsync = slowed(replace), slowed(flush)
+    folder.os.replace, folder.os.fsync = slowed(replace), slowed(flush)
     started.set()
     outbox.send(train(case, folder))

@@ -17,8 +17,8 @@ from benchmarks.results import Results
 from benchmarks.targets import EPOCH
 from benchmarks.timing import measure
 from benchmarks.variants import CAPTURED, COMPILED, HAND, LR, STOCK, stepper
-from experiments.data import Loader
-from inference.threads import settled
+from dlvm.experiments.data import Loader
+from dlvm.inference.engine.threads import settled
 
 NAMES = {
     ONE_SITE: EPOCH,

@@ -16,9 +16,9 @@ from benchmarks.programs import make
 from benchmarks.results import Results
 from benchmarks.timing import measure
 from benchmarks.variants import CAPTURED, COMPILED, LR, batches
-from experiments.choices import Numbers, objective
-from inference import SVI, linear, tempered
-from inference.threads import settled
+from dlvm.experiments.options.objectives import Numbers, objective
+from dlvm.inference import SVI, linear, tempered
+from dlvm.inference.engine.threads import settled
 
 TOTAL = "iwae, total"
 PAIRS = ("iwae stl", "iwae dreg", "iwae score", "iwae vimco", "miwae dreg", "piwae dreg", "tvo total", "rws total")

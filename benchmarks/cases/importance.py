@@ -18,8 +18,8 @@ from benchmarks.results import Results
 from benchmarks.targets import IMPORTANCE
 from benchmarks.timing import Stopwatch, Timings, measure, spread
 from benchmarks.variants import COMPILED, HAND, batches
-from inference import evaluate
-from inference.threads import settled
+from dlvm.inference import evaluate
+from dlvm.inference.engine.threads import settled
 
 EVALUATE = "evaluate"
 WARM_BATCHES = 3  # in which evaluate captures and compiles

@@ -14,9 +14,9 @@ from benchmarks.programs import make
 from benchmarks.results import Results
 from benchmarks.timing import measure, spread
 from benchmarks.variants import BF16, COMPILED, LR, caller
-from experiments.data import Loader, mnist
-from inference import SVI, evaluate
-from inference.threads import settled
+from dlvm.experiments.data import Loader, mnist
+from dlvm.inference import SVI, evaluate
+from dlvm.inference.engine.threads import settled
 
 TIMED = (ONE_SITE, "1 site, batch 500")
 SEEDS = (0, 1, 2)

@@ -10,7 +10,7 @@ from benchmarks.config import Config
 from benchmarks.results import Results
 from benchmarks.timing import Timings, measure
 from benchmarks.variants import CAPTURED, COMPILED, EAGER, HAND, HAND_COMPILED, STOCK, UNGUARDED, caller
-from inference.threads import settled
+from dlvm.inference.engine.threads import settled
 
 RATIOS = (
     (COMPILED, HAND),

@@ -13,10 +13,9 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 from torch.nn import functional as F
 
-from distributions.scale import LIMIT, positive
-from nets import out_features
-from nets.modules import made
-from nets.numbers import count, whole
+from dlvm.distributions.scale import LIMIT, positive
+from dlvm.nets import out_features
+from dlvm.nets.arguments import count, made, whole
 
 
 class OneWay(Transform):

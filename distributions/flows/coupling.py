@@ -8,9 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nets import MLP
-from nets.modules import made
-from nets.numbers import count, is_count, widths
+from dlvm.nets import MLP
+from dlvm.nets.arguments import count, is_count, made, widths
 
 LIMIT = 3.0
 

@@ -9,11 +9,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from distributions.flow import OneWay
-from distributions.scale import positive
-from nets import out_features
-from nets.modules import made
-from nets.numbers import count, whole
+from dlvm.distributions.flows.base import OneWay
+from dlvm.distributions.scale import positive
+from dlvm.nets import out_features
+from dlvm.nets.arguments import count, made, whole
 
 
 class Bijection(Protocol):
@@ -79,7 +78,7 @@ class FlowNormal(nn.Module):
         ValueError: ``depth`` is below 1.
 
     Example:
-        >>> from distributions.coupling import Coupling
+        >>> from dlvm.distributions.flows.coupling import Coupling
         >>> q = FlowNormal(nn.Linear(4, 8), 3, Coupling)(torch.zeros(5, 4))
         >>> q.log_prob(q.rsample()).shape
         torch.Size([5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distributions.flow import Flow, OneWay
+from dlvm.distributions.flows.base import Flow, OneWay
 
 
 def reflected(y: Tensor, v: Tensor) -> Tensor:

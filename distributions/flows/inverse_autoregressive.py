@@ -12,9 +12,9 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 from torch.nn import functional as F
 
-from distributions.scale import LIMIT, limited, positive
-from nets import MADE, out_features
-from nets.numbers import count, real, whole, widths
+from dlvm.distributions.scale import LIMIT, limited, positive
+from dlvm.nets import MADE, out_features
+from dlvm.nets.arguments import count, real, whole, widths
 
 
 class InverseAutoregressive(Transform):

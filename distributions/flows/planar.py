@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distributions.flow import Flow, OneWay, above_minus_one, shrunk
-from distributions.scale import limited
-from distributions.unbent import unbent
+from dlvm.distributions.flows.base import Flow, OneWay, above_minus_one, shrunk
+from dlvm.distributions.flows.tanh_inverse import unbent
+from dlvm.distributions.scale import limited
 
 
 class Planar(OneWay):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distributions.flow import Flow, OneWay, above_minus_one, shrunk
-from distributions.scale import positive
+from dlvm.distributions.flows.base import Flow, OneWay, above_minus_one, shrunk
+from dlvm.distributions.scale import positive
 
 
 class Radial(OneWay):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distributions.coupling import Elementwise, elementwise
-from nets import MADE
-from nets.numbers import count, real, whole
+from dlvm.distributions.flows.coupling import Elementwise, elementwise
+from dlvm.nets import MADE
+from dlvm.nets.arguments import count, real, whole
 
 SMALLEST = 1e-3
 ZERO_IS_ONE = math.log(math.expm1(1.0 - SMALLEST))

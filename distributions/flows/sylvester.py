@@ -7,12 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from distributions.flow import Flow, OneWay, above_minus_one, shrunk
-from distributions.householder import reflected
-from distributions.scale import limited, positive
-from distributions.unbent import unbent_triangular
-from nets.modules import made
-from nets.numbers import count, is_count, whole
+from dlvm.distributions.flows.base import Flow, OneWay, above_minus_one, shrunk
+from dlvm.distributions.flows.householder import reflected
+from dlvm.distributions.flows.tanh_inverse import unbent_triangular
+from dlvm.distributions.scale import limited, positive
+from dlvm.nets.arguments import count, is_count, made, whole
 
 
 class OrthogonalBasis(nn.Module):

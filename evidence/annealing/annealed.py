@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from evidence.batches import over
-from evidence.chains import Chains
-from evidence.estimate import Estimate
-from evidence.exact_start import exact_start
-from evidence.path import Path, Schedule, inverse_temperatures, sigmoid
-from evidence.replayed import Replayed
-from evidence.simulate import Simulated
-from evidence.target import Target
-from inference.walk import Tick
-from nets.numbers import count, real
+from dlvm.evidence.annealing.chains import Chains, Replayed
+from dlvm.evidence.annealing.path import Path, Schedule, inverse_temperatures, sigmoid
+from dlvm.evidence.estimate import Estimate, over
+from dlvm.evidence.simulate import Simulated
+from dlvm.evidence.target import Target
+from dlvm.inference.programs.chunks import Tick
+from dlvm.nets.arguments import count, real
 
 STATES_AT_ONCE = 800
 
@@ -73,7 +71,7 @@ def annealed(
 
     Example:
         >>> import torch
-        >>> from models import PPCA
+        >>> from dlvm.models import PPCA
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> found = annealed(model, x, num_chains=4, temperatures=50)
         >>> bool((found.log_px - model.log_px(x)).abs().max() < 0.5)
@@ -132,8 +130,8 @@ def reverse_annealed(
 
     Example:
         >>> import torch
-        >>> from evidence.simulate import simulate
-        >>> from models import PPCA
+        >>> from dlvm.evidence.simulate import simulate
+        >>> from dlvm.models import PPCA
         >>> model = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0)
         >>> reverse_annealed(model, simulate(model, 5), num_chains=4, temperatures=50).side
         'upper'
@@ -175,3 +173,33 @@ def _check(num_chains: int, leaps: int, rows: int | None, target_acceptance: flo
     real(target_acceptance=target_acceptance)
     if not 0 < target_acceptance < 1:
         raise ValueError(f"target_acceptance must be between 0 and 1, got {target_acceptance}; 0.65 is usual")
+
+
+def exact_start(target: Target, simulated: Simulated, start: int) -> Tensor:
+    """The u of the latents that made a batch, shape (num_data, dim): for each datum an exact draw from p(u | x).
+
+    Args:
+        target: of the batch.
+        simulated: all data.
+        start: how many of them come before the batch.
+
+    Raises:
+        ValueError: a latent site has no value of its shape for each datum, or one that is not finite in u.
+    """
+    origin = torch.zeros(1, 1, target.dim, device=target.args[0].device)
+    wanted = {name: (simulated.num_data, *value.shape[2:]) for name, value in target.values(origin).items()}
+    values = simulated.values if isinstance(simulated.values, dict) else {}
+    got = {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in values.items()}
+    if got != wanted:
+        raise ValueError(
+            f"simulated must hold the model's latent sites with the shapes {wanted}, got {got}; pass what "
+            "simulate(model, n) returns of the same model"
+        )
+    rows = slice(start, start + target.num_data)
+    u = target.flat({name: value[rows].to(origin.device) for name, value in values.items()})
+    if not u.isfinite().all():
+        raise ValueError(
+            f"simulated holds {int((~u.isfinite()).any(-1).sum())} data whose latents are not finite, outside of their "
+            "support, or rounded to its edge; simulate them again"
+        )
+    return u

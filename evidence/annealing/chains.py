@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from evidence.hmc import transition
-from evidence.path import Path
-from evidence.replayed import Replayed
-from evidence.tuning import PILOT_CHAINS, PILOT_MOVES, jittered, tuned
-from inference.walk import Tick
+from dlvm.evidence.annealing.hmc import Point, at, transition
+from dlvm.evidence.annealing.path import Path
+from dlvm.evidence.annealing.step_sizes import PILOT_CHAINS, PILOT_MOVES, jittered, tuned
+from dlvm.inference.engine.engine import Engine
+from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.programs.chunks import Tick
+from dlvm.inference.programs.modules import reached
 
 SETTLING = 10
 
@@ -67,3 +69,36 @@ class Chains:
         """What was done, for the record."""
         text = f"{name} from the {'prior' if guide is None else 'guide'}, {self.temperatures} temperatures"
         return f"{text}, acceptance {sum(self.accepted) / len(self.accepted):.2f}" if self.accepted else text
+
+
+class Replayed:
+    """A field over the batches of one data set, which share what was recorded of the first.
+
+    Called with u, shape (num_chains, num_data, dim), it returns the ``Point`` there.
+
+    Args:
+        model, guide: what paths are made of; guide may be None.
+        engine: as in ``SVI``.
+    """
+
+    def __init__(self, model: Callable, guide: Callable | None, engine: str = "auto"):
+        programs = (model,) if guide is None else (model, guide)
+        self.engine = Engine(self._evaluated, reached(*programs), engine, finite=False, name="annealed")
+        self.path: Path | None = None
+
+    def follow(self, path: Path) -> None:
+        """From now on the field is that of this path."""
+        self.path = path
+
+    def __call__(self, u: Tensor) -> Point:
+        found = self.engine(u, *self.path.target.args)[1]
+        # A CUDA graph writes its next results over these.
+        return Point(u, *(tensor.clone() if tensor.is_cuda else tensor for tensor in found))
+
+    def _evaluated(self, u: Tensor, *args) -> Outcome:
+        kept, self.path.target.args = self.path.target.args, args
+        try:
+            found = at(self.path, u)
+        finally:
+            self.path.target.args = kept
+        return [], [found.terms, found.slopes]

@@ -8,11 +8,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from evidence.hmc import Point
-from evidence.target import Target
-from inference.ownership import own
-from inference.plates import sample_sites
-from nets.numbers import count
+from dlvm.evidence.annealing.hmc import Point
+from dlvm.evidence.target import Target
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.nets.arguments import count
 
 Schedule = Callable[[int], Tensor]
 STEEPNESS = 4.0

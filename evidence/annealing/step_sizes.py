@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, interpolate
 
-from evidence.hmc import Field, transition
-from evidence.path import Path
+from dlvm.evidence.annealing.hmc import Field, transition
+from dlvm.evidence.annealing.path import Path
 
 PILOT_CHAINS = 4
 PILOT_TEMPERATURES, PILOT_MOVES, MOST_MOVES = 100, 200, 15

@@ -10,11 +10,12 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.infer.inspect import get_dependencies
 from torch import Tensor
+from torch.distributions import Distribution, Independent, OneHotCategorical
 
-from evidence.factors import factors
-from inference.plates import PARTICLES
-from inference.walk import split
-from inference.weights import weigh
+from dlvm.inference.particles.analytic_kl import closed_form
+from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.chunks import split
+from dlvm.inference.programs.plates import PARTICLES
 
 ROWS_AT_ONCE = 1000
 
@@ -129,3 +130,34 @@ def prior_draws(model: Callable, source: tuple, latents: Mapping[str, Tensor]) -
 def rows_of(args: tuple, index: Tensor, count: int) -> tuple:
     """Some rows of the arguments that have one per datum; the others as they are."""
     return tuple(a[index] if isinstance(a, Tensor) and a.dim() and len(a) == count else a for a in args)
+
+
+class Factors:
+    """The distribution of one unit, and how many dimensions of its batch make up the event.
+
+    A unit is a number, or a one-hot vector.
+    """
+
+    def __init__(self, unit: Distribution, dims: int):
+        self.unit, self.dims = unit, dims
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Shape (*batch, units), nats."""
+        return self._flat(self.unit.log_prob(value))
+
+    def kl(self, prior: Factors) -> Tensor | None:
+        """KL of each unit, shape (*batch, units), nats; None where no formula is known."""
+        found = closed_form(self.unit, prior.unit) if self.dims == prior.dims else None
+        return None if found is None else self._flat(found)
+
+    def _flat(self, each: Tensor) -> Tensor:
+        return each.flatten(-self.dims) if self.dims else each.unsqueeze(-1)
+
+
+def factors(fn: Distribution | None) -> Factors | None:
+    """The factors of a distribution; None where its dimensions depend on one another, or may."""
+    dims = 0
+    while isinstance(fn, Independent):
+        fn, dims = fn.base_dist, dims + fn.reinterpreted_batch_ndims
+    single = fn is not None and (fn.event_shape == torch.Size() or isinstance(fn, OneHotCategorical))
+    return Factors(fn, dims) if single else None

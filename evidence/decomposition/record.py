@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from evidence.view_parts import Mean, SiteKL, Units
+from dlvm.evidence.mean import Mean
+from dlvm.inference.evaluation.active_units import count_active
 
 COLLAPSED, NEARLY_ALL, FAR = 0.05, 0.5, 1.0
 
@@ -148,3 +150,31 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     points = torch.cat([a, b], dim=-1)
     below = [torch.searchsorted(s, points, right=True).double() / s.shape[-1] for s in (a, b)]
     return (below[0] - below[1]).abs().amax(-1)
+
+
+class SiteKL(NamedTuple):
+    """E KL(q(z_j | ...) || p(z_j | ...)) of one site; ``how`` is "analytic" or "Monte Carlo".
+
+    Shape (units,) for ``units`` and ``units_se``, nats; None where q or p has dependent dimensions.
+    """
+
+    mean: Mean
+    how: str
+    units: Tensor | None = None
+    units_se: Tensor | None = None
+
+
+class Units(NamedTuple):
+    """Moments of one site under q(z), of all data; shape (units,) each.
+
+    ``between`` is the variance over data of posterior means, ``mean`` and ``variance`` are those of q(z).
+    """
+
+    between: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    @property
+    def active(self) -> int:
+        """How many posterior means vary over data by more than 0.01."""
+        return count_active(self.between)

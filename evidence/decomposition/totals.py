@@ -8,15 +8,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from evidence.aggregate import Aggregate
-from evidence.draws import alone
-from evidence.factors import factors
-from evidence.view_parts import Mean, SiteKL, Units
-from evidence.view_record import Views
-from inference.activity import spread_of
-from inference.analytic import with_analytic_kl
-from inference.particles import Particles
-from inference.weights import weigh
+from dlvm.evidence.decomposition.aggregate import Aggregate
+from dlvm.evidence.decomposition.aggregate_draws import alone, factors
+from dlvm.evidence.decomposition.record import SiteKL, Units, Views
+from dlvm.evidence.mean import Mean
+from dlvm.inference.evaluation.active_units import spread_of
+from dlvm.inference.particles.analytic_kl import with_analytic_kl
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.particles.weights import weigh
 
 
 def weighed(model: Callable, guide: Callable, args: tuple, num_particles: int) -> Particles:

@@ -9,18 +9,18 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from evidence.aggregate import Aggregate, aggregated
-from evidence.view_record import Views
-from evidence.view_totals import Totals, weighed
-from inference.check import check_particles
-from inference.modes import evaluation_mode
-from inference.observed import check_observed
-from inference.ownership import own
-from inference.progress import bar
-from inference.randomness import untouched
-from inference.streams import arguments, batches_of, to_device_of
-from inference.walk import split, width_of
-from nets.numbers import count
+from dlvm.evidence.decomposition.aggregate import Aggregate, aggregated
+from dlvm.evidence.decomposition.record import Views
+from dlvm.evidence.decomposition.totals import Totals, weighed
+from dlvm.inference.console import bar
+from dlvm.inference.particles.weights import check_particles
+from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
+from dlvm.inference.programs.chunks import split, width_of
+from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.randomness import untouched
+from dlvm.nets.arguments import count
 
 NUMBERS_AT_ONCE = 2_000_000
 
@@ -77,9 +77,9 @@ def views(
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 2.7, arXiv:1906.02691.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> found = views(model, Diagonal(latents(model, x), MLP(3, 8)), x, draws=10)
         >>> abs(found.information.value) < 1e-6  # all data are the same

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from evidence.decoder import decoder_report
-from evidence.gaussian_decoder import GaussianDecoder
-from evidence.measured import Measured
-from inference.ownership import reached
+from dlvm.evidence.diagnostics.decoder import decoder_report
+from dlvm.evidence.diagnostics.decoder_record import GaussianDecoder
+from dlvm.evidence.mean import Measured
+from dlvm.inference.programs.modules import reached
 
 NAME = "log_scale"
 
@@ -70,9 +70,9 @@ def calibrate_scale(
         Simple and Effective VAE Training with Calibrated Decoders, Rybkin, Daniilidis, Levine, 2021, arXiv:2006.13202.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.zeros(3, 2), torch.zeros(3), 1.0), torch.full((5, 3), 0.5)
         >>> calibrate_scale(model, Diagonal(latents(model, x), MLP(3, 8)), x).after
         tensor(0.5000)

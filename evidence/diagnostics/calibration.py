@@ -11,14 +11,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from evidence.calibration_record import Calibration
-from evidence.drawing import draw_each
-from evidence.ranked import JOINT, Ranked
-from evidence.simulate import simulate
-from inference.ownership import own
-from inference.particles import Particles
-from inference.plates import sample_sites
-from nets.numbers import count
+from dlvm.evidence.diagnostics.calibration_record import JOINT, Calibration, Ranked
+from dlvm.evidence.diagnostics.guide_draws import draw_each
+from dlvm.evidence.simulate import simulate
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.nets.arguments import count
 
 FEWEST_DATA = 20
 ROUNDING = 32
@@ -72,9 +71,9 @@ def calibration(
         Sensitivity, Modrak, Moon, Kim, Buerkner, Huurre, Faltejskova, Gelman, Vehtari, 2023, arXiv:2211.02383.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0)
         >>> guide = Diagonal(latents(model, torch.zeros(5, 3)), MLP(3, 8))
         >>> found = calibration(model, guide, num_data=50, num_particles=20)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from evidence.bernoulli_decoder import BernoulliDecoder
-from evidence.decoder_sums import BernoulliSums, GaussianSums
-from evidence.drawing import draw_each
-from evidence.gaussian_decoder import GaussianDecoder
-from evidence.likelihoods import decoded
-from inference.particles import Particles
-from nets.numbers import widths
+from dlvm.evidence.diagnostics.decoder_record import BernoulliDecoder, GaussianDecoder
+from dlvm.evidence.diagnostics.decoder_sums import BernoulliSums, GaussianSums, decoded
+from dlvm.evidence.diagnostics.guide_draws import draw_each
+from dlvm.inference.particles.particles import Particles
+from dlvm.nets.arguments import widths
 
 
 def decoder_report(
@@ -58,9 +56,9 @@ def decoder_report(
 
     Example:
         >>> import torch
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.randn(50, 3)
         >>> decoder_report(model, Diagonal(latents(model, x), MLP(3, 8)), x).scale_per_dim.shape
         torch.Size([3])

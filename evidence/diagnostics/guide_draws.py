@@ -9,14 +9,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.check import check_particles
-from inference.observed import check_observed
-from inference.ownership import own
-from inference.particles import Particles
-from inference.randomness import untouched
-from inference.walk import Tick, split, walk, width_of
-from inference.weights import weigh
-from nets.numbers import count
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.particles.weights import check_particles, weigh
+from dlvm.inference.programs.chunks import Tick, split, walk, width_of
+from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.randomness import untouched
+from dlvm.nets.arguments import count
 
 NUMBERS_AT_ONCE = 800_000
 

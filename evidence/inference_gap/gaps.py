@@ -13,22 +13,19 @@ from pyro import poutine
 from pyro.infer import ELBO as AnyELBO
 from torch import Tensor, nn
 
-from evidence.climb import climb, frozen
-from evidence.dividing import divided, joined, some
-from evidence.estimate import Estimate
-from evidence.freed import Freed, is_plain
-from evidence.gap_record import Gaps
-from guides.latents import Latent, latents
-from inference.check import check_particles
-from inference.elbo import ELBO
-from inference.estimators import STL
-from inference.observed import check_observed
-from inference.ownership import own
-from inference.randomness import MOST_SEEDS, untouched
-from inference.walk import Tick, split, walk
-from inference.weights import log_weights
-from nets.modules import made
-from nets.numbers import count, real, whole
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.inference_gap.local_fit import climb, frozen
+from dlvm.evidence.inference_gap.record import Gaps, divided, joined, some
+from dlvm.evidence.inference_gap.unamortized import Freed, is_plain
+from dlvm.guides.sites.latents import Latent, latents
+from dlvm.inference.estimators.pathwise import STL
+from dlvm.inference.objectives.elbo import ELBO
+from dlvm.inference.particles.weights import check_particles, log_weights
+from dlvm.inference.programs.chunks import Tick, split, walk
+from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.randomness import MOST_SEEDS, untouched
+from dlvm.nets.arguments import count, made, real, whole
 
 Local = Callable[[Mapping[str, Latent], int], nn.Module]
 
@@ -87,9 +84,9 @@ def gaps(
         Inference Suboptimality in Variational Autoencoders, Cremer, Li, Duvenaud, 2018, arXiv:1801.03558.
 
     Example:
-        >>> from guides import Diagonal
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> found = gaps(model, Diagonal(latents(model, x), MLP(3, 8)), x, steps=20, num_particles=50)
         >>> found.amortisation.values.shape

@@ -11,10 +11,11 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from inference.engine import Engine
-from inference.optimizing import QuickStep
-from inference.outcomes import Outcome
-from inference.ownership import own, reached
+from dlvm.inference.engine.engine import Engine
+from dlvm.inference.engine.optimizer import QuickStep
+from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.programs.modules import reached
+from dlvm.inference.programs.parameters import own
 
 SLOW = 0.1
 

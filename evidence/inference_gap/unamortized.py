@@ -9,9 +9,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from guides.amortized import Amortized
-from nets import out_features
-from nets.modules import made
+from dlvm.guides.amortized import Amortized
+from dlvm.nets import out_features
+from dlvm.nets.arguments import made
 
 
 class Freed(PyroModule):
@@ -68,7 +68,7 @@ def free(guide: Callable[..., Amortized]) -> Callable[..., Freed]:
         guide: (latents, encoder) -> amortised guide, as ``FullRank``, ``Joint`` or ``partial(IAF, depth=4)``.
 
     Example:
-        >>> from guides import FullRank, Latent
+        >>> from dlvm.guides import FullRank, Latent
         >>> free(FullRank)({"z": Latent(torch.Size([2]))}, 5)(torch.zeros(5, 4))["z"].shape
         torch.Size([5, 2])
     """

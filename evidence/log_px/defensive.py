@@ -10,16 +10,15 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from evidence.batches import over
-from evidence.estimate import Estimate
-from evidence.target import Target
-from inference.importance import log_mean_exp
-from inference.ownership import own
-from inference.particles import needs_inverse
-from inference.plates import sample_sites
-from inference.scoring import CHUNK_NUMBERS
-from inference.walk import Tick, width_of
-from nets.numbers import count, real
+from dlvm.evidence.estimate import Estimate, over
+from dlvm.evidence.target import Target
+from dlvm.inference.bounds.importance import log_mean_exp
+from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
+from dlvm.inference.particles.particles import needs_inverse
+from dlvm.inference.programs.chunks import Tick, width_of
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.nets.arguments import count, real
 
 ROWS = 100
 
@@ -62,9 +61,9 @@ def defensive(
         Optimally combining sampling techniques for Monte Carlo rendering, Veach, Guibas, 1995.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> defensive(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=20).num_samples
         20

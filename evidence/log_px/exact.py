@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from evidence.batches import over
-from evidence.estimate import Estimate
-from inference.ownership import module_of
-from inference.walk import Tick
-from nets.numbers import count
+from dlvm.evidence.estimate import Estimate, over
+from dlvm.inference.programs.chunks import Tick
+from dlvm.inference.programs.modules import module_of
+from dlvm.nets.arguments import count
 
 ROWS = 10_000
 
@@ -36,7 +35,7 @@ def exact(
 
     Example:
         >>> import torch
-        >>> from models import PPCA
+        >>> from dlvm.models import PPCA
         >>> print(exact(PPCA(torch.ones(3, 1), torch.zeros(3), 1.0), torch.zeros(2, 3)))
         log p(x) = -3.450   (exact, ... s)
     """

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from pyro import poutine
 from torch import Tensor
 
-from evidence.estimate import Estimate
-from inference.ownership import own
-from inference.scoring import Scored, score
+from dlvm.evidence.estimate import Estimate
+from dlvm.inference.evaluation.dataset_weights import Scored, score
+from dlvm.inference.programs.parameters import own
 
 
 def prior_sampling(
@@ -45,7 +45,7 @@ def prior_sampling(
 
     Example:
         >>> import torch
-        >>> from models import PPCA
+        >>> from dlvm.models import PPCA
         >>> model, x = PPCA(torch.zeros(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> prior_sampling(model, x, num_particles=10).log_px_se
         tensor([0., 0., 0., 0., 0.], dtype=torch.float64)
@@ -89,9 +89,9 @@ def importance(
 
     Example:
         >>> import torch
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> importance(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=10).num_data
         5

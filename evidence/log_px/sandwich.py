@@ -8,16 +8,16 @@ from numbers import Integral
 
 from torch import Tensor
 
-from evidence.annealed import annealed, reverse_annealed
-from evidence.bracket import Sandwich
-from evidence.estimate import Estimate
-from evidence.exact import exact
-from evidence.simulate import Simulated, simulate
-from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
-from inference.ownership import module_of
-from inference.scoring import Scored, score
-from inference.streams import arguments, batches_of
-from nets.numbers import count
+from dlvm.evidence.annealing.annealed import annealed, reverse_annealed
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.log_px.exact import exact
+from dlvm.evidence.log_px.sandwich_record import Sandwich
+from dlvm.evidence.simulate import Simulated, simulate
+from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from dlvm.inference.evaluation.dataset_weights import Scored, score
+from dlvm.inference.programs.batches import arguments, batches_of
+from dlvm.inference.programs.modules import module_of
+from dlvm.nets.arguments import count
 
 ORDER = ("ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO")
 
@@ -66,9 +66,9 @@ def sandwich(
 
     Example:
         >>> import torch
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0)
         >>> guide = Diagonal(latents(model, torch.zeros(5, 3)), MLP(3, 8))
         >>> found = sandwich(model, guide, 5, num_particles=50, num_chains=4, temperatures=20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evidence.estimate import Estimate
+from dlvm.evidence.estimate import Estimate
 
 ERRORS = 3.0
 ROUNDING = 1e-3  # nats, of single precision

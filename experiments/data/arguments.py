@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nets.numbers import whole
+from dlvm.nets.arguments import whole
 
 
 def is_whole(value: object) -> bool:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import torch
 
-from .arguments import check_path
-from .images import binarized_mnist, digits, fashion_mnist, mnist
-from .own import from_file
-from .splits import Binarize, Splits
+from dlvm.experiments.data.arguments import check_path
+from dlvm.experiments.data.images import binarized_mnist, digits, fashion_mnist, mnist
+from dlvm.experiments.data.splits import Binarize, Splits
+from dlvm.experiments.data.user_data import from_file
 
 NAMED = {
     "digits": digits,

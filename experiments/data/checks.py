@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nets.numbers import real
+from dlvm.nets.arguments import real
 
 
 def as_matrix(x: Any, scale: float = 1.0) -> tuple[Tensor, tuple[int, ...] | None]:

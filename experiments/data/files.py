@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .arguments import check_path
+from dlvm.experiments.data.arguments import check_path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from . import _torchvision, larochelle
-from .files import SHA256, folder_with, read_idx
-from .splits import Binarize, Splits, check_options, make_splits, split_rows
+from dlvm.experiments.data import _torchvision, larochelle
+from dlvm.experiments.data.files import SHA256, folder_with, read_idx
+from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits, split_rows
 
 Device = str | torch.device
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import open_arrays
-from .files import check_digest
+from dlvm.experiments.data.files import check_digest
+from dlvm.experiments.data.readers import open_arrays
 
 FILE = "binarized_mnist/binarized_mnist.npz"
 URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_{}.amat"

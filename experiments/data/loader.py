@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .arguments import check_count, check_device, check_image_shape, check_labels, check_seed
-from .checks import check_dense, check_finite, check_unit_interval
+from dlvm.experiments.data.arguments import check_count, check_device, check_image_shape, check_labels, check_seed
+from dlvm.experiments.data.checks import check_dense, check_finite, check_unit_interval
 
 EXAMPLE_ROWS = 8
 LEVELS = 2**15  # of a dynamic draw's probabilities

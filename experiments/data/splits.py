@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from .arguments import check_count, check_device, check_seed, is_whole
-from .checks import check_unit_interval
-from .loader import Loader, draw, stream
+from dlvm.experiments.data.arguments import check_count, check_device, check_seed, is_whole
+from dlvm.experiments.data.checks import check_unit_interval
+from dlvm.experiments.data.loader import Loader, draw, stream
 
 Binarize = Literal["static", "dynamic", "threshold"]
 

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import check_labels, check_path
-from .arrays import open_arrays
-from .checks import as_matrix, from_numpy
-from .splits import Binarize, Splits, check_options, make_splits, split_rows
-from .tables import read_csv
+from dlvm.experiments.data.arguments import check_labels, check_path
+from dlvm.experiments.data.checks import as_matrix, from_numpy
+from dlvm.experiments.data.readers import open_arrays, read_csv
+from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits, split_rows
 
 
 def from_tensor(

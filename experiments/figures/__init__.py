@@ -1,16 +1,15 @@
 """Figures of an experiment: plain tensors in, a ``Figure`` out, each readable without its caption."""
 
-from experiments.figures.bound_costs import own_bounds, reached
-from experiments.figures.bounds import bounds
-from experiments.figures.latent_space import latent_space
-from experiments.figures.layers import by_depth, layer_kl
-from experiments.figures.learning_curves import learning_curves
-from experiments.figures.posteriors import posteriors
-from experiments.figures.reconstructions import reconstructions
-from experiments.figures.samples import samples
-from experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise
-from experiments.figures.timed_curves import timed_curves
-from experiments.figures.toy_posteriors import energy_fits, four_posteriors
+from dlvm.experiments.figures.bound_costs import own_bounds, reached
+from dlvm.experiments.figures.bounds import bounds
+from dlvm.experiments.figures.images import reconstructions, samples
+from dlvm.experiments.figures.latent_space import latent_space
+from dlvm.experiments.figures.layers import by_depth, layer_kl
+from dlvm.experiments.figures.learning_curves import learning_curves
+from dlvm.experiments.figures.posteriors import posteriors
+from dlvm.experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise
+from dlvm.experiments.figures.timed_curves import timed_curves
+from dlvm.experiments.figures.toy_posteriors import energy_fits, four_posteriors
 
 __all__ = [
     "bias_and_noise",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.figures.style import FAINT, INK, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, PALETTE, number, sheet, styled
 
 REQUIRED = ("objective", "elbo", "log_px", "bound", "lower", "ms_per_step", "steps")
 ROW = 0.33  # inches

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.figures.style import FAINT, INK, colours, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, colours, number, sheet, styled
 
 REQUIRED = ("guide", "objective", "elbo", "log_px")
 

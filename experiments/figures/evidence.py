@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
-from experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, colours, number, sheet, styled
+from dlvm.experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, colours, number, sheet, styled
 
 Row = Mapping[str, object]
 WORST_KHAT = 0.7

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from experiments.figures.style import FAINT, INK, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, PALETTE, number, sheet, styled
 
 REQUIRED = ("label", "approximation", "approximation_se", "amortisation", "amortisation_se", "total", "total_se")
 ROW = 0.5  # inches

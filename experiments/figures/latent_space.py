@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from experiments.figures.style import CLASSES, INK, MARKERS, sheet, styled
+from dlvm.experiments.figures.style import CLASSES, INK, MARKERS, sheet, styled
 
 
 @styled

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from experiments.figures.style import FAINT, INK, MARKERS, PALETTE, WIDTH, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, MARKERS, PALETTE, WIDTH, number, sheet, styled
 
 REQUIRED = ("layers", "order", "log_px", "kl", "active", "sizes")
 ROW = 0.42  # inches

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.figures.style import DASHES, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import DASHES, PALETTE, number, sheet, styled
 
 Label = str | tuple[str, str]
 History = Sequence[Mapping[str, float | None]]

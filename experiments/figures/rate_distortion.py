@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from experiments.figures.style import INK, MARKERS, PALETTE, colours, number, sheet, styled
+from dlvm.experiments.figures.style import INK, MARKERS, PALETTE, colours, number, sheet, styled
 
 REQUIRED = ("decoder", "beta", "rate", "distortion", "elbo", "log_px", "unit_kl")
 DEAD = 0.01

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, number, sheet, styled
 
 Row = Mapping[str, object]
 FITTED = 3  # points at the right end of a curve that its slope is fitted to

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.figures.style import PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import PALETTE, number, sheet, styled
 
 COLUMNS = 4
 GREY = "#d0d0d0"

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from experiments.figures.density import axes_of, levels, masses_of
-from experiments.figures.style import FAINT, INK, PALETTE, WIDTH, number, sheet, styled
+from dlvm.experiments.figures.posteriors import axes_of, levels, masses_of
+from dlvm.experiments.figures.style import FAINT, INK, PALETTE, WIDTH, number, sheet, styled
 
 INKS = LinearSegmentedColormap.from_list("inks", ["#ffffff", "#a9cfe6", PALETTE[0], "#00263d"])
 POINTS_DRAWN = 1200

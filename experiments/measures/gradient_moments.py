@@ -12,7 +12,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from inference import Objective
+from dlvm.inference import Objective
 
 LIMIT = 4.0  # standard errors that tell a squared distance from zero
 ROUNDING = 1e-4  # relative differences below this are the arithmetic's

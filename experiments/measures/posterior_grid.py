@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from inference import log_weights
+from dlvm.inference import log_weights
 
 REACH = 6.0
 NUMBERS_AT_ONCE = 4_000_000

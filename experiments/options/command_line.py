@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 
 import tyro
 
-from inference import Baked, NoCompiler, Refused
-from inference.checkpoints import CheckpointFailed
+from dlvm.experiments.sweeps.workers import Workers
+from dlvm.inference import Baked, NoCompiler, Refused
+from dlvm.inference.checkpoints.folder import CheckpointFailed
+
+LEAST = {
+    # sizes
+    "z_dim": 1, "bits": 1, "toy_dim": 1, "hidden": 1, "encoder": 1, "sizes": 1, "iaf_depth": 1, "iaf_width": 1,
+    # samples
+    "num_particles": 1, "groups": 1, "intervals": 1, "valid_particles": 1, "eval_particles": 1, "four_particles": 1,
+    "chains": 2, "num_chains": 2, "leaps": 1,
+    # data
+    "batch_size": 1, "eval_data": 1, "num_data": 2, "view_data": 2, "toy_data": 2,
+    # how long
+    "epochs": 1, "baseline_epochs": 0, "patience": 1, "warm_up": 0, "steps": 1, "four_steps": 1, "looks": 1, "seeds": 1,
+    "checkpoint_every": 1, "reference": 1, "perturbation": 0, "order": 1,
+}  # fmt: skip
+POSITIVE = ("lr", "lr_decay", "clip_norm", "scale", "seconds", "betas", "temperature", "temperatures")
+BETWEEN = {
+    "beta": (0, 1),
+    "sleep": (0, 1),
+    "alpha": (-math.inf, 1),
+    "seed": (0, 2**32 - 2),
+    "threads": (1, 1024),
+    "lr_decay": (0, 10),
+}
+DIFFERENT = ("guides",)
+SOME = ("iaf_width", "sizes")
+LARGEST = 2**62  # of integers
 
 
 def start(main: Callable, config: type, name: str) -> None:
@@ -26,3 +54,52 @@ def start(main: Callable, config: type, name: str) -> None:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt as error:
         raise SystemExit(f"interrupted; {error or 'what was done is in the folder of the run'}") from None
+
+
+def check_options(config: object) -> None:
+    """Refuses the first option that no run can be made with; what a script asks of its own comes after.
+
+    Args:
+        config: of a script, a dataclass; options that are None are let pass, and of several numbers each is looked at.
+
+    Raises:
+        ValueError: with the option, what it must be, and what it is.
+
+    Example:
+        >>> from dlvm.experiments.train import Config
+        >>> check_options(Config(hidden=(200, 0)))
+        Traceback (most recent call last):
+        ValueError: hidden must be at least 1, got 0; change --hidden
+    """
+    names = [field.name for field in fields(config)]
+    for name, value in numbers(config, names):
+        remedy = f"got {value}; change --{name.replace('_', '-')}"
+        if not abs(value) < (LARGEST if isinstance(value, int) else math.inf):
+            raise ValueError(f"{name} must be finite, {remedy}")
+        low, high = BETWEEN.get(name, (value, value))
+        if not low <= value <= high:
+            limits = f"between {low} and {high}" if math.isfinite(low) else f"at most {high}"
+            raise ValueError(f"{name} must be {limits}, {remedy}")
+        if value < LEAST.get(name, value):
+            raise ValueError(f"{name} must be at least {LEAST[name]}, {remedy}")
+        if name in POSITIVE and not value > 0:
+            raise ValueError(f"{name} must be positive, {remedy}")
+    for name in set(names) & set(DIFFERENT):
+        if not (chosen := getattr(config, name)) or len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"{name} must be different words, at least one, got {chosen}; leave it out for the default"
+            )
+    for name in set(names) & set(SOME):
+        if not getattr(config, name):
+            raise ValueError(f"{name} must hold at least one number, got none; change --{name.replace('_', '-')}")
+    if "jobs" in names:
+        Workers.of(config).check()
+
+
+def numbers(config: object, names: list[str]) -> Iterator[tuple[str, float]]:
+    """Every number of the options, by the option's name."""
+    for name in names:
+        value = getattr(config, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int | float) and not isinstance(one, bool):
+                yield name, one

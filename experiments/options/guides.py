@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Callable
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
-from distributions import Bernoulli, DiagonalNormal
-from experiments.data import Splits, load
-from guides import (
+from dlvm.guides import (
     IAF,
     Diagonal,
     FullRank,
@@ -27,28 +19,6 @@ from guides import (
     StudentT,
     Sylvester,
 )
-from inference import (
-    CIWAE,
-    CUBO,
-    ELBO,
-    IWAE,
-    MIWAE,
-    PIWAE,
-    RWS,
-    STL,
-    TVO,
-    VIMCO,
-    DReG,
-    MovingAverage,
-    Objective,
-    Renyi,
-    ScoreFunction,
-    Separate,
-    Total,
-    VRMax,
-    WakeSleep,
-)
-from nets import MLP
 
 GuideWord = Literal[
     "diagonal", "low_rank", "full_rank", "mixture", "student_t", "householder", "planar", "radial", "sylvester",
@@ -68,140 +38,3 @@ GUIDES: dict[str, Callable] = {
     "spline": NeuralSpline,
     "iaf": IAF,
 }
-
-ObjectiveWord = Literal[
-    "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "wake_sleep", "rws"
-]
-EstimatorWord = Literal["total", "stl", "dreg", "score", "vimco"]
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """The numbers in the formulas of objectives; each objective takes those that it has.
-
-    Args:
-        num_particles: samples of z per datum in all, also where they are drawn in groups.
-        groups: of particles, for miwae and piwae.
-        alpha: order of renyi.
-        beta: share of the ELBO in ciwae.
-        order: of the chi bound, for cubo.
-        intervals: of tvo.
-        sleep: share of the sleep phase in rws.
-    """
-
-    num_particles: int = 8
-    groups: int = 2
-    alpha: float = 0.5
-    beta: float = 0.5
-    order: float = 2.0
-    intervals: int = 5
-    sleep: float = 0.5
-
-    @classmethod
-    def of(cls, config: object) -> Numbers:
-        """Those of a script's config, which has them under the same names."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
-
-    @property
-    def each(self) -> int:
-        """Particles in a group."""
-        if self.groups < 1 or self.num_particles % self.groups:
-            raise ValueError(
-                f"groups must divide num_particles, the particles in all, got {self.groups} and {self.num_particles}; "
-                "change one of them"
-            )
-        return self.num_particles // self.groups
-
-
-OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
-    "elbo": lambda n, estimator: ELBO(n.num_particles, estimator()),
-    "analytic_kl": lambda n, estimator: ELBO(n.num_particles, estimator(), analytic_kl=True),
-    "iwae": lambda n, estimator: IWAE(n.num_particles, estimator()),
-    "renyi": lambda n, estimator: Renyi(n.alpha, n.num_particles, estimator()),
-    "vr_max": lambda n, estimator: VRMax(n.num_particles, estimator()),
-    "miwae": lambda n, estimator: MIWAE(n.groups, n.each, estimator()),
-    "piwae": lambda n, estimator: PIWAE(n.groups, n.each, estimator()),
-    "ciwae": lambda n, estimator: CIWAE(n.beta, n.num_particles, estimator()),
-    "cubo": lambda n, estimator: Separate(
-        model=IWAE(n.num_particles), guide=CUBO(n.order, n.num_particles, estimator())
-    ),
-    "tvo": lambda n, estimator: TVO(n.num_particles, n.intervals, estimator=estimator()),
-    "wake_sleep": lambda n, estimator: WakeSleep(n.num_particles),
-    "rws": lambda n, estimator: RWS(n.num_particles, n.sleep, doubly=estimator is DReG),
-}
-
-# The latents of these scripts are continuous: a score function that leaves out what can be reparametrised has no site.
-ESTIMATORS: dict[str, Callable] = {
-    "total": Total,
-    "stl": STL,
-    "dreg": DReG,
-    "score": lambda: ScoreFunction(MovingAverage(), everywhere=True),
-    "vimco": lambda: VIMCO(everywhere=True),
-}
-
-ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg")}
-
-
-def objective(word: str, numbers: Numbers, estimator: str = "total") -> Objective:
-    """The objective that a word stands for, with an estimator of its gradient.
-
-    Args:
-        word: one of ``OBJECTIVES``.
-        numbers: those in its formula.
-        estimator: one of ``ESTIMATORS``; for wake-sleep "total" is its own rule, and for rws "dreg" its doubly
-            reparametrised one.
-
-    Raises:
-        ValueError: the word is unknown, the estimator is unknown or not defined for this objective, or a number is
-            out of range.
-
-    Example:
-        >>> objective("miwae", Numbers(num_particles=8, groups=4), "dreg")
-        MIWAE(groups=4, num_particles=2, estimator=DReG())
-    """
-    for name, got, known in (("objective", word, OBJECTIVES), ("estimator", estimator, ESTIMATORS)):
-        if got not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {got!r}")
-    allowed = ESTIMATORS_OF_ITS_OWN.get(word, tuple(ESTIMATORS))
-    if estimator not in allowed:
-        raise ValueError(
-            f"estimator must be {' or '.join(allowed)} for {word}, whose guide does not follow the gradient of a "
-            f"bound, got {estimator!r}"
-        )
-    return OBJECTIVES[word](numbers, ESTIMATORS[estimator])
-
-
-OPTIMIZERS = {
-    "adam": torch.optim.Adam,
-    "adamax": torch.optim.Adamax,
-    "rmsprop": partial(torch.optim.RMSprop, centered=True),
-    "sgd": partial(torch.optim.SGD, momentum=0.9),
-}
-
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "softplus": nn.Softplus}
-
-
-def bernoulli(z_dim: int, hidden: Sequence[int], x_dim: int, activation: Callable, mean: Tensor | None) -> Bernoulli:
-    """p(x | z) for binary data; ``mean`` starts the output bias."""
-    return Bernoulli(MLP(z_dim, *hidden, x_dim, activation=activation), mean)
-
-
-def normal(z_dim: int, hidden: Sequence[int], x_dim: int, activation: Callable, mean: Tensor | None) -> DiagonalNormal:
-    """p(x | z) for real numbers, with a variance of its own for every z; ``mean`` is not used."""
-    return DiagonalNormal(
-        MLP(z_dim, *hidden, activation=activation, output=activation if hidden else nn.Identity), x_dim
-    )
-
-
-LIKELIHOODS = {"bernoulli": bernoulli, "normal": normal}
-
-
-def count(*modules: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(math.prod(p.shape) for module in modules for p in module.parameters() if p.requires_grad)
-
-
-def splits(config: object) -> Splits:
-    """The data that a script's config names: its data, key, scale, batch_size, data_dir and eval_data."""
-    settings = {name: getattr(config, name) for name in ("batch_size", "data_dir", "key", "scale")}
-    return load(config.data, **settings).tested_on(config.eval_data)

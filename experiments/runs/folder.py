@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 import pyro
 import torch
 
-from experiments.claims import claim
-from experiments.report import Table, page
-from inference.locked import LOCK
+from dlvm.experiments.runs.report import Table, page
+from dlvm.inference.checkpoints.lock import LOCK, claim
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,14 +12,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from experiments import train
-from experiments.data import Loader
-from guides import Amortized
-from models import VAE
+from dlvm.experiments import train
+from dlvm.experiments.data import Loader
+from dlvm.guides import Amortized
+from dlvm.models import VAE
 
 
 def restore(folder: str | Path) -> tuple[VAE, Amortized]:
-    """Loads what ``experiments.train`` left in a folder, without its data and without running anything from there.
+    """Loads what ``dlvm.experiments.train`` left in a folder, without its data and without running anything from there.
 
     Returns:
         model and guide, on the CPU, ready to draw, to be evaluated or to be trained on.
@@ -47,7 +47,7 @@ def restore(folder: str | Path) -> tuple[VAE, Amortized]:
 
 
 def settings_of(folder: str | Path) -> train.Config:
-    """With what ``experiments.train`` was called for the run in a folder.
+    """With what ``dlvm.experiments.train`` was called for the run in a folder.
 
     Raises:
         ValueError: config.json is missing, damaged, or of another script.
@@ -73,7 +73,7 @@ def _told(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, KeyError, TypeError, IndexError, RuntimeError, ValueError) as error:
         said = str(error).strip().replace("\n", " ")[:200]
         raise ValueError(
-            f"folder must be that of a run of experiments.train, with config.json, model.safetensors and "
+            f"folder must be that of a run of dlvm.experiments.train, with config.json, model.safetensors and "
             f"guide.safetensors that go together, got {folder}: {type(error).__name__}: {said}; train one there, or "
             "name another"
         ) from error

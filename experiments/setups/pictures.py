@@ -1,4 +1,4 @@
-"""The figures of a trained pair, from the pair itself: what experiments.figures draws."""
+"""The figures of a trained pair, from the pair itself: what dlvm.experiments.figures draws."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from pyro import poutine
 from torch import Tensor
 
-from experiments import figures
-from experiments.data import Loader
-from experiments.grids import densities
+from dlvm.experiments import figures
+from dlvm.experiments.data import Loader
+from dlvm.experiments.measures.posterior_grid import densities
 
 Picture = tuple[str, Figure, str]
 CANDIDATES, SHOWN = 8, 4

@@ -16,10 +16,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from experiments.data import Splits
-from experiments.runs import CELLS, HOW, plain
-from inference.checkpoints import Checkpoints, fingerprint
-from inference.saved_state import prefixed
+from dlvm.experiments.data import Splits
+from dlvm.experiments.runs.folder import CELLS, HOW, plain
+from dlvm.inference.checkpoints.folder import Checkpoints, fingerprint
+from dlvm.inference.training.run_state import prefixed
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPUTING = ("nets", "distributions", "models", "guides", "inference", "experiments/data")

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
 from itertools import chain, islice, repeat
 from statistics import median
 
-from pyro.infer import ELBO
+import pyro
+import torch
+from pyro import infer
+from torch import nn
 
-from experiments.data import Loader, Splits
-from inference import evaluate, fit
-from inference.snapshots import Snapshot
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.setups.vae import bernoulli
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, NonFinite, Objective, evaluate, fit
+from dlvm.inference.programs.parameters import Snapshot
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 STEPS_AT_A_TIME = 20
 ENDLESS = 10**9
@@ -50,7 +59,7 @@ class Pieces:
 def timed_fit(
     model: Callable,
     guide: Callable,
-    objective: ELBO,
+    objective: infer.ELBO,
     data: Splits,
     optimizer: Callable,
     seconds: float,
@@ -81,10 +90,10 @@ def timed_fit(
         looks: how many, at equal distances.
         valid_particles: importance samples per datum at a look.
         seed: of noise and shuffling.
-        engine: how steps run, see ``inference.SVI``.
+        engine: how steps run, see ``dlvm.inference.SVI``.
 
     Raises:
-        ValueError, NonFinite, Refused, Baked: see ``inference.fit``.
+        ValueError, NonFinite, Refused, Baked: see ``dlvm.inference.training.fit``.
     """
     size = STEPS_AT_A_TIME if epochs is None else len(data.train)
     pieces, most = Pieces(data.train, size), epochs or ENDLESS
@@ -110,3 +119,64 @@ def timed_fit(
         cost = 1000 * median(costs) / size
         yield progress | {"ms_per_step": cost, "log_px": found.log_px, "elbo": found.elbo, "train": record.train}
     best.put_back()
+
+
+@dataclass
+class Racer:
+    """A trained pair and its looks; ``error`` says why it stopped, if a step was not finite."""
+
+    model: nn.Module
+    guide: nn.Module
+    looks: list[dict]
+    error: str | None = None
+
+
+def race(config: object, seed: int, pair: Callable, objective: Objective, data: Splits) -> Racer:
+    """Trains a fresh pair for the time, or the epochs, that every run of a comparison has.
+
+    The clock is the calling thread's on the processor, so runs may follow one another or share a machine, one thread
+    each. What a process does at its first capture only is done before.
+
+    Args:
+        config: with lr, seconds, epochs, looks, valid_particles and engine, see ``timed_fit``.
+        seed: of the pair's start, the noise and the shuffling.
+        pair: makes model and guide.
+        objective: what is maximised.
+        data: train and valid are used.
+    """
+    warm_up(config.engine)
+    pyro.set_rng_seed(seed)
+    model, guide = pair()
+    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
+    effort = (config.seconds, config.epochs, config.looks, config.valid_particles)
+    racer = Racer(model, guide, [])
+    try:
+        for look in timed_fit(model, guide, objective, data, adam, *effort, seed, config.engine):
+            racer.looks.append(look)
+    except NonFinite as error:
+        racer.error = str(error)
+    return racer
+
+
+@cache
+def warm_up(engine: str) -> None:
+    """Trains a tiny pair for a moment, once in a process."""
+    x = torch.eye(4)
+    model = VAE(1, bernoulli(1, (), 4, nn.Tanh, None))
+    guide = Diagonal(latents(model, x), MLP(4, 2))
+    data = Splits(*(Loader(x, batch_size=2) for _ in range(3)))
+    list(timed_fit(model, guide, ELBO(), data, torch.optim.Adam, 0.01, looks=1, valid_particles=2, engine=engine))
+
+
+def cost_of(looks: list[dict]) -> dict[str, float]:
+    """What a training took in all."""
+    return {key: looks[-1][key] for key in ("seconds", "steps", "epochs", "ms_per_step")}
+
+
+def reached(row: dict) -> str:
+    """A finished run in a few words."""
+    return f"log p(x) {row['log_px']:.2f}   ELBO {row['elbo']:.2f}   {row['steps']} steps"
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"

@@ -15,8 +15,8 @@ from joblib import Parallel, delayed
 from safetensors.torch import load, save
 from torch import Tensor
 
-from experiments.cells import Cell, Done
-from inference.notices import first_line, tell
+from dlvm.experiments.sweeps.cells import Cell, Done
+from dlvm.inference.console import first_line, tell
 
 LOOKS_FOR_PARENT = 0.5
 _alone = threading.Lock()

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from experiments.cells import Cell, Done, Kept
-from experiments.claims import claim
-from experiments.dispatch import outcomes
-from experiments.report import Table
-from experiments.runs import Run
-from experiments.workers import Workers
-from inference.notices import tell
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table
+from dlvm.experiments.sweeps.cells import Cell, Done, Kept
+from dlvm.experiments.sweeps.scheduler import outcomes
+from dlvm.experiments.sweeps.workers import Workers
+from dlvm.inference.checkpoints.lock import claim
+from dlvm.inference.console import tell
 
 
 class Sweep(NamedTuple):

@@ -7,8 +7,8 @@ from numbers import Integral
 from pyro.nn import PyroModule
 from torch import nn
 
-from nets import out_features
-from nets.numbers import widths
+from dlvm.nets import out_features
+from dlvm.nets.arguments import widths
 
 
 def program(**programs: object) -> None:

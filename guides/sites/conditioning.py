@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from guides.latents import Latent
+from dlvm.guides.sites.latents import Latent
 
 
 class Arguments(NamedTuple):

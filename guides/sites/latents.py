@@ -14,9 +14,9 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import nn
 from torch.distributions import constraints
 
-from distributions.supports import collapsed
-from distributions.turns import TURN
-from guides.expected import program
+from dlvm.distributions.pyro_lock import TURN
+from dlvm.distributions.supports import collapsed
+from dlvm.guides.sites.arguments import program
 
 
 class Plate(NamedTuple):
@@ -59,7 +59,7 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
         TypeError: ``model`` is no program.
 
     Example:
-        >>> from models import PPCA
+        >>> from dlvm.models import PPCA
         >>> latents(PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3))["z"].shape
         torch.Size([2])
     """

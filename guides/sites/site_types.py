@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 from torch import Tensor, nn
-from torch.distributions import constraints, transforms
+from torch.distributions import transforms
 
-from distributions import Binary, Categorical, Logits, OneHotCategorical
-from distributions.supports import is_fixed, is_real
-from guides.bijections import bijection_to
-from guides.directions import Direction, is_direction
-from guides.latents import Latent, Plate
-from guides.spec import check_spec
+from dlvm.distributions import Binary, Categorical, Logits, OneHotCategorical, VonMisesFisherDirection
+from dlvm.distributions.supports import is_real
+from dlvm.guides.sites.bijections import bijection_to
+from dlvm.guides.sites.latents import Latent
 
 
 class Reshaped:
@@ -96,6 +93,31 @@ class Discrete:
         return value.reshape(*batch, self.size)
 
 
+class Direction:
+    """The head of a site of unit vectors in three dimensions: von Mises-Fisher.
+
+    No vector of free numbers maps onto the sphere one to one, so that a family over vectors does not fit there.
+
+    Args:
+        latent: shape and support of the site; shape (3,).
+    """
+
+    def __init__(self, latent: Latent):
+        self.size = latent.shape[0]
+
+    def head(self, net: nn.Module, dim: int) -> nn.Module:
+        """The family of the site."""
+        return VonMisesFisherDirection(net, dim)
+
+    def constrain(self, q: dist.Distribution) -> dist.Distribution:
+        """q itself: the head makes distributions over directions."""
+        return q
+
+    def flatten(self, value: Tensor, q: dist.Distribution | None = None) -> Tensor:
+        """Directions themselves, shape (*batch, 3)."""
+        return value
+
+
 Site = Reshaped | Discrete | Direction
 
 
@@ -131,87 +153,8 @@ def _classes(support: constraints.Constraint) -> int:
     return int(upper.max()) + 1 if (lower == 0).all() and (upper == upper.max()).all() else 0
 
 
-def check_latents(latents: Mapping[str, Latent]) -> Plate:
-    """The one plate in which all sites lie.
-
-    Raises:
-        ValueError: a site is discrete without a head, on a sphere but that of three dimensions, of another support to
-            which no map is known, or of a shape that the support has not, global, in several plates, or named as its
-            plate is; or sites differ in their plate.
-        TypeError: ``latents`` is no {site: Latent}.
-    """
-    check_spec(latents)
-    if not latents:
-        raise ValueError("latents is empty: a guide needs at least one latent site")
-    for name, latent in latents.items():
-        if latent.support.is_discrete and head_type(latent) is None:
-            raise ValueError(
-                f"latent site {name!r} is discrete with support {latent.support}; amortised guides have heads for "
-                "binary and one-hot values and for classes 0..C-1: bound the values and let them start at 0, as "
-                "Categorical does, or write the site's guide by hand"
-            )
-        if not is_fixed(latent.support, len(latent.shape)):
-            raise ValueError(
-                f"latent site {name!r} has a support with bounds that depend on other values; reparametrise the "
-                "site, as "
-                "a * u with u ~ Uniform(0, 1)"
-            )
-        if not latent.support.is_discrete:
-            _check_continuous(name, latent)
-        if not latent.plates:
-            raise ValueError(
-                f"latent site {name!r} is global: it lies in no plate over data, so there is no x of its own to "
-                "infer it from; "
-                "make it a parameter, or move it into the data plate"
-            )
-        if len(latent.plates) > 1:
-            raise ValueError(
-                f"latent site {name!r} lies in the plates {[plate.name for plate in latent.plates]}; expected the "
-                "data plate "
-                "alone: declare its other dimensions with to_event"
-            )
-    plates = {latent.plates[0] for latent in latents.values()}
-    if len(plates) > 1:
-        raise ValueError(
-            f"latent sites lie in different plates {sorted(plates, key=str)}; expected one plate over data for all"
-        )
-    plate = plates.pop()
-    if plate.dim != -1:
-        raise ValueError(f"plate {plate.name!r} has dim={plate.dim}; expected dim=-1, the last batch dimension")
-    if plate.name in latents:
-        raise ValueError(f"a latent site is named {plate.name!r}, as the plate around it is; rename one in the model")
-    return plate
-
-
-def _check_continuous(name: str, latent: Latent) -> None:
-    """Raises a ValueError where there is neither a head for a site nor a map to its support."""
-    if is_direction(latent.support):
-        if tuple(latent.shape) != (3,):
-            raise ValueError(
-                f"latent site {name!r} has shape {tuple(latent.shape)} on a sphere; amortised guides have a head for "
-                "one direction in three dimensions, shape (3,): let the model draw w ~ Normal(0, 1) of any dimension "
-                "and use w / |w|"
-            )
-        return
-    try:
-        bijection = bijection_to(latent.support)
-    except NotImplementedError:
-        raise ValueError(
-            f"latent site {name!r} has support {latent.support}, to which no map from real vectors is known; let the "
-            "model draw real numbers and transform them itself"
-        ) from None
-    shape = torch.Size(latent.shape)
-    if not _fits(bijection, shape):
-        raise ValueError(
-            f"latent site {name!r} has shape {tuple(shape)}, which no value of the support {latent.support} has; take "
-            "both from the model, latents(model, x)"
-        )
-
-
-def _fits(bijection: transforms.Transform, shape: torch.Size) -> bool:
-    """Whether the support has values of this shape, and these have dimensions that are free."""
-    try:
-        free = bijection.inverse_shape(shape)
-        return free.numel() > 0 and bijection.forward_shape(free) == shape
-    except (ValueError, RuntimeError):
-        return False
+def is_direction(support: constraints.Constraint) -> bool:
+    """Whether a support is a sphere, or several."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.sphere

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from inference.powers import means_of_others
+from dlvm.inference.bounds.power_means import means_of_others
 
 Bound = Callable[[Tensor], Tensor]
 NUMBERS_AT_ONCE = 2**20

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from inference.importance import log_mean_exp
+from dlvm.inference.bounds.importance import log_mean_exp
 
 SMALL = 0.03
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from inference.locked import locked
-from inference.notices import first_line, tell
-from nets.numbers import is_count
+from dlvm.inference.checkpoints.lock import locked
+from dlvm.inference.console import first_line, tell
+from dlvm.nets.arguments import is_count
 
 FORMAT = 1
 TENSORS, RECORD = "tensors.safetensors", "record.json"

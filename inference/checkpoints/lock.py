@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary, WeakValueDictionary, finalize
 
-from inference.notices import first_line, tell
+from dlvm.inference.console import first_line, tell
 
 try:
     import fcntl
 except ImportError:  # no such locks on this platform
     fcntl = None
-
 LOCK = ".lock"
 _handles: set[int] = set()
 
@@ -106,3 +106,33 @@ def _leave_to_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+class _Lock:
+    """Let go of with the last object that holds it."""
+
+    def __init__(self, folder: Path):
+        held = ExitStack()
+        held.enter_context(locked(folder, "a run"))
+        finalize(self, held.close)
+
+
+_of_folder: WeakValueDictionary[Path, _Lock] = WeakValueDictionary()
+_of_owner: WeakKeyDictionary[object, _Lock] = WeakKeyDictionary()
+
+
+def claim(owner: object, folder: Path) -> None:
+    """Keeps other processes out of a folder until the owner is gone, so that a script may sweep more than once.
+
+    Args:
+        owner: whose end lets go of it; several of one process share the folder.
+        folder: that exists.
+
+    Raises:
+        BlockingIOError: another process has it, and the message says which.
+    """
+    place = Path(folder).resolve()
+    lock = _of_folder.get(place)
+    if lock is None:
+        lock = _of_folder[place] = _Lock(place)
+    _of_owner[owner] = lock

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from inference.checkpoints import NAME, Checkpoints, Saved
-from inference.distributed import Job, current
+from dlvm.inference.checkpoints.folder import NAME, Checkpoints, Saved
+from dlvm.inference.distributed.job import Job, current
 
 HEADER_BYTES = 8
 

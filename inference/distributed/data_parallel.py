@@ -11,15 +11,14 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from inference.distributed import Job
-from inference.faults import NonFinite
-from inference.flat import Flat
-from inference.notices import say
-from inference.outcomes import Outcome
-from inference.ownership import modules_of
-from inference.randomness import untouched
-from inference.shares import Share, Shares
-from inference.step import Step
+from dlvm.inference.console import say
+from dlvm.inference.distributed.job import Job
+from dlvm.inference.distributed.sharding import Share, Shares
+from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.engine.step import Step
+from dlvm.inference.programs.errors import NonFinite
+from dlvm.inference.programs.modules import modules_of
+from dlvm.inference.programs.randomness import untouched
 
 STEPS_BETWEEN_CHECKS = 200
 GOLDEN = 0x9E3779B1
@@ -198,3 +197,30 @@ def _noise(rank: int) -> Iterator[None]:
     drawn = int(torch.randint(2**32, ()))
     with untouched((drawn + rank * GOLDEN) % 2**32):
         yield
+
+
+class Flat:
+    """Packs gradients into one vector per type and device, zeros where there is none, and unpacks them.
+
+    Args:
+        parameters: in the order of the gradients.
+    """
+
+    def __init__(self, parameters: list[Tensor]):
+        self.parameters = parameters
+        kinds = dict.fromkeys((p.dtype, p.device) for p in parameters)
+        self.groups = [[i for i, p in enumerate(parameters) if (p.dtype, p.device) == kind] for kind in kinds]
+
+    def pack(self, gradients: list[Tensor | None], weight: float) -> list[Tensor]:
+        """The vectors, multiplied by a number; not views."""
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, gradients, strict=True)]
+        return [torch.cat([filled[i].detach().reshape(-1) for i in group]).mul_(weight) for group in self.groups]
+
+    def unpack(self, vectors: list[Tensor], given: list[bool]) -> list[Tensor | None]:
+        """Gradients as views of the vectors; None where no one has given any."""
+        found: list[Tensor | None] = [None] * len(self.parameters)
+        for group, vector in zip(self.groups, vectors, strict=True):
+            sizes = [self.parameters[i].numel() for i in group]
+            for i, part in zip(group, vector.split(sizes), strict=True):
+                found[i] = part.view_as(self.parameters[i]) if given[i] else None
+        return found

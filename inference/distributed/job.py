@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from inference.notices import first_line, logger
+from dlvm.inference.console import first_line, logger
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # for a rank that neither answers nor is known to have ended

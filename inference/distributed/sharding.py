@@ -9,12 +9,12 @@ import torch
 from pyro import infer, poutine
 from torch import Tensor
 
-from inference.distributed import Job
-from inference.modes import evaluation_mode
-from inference.ownership import own
-from inference.plates import data_plates, outer_scale, sample_sites
-from inference.randomness import untouched
-from inference.step import Step
+from dlvm.inference.distributed.job import Job
+from dlvm.inference.engine.step import Step
+from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
+from dlvm.inference.programs.randomness import untouched
 
 LINEAR = infer.Trace_ELBO, infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO
 OF_A_WHOLE_BATCH = {

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 import torch._inductor
 from torch import Tensor, fx
 
-from inference.notices import first_line
-
-COLD_SECONDS, SECONDS_PER_OPERATION, WARM_SECONDS = 8.0, 0.017, 2.5
-SAVED_PER_OPERATION, SAVED_SHARE = 3e-6, 0.25
+from dlvm.inference.console import first_line
+from dlvm.inference.engine.capture import Captured
+from dlvm.inference.engine.cuda_graph import CudaGraph, graphable
+from dlvm.inference.engine.policy import _marker
+from dlvm.inference.engine.recording import Refused
+from dlvm.inference.programs.randomness import untouched
 
 
 class NoCompiler(RuntimeError):
@@ -52,22 +51,31 @@ def _draws(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def seconds_to_compile(module: fx.GraphModule, arguments: list[Tensor], size: int) -> float:
-    """An estimate: compilers take some time per operation, far less where they have seen this graph before."""
-    if _marker(module, arguments).exists():
-        return WARM_SECONDS
-    return COLD_SECONDS + SECONDS_PER_OPERATION * size
+def install(captured: Captured, run: Callable) -> None:
+    """Replays by ``run`` from now on, on a GPU as one launch.
+
+    Raises:
+        Refused: it does not compute what the graph computes.
+    """
+    if graphable(captured.graph.module, captured.examples):
+        try:
+            with untouched(), captured.state.restored():
+                run = CudaGraph(run, captured.examples, captured.copied, captured.written)
+        except RuntimeError as error:
+            raise Refused(f"it cannot be made a CUDA graph ({first_line(error)})") from error
+    if run is not captured.replay:
+        captured.use(run)
 
 
-def seconds_saved(size: int, step: float) -> float:
-    """An estimate of what one compiled step saves against one of ``step`` seconds."""
-    return min(max(SAVED_PER_OPERATION * size, SAVED_SHARE * step), 0.8 * step)
+def install_compiled(captured: Captured) -> None:
+    """Compiles a captured graph and installs the result.
 
-
-def _marker(module: fx.GraphModule, arguments: list[Tensor]) -> Path:
-    """A file in inductor's own cache that tells that this graph was compiled there."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    shapes = [(tuple(a.shape), a.stride(), str(a.dtype), str(a.device)) for a in arguments]
-    text = f"{torch.__version__} {torch.get_num_threads()} {shapes} {module.code}"
-    return Path(os.path.join(cache_dir(), "captured", hashlib.sha256(text.encode()).hexdigest()))
+    Raises:
+        NoCompiler: it cannot be compiled here, or computes something else then.
+    """
+    with untouched():
+        run = compile_graph(captured.graph.module, captured.examples)
+    try:
+        install(captured, run)
+    except Refused as error:
+        raise NoCompiler(str(error)) from error

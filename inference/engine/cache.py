@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from inference.backends import Prospects
-from inference.capture import IMPLEMENTATION_ROUNDING, Captured
-from inference.outcomes import ROUNDING, Outcome, difference
-from inference.randomness import drawn_state, restore_drawn
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from dlvm.inference.engine.capture import IMPLEMENTATION_ROUNDING, Captured
+from dlvm.inference.engine.policy import Prospects
+from dlvm.inference.engine.recording import ROUNDING, Outcome, difference
+from dlvm.inference.programs.randomness import drawn_state, restore_drawn
 
 STEPS_BETWEEN_AUDITS = 200
 STEPS_TO_TIME = 20
 MOST_RETRIES = 3
 MOST_DOUBTS = 1
+_PLAIN = (bool, int, float, str, type(None))
 
 
 class Baked(RuntimeError):
@@ -109,3 +115,32 @@ class Kind:
         if self._prospects is None and self.replays >= STEPS_TO_TIME:
             self._prospects = Prospects(self.captured, self.seconds)
         return self._prospects
+
+
+def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
+    """The tensors among arguments, and a key of all else: shapes, strides, types, plain values, global settings.
+
+    The key is None where calls cannot be told apart by it: arguments of other kinds, tensors that want a gradient.
+    """
+    world = torch.get_default_dtype(), is_validation_enabled(), torch.is_grad_enabled(), *_autocast()
+    if not kwargs and all([type(a) is Tensor or isinstance(a, _PLAIN) for a in args]):
+        flat, structure = args, None
+    else:
+        flat, structure = tree_flatten((args, kwargs))
+        structure = str(structure)
+    entries, tensors = [], []
+    for value in flat:
+        if isinstance(value, Tensor):
+            if value.requires_grad or value.layout != torch.strided:
+                return [], None
+            tensors.append(value)
+            entries.append((value.shape, value.stride(), value.dtype, value.device))
+        elif isinstance(value, _PLAIN):
+            entries.append((type(value), value))
+        else:
+            return [], None
+    return tensors, (world, structure, *entries)
+
+
+def _autocast() -> tuple:
+    return tuple(torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from inference.codegen import program
-from inference.graph import flatten, written
-from inference.notices import first_line
-from inference.outcomes import ROUNDING, Outcome, difference, equal_with_nan
-from inference.randomness import untouched
-from inference.recording import Refused, record
-from inference.signature import aliased
-from inference.state import Place, State
+from dlvm.inference.console import first_line
+from dlvm.inference.engine.graph import flatten, program, written
+from dlvm.inference.engine.module_state import Place, State
+from dlvm.inference.engine.recording import ROUNDING, Outcome, Refused, difference, equal_with_nan, record
+from dlvm.inference.programs.randomness import untouched
 
 CHECK_SEED = 20_011
 IMPLEMENTATION_ROUNDING = 1e-2
+_owners: set[int] = set()
 
 
 class Captured:
@@ -190,3 +191,39 @@ def _distinct(places: list[Place]) -> Iterator[list[tuple[Place, Tensor]]]:
             place.home[place.name] = alias
             aliases.append((place, alias))
     yield aliases
+
+
+def hold(owner: object) -> None:
+    """Takes every object that exists now out of garbage collection, for as long as an owner lives.
+
+    A full collection would otherwise stop a step for some 0.3 s. When the last owner is gone, all are put back, what
+    has become garbage in the meantime included. Owners must not be part of a cycle of references: nothing would ever
+    free them.
+    """
+    gc.collect(1)  # a full collection takes as long as the capture itself
+    gc.freeze()
+    if id(owner) not in _owners:
+        _owners.add(id(owner))
+        weakref.finalize(owner, _release, id(owner)).atexit = False
+
+
+def _release(owner: int) -> None:
+    _owners.discard(owner)
+    if not _owners:
+        gc.unfreeze()
+
+
+def aliased(args: tuple, kwargs: dict) -> tuple[tuple, dict, list[Tensor]]:
+    """The same arguments with every tensor a copy of its own, and these copies in order."""
+    flat, structure = tree_flatten((args, kwargs))
+    flat = [_copy(value) if isinstance(value, Tensor) else value for value in flat]
+    args, kwargs = tree_unflatten(flat, structure)
+    return args, kwargs, [value for value in flat if isinstance(value, Tensor)]
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A copy with the same strides; of an expanded tensor an alias."""
+    if 0 in value.stride():
+        return value.detach()
+    copy = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    return copy.copy_(value)

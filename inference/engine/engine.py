@@ -8,17 +8,13 @@ from collections.abc import Callable, Hashable, Iterable
 import pyro
 from pyro.poutine.runtime import am_i_wrapped
 
-from inference.backends import install, install_compiled
-from inference.capture import Captured
-from inference.compiler import NoCompiler
-from inference.heap import hold
-from inference.kinds import MOST_RETRIES, Baked, Kind
-from inference.notices import say
-from inference.outcomes import Outcome
-from inference.randomness import generator_state, restore_generators
-from inference.recording import Refused
-from inference.signature import aliased, split
-from inference.state import SCALARS, Place, State
+from dlvm.inference.console import say
+from dlvm.inference.engine.backends import NoCompiler, install, install_compiled
+from dlvm.inference.engine.cache import MOST_RETRIES, Baked, Kind, split
+from dlvm.inference.engine.capture import Captured, aliased, hold
+from dlvm.inference.engine.module_state import SCALARS, Place, State
+from dlvm.inference.engine.recording import Outcome, Refused
+from dlvm.inference.programs.randomness import generator_state, restore_generators
 
 ENGINES = ("auto", "eager", "captured", "compiled")
 STEPS_TO_REPAY_CAPTURE = 100

@@ -10,7 +10,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from inference.ownership import walk
+from dlvm.inference.programs.modules import walk
 
 SCALARS = (bool, int, float, str, type(None))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-from inference.notices import first_line
+from dlvm.inference.console import first_line
 
 _KERNELS = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
 _PLAIN = ("amsgrad", "maximize", "capturable", "differentiable")

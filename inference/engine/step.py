@@ -11,15 +11,26 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from inference.failing import FAILURES, explained
-from inference.faults import NonFinite, broken_gradient, locate
-from inference.modes import evaluation_mode
-from inference.outcomes import Outcome
-from inference.ownership import empty_store, modules_of, own, reached, scoped, trainable
-from inference.precision import precise
-from inference.randomness import generator_state, untouched
-from inference.streams import check_dense
+from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.programs.batches import check_dense
+from dlvm.inference.programs.errors import FAILURES, NonFinite, broken_gradient, explained, locate
+from dlvm.inference.programs.modules import evaluation_mode, modules_of, reached
+from dlvm.inference.programs.parameters import empty_store, own, scoped, trainable
+from dlvm.inference.programs.randomness import generator_state, untouched
+
+PRECISIONS = ("fp32", "bf16")
+_LAYERS = (
+    F.linear,
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    F.conv_transpose1d,
+    F.conv_transpose2d,
+    F.conv_transpose3d,
+)
 
 
 class Step:
@@ -126,3 +137,31 @@ def _require_finite(losses: list[float], norm: float | None = None) -> None:
     if not all(map(math.isfinite, losses if norm is None else (*losses, norm))):
         gradient = "" if norm is None else f", gradient norm {norm}"
         raise NonFinite(f"loss {', '.join(map(str, losses))}{gradient}")
+
+
+class _BFloat16Layers(TorchFunctionMode):
+    """Products are made in bfloat16 and summed in single precision; biases and log-densities never see bfloat16."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return _layer(func, *args, **kwargs) if func in _LAYERS else func(*args, **kwargs)
+
+
+def _layer(func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **kwargs) -> Tensor:
+    if input.dtype != torch.float32:
+        return func(input, weight, bias, *rest, **kwargs)
+    product = func(input.bfloat16(), weight.bfloat16(), None, *rest, **kwargs).float()
+    if bias is None:
+        return product
+    return product + bias.reshape(-1, *[1] * (0 if func is F.linear else weight.dim() - 2))
+
+
+def precise(precision: str) -> AbstractContextManager:
+    """A context in which layers compute in this precision.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return _BFloat16Layers() if precision == "bf16" else nullcontext()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nets.numbers import whole
+from dlvm.nets.arguments import whole
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inference.particles import Particles
-from nets.numbers import real
+from dlvm.inference.particles.particles import Particles
+from dlvm.nets.arguments import real
 
 
 class MovingAverage(nn.Module):

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from inference.particles import Particles
-from inference.slopes import slopes
-from inference.weights import weigh
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.particles.weights import weigh
 
 SMALLEST = 1e-20
 
@@ -119,81 +118,23 @@ def _by_value(numbers: Tensor, particles: Particles) -> list[tuple[Tensor, Tenso
     return [(value, particles.layout.spread(numbers, events[name])) for name, value in entered]
 
 
-class Total(Estimator):
-    """The total derivative of the bound through the weights and the draws, by plain differentiation.
+def shown(value: Tensor, trained: Tensor) -> Tensor:
+    """``value``, differentiated as if it were ``trained``; both of one shape.
 
-    Unbiased for every bound here wherever all sites can be reparametrised.
-
-    References:
-        Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
+    Example:
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> y = shown(torch.tensor(1.0), x.square())
+        >>> y.item(), torch.autograd.grad(y, x)[0].item()
+        (1.0, 6.0)
     """
-
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
-        slope = slopes(objective.bound, particles.log_w)
-        return Coefficients(slope, slope)
-
-    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        return particles.total(objective.value(particles)) if bound is None else bound
+    return _Shown.apply(trained, value.detach())
 
 
-class STL(Estimator):
-    """The path derivative: "sticking the landing".
+class _Shown(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, trained: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
 
-        d phi: sum_k c_k (d log w_k / d z_k) (d z_k / d phi),   c_k = d bound / d log w_k
-
-    The score of q is left out. That is unbiased for bounds that are linear in log w (the ELBO), with zero variance
-    where q is the posterior; for others (IWAE with K > 1) it is biased. The guide's density is taken a second time at
-    fixed draws: for a guide of several sites by running it again, so that it must not draw other noise (dropout).
-
-    References:
-        Sticking the Landing, Roeder, Wu, Duvenaud, 2017, arXiv:1703.09194.
-    """
-
-    rescores = True
-
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
-        slope = slopes(objective.bound, particles.log_w)
-        return Coefficients(slope, slope, slope)
-
-
-class DReG(Estimator):
-    """The doubly reparametrised gradient.
-
-        d phi: sum_k (c_k - h_k) (d log w_k / d z_k) (d z_k / d phi),
-        c_k = d bound / d log w_k,   h_k = d^2 bound / d (log w_k)^2
-
-    The score of q is reparametrised once more, which is unbiased for every smooth bound: the factor is w~_k^2 for
-    IWAE, alpha w~_k + (1 - alpha) w~_k^2 for the Renyi bound (with its own normalised weights), and 1 / K for the
-    ELBO, where it is STL. Parameters of the model get sum_k c_k d log p(x, z_k). For the second look at q see STL.
-
-    Raises:
-        ValueError: the bound's slopes jump (VRMax); or, when used, a latent site is tempered under a bound that is
-            not linear in log w.
-
-    References:
-        Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, Tucker, Lawson, Gu, Maddison, 2019,
-        arXiv:1810.04152.
-        Generalized Doubly Reparameterized Gradient Estimators, Bauer, Mnih, 2021, arXiv:2101.11046.
-    """
-
-    rescores = True
-
-    def accept(self, objective) -> None:
-        if not objective.smooth:
-            raise ValueError(
-                f"DReG needs a bound with continuous slopes, which {type(objective).__name__} has not; use Total()"
-            )
-
-    def require(self, objective, particles: Particles) -> None:
-        super().require(objective, particles)
-        if particles.tempered and not objective.linear:
-            raise ValueError(
-                f"DReG is not defined for {type(objective).__name__} with tempered latent sites, whose weights no "
-                "longer belong to the density that is drawn from; use Total()"
-            )
-
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
-        log_w = particles.log_w
-        slope = slopes(objective.bound, log_w)
-        path = slope if objective.linear else slope - objective.curvatures(log_w.detach())
-        return Coefficients(slope, path, path)
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from inference.estimators import Estimator
-from inference.particles import Particles
-from inference.plates import nesting_of
-from inference.shown import shown
-from inference.weights import weigh
-from nets.numbers import real
+from dlvm.inference.estimators.estimator import Estimator, shown
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.plates import nesting_of
+from dlvm.nets.arguments import real
 
 
 class _Relaxation(Estimator):

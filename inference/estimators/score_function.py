@@ -6,10 +6,10 @@ import math
 
 from torch import Tensor, nn
 
-from inference.baselines import NVIL, MovingAverage
-from inference.estimators import Coefficients, Estimator
-from inference.particles import Particles
-from inference.slopes import slopes
+from dlvm.inference.bounds.bound import slopes
+from dlvm.inference.estimators.baselines import NVIL, MovingAverage
+from dlvm.inference.estimators.estimator import Coefficients, Estimator
+from dlvm.inference.particles.particles import Particles
 
 
 class _Score(Estimator):

@@ -9,18 +9,17 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.activity import count_active, spread_of
-from inference.modes import evaluation_mode
-from inference.notices import say
-from inference.ownership import own
-from inference.plates import PARTICLES, nesting_of, sample_sites
-from inference.randomness import untouched
+from dlvm.inference.console import say
+from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import PARTICLES, nesting_of, sample_sites
+from dlvm.inference.programs.randomness import untouched
 
 PARTICLES_OF_A_LOOK = 64
 MOST_DATA = 256
 PATIENCE = 5
-
 Active = dict[str, tuple[int, int]]
+ACTIVE_VARIANCE = 0.01
 
 
 class Lookout:
@@ -81,3 +80,25 @@ def _active(values: Tensor) -> tuple[int, int]:
     """Active units among all, for values of shape (particles, data, *event)."""
     units = values.double().flatten(2) if values.dim() > 2 else values.double().unsqueeze(-1)
     return count_active(spread_of(units.mean(0), units.var(0) / len(units))), units.shape[-1]
+
+
+def spread_of(means: Tensor, noise: Tensor) -> Tensor:
+    """The variance over data of posterior means, less what their own noise adds to it.
+
+    Returns:
+        shape (units,).
+
+    Args:
+        means: of each datum's particles, shape (num_data, units).
+        noise: the sampling variance of these means, of the same shape.
+    """
+    return means.var(0, correction=0) - noise.mean(0)
+
+
+def count_active(spread: Tensor) -> int:
+    """Units whose posterior mean varies over data by more than 0.01.
+
+    References:
+        Importance Weighted Autoencoders, Burda, Grosse, Salakhutdinov, 2016, section 5.1, arXiv:1509.00519.
+    """
+    return int((spread > ACTIVE_VARIANCE).sum())

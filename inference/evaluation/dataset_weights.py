@@ -11,15 +11,15 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.check import check_particles
-from inference.engine import STEPS_TO_REPAY_CAPTURE, Engine
-from inference.observed import check_observed
-from inference.outcomes import Outcome
-from inference.ownership import own, reached
-from inference.plates import data_plates
-from inference.walk import Walked, split, walk, width_of
-from inference.weights import weigh
-from nets.numbers import whole
+from dlvm.inference.engine.engine import STEPS_TO_REPAY_CAPTURE, Engine
+from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.particles.weights import check_particles, weigh
+from dlvm.inference.programs.chunks import Walked, split, walk, width_of
+from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.modules import reached
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import data_plates
+from dlvm.nets.arguments import whole
 
 CHUNK_NUMBERS = 800_000
 MOST_ROWS = 20_000

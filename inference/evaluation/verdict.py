@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inference.epochs import Epoch
-    from inference.evaluation import Evaluation
+    from dlvm.inference.evaluation.evaluate import Evaluation
+    from dlvm.inference.training.epochs import Epoch
 
 FEWEST_EPOCHS = 10
 SMALL_RISE = 0.0005
@@ -53,7 +53,7 @@ def verdict(result: Evaluation, history: Sequence[Epoch] = ()) -> Verdict:
         TypeError: ``result`` or ``history`` is something else.
 
     Example:
-        >>> from inference.evaluation import Evaluation
+        >>> from dlvm.inference.evaluation.evaluate import Evaluation
         >>> bounds = dict(elbo=-2.0, elbo_se=0.01, log_px=-1.9, log_px_se=0.01, rate=1.0, distortion=1.0)
         >>> weights = dict(ess=90.0, khat=0.2, khat_bad=0.3, bits_per_dim=0.3, num_particles=100, num_data=50)
         >>> verdict(Evaluation(**bounds, **weights, active_units=2, units=2)).sentences[0]

@@ -6,11 +6,11 @@ import math
 
 from torch import Tensor
 
-from inference.estimators import Coefficients, Estimator, assemble
-from inference.objectives import Objective
-from inference.particles import Particles
-from inference.powers import means_of_others, power_curvatures, power_left_out, power_mean
-from nets.numbers import real
+from dlvm.inference.bounds.power_means import means_of_others, power_curvatures, power_left_out, power_mean
+from dlvm.inference.estimators.estimator import Coefficients, Estimator, assemble
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.particles.particles import Particles
+from dlvm.nets.arguments import real
 
 
 class CUBO(Objective):

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from inference.analytic import with_analytic_kl
-from inference.estimators import Estimator, Total
-from inference.objectives import Objective
-from inference.particles import Particles
-from inference.powers import means_of_others, power_left_out
-from inference.score import VIMCO, ScoreFunction
+from dlvm.inference.bounds.power_means import means_of_others, power_left_out
+from dlvm.inference.estimators.estimator import Estimator
+from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.estimators.score_function import VIMCO, ScoreFunction
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.particles.analytic_kl import with_analytic_kl
+from dlvm.inference.particles.particles import Particles
 
 
 class ELBO(Objective):

@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from inference.aided import Aided
-from inference.objectives import Objective
-from inference.ownership import module_of
-from inference.particles import Particles
-from inference.rate import data_count
-from nets.numbers import is_count
+from dlvm.inference.objectives.aided import Aided
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.objectives.rate_control import data_count
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.modules import module_of
+from dlvm.nets.arguments import is_count
 
 
 class MaximumLikelihood(Objective):

@@ -13,11 +13,11 @@ from pyro.infer.elbo import ELBOModule
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
-from inference.estimators import Coefficients, Estimator, Total
-from inference.particles import Particles
-from inference.shown import shown
-from inference.slopes import curvatures, left_out
-from nets.numbers import is_count
+from dlvm.inference.bounds.bound import curvatures, left_out
+from dlvm.inference.estimators.estimator import Coefficients, Estimator, shown
+from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.particles.particles import Particles
+from dlvm.nets.arguments import is_count
 
 _NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # no copy shares its original's name in Pyro's store
 _SERIALS = count()

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, kl_divergence
 
-from inference.aided import Aided, check_sites, refuse_aided, refuse_auxiliary
-from inference.distributed import joint_sum
-from inference.elbo import ELBO
-from inference.estimators import Total
-from inference.objectives import Objective
-from inference.particles import Particles
-from inference.schedules import Schedule, as_schedule
-from nets.numbers import real
+from dlvm.inference.distributed.job import joint_sum
+from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.objectives.aided import Aided, refuse_aided, refuse_auxiliary
+from dlvm.inference.objectives.elbo import ELBO
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.objectives.schedules import Schedule, as_schedule
+from dlvm.inference.objectives.tempered import check_sites
+from dlvm.inference.particles.particles import Particles
+from dlvm.nets.arguments import real
 
 
 def free_bits(objective: ELBO, nats: float | Mapping[str, float], groups: int | Mapping[str, int] = 1) -> Aided:

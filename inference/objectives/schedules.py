@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from nets.numbers import is_count, real, whole
+from dlvm.nets.arguments import is_count, real, whole
 
 
 class Schedule(nn.Module):

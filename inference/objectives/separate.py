@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from inference.bounds import IWAE
-from inference.estimators import Estimator, Total, assemble
-from inference.mixed_bounds import MIWAE
-from inference.objectives import Objective
-from inference.particles import Particles
-from inference.slopes import slopes
+from dlvm.inference.bounds.bound import slopes
+from dlvm.inference.estimators.estimator import assemble
+from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.particles.particles import Particles
 
 
 class Separate(Objective):
@@ -69,20 +68,3 @@ class Separate(Objective):
     def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
         theta, phi = slopes(self.model.bound, particles.log_w), self.guide.coefficients(particles)
         return assemble(phi._replace(model=theta), particles)
-
-
-def PIWAE(groups: int = 8, num_particles: int = 8, estimator: Estimator | None = None) -> Separate:
-    """Partially importance-weighted: IWAE of all M K particles for the model, MIWAE of M groups for the guide.
-
-    What it reports is L_{M K}, a lower bound on log p(x).
-
-    Args:
-        groups: M.
-        num_particles: K in each group.
-        estimator: of the guide's gradient, see ``Objective``.
-
-    References:
-        Tighter Variational Bounds are Not Necessarily Better, Rainforth et al., 2018, arXiv:1802.04537.
-    """
-    grouped = MIWAE(groups, num_particles, estimator)
-    return Separate(IWAE(grouped.num_particles), grouped)

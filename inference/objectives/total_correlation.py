@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from inference.aided import Aided, refuse_aided
-from inference.distributed import Job, joint_sum, sharing
-from inference.objectives import Objective
-from inference.particles import Particles
-from inference.rate import data_count
-from inference.schedules import Schedule, as_schedule
+from dlvm.inference.distributed.job import Job, joint_sum, sharing
+from dlvm.inference.objectives.aided import Aided, refuse_aided
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.objectives.rate_control import data_count
+from dlvm.inference.objectives.schedules import Schedule, as_schedule
+from dlvm.inference.particles.particles import Particles
 
 
 def total_correlation(objective: Objective, beta: float | Schedule, site: str | None = None) -> Aided:

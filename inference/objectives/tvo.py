@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inference.estimators import Estimator
-from inference.objectives import Objective
-from nets.numbers import count, real
+from dlvm.inference.estimators.estimator import Estimator
+from dlvm.inference.objectives.objective import Objective
+from dlvm.nets.arguments import count, real
 
 
 class TVO(Objective):

@@ -9,14 +9,14 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.estimators import Coefficients, Estimator, assemble
-from inference.importance import log_mean_exp
-from inference.objectives import Objective
-from inference.ownership import module_of
-from inference.particles import Particles, needs_inverse
-from inference.plates import sample_sites
-from inference.slopes import slopes
-from nets.numbers import real
+from dlvm.inference.bounds.bound import slopes
+from dlvm.inference.bounds.importance import log_mean_exp
+from dlvm.inference.estimators.estimator import Coefficients, Estimator, assemble
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.particles.particles import Particles, needs_inverse
+from dlvm.inference.programs.modules import module_of
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.nets.arguments import real
 
 
 class Phases(Estimator):

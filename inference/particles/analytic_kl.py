@@ -11,11 +11,10 @@ from pyro.infer.inspect import get_dependencies
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
-from inference.modes import evaluation_mode
-from inference.particles import Particles
-from inference.plates import sample_sites
-from inference.randomness import untouched
-from inference.remembered import bare, remembered
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.modules import bare, evaluation_mode
+from dlvm.inference.programs.plates import remembered, sample_sites
+from dlvm.inference.programs.randomness import untouched
 
 
 def with_analytic_kl(particles: Particles, strict: bool = False) -> Particles:

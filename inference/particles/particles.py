@@ -13,9 +13,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from inference.modes import statistics_kept
-from inference.plates import depth, same, sample_sites
-from inference.remembered import bare
+from dlvm.inference.programs.modules import bare, statistics_kept
+from dlvm.inference.programs.plates import depth, same, sample_sites
 
 
 class Term(NamedTuple):

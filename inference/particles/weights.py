@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
@@ -13,12 +14,14 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from distributions.turns import TURN
-from inference.failing import FAILURES, explained
-from inference.ownership import own
-from inference.particles import Layout, Particles, Programs, Term, needs_inverse
-from inference.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
-from nets.numbers import whole
+from dlvm.distributions.pyro_lock import TURN
+from dlvm.inference.particles.particles import Layout, Particles, Programs, Term, needs_inverse
+from dlvm.inference.programs.errors import FAILURES, explained
+from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
+from dlvm.inference.programs.randomness import untouched
+from dlvm.nets.arguments import whole
 
 
 def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1, **kwargs) -> Tensor:
@@ -43,9 +46,9 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
 
     Example:
         >>> import torch
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> log_weights(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=4).shape
         torch.Size([4, 5])
@@ -178,3 +181,29 @@ def _check_inner_plates(sites: list[dict]) -> None:
                     f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
                     "no unbiased subsample; use ELBO, or the whole plate"
                 )
+
+
+def check_particles(model: Callable, guide: Callable, *args, **kwargs) -> None:
+    """Proves that a pair runs with particles as one more batch dimension on the left.
+
+    Raises:
+        ValueError: it does not, with what happened.
+    """
+    with untouched(), torch.no_grad(), evaluation_mode(model, guide):
+        try:
+            weigh(own(model), own(guide), args, kwargs, 2, linear=True)
+        except FAILURES as error:
+            _check_alone(model, guide, args, kwargs)
+            said = str(error).split("\n")[0]
+            raise ValueError(
+                f"the pair runs alone but not with 2 particles in parallel ({said}); nets must keep every leading "
+                "dimension, (particles, batch, ...): map the last ones only, as h.reshape(*z.shape[:-1], 1, 28, "
+                "28) does"
+            ) from error
+
+
+def _check_alone(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
+    try:
+        weigh(own(model), own(guide), args, kwargs, linear=True)
+    except FAILURES as error:
+        raise (told := explained(error, model, args, kwargs)) from told.__cause__

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from distributions.supports import is_fixed
-from inference.modes import evaluation_mode
-from inference.observed import check_observed, check_values
-from inference.ownership import modules_of, own
-from inference.plates import DataCount
-from inference.randomness import untouched
+from dlvm.inference.programs.modules import modules_of
+from dlvm.inference.programs.plates import DataCount
 
 
 def arguments(batch) -> tuple:
@@ -120,34 +114,3 @@ class Batches:
         for batch in batches:
             args = self.move(arguments(batch))
             yield args, self.count(args)
-
-
-def check_data(model: Callable, first: tuple, batches: Batches) -> None:
-    """Holds every batch against the supports of the sites that observe it, before any training.
-
-    Args:
-        model: a Pyro program.
-        first: the arguments of one batch, which find out what observes what.
-        batches: one pass is made.
-
-    Raises:
-        ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
-    """
-    trace = _traced(model, first)
-    observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
-    watched = {
-        site["name"]: (position, site["fn"].support, tuple(site["fn"].event_shape))
-        for site in observed
-        for position, value in enumerate(first)
-        if value is site["value"] and is_fixed(site["fn"].support, len(site["fn"].event_shape))
-    }
-    for args, _ in batches:
-        for name, (position, support, event_shape) in watched.items():
-            check_values(name, args[position], support, event_shape)
-        if len(watched) < len(observed):
-            check_observed(_traced(model, args))
-
-
-def _traced(model: Callable, args: tuple) -> poutine.Trace:
-    with untouched(), torch.no_grad(), evaluation_mode(model):
-        return prune_subsample_sites(poutine.trace(own(model)).get_trace(*args))

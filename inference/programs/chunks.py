@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from inference.modes import evaluation_mode
-from inference.progress import bar
-from inference.randomness import untouched
-from inference.streams import arguments, batches_of, to_device_of
+from dlvm.inference.console import bar
+from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
+from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.randomness import untouched
 
 Tick = Callable[[float], None]
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import constraints
+
+from dlvm.distributions.supports import is_fixed
+from dlvm.inference.programs.batches import Batches
+from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.randomness import untouched
 
 
 def check_observed(trace: poutine.Trace) -> None:
@@ -52,3 +62,34 @@ def _elementwise(support: constraints.Constraint) -> constraints.Constraint | No
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support if support.event_dim == 0 else None
+
+
+def check_data(model: Callable, first: tuple, batches: Batches) -> None:
+    """Holds every batch against the supports of the sites that observe it, before any training.
+
+    Args:
+        model: a Pyro program.
+        first: the arguments of one batch, which find out what observes what.
+        batches: one pass is made.
+
+    Raises:
+        ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
+    """
+    trace = _traced(model, first)
+    observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    watched = {
+        site["name"]: (position, site["fn"].support, tuple(site["fn"].event_shape))
+        for site in observed
+        for position, value in enumerate(first)
+        if value is site["value"] and is_fixed(site["fn"].support, len(site["fn"].event_shape))
+    }
+    for args, _ in batches:
+        for name, (position, support, event_shape) in watched.items():
+            check_values(name, args[position], support, event_shape)
+        if len(watched) < len(observed):
+            check_observed(_traced(model, args))
+
+
+def _traced(model: Callable, args: tuple) -> poutine.Trace:
+    with untouched(), torch.no_grad(), evaluation_mode(model):
+        return prune_subsample_sites(poutine.trace(own(model)).get_trace(*args))

@@ -2,63 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from dlvm.inference.programs.modules import module_of, modules_of
+
 _STATES: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
-
-
-def module_of(program: Callable) -> nn.Module | None:
-    """The module that a program is or, as ``poutine.scale(module)``, wraps; None for a plain function."""
-    while not isinstance(program, nn.Module) and hasattr(program, "__wrapped__"):
-        program = program.__wrapped__
-    return program if isinstance(program, nn.Module) else None
-
-
-def modules_of(*programs: Callable) -> list[nn.Module]:
-    """The modules among programs, see ``module_of``."""
-    return [module for program in programs if (module := module_of(program)) is not None]
-
-
-def reached(*programs: Callable) -> list[nn.Module]:
-    """The modules that programs are, wrap, or can get at: of a method its object, of a function what it closes over."""
-    return [part for part in walk(programs, _around) if isinstance(part, nn.Module)]
-
-
-def walk(parts: Iterable[object], near: Callable[[object], Iterable[object]]) -> Iterator[object]:
-    """Parts, what is near them, what is near that, and so on; each object once."""
-    waiting, seen = list(parts), {}
-    while waiting:
-        part = waiting.pop()
-        if id(part) not in seen:
-            seen[id(part)] = part  # kept alive, so that no later object takes its id
-            yield part
-            waiting.extend(near(part))
-
-
-def _around(program: object) -> list:
-    """What a function, a method, a partial or a wrapped program refers to by itself."""
-    if isinstance(program, partial):
-        return [program.func, *program.args, *program.keywords.values()]
-    if isinstance(program, nn.Module) or not callable(program):
-        return []
-    function = getattr(program, "__func__", program)
-    code = getattr(function, "__code__", None)
-    names = code.co_names if code is not None else ()
-    world = getattr(function, "__globals__", {})
-    near = [getattr(program, "__self__", None), getattr(program, "__wrapped__", None), getattr(program, "fn", None)]
-    near += [world[name] for name in names if isinstance(world.get(name), nn.Module)]
-    for cell in getattr(function, "__closure__", None) or ():
-        with suppress(ValueError):  # a name that has no value yet
-            near.append(cell.cell_contents)
-    return [part for part in near if callable(part)]
 
 
 def own(program: Callable) -> Callable:
@@ -138,3 +94,42 @@ def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -
 def empty_store() -> dict:
     """A store without parameters, for ``scoped``."""
     return {"params": {}, "constraints": {}}
+
+
+class Snapshot:
+    """Two programs as they were at the last ``take``: states of modules, and Pyro's store where one is a function."""
+
+    def __init__(self, model: Callable, guide: Callable):
+        self.modules = modules_of(model, guide)
+        self.functions = len(self.modules) < 2
+        self.take()
+
+    def take(self) -> None:
+        self.states = [_copied(module.state_dict()) for module in self.modules]
+        self.declared = [_copied(declared(module)) for module in self.modules]
+        if self.functions:
+            self.store = _copied(dict(pyro.get_param_store().named_parameters()))
+
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """What was taken, by program, to be written down or replaced."""
+        taken = {f"program{i}": state for i, state in enumerate(self.states)}
+        taken |= {f"declared{i}": state for i, state in enumerate(self.declared)}
+        return taken | ({"store": self.store} if self.functions else {})
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for module, state, others in zip(self.modules, self.states, self.declared, strict=True):
+            module.load_state_dict(state)
+            put_back(declared(module), others)
+        if self.functions:
+            put_back(dict(pyro.get_param_store().named_parameters()), self.store)
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def put_back(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copies values into the parameters of the same names."""
+    for name in parameters.keys() & values.keys():
+        parameters[name].copy_(values[name])

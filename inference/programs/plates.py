@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
-from torch import Tensor
+from torch import Tensor, nn
 
-from inference.modes import evaluation_mode
-from inference.ownership import own
-from inference.randomness import untouched
-from inference.remembered import bare, remembered
+from dlvm.inference.programs.modules import bare, evaluation_mode
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.randomness import untouched
 
 PARTICLES = "_particles_of_the_bound"
+T = TypeVar("T")
+Finder = Callable[[Callable, Callable, tuple, dict], T]
 
 
 def sample_sites(*traces: poutine.Trace) -> list[dict]:
@@ -58,6 +62,27 @@ def same(a: Tensor | float, b: Tensor | float) -> bool:
     return a is b or bool((torch.as_tensor(a) == torch.as_tensor(b)).all())
 
 
+def remembered(find: Finder) -> Finder:
+    """A function of (model, guide, args, kwargs) that is called once for a pair and calls that look alike.
+
+    Calls look alike if their tensors have as many dimensions, other arguments are the same, and so are the flags and
+    words that the programs' modules hold.
+    """
+    known: WeakKeyDictionary = WeakKeyDictionary()
+
+    @wraps(find)
+    def look_up(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> T:
+        first, second = (bare(program) for program in (model, guide))
+        results = known.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
+        given = *map(_look, args), *((name, _look(value)) for name, value in sorted(kwargs.items()))
+        key = given, _flags(first), _flags(second)
+        if key not in results:
+            results[key] = find(model, guide, args, kwargs)
+        return results[key]
+
+    return look_up
+
+
 @remembered
 def nesting_of(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
     """How deep the pair's plates nest, found by one run and remembered."""
@@ -89,3 +114,15 @@ class DataCount:
                 scale.expand(shape).sum().item() if isinstance(scale, Tensor) else scale * math.prod(shape)
             )
         return self.known[key]
+
+
+def _look(value: object) -> object:
+    if isinstance(value, Tensor):
+        return Tensor, value.dim()
+    return value if isinstance(value, bool | int | float | str | None) else type(value)
+
+
+def _flags(program: Callable) -> tuple:
+    parts = program.modules() if isinstance(program, nn.Module) else ()
+    held = (value for part in parts for name, value in vars(part).items() if name != "training")
+    return tuple(value for value in held if isinstance(value, bool | str))

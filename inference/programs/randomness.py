@@ -10,8 +10,8 @@ import numpy as np
 import pyro
 import torch
 
-from distributions.turns import TURN
-from nets.numbers import whole
+from dlvm.distributions.pyro_lock import TURN
+from dlvm.nets.arguments import whole
 
 MOST_SEEDS = 2**32
 

@@ -9,10 +9,10 @@ import torch
 from pyro.infer import ReweightedWakeSleep
 from torch import Tensor
 
-from inference.notices import first_line
-from inference.saved_state import Schedule
-from inference.schedules import check_fresh
-from nets.numbers import is_count
+from dlvm.inference.console import first_line
+from dlvm.inference.objectives.schedules import check_fresh
+from dlvm.inference.training.run_state import Schedule
+from dlvm.nets.arguments import is_count
 
 
 def check_aims(objective: object, valid: Iterable | None, epochs: object, patience: object) -> None:
@@ -34,7 +34,7 @@ def check_aims(objective: object, valid: Iterable | None, epochs: object, patien
 def check_batches(name: str, data: object) -> None:
     """Raises TypeError or ValueError unless data can be gone through again and again, and hold a batch."""
     if isinstance(data, Tensor):
-        raise TypeError(f"{name} is a tensor; wrap it as [(x,)] for one batch, or with experiments.data.from_tensor")
+        raise TypeError(f"{name} is a tensor; wrap it as [(x,)] for one batch, or with dlvm.experiments.data.from_tensor")
     try:
         batches = iter(data)
     except TypeError as error:

@@ -6,22 +6,23 @@ from collections.abc import Callable
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.poutine.util import prune_subsample_sites
+from torch.distributions import kl_divergence
 
-from inference.estimators import Estimator, Total
-from inference.failing import FAILURES, explained, in_words
-from inference.modes import evaluation_mode
-from inference.objectives import Objective
-from inference.observed import check_observed
-from inference.ownership import own, reached, trainable
-from inference.particles import Particles
-from inference.randomness import untouched
-from inference.remembered import bare
-from inference.requirements import kl_terms, require
-from inference.state import State
-from inference.streams import check_dense
-from inference.weights import weigh
+from dlvm.inference.engine.module_state import State
+from dlvm.inference.estimators.estimator import Estimator
+from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.particles.analytic_kl import mean_field_violations
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.particles.weights import check_particles
+from dlvm.inference.programs.batches import check_dense
+from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.errors import in_words
+from dlvm.inference.programs.modules import bare, evaluation_mode, reached
+from dlvm.inference.programs.parameters import own, trainable
+from dlvm.inference.programs.randomness import untouched
 
 
 def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) -> dict[str, str]:
@@ -44,9 +45,9 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
             treat this pair.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> check(model, Diagonal(latents(model, x), MLP(3, 8)), TraceMeanField_ELBO(), x)
         {'z': 'analytic'}
@@ -113,32 +114,6 @@ def _check_rescored(particles: Particles) -> None:
         )
 
 
-def check_particles(model: Callable, guide: Callable, *args, **kwargs) -> None:
-    """Proves that a pair runs with particles as one more batch dimension on the left.
-
-    Raises:
-        ValueError: it does not, with what happened.
-    """
-    with untouched(), torch.no_grad(), evaluation_mode(model, guide):
-        try:
-            weigh(own(model), own(guide), args, kwargs, 2, linear=True)
-        except FAILURES as error:
-            _check_alone(model, guide, args, kwargs)
-            said = str(error).split("\n")[0]
-            raise ValueError(
-                f"the pair runs alone but not with 2 particles in parallel ({said}); nets must keep every leading "
-                "dimension, (particles, batch, ...): map the last ones only, as h.reshape(*z.shape[:-1], 1, 28, "
-                "28) does"
-            ) from error
-
-
-def _check_alone(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
-    try:
-        weigh(own(model), own(guide), args, kwargs, linear=True)
-    except FAILURES as error:
-        raise (told := explained(error, model, args, kwargs)) from told.__cause__
-
-
 def _latent(trace: poutine.Trace) -> list[str]:
     sites = ((n, s) for n, s in trace.nodes.items() if s["type"] == "sample")
     return [n for n, s in sites if not s["is_observed"] and not s["infer"].get("is_auxiliary")]
@@ -184,3 +159,54 @@ def _check_site(name: str, p: dict, q: dict) -> None:
 
 def _plates(site: dict) -> tuple:
     return tuple(sorted((f.name, f.dim, f.size, f.full_size or f.size) for f in site["cond_indep_stack"]))
+
+
+def kl_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str, str]:
+    """How ``TraceMeanField_ELBO`` gets each latent site's KL: {site: "analytic" | "Monte Carlo"}."""
+    terms = {}
+    for name, site in guide_trace.nodes.items():
+        if site["type"] == "sample" and name in model_trace.nodes:
+            try:
+                kl_divergence(site["fn"], model_trace.nodes[name]["fn"])
+                terms[name] = "analytic"
+            except NotImplementedError:
+                terms[name] = "Monte Carlo"
+    return terms
+
+
+def require_mean_field(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
+    """Proves that an analytic KL per site is right for this pair, see ``mean_field_violations``.
+
+    Raises:
+        ValueError: a site breaks the condition.
+    """
+    for site, broken in mean_field_violations(own(model), own(guide), args, kwargs).items():
+        if broken:
+            raise ValueError(
+                f"TraceMeanField_ELBO is wrong for latent site {site!r}: {sorted(broken)} generate it in the model "
+                "and are inferred from it in the guide, so its KL is no expectation over one site; use Trace_ELBO, "
+                "ELBO(analytic_kl=True), which takes such a site by Monte Carlo, or order='top_down'"
+            )
+
+
+def require(objective, model, guide, args, kwargs, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """Raises ValueError where the objective cannot work for this pair."""
+    drawn = [site for site in guide_trace.nodes.values() if site["type"] == "sample"]
+    if isinstance(objective, TraceMeanField_ELBO):
+        for site in drawn:
+            if not site["fn"].has_rsample:
+                raise ValueError(
+                    f"TraceMeanField_ELBO differentiates through the latent sites, but {site['name']!r} "
+                    f"({type(site['fn']).__name__}) cannot be reparametrised; use Trace_ELBO, TraceGraph_ELBO or "
+                    "ELBO(estimator=ScoreFunction()), or sum the site out with TraceEnum_ELBO"
+                )
+    if isinstance(objective, TraceMeanField_ELBO):
+        require_mean_field(model, guide, args, kwargs)
+    if isinstance(objective, RenyiELBO):
+        for site in (*drawn, *(s for s in model_trace.nodes.values() if s["type"] == "sample")):
+            if not isinstance(site["scale"], float) or site["scale"] != 1.0:
+                raise ValueError(
+                    f"pyro.infer.RenyiELBO puts the scale of site {site['name']!r} ({site['scale']}) inside its "
+                    "logarithm, where it is no bound "
+                    "on log p(x); use dlvm.inference.Renyi(alpha, num_particles), which scales each datum's bound"
+                )

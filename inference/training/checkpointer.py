@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from inference.checkpoints import Checkpoints
-from inference.distributed import current
-from inference.notices import tell
-from inference.training import Run
+from dlvm.inference.checkpoints.folder import Checkpoints
+from dlvm.inference.console import tell
+from dlvm.inference.distributed.job import current
+from dlvm.inference.training.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

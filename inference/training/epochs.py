@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from inference.faults import NonFinite, broken_parameter
-from inference.modes import evaluation_mode
-from inference.randomness import untouched
-from inference.streams import Batches
-from inference.svi import SVI
+from dlvm.inference.programs.batches import Batches
+from dlvm.inference.programs.errors import NonFinite, broken_parameter
+from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.training.svi import SVI
 
 VALIDATION_SEED = 1
 SECONDS_BETWEEN_REPORTS = 0.5

@@ -11,23 +11,24 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from inference.check import check
-from inference.collapse import Lookout
-from inference.distributed import RankLost
-from inference.epochs import Epoch
-from inference.faults import NonFinite
-from inference.fit_arguments import check_aims, check_batches, check_keeping, scheduled
-from inference.keeper import Keeper
-from inference.kinds import Baked
-from inference.plates import DataCount
-from inference.progress import bar
-from inference.randomness import Stream, untouched
-from inference.run_settings import settings_of
-from inference.schedules import warming
-from inference.shared_checkpoints import checkpoints_of
-from inference.streams import Batches, arguments, check_data, to_device
-from inference.svi import SVI
-from inference.training import Run
+from dlvm.inference.checkpoints.shared import checkpoints_of
+from dlvm.inference.console import bar
+from dlvm.inference.distributed.job import RankLost
+from dlvm.inference.engine.cache import Baked
+from dlvm.inference.evaluation.active_units import Lookout
+from dlvm.inference.objectives.schedules import warming
+from dlvm.inference.programs.batches import Batches, arguments, to_device
+from dlvm.inference.programs.data_checks import check_data
+from dlvm.inference.programs.errors import NonFinite
+from dlvm.inference.programs.plates import DataCount
+from dlvm.inference.programs.randomness import Stream, untouched
+from dlvm.inference.training.arguments import check_aims, check_batches, check_keeping, scheduled
+from dlvm.inference.training.check import check
+from dlvm.inference.training.checkpointer import Keeper
+from dlvm.inference.training.epochs import Epoch
+from dlvm.inference.training.run import Run
+from dlvm.inference.training.run_fingerprint import settings_of
+from dlvm.inference.training.svi import SVI
 
 Adam = partial(torch.optim.Adam, lr=1e-3, fused=True)
 
@@ -103,10 +104,10 @@ def fit(
         Refused, NoCompiler, Baked: see ``SVI``.
 
     Example:
-        >>> from guides import Diagonal, latents
-        >>> from inference import IWAE
-        >>> from models import PPCA
-        >>> from nets import MLP
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.inference import IWAE
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
         >>> guide = Diagonal(latents(model, x), MLP(3, 8))
         >>> [record.epoch for record in fit(model, guide, IWAE(2), [(x,)], epochs=2)]

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from inference.checkpoints import Checkpoints, Saved
-from inference.epochs import Epoch, Sums, check_parameters, train_epoch, validate
-from inference.faults import NonFinite
-from inference.notices import tell
-from inference.run_settings import differences
-from inference.saved_state import (
+from dlvm.inference.checkpoints.folder import Checkpoints, Saved
+from dlvm.inference.console import tell
+from dlvm.inference.objectives.schedules import warming
+from dlvm.inference.programs.batches import Batches
+from dlvm.inference.programs.errors import NonFinite
+from dlvm.inference.programs.parameters import Snapshot
+from dlvm.inference.training.epochs import Epoch, Sums, check_parameters, train_epoch, validate
+from dlvm.inference.training.run_fingerprint import differences
+from dlvm.inference.training.run_state import (
     Schedule,
     Tensors,
     loader_state,
@@ -29,10 +32,7 @@ from inference.saved_state import (
     svi_state,
     under,
 )
-from inference.schedules import warming
-from inference.snapshots import Snapshot
-from inference.streams import Batches
-from inference.svi import SVI
+from dlvm.inference.training.svi import SVI
 
 SLOWER = 0.5
 State = tuple[Tensors, dict]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
-from inference.checkpoints import fingerprint
-from inference.ownership import declared, modules_of
-from inference.saved_state import Schedule, schedule_state
-from inference.svi import SVI
+from dlvm.inference.checkpoints.folder import fingerprint
+from dlvm.inference.programs.modules import modules_of
+from dlvm.inference.programs.parameters import declared
+from dlvm.inference.training.run_state import Schedule, schedule_state
+from dlvm.inference.training.svi import SVI
 
 SCALARS = (bool, int, float, str)
 COUNTERS = {"last_epoch", "_step_count", "_last_lr", "T_cur", "T_i"}

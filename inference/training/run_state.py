@@ -10,10 +10,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from inference.ownership import declared, modules_of
-from inference.randomness import generator_state, restore_generators
-from inference.snapshots import put_back
-from inference.svi import SVI
+from dlvm.inference.programs.modules import modules_of
+from dlvm.inference.programs.parameters import declared, put_back
+from dlvm.inference.programs.randomness import generator_state, restore_generators
+from dlvm.inference.training.svi import SVI
 
 Tensors = dict[str, Tensor]
 Schedule = torch.optim.lr_scheduler.LRScheduler

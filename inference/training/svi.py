@@ -10,14 +10,14 @@ from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from distributions.turns import TURN
-from inference.distributed import current
-from inference.engine import Engine
-from inference.joint_steps import JointLosses, JointSteps, engine_of
-from inference.optimizing import QuickStep, made
-from inference.schedules import check_warm_up
-from inference.step import Step
-from nets.numbers import count, real
+from dlvm.distributions.pyro_lock import TURN
+from dlvm.inference.distributed.data_parallel import JointLosses, JointSteps, engine_of
+from dlvm.inference.distributed.job import current
+from dlvm.inference.engine.engine import Engine
+from dlvm.inference.engine.optimizer import QuickStep, made
+from dlvm.inference.engine.step import Step
+from dlvm.inference.objectives.schedules import check_warm_up
+from dlvm.nets.arguments import count, real
 
 
 class SVI:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from distributions import Bernoulli
-from distributions.binary import GROUP, IndependentBernoulli
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.distributions.bernoulli import GROUP, IndependentBernoulli
+from dlvm.nets import MLP
 
 WIDTHS = [1, 3, GROUP - 1, GROUP, GROUP + 1, 2 * GROUP, 784, 787]
 

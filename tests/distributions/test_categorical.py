@@ -8,8 +8,8 @@ import torch
 from oracles import assert_close
 from torch import nn
 
-from distributions import Binary, Categorical, Logits, OneHotCategorical
-from nets import MLP
+from dlvm.distributions import Binary, Categorical, Logits, OneHotCategorical
+from dlvm.nets import MLP
 
 H = torch.randn(7, 1, 4, generator=torch.Generator().manual_seed(0))
 

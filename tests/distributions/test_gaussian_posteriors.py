@@ -11,14 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from distributions import (
-    DiagonalNormal,
-    FullRankNormal,
-    InverseAutoregressiveNormal,
-    StandardNormal,
-    positive,
-)
-from nets import MLP
+from dlvm.distributions import DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal, StandardNormal, positive
+from dlvm.nets import MLP
 
 H, D = 3, 4
 FAMILIES = {

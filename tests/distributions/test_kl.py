@@ -10,7 +10,7 @@ import torch
 from oracles import assert_close
 from torch.distributions import LowRankMultivariateNormal, kl_divergence
 
-from distributions.binary import IndependentBernoulli
+from dlvm.distributions.bernoulli import IndependentBernoulli
 
 pytestmark = pytest.mark.usefixtures("float64")
 

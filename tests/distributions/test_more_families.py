@@ -14,7 +14,7 @@ from torch import nn
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from distributions import (
+from dlvm.distributions import (
     Affine,
     Autoregressive,
     Coupling,
@@ -28,7 +28,7 @@ from distributions import (
     VonMisesFisherDirection,
     positive,
 )
-from nets import MLP
+from dlvm.nets import MLP
 
 H, D = 3, 4
 FLOWS = {

@@ -11,15 +11,15 @@ import torch
 from oracles import GOLDEN_1, MIXTURE, X_1, Gaussian, Q, assert_close, chi2, normal
 from rich.progress import TimeRemainingColumn
 
-from evidence.defensive import defensive
-from evidence.enumerated import enumerated
-from evidence.estimate import Estimate
-from evidence.exact import exact
-from evidence.quadrature import quadrature
-from evidence.simple import importance, prior_sampling
-from inference.importance import effective_sample_size
-from inference.progress import bar
-from models import PPCA
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.log_px.defensive import defensive
+from dlvm.evidence.log_px.enumeration import enumerated
+from dlvm.evidence.log_px.exact import exact
+from dlvm.evidence.log_px.importance import importance, prior_sampling
+from dlvm.evidence.log_px.quadrature import quadrature
+from dlvm.inference.bounds.importance import effective_sample_size
+from dlvm.inference.console import bar
+from dlvm.models import PPCA
 
 XS = X_1 + torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
 
@@ -206,7 +206,7 @@ def test_ctrl_c_ends_an_enumeration(float64):
     assert (found.num_data, found.complete) == (3, False)
 
 
-@pytest.mark.parametrize("where, run", [("inference.walk.bar", "defensive"), ("inference.walk.bar", "importance")])
+@pytest.mark.parametrize("where, run", [("dlvm.inference.programs.chunks.bar", "defensive"), ("dlvm.inference.programs.chunks.bar", "importance")])
 def test_the_bar_reaches_the_end_and_has_a_time_left(float64, monkeypatch, where, run):
     shown = []
     monkeypatch.setattr(where, lambda show: shown.append(bar(show)) or shown[-1])

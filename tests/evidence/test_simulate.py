@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from evidence.annealed import annealed, reverse_annealed
-from evidence.simulate import simulate
-from models import PPCA
+from dlvm.evidence.annealing.annealed import annealed, reverse_annealed
+from dlvm.evidence.simulate import simulate
+from dlvm.models import PPCA
 
 
 def test_what_is_simulated_is_a_joint_draw():

@@ -16,16 +16,18 @@ import pyro
 import pytest
 import torch
 
-from experiments import choices, compare_bounds, race
-from experiments.cli import start
-from experiments.data import Loader, Splits
-from experiments.figures import own_bounds, reached, timed_curves
-from experiments.timed import Pieces, timed_fit
-from guides import Diagonal, latents
-from inference import IWAE, MIWAE, Baked, NoCompiler, NonFinite, Refused, Renyi, check, evaluate
-from inference.importance import log_mean_exp
-from models import PPCA
-from nets import MLP
+from dlvm.experiments import compare_bounds
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.figures import own_bounds, reached, timed_curves
+from dlvm.experiments.options import objectives
+from dlvm.experiments.options.command_line import start
+from dlvm.experiments.sweeps import equal_time
+from dlvm.experiments.sweeps.equal_time import Pieces, timed_fit
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import IWAE, MIWAE, Baked, NoCompiler, NonFinite, Refused, Renyi, check, evaluate
+from dlvm.inference.bounds.importance import log_mean_exp
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 IMPOSSIBLE = {
     ("analytic_kl", "stl"): "leaves no sampled log q for STL",
@@ -61,15 +63,15 @@ def texts(fig):
     return " ".join(text.get_text() for text in fig.findobj(matplotlib.text.Text))
 
 
-@pytest.mark.parametrize("word, estimator", [*product(choices.OBJECTIVES, choices.ESTIMATORS)])
+@pytest.mark.parametrize("word, estimator", [*product(objectives.OBJECTIVES, objectives.ESTIMATORS)])
 def test_every_pair_of_words_works_or_says_why_not(word, estimator):
-    numbers = choices.Numbers(num_particles=4)
+    numbers = objectives.Numbers(num_particles=4)
     if (word, estimator) in IMPOSSIBLE:
         with pytest.raises(ValueError, match=IMPOSSIBLE[word, estimator]):
-            choices.objective(word, numbers, estimator)
+            objectives.objective(word, numbers, estimator)
         return
     model, guide, x = pair()
-    objective = choices.objective(word, numbers, estimator)
+    objective = objectives.objective(word, numbers, estimator)
     assert objective.num_particles == 4
     assert check(model, guide, objective, x) == {"z": "analytic" if word == "analytic_kl" else "Monte Carlo"}
     loss = objective.differentiable_loss(model, guide, x)
@@ -79,13 +81,13 @@ def test_every_pair_of_words_works_or_says_why_not(word, estimator):
 
 
 def test_words_are_those_that_the_command_line_offers():
-    assert get_args(choices.ObjectiveWord) == tuple(choices.OBJECTIVES)
-    assert get_args(choices.EstimatorWord) == tuple(choices.ESTIMATORS)
-    assert set(compare_bounds.LABELS) == {*choices.OBJECTIVES, *choices.ESTIMATORS}
+    assert get_args(objectives.ObjectiveWord) == tuple(objectives.OBJECTIVES)
+    assert get_args(objectives.EstimatorWord) == tuple(objectives.ESTIMATORS)
+    assert set(compare_bounds.LABELS) == {*objectives.OBJECTIVES, *objectives.ESTIMATORS}
 
 
 def test_numbers_reach_the_formulas():
-    numbers = choices.Numbers(num_particles=6, groups=3, alpha=0.2, beta=0.25, order=3.0, intervals=4, sleep=0.1)
+    numbers = objectives.Numbers(num_particles=6, groups=3, alpha=0.2, beta=0.25, order=3.0, intervals=4, sleep=0.1)
     log_w = torch.randn(6, 5)
     by_pairs = log_mean_exp(log_w.view(3, 2, 5).transpose(0, 1)).mean(0)
     expected = {
@@ -96,22 +98,22 @@ def test_numbers_reach_the_formulas():
         "vr_max": log_w.amax(0),
     }
     for word, value in expected.items():
-        assert torch.allclose(choices.objective(word, numbers).bound(log_w), value, atol=1e-5), word
-    piwae = choices.objective("piwae", numbers)
+        assert torch.allclose(objectives.objective(word, numbers).bound(log_w), value, atol=1e-5), word
+    piwae = objectives.objective("piwae", numbers)
     assert isinstance(piwae.model, IWAE) and isinstance(piwae.guide, MIWAE)
-    assert "order=3," in repr(choices.objective("cubo", numbers))
-    assert "intervals=4" in repr(choices.objective("tvo", numbers))
-    assert choices.objective("rws", numbers, "dreg").estimator.doubly
-    assert choices.objective("rws", numbers).estimator.sleep == 0.1
+    assert "order=3," in repr(objectives.objective("cubo", numbers))
+    assert "intervals=4" in repr(objectives.objective("tvo", numbers))
+    assert objectives.objective("rws", numbers, "dreg").estimator.doubly
+    assert objectives.objective("rws", numbers).estimator.sleep == 0.1
 
 
 def test_mistakes_in_words_and_numbers_are_named():
     with pytest.raises(ValueError, match="groups must divide num_particles, the particles in all, got 3 and 8"):
-        choices.objective("miwae", choices.Numbers(groups=3))
+        objectives.objective("miwae", objectives.Numbers(groups=3))
     with pytest.raises(ValueError, match="objective must be one of elbo, .*, got 'iwaes'"):
-        choices.objective("iwaes", choices.Numbers())
+        objectives.objective("iwaes", objectives.Numbers())
     with pytest.raises(ValueError, match="estimator must be one of total, .*, got 'drag'"):
-        choices.objective("iwae", choices.Numbers(), "drag")
+        objectives.objective("iwae", objectives.Numbers(), "drag")
 
 
 @dataclass
@@ -251,7 +253,7 @@ TINY = dict(epochs=4, looks=2, hidden=(8,), z_dim=2, eval_particles=30, eval_dat
 
 @pytest.mark.slow
 def test_a_run_that_stops_is_left_out(tmp_path, monkeypatch, capsys):
-    kept = race.timed_fit
+    kept = equal_time.timed_fit
 
     def timed_fit(model, guide, objective, *args, **kwargs):
         looks = kept(model, guide, objective, *args, **kwargs)
@@ -260,7 +262,7 @@ def test_a_run_that_stops_is_left_out(tmp_path, monkeypatch, capsys):
             raise NonFinite("epoch 3, batch 1: loss is nan")
         yield from looks
 
-    monkeypatch.setattr(race, "timed_fit", timed_fit)
+    monkeypatch.setattr(equal_time, "timed_fit", timed_fit)
     config = compare_bounds.Config(objectives=("elbo", "iwae"), seeds=1, out=tmp_path, **TINY)
     with pytest.raises(SystemExit, match=r"1 of 2 cells failed \(IWAE, seed 0: epoch 3, batch 1: loss is nan\)"):
         compare_bounds.main(config)

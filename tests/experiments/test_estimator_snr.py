@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments import estimator_snr
-from experiments.estimator_snr import ESTIMATORS, Config, curves, square, summary, toy
-from experiments.figures import bias_and_noise, signal_to_noise
-from experiments.figures.signal_to_noise import slope
-from experiments.gradients import ROUNDING, distance, measure, moments
+from dlvm.experiments import estimator_snr
+from dlvm.experiments.estimator_snr import ESTIMATORS, Config, curves, square, summary, toy
+from dlvm.experiments.figures import bias_and_noise, signal_to_noise
+from dlvm.experiments.figures.signal_to_noise import slope
+from dlvm.experiments.measures.gradient_moments import ROUNDING, distance, measure, moments
 
 FIVE = Config(toy_dim=5, toy_data=64, perturbation=0.1, repeats=60)
 HOW = (FIVE.repeats, FIVE.baseline_epochs, FIVE.seed)

@@ -11,15 +11,15 @@ import matplotlib
 import pytest
 import torch
 
-from evidence import annealed
-from evidence.bracket import Sandwich
-from evidence.estimate import Estimate
-from evidence.target import Target
-from experiments import evidence as script
-from experiments import train
-from experiments.evidence_report import of_estimators, verdict
-from experiments.figures.evidence import closing, estimates, weights_by_datum
-from models import PPCA
+from dlvm.evidence import annealed
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.log_px.sandwich_record import Sandwich
+from dlvm.evidence.target import Target
+from dlvm.experiments import evidence as script
+from dlvm.experiments import evidence_report, train
+from dlvm.experiments.evidence_report import of_estimators, verdict
+from dlvm.experiments.figures.evidence import closing, estimates, weights_by_datum
+from dlvm.models import PPCA
 
 RECORDS = {"config.json", "metrics.jsonl", "result.json", "report.html"}
 
@@ -44,7 +44,7 @@ def made_up(method, values, se=0.01, khat=0.2, count=100, **others):
 
 def found_of(*estimates, truth=(-20.0, -22.0)):
     """A record with estimates by importance sampling with 10, 100, ... samples."""
-    found = script.Found(truth and Estimate.exactly("quadrature", torch.tensor(truth)))
+    found = evidence_report.Found(truth and Estimate.exactly("quadrature", torch.tensor(truth)))
     for i, one in enumerate(estimates):
         found.rows.append(script.row_of(one.method, 10 ** (i + 1), 10 ** (i + 1), one, found.truth))
         found.largest[one.method] = one
@@ -73,7 +73,7 @@ def test_ppca_with_an_exact_value(tmp_path):
     kept = json.loads((tmp_path / "result.json").read_text())
     assert kept["exact_by"] == "exact" and kept["exact"] == pytest.approx(found.truth.mean)
     assert [(row["method"], row["budget"]) for row in kept["estimates"]] == [
-        *((method, count) for count in (10, 30) for method in script.WEIGHTED),
+        *((method, count) for count in (10, 30) for method in evidence_report.WEIGHTED),
         ("AIS from the prior", 4),
         ("AIS from the guide", 4),
     ]
@@ -145,7 +145,7 @@ def test_what_cannot_work_is_found_before_a_folder_is_made(tmp_path):
         (dict(num_chains=1), "num_chains must be at least 2, got 1"),
         (dict(share=1.0), "share must be between 0 and 1, got 1.0"),
         (dict(objective="miwae"), "groups must divide num_particles"),
-        (dict(run=tmp_path / "other"), "must be that of a run of experiments.train"),
+        (dict(run=tmp_path / "other"), "must be that of a run of dlvm.experiments.train"),
         (dict(run=tmp_path / "other", model="ppca"), "model must be vae with --run"),
     ):
         with pytest.raises(ValueError, match=message):

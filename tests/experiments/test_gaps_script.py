@@ -9,8 +9,9 @@ import matplotlib
 import pytest
 import torch
 
-from experiments import gaps
-from experiments.figures.gaps import gap_bars, gap_scatter, gaps_by_encoder
+from dlvm.evidence import estimate
+from dlvm.experiments import gaps
+from dlvm.experiments.figures.gaps import gap_bars, gap_scatter, gaps_by_encoder
 
 TINY = dict(
     z_dim=2, hidden=(8,), epochs=2, eval_data=12, steps=40, num_particles=60, chains=2, temperatures=8, batch_size=400
@@ -85,9 +86,9 @@ def test_what_is_done_before_an_interrupt_is_reported(tmp_path, monkeypatch, cap
 
 def test_log_px_is_by_importance_sampling_unless_annealing_is_clearly_higher(monkeypatch):
     log_w = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    low = gaps.Estimate.of_weights("IS", log_w)
+    low = estimate.Estimate.of_weights("IS", log_w)
     for shift, method in ((1.0, "AIS"), (0.001, "IS"), (-1.0, "IS")):
-        high = gaps.Estimate.of_weights("AIS", log_w + shift)
+        high = estimate.Estimate.of_weights("AIS", log_w + shift)
         monkeypatch.setattr(gaps, "annealed", lambda *args, high=high, **kwargs: high)
         monkeypatch.setattr(gaps, "importance", lambda *args, **kwargs: low)
         assert gaps.evidence_of(gaps.Config(), None, None, torch.zeros(4, 1)).method == method

@@ -10,11 +10,13 @@ import pytest
 import torch
 from oracles import assert_close
 
-from experiments import hierarchy
-from experiments.data import Loader
-from experiments.figures import by_depth, layer_kl
-from experiments.hierarchy import ORDERS, Config, chain, layers_of, pair
-from inference import evaluate
+from dlvm.experiments import hierarchy
+from dlvm.experiments.data import Loader
+from dlvm.experiments.figures import by_depth, layer_kl
+from dlvm.experiments.hierarchy import ORDERS, Config, pair
+from dlvm.experiments.measures.layer_contents import chain, layers_of
+from dlvm.inference import evaluate
+from dlvm.inference.evaluation import active_units
 
 
 def small(folder, **settings):
@@ -68,7 +70,7 @@ def test_kl_of_a_layer_is_the_closed_form_where_layers_are_alone():
     held = layers_of(model, guide, data(), num_particles=2)
     assert held.kl["z1"] == pytest.approx(exact.item(), rel=1e-5)
     steady = layers_of(model, guide, data(), num_particles=3000)
-    loud = (q.mean.var(0, correction=0) > hierarchy.ACTIVE_VARIANCE).sum()
+    loud = (q.mean.var(0, correction=0) > active_units.ACTIVE_VARIANCE).sum()
     assert steady.active["z1"] == loud
 
 

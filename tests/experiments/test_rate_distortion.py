@@ -11,10 +11,10 @@ import matplotlib
 import pytest
 import torch
 
-from evidence.estimate import Estimate
-from experiments import rate_distortion
-from experiments.data import Loader, Splits
-from experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
+from dlvm.evidence.estimate import Estimate
+from dlvm.experiments import rate_distortion
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
 
 
 def rows():

@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import cli, compare_guides, train
-from experiments.grids import densities
-from guides import FullRank, latents
-from models import PPCA
-from nets import MLP
+from dlvm.experiments import compare_guides, train
+from dlvm.experiments.measures.posterior_grid import densities
+from dlvm.experiments.options import command_line
+from dlvm.guides import FullRank, latents
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 RECORDS = {"config.json", "metrics.jsonl", "result.json", "report.html", "learning_curves.png", "reconstructions.png"}
 
@@ -97,7 +98,7 @@ def test_help_explains_every_option(script, monkeypatch, capsys):
     module = importlib.import_module(f"experiments.{script}")
     monkeypatch.setattr(sys, "argv", [script, "--help"])
     with pytest.raises(SystemExit, match="0"):
-        cli.start(module.main, module.Config, script)
+        command_line.start(module.main, module.Config, script)
     shown = capsys.readouterr().out
     assert f"python -m experiments.{script}" in shown
     assert "--data" in shown and "--out" in shown and "Replace an earlier run" in shown
@@ -105,7 +106,7 @@ def test_help_explains_every_option(script, monkeypatch, capsys):
 
 
 def test_a_mistake_ends_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "experiments.train", "--data", "mnits", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "dlvm.experiments.train", "--data", "mnits", "--out", str(tmp_path / "run")]
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1 and "Traceback" not in failed.stderr
     assert failed.stderr.startswith("error: name must be digits, mnist, fashion_mnist, binarized_mnist or a path")

@@ -11,12 +11,12 @@ import pytest
 import torch
 from oracles.energies import ENERGIES, LOG_Z_BOX, LOG_Z_CONFINED
 
-from experiments import cli, toy_posteriors
-from experiments.energies import LATENTS, TARGETS, Target
-from experiments.figures import energy_fits, four_posteriors
-from experiments.four_points import CORNERS, FLOOR, best_diagonal, diagonal_elbo
-from guides import FullRank
-from nets import MLP
+from dlvm.experiments import toy_posteriors
+from dlvm.experiments.figures import energy_fits, four_posteriors
+from dlvm.experiments.measures.toy_targets import CORNERS, FLOOR, LATENTS, TARGETS, Target, best_diagonal, diagonal_elbo
+from dlvm.experiments.options import command_line
+from dlvm.guides import FullRank
+from dlvm.nets import MLP
 
 
 def texts(fig) -> str:
@@ -91,7 +91,7 @@ def test_a_tiny_run_leaves_a_whole_folder(tiny):
 def test_help_explains_every_option(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["toy_posteriors", "--help"])
     with pytest.raises(SystemExit, match="0"):
-        cli.start(toy_posteriors.main, toy_posteriors.Config, "toy_posteriors")
+        command_line.start(toy_posteriors.main, toy_posteriors.Config, "toy_posteriors")
     shown = capsys.readouterr().out
     assert "python -m experiments.toy_posteriors" in shown and "--temperatures" in shown and "(required)" not in shown
     assert set(toy_posteriors.FAMILIES) == set(toy_posteriors.Family.__args__)

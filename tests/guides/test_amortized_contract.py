@@ -11,9 +11,9 @@ from pyro import poutine
 from torch import nn
 from torch.distributions import constraints
 
-from distributions import DiagonalNormal, FullRankNormal
-from guides import IAF, Amortized, Diagonal, FullRank, Latent, Plate, latents
-from nets import MLP
+from dlvm.distributions import DiagonalNormal, FullRankNormal
+from dlvm.guides import IAF, Amortized, Diagonal, FullRank, Latent, Plate, latents
+from dlvm.nets import MLP
 
 every_guide = pytest.mark.parametrize("Guide", [Diagonal, FullRank, IAF])
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

@@ -12,12 +12,12 @@ from oracles.forcing import Forced
 from pyro import poutine
 from torch import nn
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, latents
-from guides.auxiliary import Augmented
-from inference import ELBO, IWAE, STL, SVI, DReG, check, evaluate, log_weights
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, latents
+from dlvm.guides.auxiliary import Augmented
+from dlvm.inference import ELBO, IWAE, STL, SVI, DReG, check, evaluate, log_weights
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 XS = torch.stack([X_1, -X_1, X_1 + 1])
 

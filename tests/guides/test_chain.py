@@ -12,11 +12,11 @@ from oracles import TWO_LAYER, assert_close, inverse
 from pyro import poutine
 from torch import nn
 
-from distributions import DiagonalNormal, FullRankNormal, positive
-from guides import Chain, FullRank, Latent, latents
-from inference import IWAE, SVI, DReG, check, log_weights
-from models import burda
-from nets import MLP
+from dlvm.distributions import DiagonalNormal, FullRankNormal, positive
+from dlvm.guides import Chain, FullRank, Latent, latents
+from dlvm.inference import IWAE, SVI, DReG, check, log_weights
+from dlvm.models import burda
+from dlvm.nets import MLP
 
 
 def three(x):

@@ -10,10 +10,10 @@ from oracles import GOLDEN_1, GOLDEN_2, TWO_LAYER, X_1, X_2, Gaussian, assert_cl
 from pyro import poutine
 from torch import nn
 
-from distributions import positive
-from guides import IAF, Diagonal, FullRank, Latent, latents
-from models import PPCA
-from nets import MLP
+from dlvm.distributions import positive
+from dlvm.guides import IAF, Diagonal, FullRank, Latent, latents
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 GOLDENS = pytest.mark.parametrize("oracle, x", [(GOLDEN_1, X_1), (GOLDEN_2, X_2)], ids=["golden 1", "golden 2"])
 

@@ -12,12 +12,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-from distributions import Bernoulli, DiagonalNormal, StandardNormal
-from experiments.choices import GUIDES
-from guides import Joint, Ladder, latents
-from inference import ELBO, IWAE, SVI, DReG, check
-from models import HVAE, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
+from dlvm.experiments.options.guides import GUIDES
+from dlvm.guides import Joint, Ladder, latents
+from dlvm.inference import ELBO, IWAE, SVI, DReG, check
+from dlvm.models import HVAE, VAE
+from dlvm.nets import MLP
 
 X = (torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 PAIRS = [(order, "two layers") for order in ("top_down", "bottom_up", "independent")]

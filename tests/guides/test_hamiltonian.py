@@ -14,13 +14,13 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch import nn
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, Joint, Ladder, StudentT, latents
-from guides.hamiltonian import Hamiltonian, HamiltonianModel
-from guides.leapfrog import Leapfrog
-from inference import ELBO, IWAE, STL, SVI, DReG, check, evaluate, log_weights
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, Joint, Ladder, StudentT, latents
+from dlvm.guides.hamiltonian import Hamiltonian, HamiltonianModel
+from dlvm.guides.leapfrog import Leapfrog
+from dlvm.inference import ELBO, IWAE, STL, SVI, DReG, check, evaluate, log_weights
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 XS = torch.stack([X_1, -X_1, X_1 + 1])
 CORRELATED = LinearGaussian(GOLDEN_1.weight @ torch.tensor([[1.0, 0.9], [0.0, 0.5]]).double(), GOLDEN_1.mu, GOLDEN_1.s2)

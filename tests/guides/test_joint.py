@@ -16,11 +16,11 @@ from pyro.optim import Adam
 from torch import nn
 from torch.distributions import constraints
 
-from distributions import DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal, positive
-from guides import FullRank, Joint, Latent, latents
-from inference import ELBO, IWAE, STL, SVI, DReG, ScoreFunction, WakeSleep, check, evaluate, log_weights
-from models import PPCA, burda
-from nets import MLP
+from dlvm.distributions import DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal, positive
+from dlvm.guides import FullRank, Joint, Latent, latents
+from dlvm.inference import ELBO, IWAE, STL, SVI, DReG, ScoreFunction, WakeSleep, check, evaluate, log_weights
+from dlvm.models import PPCA, burda
+from dlvm.nets import MLP
 
 LINEAR_IAF = partial(InverseAutoregressiveNormal, depth=1, hidden=())
 FAMILIES = pytest.mark.parametrize("family", [DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal])

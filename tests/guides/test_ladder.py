@@ -16,11 +16,11 @@ from pyro.optim import Adam
 from torch import nn
 from torch.distributions import constraints, kl_divergence
 
-from distributions import DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal, positive
-from guides import Ladder, Latent, latents
-from inference import ELBO, IWAE, STL, SVI, DReG, check, evaluate, log_weights
-from models import burda
-from nets import MLP
+from dlvm.distributions import DiagonalNormal, FullRankNormal, InverseAutoregressiveNormal, positive
+from dlvm.guides import Ladder, Latent, latents
+from dlvm.inference import ELBO, IWAE, STL, SVI, DReG, check, evaluate, log_weights
+from dlvm.models import burda
+from dlvm.nets import MLP
 
 MERGES = pytest.mark.parametrize("merge", ["precision", "residual"])
 FAMILIES = pytest.mark.parametrize("family", [DiagonalNormal, FullRankNormal])

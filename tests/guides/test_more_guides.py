@@ -12,12 +12,12 @@ from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, Gaussian, LinearGaussian, asse
 from pyro import poutine
 from torch import nn
 
-from distributions import VonMisesFisherDirection, positive
-from distributions.scale import limited
-from guides import Diagonal, FullRank, Latent, LowRank, Mixture, NeuralSpline, RealNVP, StudentT, latents
-from inference import ELBO, IWAE, STL, SVI, DReG, log_weights
-from models import PPCA
-from nets import MLP
+from dlvm.distributions import VonMisesFisherDirection, positive
+from dlvm.distributions.scale import limited
+from dlvm.guides import Diagonal, FullRank, Latent, LowRank, Mixture, NeuralSpline, RealNVP, StudentT, latents
+from dlvm.inference import ELBO, IWAE, STL, SVI, DReG, log_weights
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 GUIDES = {
     "low_rank": LowRank,

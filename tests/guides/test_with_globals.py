@@ -26,11 +26,11 @@ from pyro.nn.module import to_pyro_module_
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
-from distributions import DiagonalNormal
-from guides import IAF, Diagonal, Joint, Ladder, Local, latents
-from guides.bayesian import WithGlobals, local_sites
-from inference import ELBO, IWAE, SVI, check, evaluate, fit
-from nets import MLP
+from dlvm.distributions import DiagonalNormal
+from dlvm.guides import IAF, Diagonal, Joint, Ladder, Local, latents
+from dlvm.guides.with_globals import WithGlobals, local_sites
+from dlvm.inference import ELBO, IWAE, SVI, check, evaluate, fit
+from dlvm.nets import MLP
 
 FAMILIES = {
     "normal": AutoNormal,

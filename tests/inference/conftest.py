@@ -14,7 +14,7 @@ from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from models import PPCA
+from dlvm.models import PPCA
 
 
 def _pair(oracle: LinearGaussian, q: Callable[[Tensor], Gaussian]) -> tuple[PPCA, Callable]:

@@ -9,9 +9,9 @@ from oracles import TWO_LAYER, assert_close, normal
 from pyro import poutine
 from torch import nn
 
-from distributions import Bernoulli, DiagonalNormal, StandardNormal
-from models import HVAE, burda
-from nets import MLP
+from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
+from dlvm.models import HVAE, burda
+from dlvm.nets import MLP
 
 
 def build() -> HVAE:

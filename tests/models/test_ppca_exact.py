@@ -9,7 +9,7 @@ import torch
 from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, assert_close, normal, ppca_optimum
 from pyro import poutine
 
-from models import PPCA
+from dlvm.models import PPCA
 
 GOLDENS = pytest.mark.parametrize("oracle, x", [(GOLDEN_1, X_1), (GOLDEN_2, X_2)], ids=["golden 1", "golden 2"])
 

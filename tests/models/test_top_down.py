@@ -13,13 +13,13 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch.nn import functional as F
 
-from distributions import DiagonalNormal
-from experiments.data import digits
-from experiments.hierarchy import layers_of
-from guides import IAF, Diagonal, Joint, Ladder, latents
-from inference import ELBO, SVI, evaluate, linear, tempered
-from models import TopDown
-from nets import Conv
+from dlvm.distributions import DiagonalNormal
+from dlvm.experiments.data import digits
+from dlvm.experiments.measures.layer_contents import layers_of
+from dlvm.guides import IAF, Diagonal, Joint, Ladder, latents
+from dlvm.inference import ELBO, SVI, evaluate, linear, tempered
+from dlvm.models import TopDown
+from dlvm.nets import Conv
 
 MAPS = [(2, 4), (3, 2), (4, 1)]
 GUIDES = {

@@ -11,9 +11,9 @@ from oracles import Gaussian, assert_close, log_px_grid, log_px_hermite
 from pyro import poutine
 from torch import nn
 
-from distributions import Bernoulli, StandardNormal
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli, StandardNormal
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 
 def build(z_dim: int = 2) -> VAE:

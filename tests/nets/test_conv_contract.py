@@ -8,9 +8,9 @@ from oracles import assert_close
 from torch import nn
 from torch.nn import functional as F
 
-from distributions import Bernoulli
-from guides import Diagonal, Latent
-from nets import Conv, Deconv, Maps, ResidualBlock
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, Latent
+from dlvm.nets import Conv, Deconv, Maps, ResidualBlock
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -7,7 +7,7 @@ import torch
 from oracles import assert_close
 from torch.autograd.functional import jacobian
 
-from nets import MADE
+from dlvm.nets import MADE
 
 DIM, CONTEXT = 5, 3
 HIDDEN = [(), (16,), (16, 12), (7, 7, 7)]

@@ -7,7 +7,7 @@ import torch
 from oracles import assert_close
 from torch import nn
 
-from nets import MLP
+from dlvm.nets import MLP
 
 
 def test_leading_dimensions_are_left_alone():

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from benchmarks import __main__ as benchmarks
-from experiments import cli, evidence, objective_table, restore, train
-from experiments.data import _torchvision, digits, larochelle
-from experiments.options import BETWEEN, DIFFERENT, LEAST, POSITIVE, SOME, check_options
+from dlvm.experiments import evidence, objective_table, train
+from dlvm.experiments.data import _torchvision, digits, larochelle
+from dlvm.experiments.options import command_line
+from dlvm.experiments.options.command_line import BETWEEN, DIFFERENT, LEAST, POSITIVE, SOME, check_options
+from dlvm.experiments.runs import restore
 
 NAMES = (
     "train compare_guides compare_bounds hierarchy toy_posteriors evidence gaps rate_distortion estimator_snr".split()
@@ -111,7 +113,7 @@ def of_experiments(name: str) -> Script:
         made(*settings, **more)
         raise Taken
 
-    return Script(name, module.Config, lambda: cli.start(module.main, module.Config, name),
+    return Script(name, module.Config, lambda: command_line.start(module.main, module.Config, name),
                   lambda patch: patch.setattr(module, "Run", run))  # fmt: skip
 
 
@@ -124,7 +126,7 @@ SCRIPTS = [
     Script(
         "objective_table",
         objective_table.Config,
-        lambda: cli.start(objective_table.main, objective_table.Config, "objective_table"),
+        lambda: command_line.start(objective_table.main, objective_table.Config, "objective_table"),
         lambda patch: patch.setattr(objective_table, "table", taken),
     ),
     Script(
@@ -271,7 +273,7 @@ def test_a_damaged_run_is_restored_as_it_was_or_refused(file, run, tmp_path):
         try:
             found = weights_of(tmp_path)
         except ValueError as error:
-            assert str(error).startswith("folder must be that of a run of experiments.train")
+            assert str(error).startswith("folder must be that of a run of dlvm.experiments.train")
         else:
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)) or file != "config.json"
 
@@ -289,6 +291,6 @@ def test_weights_that_do_not_go_with_a_run_are_refused_before_a_folder_is_made(r
     evidence.checked(config)
     for broken in (b"", (tmp_path / "model.safetensors").read_bytes()):
         (tmp_path / "guide.safetensors").write_bytes(broken)
-        with pytest.raises(ValueError, match="must be that of a run of experiments.train, .* that go together, got"):
+        with pytest.raises(ValueError, match="must be that of a run of dlvm.experiments.train, .* that go together, got"):
             evidence.main(config)
     assert not (tmp_path / "out").exists()

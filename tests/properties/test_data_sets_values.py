@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import settings as running
 from hypothesis import strategies as st
 
-from experiments.data import Loader, from_file, from_tensor, load
-from experiments.data.files import read_idx
+from dlvm.experiments.data import Loader, from_file, from_tensor, load
+from dlvm.experiments.data.files import read_idx
 
 NUMBERS = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">f4", ">f8", ">i2", "g"]
 LITTLE = 16 << 20

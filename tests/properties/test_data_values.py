@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import settings as running
 from hypothesis import strategies as st
 
-from distributions import Bernoulli
-from evidence import exact, importance, views
-from experiments.data import Loader, from_tensor
-from guides import Diagonal, latents
-from inference import ELBO, NonFinite, check, evaluate, fit, log_weights
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.evidence import exact, importance, views
+from dlvm.experiments.data import Loader, from_tensor
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, NonFinite, check, evaluate, fit, log_weights
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 WIDTH = 4
 BINARY = VAE(2, Bernoulli(MLP(2, 6, WIDTH)))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn.functional import logsigmoid
 
-import distributions as room
-from distributions import (
+import dlvm.distributions as room
+from dlvm.distributions import (
     Autoregressive,
     Bernoulli,
     Coupling,
@@ -31,7 +31,7 @@ from distributions import (
     VonMisesFisherDirection,
     positive,
 )
-from distributions.student_t import StudentT
+from dlvm.distributions.student_t import StudentT
 
 FAMILIES = {
     "diagonal": room.DiagonalNormal,

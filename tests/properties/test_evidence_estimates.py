@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import settings as running
 from hypothesis import strategies as st
 
-import evidence as room
-from distributions import Bernoulli
-from evidence import Estimate
-from guides import Diagonal, latents
-from models import PPCA, VAE
-from nets import MLP
+import dlvm.evidence as room
+from dlvm.distributions import Bernoulli
+from dlvm.evidence import Estimate
+from dlvm.guides import Diagonal, latents
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 SEEDS = st.integers(0, 2**32 - 1)
 WEIGHT = torch.tensor([[1.0, 0.0], [0.5, -1.0], [0.0, 0.3]])

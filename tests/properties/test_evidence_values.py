@@ -11,8 +11,8 @@ from hypothesis import settings as running
 from hypothesis import strategies as st
 from torch import Tensor
 
-import evidence as room
-from models import PPCA
+import dlvm.evidence as room
+from dlvm.models import PPCA
 
 SEEDS = st.sampled_from([0, 1, 7, 2**31, 2**32 - 1])
 COUNTS = st.integers(1, 7)

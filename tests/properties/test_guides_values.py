@@ -16,8 +16,8 @@ from pyro.distributions import constraints
 from pyro.nn import PyroModule
 from torch import Tensor
 
-import guides
-from guides import (
+from dlvm import guides
+from dlvm.guides import (
     Amortized,
     Diagonal,
     FullRank,
@@ -31,8 +31,8 @@ from guides import (
     latents,
     local_sites,
 )
-from guides.supports import Reshaped
-from nets import MLP
+from dlvm.guides.sites.site_types import Reshaped
+from dlvm.nets import MLP
 
 FLOWS = ["Planar", "Radial", "Householder", "Sylvester", "IAF", "NeuralSpline", "RealNVP"]
 NAMES = ["Diagonal", "FullRank", "LowRank", "Mixture", "StudentT", *FLOWS, "Joint", "Chain"]

@@ -17,9 +17,9 @@ from pyro.infer import Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from distributions import Bernoulli
-from guides import Diagonal, latents
-from inference import (
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,
@@ -43,8 +43,8 @@ from inference import (
     tempered,
     verdict,
 )
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 D, Z = 3, 2
 PHASES = Phase.explicit, Phase.generate  # each example is a whole evaluation: none to spare for shrinking

@@ -11,7 +11,7 @@ from hypothesis import settings as running
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference import (
+from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,
@@ -28,7 +28,7 @@ from inference import (
     cyclical,
     linear,
 )
-from inference.slopes import curvatures, left_out, slopes
+from dlvm.inference.bounds.bound import curvatures, left_out, slopes
 
 SIZES = [0.0, 1e-6, 1.0, 30.0, 1e4]
 BOUNDS = {

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pyro import poutine
 from torch import Tensor
 
-from distributions import Bernoulli, DiagonalNormal, StandardNormal
-from models import HVAE, PPCA, VAE, TopDown, burda
-from nets import MLP
+from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
+from dlvm.models import HVAE, PPCA, VAE, TopDown, burda
+from dlvm.nets import MLP
 
 MODELS = {
     "vae": VAE(2, Bernoulli(MLP(2, 6, 16))),

@@ -12,7 +12,7 @@ from hypothesis import settings as running
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nets import MADE, MLP, Conv, Deconv, Maps, ResidualBlock, out_features
+from dlvm.nets import MADE, MLP, Conv, Deconv, Maps, ResidualBlock, out_features
 
 BATCHES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 WIDTHS = st.lists(st.integers(1, 5), min_size=2, max_size=4)

@@ -12,7 +12,7 @@ from refusals import data, distributions, evidence, guides, models, nets
 from refusals import inference as inferring
 from refusals.case import Case, hold
 
-import inference
+from dlvm import inference
 
 TABLES = [nets, distributions, models, guides, inferring, evidence, data]
 CASES = [case for table in TABLES for case in table.CASES]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-import experiments.data as room
-from experiments.data import Loader, binarized_mnist, digits, fashion_mnist, from_file, from_tensor, load, mnist
+import dlvm.experiments.data as room
+from dlvm.experiments.data import Loader, binarized_mnist, digits, fashion_mnist, from_file, from_tensor, load, mnist
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_DEVICES, NOT_FINITE, NOT_NUMBERS, NOT_SEEDS, Case
 from refusals.pairs import X
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-import distributions as room
-from distributions import Bernoulli, ConstantScaleNormal, LearnedScale, StandardNormal, SylvesterNormal
+import dlvm.distributions as room
+from dlvm.distributions import Bernoulli, ConstantScaleNormal, LearnedScale, StandardNormal, SylvesterNormal
 from refusals import distributions_parts as parts
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.distributions_parts import NOT_SCALES, NOT_STEPS, net

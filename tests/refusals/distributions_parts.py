@@ -9,8 +9,8 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-import distributions as room
-from distributions import (
+import dlvm.distributions as room
+from dlvm.distributions import (
     Affine,
     Autoregressive,
     Bernoulli,
@@ -25,7 +25,7 @@ from distributions import (
     VonMisesFisher,
     VonMisesFisherDirection,
 )
-from distributions.planar import PlanarStep
+from dlvm.distributions.flows.planar import PlanarStep
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.nets import NOT_MAKERS, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis.strategies import SearchStrategy, integers, sampled_from
 from pyro.infer import Trace_ELBO
 
-import evidence as room
-from evidence import Estimate, Simulated
-from guides import Diagonal, FullRank
-from inference import ELBO, IWAE
-from models import VAE
+import dlvm.evidence as room
+from dlvm.evidence import Estimate, Simulated
+from dlvm.guides import Diagonal, FullRank
+from dlvm.inference import ELBO, IWAE
+from dlvm.models import VAE
 from refusals import evidence_parts
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_FINITE, NOT_NUMBERS, NOT_SEEDS, Case
 from refusals.evidence_programs import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from hypothesis.strategies import just, sampled_from
 
-import evidence as room
-from guides import Diagonal, latents
-from models import VAE
+import dlvm.evidence as room
+from dlvm.guides import Diagonal, latents
+from dlvm.models import VAE
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.evidence_programs import PAIR, VALID, nothing
 from refusals.pairs import LINEAR, MODEL, X

@@ -6,9 +6,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 
-import evidence as room
-from guides import Diagonal, latents
-from nets import MLP
+import dlvm.evidence as room
+from dlvm.guides import Diagonal, latents
+from dlvm.nets import MLP
 from refusals.pairs import LINEAR, X
 
 PAIR = dict(model=LINEAR, guide=Diagonal(latents(LINEAR, X), MLP(4, 6)))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pyro.distributions import constraints
 from torch import nn
 
-import guides as room
-from distributions import DiagonalNormal
-from guides import Amortized, Chain, Diagonal, Joint, Ladder, Latent, Local, Plate, latents, local_sites
+import dlvm.guides as room
+from dlvm.distributions import DiagonalNormal
+from dlvm.guides import Amortized, Chain, Diagonal, Joint, Ladder, Latent, Local, Plate, latents, local_sites
 from refusals import guides_calls, guides_programs
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (

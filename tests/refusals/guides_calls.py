@@ -7,8 +7,20 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from distributions import DiagonalNormal
-from guides import IAF, Amortized, Augmented, Chain, Diagonal, FullRank, HamiltonianModel, Joint, Latent, Local, Plate
+from dlvm.distributions import DiagonalNormal
+from dlvm.guides import (
+    IAF,
+    Amortized,
+    Augmented,
+    Chain,
+    Diagonal,
+    FullRank,
+    HamiltonianModel,
+    Joint,
+    Latent,
+    Local,
+    Plate,
+)
 from refusals.case import Case
 from refusals.guides_parts import SITES, encoder
 from refusals.pairs import GUIDE, MODEL, X

@@ -10,9 +10,9 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from distributions import DiagonalNormal, LowRankNormal
-from guides import Diagonal, Latent, Plate
-from nets import MLP
+from dlvm.distributions import DiagonalNormal, LowRankNormal
+from dlvm.guides import Diagonal, Latent, Plate
+from dlvm.nets import MLP
 from refusals.case import NOT_DATA
 from refusals.pairs import GUIDE, MODEL, X
 

@@ -10,7 +10,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
-from guides import (
+from dlvm.guides import (
     Augmented,
     Diagonal,
     Hamiltonian,
@@ -23,7 +23,7 @@ from guides import (
     latents,
     local_sites,
 )
-from inference import IWAE
+from dlvm.inference import IWAE
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import NOT_ENCODERS, NOT_FAMILIES, NOT_HIDDEN, NOT_SPECS, SITES, encoder
 from refusals.pairs import GUIDE, MODEL, X

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inference as room
+import dlvm.inference as room
 from refusals import inference_fit, inference_objectives, inference_steps
 
 PARTS = inference_objectives, inference_steps, inference_fit

@@ -11,13 +11,8 @@ from pyro.infer import ReweightedWakeSleep
 from torch.optim import lr_scheduler as schedules
 from torch.utils.data import TensorDataset
 
-from experiments.data import Loader
-from inference import (
-    CUBO,
-    ELBO,
-    fit,
-    linear,
-)
+from dlvm.experiments.data import Loader
+from dlvm.inference import CUBO, ELBO, fit, linear
 from refusals.case import NOT_COUNTS, NOT_DEVICES, NOT_SEEDS, ROOT, Case
 from refusals.odd_pairs import (
     NOT_BATCHES,

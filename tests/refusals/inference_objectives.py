@@ -7,8 +7,8 @@ import torch
 from hypothesis import strategies as st
 from pyro.infer import TraceGraph_ELBO
 
-import inference as room
-from inference import (
+import dlvm.inference as room
+from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,
@@ -39,7 +39,7 @@ from inference import (
     tempered,
     total_correlation,
 )
-from nets import MLP
+from dlvm.nets import MLP
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.pairs import GUIDE, MODEL, X
 

@@ -5,20 +5,9 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from guides import Diagonal
-from inference import (
-    ELBO,
-    SVI,
-    Evaluation,
-    check,
-    evaluate,
-    joined,
-    linear,
-    log_weights,
-    tempered,
-    verdict,
-)
-from models import VAE
+from dlvm.guides import Diagonal
+from dlvm.inference import ELBO, SVI, Evaluation, check, evaluate, joined, linear, log_weights, tempered, verdict
+from dlvm.models import VAE
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_DEVICES, NOT_SEEDS, Case
 from refusals.odd_pairs import (
     ADAM,

@@ -7,10 +7,10 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-import models as room
-from distributions import Bernoulli, DiagonalNormal, StandardNormal
-from models import HVAE, PPCA, VAE, TopDown, burda
-from nets import MLP
+import dlvm.models as room
+from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
+from dlvm.models import HVAE, PPCA, VAE, TopDown, burda
+from dlvm.nets import MLP
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.nets import NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import nets as room
-from nets import MADE, MLP, Conv, Deconv, Maps, ResidualBlock, out_features
+import dlvm.nets as room
+from dlvm.nets import MADE, MLP, Conv, Deconv, Maps, ResidualBlock, out_features
 from refusals.case import NOT_COUNTS, Case
 
 ROOM = room

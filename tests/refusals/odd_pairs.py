@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from pyro.infer import Trace_ELBO
 from torch import optim
 
-from distributions import Bernoulli
-from guides import Diagonal, latents
-from inference import (
-    IWAE,
-    linear,
-)
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import IWAE, linear
+from dlvm.models import VAE
+from dlvm.nets import MLP
 from refusals.case import NOT_CALLABLE, NOT_DATA, NOT_NUMBERS
 from refusals.pairs import GUIDE, MODEL, X
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from distributions import Bernoulli
-from guides import Diagonal, latents
-from inference import IWAE, fit
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import IWAE, fit
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 X = (torch.rand(6, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 MODEL = VAE(2, Bernoulli(MLP(2, 6, 4)))

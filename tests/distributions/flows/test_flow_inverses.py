@@ -15,7 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
 
-from distributions import (
+from dlvm.distributions import (
     FlowNormal,
     HouseholderBasis,
     HouseholderNormal,
@@ -25,18 +25,18 @@ from distributions import (
     RadialNormal,
     SylvesterNormal,
 )
-from distributions.coupling import Coupling
-from distributions.flow import above_minus_one
-from distributions.planar import Planar
-from distributions.radial import Radial
-from distributions.scale import limited, positive
-from distributions.sylvester import Sylvester, SylvesterStep
-from distributions.unbent import unbent, unbent_triangular
-from guides import flows as guides
-from guides import latents
-from inference import IWAE, RWS, STL, SVI, DReG, Total, WakeSleep, evaluate
-from models import PPCA
-from nets import MLP
+from dlvm.distributions.flows.base import above_minus_one
+from dlvm.distributions.flows.coupling import Coupling
+from dlvm.distributions.flows.planar import Planar
+from dlvm.distributions.flows.radial import Radial
+from dlvm.distributions.flows.sylvester import Sylvester, SylvesterStep
+from dlvm.distributions.flows.tanh_inverse import unbent, unbent_triangular
+from dlvm.distributions.scale import limited, positive
+from dlvm.guides import flows as guides
+from dlvm.guides import latents
+from dlvm.inference import IWAE, RWS, STL, SVI, DReG, Total, WakeSleep, evaluate
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 H, D = 3, 4
 FAMILIES = {

@@ -10,8 +10,8 @@ from oracles import assert_close
 from torch import nn
 from torch.autograd.functional import jacobian
 
-from distributions import InverseAutoregressiveNormal, positive
-from nets import MLP
+from dlvm.distributions import InverseAutoregressiveNormal, positive
+from dlvm.nets import MLP
 
 H, D = 3, 4
 HIDDEN = [(), (16,), (16, 16)]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal
 
-from distributions import (
+from dlvm.distributions import (
     DiagonalNormal,
     Flow,
     HouseholderBasis,
@@ -26,15 +26,15 @@ from distributions import (
     SylvesterNormal,
     positive,
 )
-from distributions.flow import OneWay, above_minus_one
-from distributions.planar import Planar
-from distributions.radial import Radial
-from distributions.sylvester import Sylvester
-from guides import flows as guides
-from guides import latents
-from inference import ELBO, IWAE, STL, SVI, DReG, ScoreFunction
-from models import PPCA
-from nets import MLP
+from dlvm.distributions.flows.base import OneWay, above_minus_one
+from dlvm.distributions.flows.planar import Planar
+from dlvm.distributions.flows.radial import Radial
+from dlvm.distributions.flows.sylvester import Sylvester
+from dlvm.guides import flows as guides
+from dlvm.guides import latents
+from dlvm.inference import ELBO, IWAE, STL, SVI, DReG, ScoreFunction
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 H, D = 3, 4
 TWO = partial(OrthogonalBasis, rank=1)

@@ -9,14 +9,14 @@ import torch
 from oracles import log_px_grid
 from torch import Tensor
 
-from distributions import Bernoulli
-from evidence.annealed import annealed, reverse_annealed
-from evidence.chains import Chains
-from evidence.estimate import Estimate
-from evidence.path import linear, sigmoid
-from evidence.simulate import Simulated, simulate
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.evidence.annealing.annealed import annealed, reverse_annealed
+from dlvm.evidence.annealing.chains import Chains
+from dlvm.evidence.annealing.path import linear, sigmoid
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.simulate import Simulated, simulate
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 WEIGHT = torch.tensor([[0.8, 0.3], [0.0, 0.6], [0.7, -0.5]])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evidence.hmc import Point, at, kinetic_energy, leapfrog, transition
+from dlvm.evidence.annealing.hmc import Point, at, kinetic_energy, leapfrog, transition
 
 COV = torch.tensor([[1.0, 0.9], [0.9, 1.5]], dtype=torch.float64)
 PRECISION = torch.linalg.inv(COV)

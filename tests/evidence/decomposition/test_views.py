@@ -14,12 +14,12 @@ from oracles.forcing import Forced
 from pyro import poutine
 from torch import nn
 
-from evidence import pairs
-from evidence.views import views
-from guides import Diagonal, Joint, latents
-from inference import ELBO, evaluate, tempered
-from models import PPCA
-from nets import MLP
+from dlvm.evidence.decomposition import aggregate
+from dlvm.evidence.decomposition.views import views
+from dlvm.guides import Diagonal, Joint, latents
+from dlvm.inference import ELBO, evaluate, tempered
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -249,7 +249,7 @@ def test_two_samples_tell_q_of_z_from_the_prior_where_they_differ():
 
 def test_chunks_change_nothing(monkeypatch):
     whole = views(golden(), diagonal, XS, num_particles=1, draws=90)
-    monkeypatch.setattr(pairs, "NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr(aggregate, "NUMBERS_AT_ONCE", 100)
     parts = views(golden(), diagonal, XS, num_particles=1, draws=90)
     for name in ("information", "marginal_kl", "total_correlation", "unit_kl"):
         assert_close(getattr(parts, name).value, getattr(whole, name).value, 1e-10)
@@ -285,7 +285,7 @@ def test_a_flow_without_an_inverse_has_no_aggregate_posterior_and_says_why():
 
 
 def test_after_an_interrupt_the_record_is_of_what_was_done(monkeypatch):
-    monkeypatch.setattr(sys.modules["evidence.views"], "NUMBERS_AT_ONCE", 4 * 10)
+    monkeypatch.setattr(sys.modules["dlvm.evidence.decomposition.views"], "NUMBERS_AT_ONCE", 4 * 10)
     calls = []
 
     def guide(x):

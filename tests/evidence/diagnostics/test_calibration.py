@@ -10,11 +10,11 @@ import pytest
 import torch
 from oracles import GOLDEN_1, assert_close
 
-from evidence.calibration import calibration
-from evidence.ranked import Ranked
-from guides import Joint, latents
-from models import PPCA
-from nets import MLP
+from dlvm.evidence.diagnostics.calibration import calibration
+from dlvm.evidence.diagnostics.calibration_record import Ranked
+from dlvm.guides import Joint, latents
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 CORRELATED = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)

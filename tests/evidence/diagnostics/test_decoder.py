@@ -12,15 +12,15 @@ import torch
 from oracles import GOLDEN_1, Gaussian, LinearGaussian, assert_close, ppca_optimum
 from torch import nn
 
-from distributions import Bernoulli
-from distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale
-from evidence.calibrate_scale import calibrate_scale
-from evidence.decoder import decoder_report
-from evidence.simulate import simulate
-from guides import FullRank, latents
-from inference import ELBO, fit
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale
+from dlvm.evidence.diagnostics.calibrate_scale import calibrate_scale
+from dlvm.evidence.diagnostics.decoder import decoder_report
+from dlvm.evidence.simulate import simulate
+from dlvm.guides import FullRank, latents
+from dlvm.inference import ELBO, fit
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 COV = torch.tensor([[0.15, 0.05], [0.05, 0.2]], dtype=torch.float64)
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [-3.0, 1.0, -0.2]], dtype=torch.float64)

@@ -12,15 +12,15 @@ import torch
 from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, Gaussian, LinearGaussian, assert_close, best_gaussian, inverse
 from torch import Tensor, nn
 
-from distributions import Bernoulli, positive
-from evidence.estimate import Estimate
-from evidence.exact_gaps import exact_gaps
-from evidence.freed import Freed, free
-from evidence.gaps import gaps
-from guides import Diagonal, FullRank, Local, latents
-from inference import ELBO, VIMCO
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli, positive
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.inference_gap.exact import exact_gaps
+from dlvm.evidence.inference_gap.gaps import gaps
+from dlvm.evidence.inference_gap.unamortized import Freed, free
+from dlvm.guides import Diagonal, FullRank, Local, latents
+from dlvm.inference import ELBO, VIMCO
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -253,7 +253,7 @@ def test_any_factory_of_local_guides_will_do():
 
 
 def test_ctrl_c_reports_the_chunks_that_are_done(monkeypatch):
-    module = sys.modules["evidence.gaps"]
+    module = sys.modules["dlvm.evidence.inference_gap.gaps"]
     model, guide, x = curved_pair(6)
     calls, climb = [], module.climb
 

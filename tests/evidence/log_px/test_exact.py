@@ -24,11 +24,10 @@ from oracles import (
 from pyro import poutine
 from torch import nn
 
-from evidence.enumerated import enumerated
-from evidence.exact import exact
-from evidence.joint_values import JointValues
-from evidence.quadrature import quadrature
-from models import PPCA
+from dlvm.evidence.log_px.enumeration import JointValues, enumerated
+from dlvm.evidence.log_px.exact import exact
+from dlvm.evidence.log_px.quadrature import quadrature
+from dlvm.models import PPCA
 
 XS = X_1 + torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
 
@@ -250,7 +249,7 @@ def test_quadrature_agrees_with_two_others(float64, z_dim):
 
 def test_grids_are_doubled_for_the_data_that_need_it(float64, monkeypatch):
     """Noise of 1 or 0.02 around sin 3z, given beside x: the first grids of 9 points serve one of them at most."""
-    module = import_module("evidence.quadrature")
+    module = import_module("dlvm.evidence.log_px.quadrature")
     sizes, original = [], module._integral
 
     def watched(target, low, high, size, at_once):

@@ -11,14 +11,14 @@ import pytest
 import torch
 from oracles import GOLDEN_1, GOLDEN_SBN, MIXTURE, X_1, X_SBN, Gaussian, Q, assert_close
 
-from evidence.defensive import defensive
-from evidence.enumerated import enumerated
-from evidence.simple import importance, prior_sampling
-from guides import IAF, Diagonal, FullRank, Joint, latents
-from inference import evaluate
-from inference.importance import log_mean_exp
-from models import PPCA
-from nets import MLP
+from dlvm.evidence.log_px.defensive import defensive
+from dlvm.evidence.log_px.enumeration import enumerated
+from dlvm.evidence.log_px.importance import importance, prior_sampling
+from dlvm.guides import IAF, Diagonal, FullRank, Joint, latents
+from dlvm.inference import evaluate
+from dlvm.inference.bounds.importance import log_mean_exp
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 XS = X_1 + torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
 
@@ -185,7 +185,7 @@ def test_defensive_weights_are_bounded(pair, monkeypatch):
     narrow = pair(GOLDEN_1, lambda x: Gaussian(GOLDEN_1.posterior(x).loc, GOLDEN_1.posterior(x).cov / 100))
     seen = []
     monkeypatch.setattr(
-        import_module("evidence.defensive"), "log_mean_exp", lambda w: seen.append(w) or log_mean_exp(w)
+        import_module("dlvm.evidence.log_px.defensive"), "log_mean_exp", lambda w: seen.append(w) or log_mean_exp(w)
     )
     defensive(*narrow, XS, 2000, share=0.25)
     best = torch.linalg.lstsq(GOLDEN_1.weight, (XS - GOLDEN_1.mu).T).solution.T

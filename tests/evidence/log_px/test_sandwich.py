@@ -12,11 +12,11 @@ import torch
 from oracles import Gaussian, chi2, kl
 from torch import Tensor
 
-from evidence.bracket import Sandwich
-from evidence.estimate import Estimate
-from evidence.sandwich import sandwich, weighed
-from evidence.simulate import simulate
-from models import PPCA
+from dlvm.evidence.estimate import Estimate
+from dlvm.evidence.log_px.sandwich import sandwich, weighed
+from dlvm.evidence.log_px.sandwich_record import Sandwich
+from dlvm.evidence.simulate import simulate
+from dlvm.models import PPCA
 
 WEIGHT = torch.tensor([[0.8, 0.3], [0.0, 0.6], [0.7, -0.5]])
 QUICK = dict(num_particles=200, num_chains=8, temperatures=20, leaps=2, rows=30)
@@ -125,11 +125,11 @@ def test_after_an_interrupt_what_was_done_is_kept(model, guide, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["evidence.sandwich"], "annealed", interrupted)
+    monkeypatch.setattr(sys.modules["dlvm.evidence.log_px.sandwich"], "annealed", interrupted)
     found = sandwich(model, guide, 5, **QUICK)
     assert list(found.rows) == ["ELBO", "IWAE", "exact", "CUBO"] and not found.complete
     assert "Interrupted: rows are missing" in str(found)
-    monkeypatch.setattr(sys.modules["evidence.sandwich"], "score", interrupted)
+    monkeypatch.setattr(sys.modules["dlvm.evidence.log_px.sandwich"], "score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sandwich(model, guide, 5, **QUICK)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.data import from_file
+from dlvm.experiments.data import from_file
 
 LITTLE = 64 << 20
 

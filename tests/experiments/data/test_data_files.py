@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data import _torchvision, binarized_mnist, fashion_mnist, files, larochelle, load, mnist
+from dlvm.experiments.data import _torchvision, binarized_mnist, fashion_mnist, files, larochelle, load, mnist
 
 HAVE = {
     name: any((folder / file).is_file() for folder in files.FOLDERS)

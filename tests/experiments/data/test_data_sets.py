@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.data import Loader, Splits, digits, from_file, from_tensor, load
-from experiments.data.splits import split_rows
+from dlvm.experiments.data import Loader, Splits, digits, from_file, from_tensor, load
+from dlvm.experiments.data.splits import split_rows
 
 GREY = torch.linspace(0, 1, 12).reshape(4, 3)
 
@@ -432,6 +432,6 @@ ROOM = "_torchvision by_name checks files images larochelle loader own splits ta
 
 @pytest.mark.parametrize("name", ROOM)
 def test_docstring_examples(name):
-    module = importlib.import_module(f"experiments.data.{name}")
+    module = importlib.import_module(f"dlvm.experiments.data.{name}")
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert doctest.testmod(module, optionflags=flags).failed == 0

@@ -10,10 +10,10 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 
-from experiments.figures import bounds, latent_space, learning_curves, posteriors, reconstructions, samples
-from experiments.figures.density import levels
-from experiments.figures.mosaic import mosaic
-from experiments.figures.style import _columns, number
+from dlvm.experiments.figures import bounds, latent_space, learning_curves, posteriors, reconstructions, samples
+from dlvm.experiments.figures.images import mosaic
+from dlvm.experiments.figures.posteriors import levels
+from dlvm.experiments.figures.style import _columns, number
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""`experiments.train` goes on after a kill, and what it leaves is loaded in one call."""
+"""`dlvm.experiments.train` goes on after a kill, and what it leaves is loaded in one call."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import train
-from experiments.restore import restore
-from inference.keeper import Keeper
+from dlvm.experiments import train
+from dlvm.experiments.runs.restore import restore
+from dlvm.inference.training.checkpointer import Keeper
 
 
 class PowerCut(BaseException):
@@ -69,7 +69,7 @@ def test_a_folder_that_is_no_finished_run_is_refused(finished, tmp_path, file, h
     elif how == "another's":
         other = {"model": "guide", "guide": "model"}[file.split(".")[0]]
         (tmp_path / file).write_bytes((finished[0] / f"{other}.safetensors").read_bytes())
-    with pytest.raises(ValueError, match="folder must be that of a run of experiments.train, with config.json, .* got"):
+    with pytest.raises(ValueError, match="folder must be that of a run of dlvm.experiments.train, with config.json, .* got"):
         restore(tmp_path)
 
 
@@ -119,8 +119,8 @@ def test_checkpoint_every_needs_checkpoint(tmp_path):
 )
 def test_the_command_line_after_a_signal(tmp_path, number, code, said):
     options = "--hidden 16 --epochs 30 --patience None --eval-particles 30 --eval-data 20 --checkpoint --out"
-    command = [sys.executable, "-m", "experiments.train", *options.split(), str(tmp_path / "cut")]
-    settings = dict(cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [sys.executable, "-m", "dlvm.experiments.train", *options.split(), str(tmp_path / "cut")]
+    settings = dict(cwd=Path(__file__).parents[3], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     with subprocess.Popen(command, **settings) as process:
         while len(list(tmp_path.glob("cut/checkpoints/step-*"))) < 2 and process.poll() is None:
             time.sleep(0.05)

@@ -16,8 +16,8 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.report import Table, print_table
-from experiments.runs import Run, plain
+from dlvm.experiments.runs.folder import Run, plain
+from dlvm.experiments.runs.report import Table, print_table
 
 
 def read(path):

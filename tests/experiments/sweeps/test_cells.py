@@ -18,13 +18,13 @@ import pytest
 import torch
 from joblib import parallel_config
 
-from experiments.cells import Cell, Done, Kept
-from experiments.dispatch import compute
-from experiments.runs import Run
-from experiments.sweep import sweep
-from experiments.workers import Workers
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.sweeps.cells import Cell, Done, Kept
+from dlvm.experiments.sweeps.scheduler import compute
+from dlvm.experiments.sweeps.sweep import sweep
+from dlvm.experiments.sweeps.workers import Workers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ SCRIPT = "\n".join(
         "import torch",
         "from dataclasses import dataclass",
         "from pathlib import Path",
-        "from experiments.cells import Cell, Done",
-        "from experiments.runs import Run",
-        "from experiments.sweep import sweep",
-        "from experiments.workers import Workers",
+        "from dlvm.experiments.sweeps.cells import Cell, Done",
+        "from dlvm.experiments.runs.folder import Run",
+        "from dlvm.experiments.sweeps.sweep import sweep",
+        "from dlvm.experiments.sweeps.workers import Workers",
         *map(inspect.getsource, (Config, draw, main)),
         "if __name__ == '__main__':",
         "    main(Config(Path(sys.argv[1]), Path(sys.argv[2]), jobs=int(sys.argv[3])))",

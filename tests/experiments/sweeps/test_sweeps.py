@@ -16,12 +16,12 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.parallel import ParallelBackendBase
 
-from experiments import cells, workers
-from experiments.cells import Cell, Done, Kept
-from experiments.runs import Run
-from experiments.sweep import Sweep, sweep
-from experiments.workers import Workers
-from inference.locked import LOCK, locked
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.sweeps import cells, workers
+from dlvm.experiments.sweeps.cells import Cell, Done, Kept
+from dlvm.experiments.sweeps.sweep import Sweep, sweep
+from dlvm.experiments.sweeps.workers import Workers
+from dlvm.inference.checkpoints.lock import LOCK, locked
 
 INTRUDER = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 

@@ -15,9 +15,9 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from pyro.nn import PyroModule
 from torch import nn
 
-from guides import Augmented, Chain, Diagonal, FullRank, Joint, Ladder, Latent, Local, Refined, latents
-from inference import ELBO, IWAE, STL, SVI, DReG, ScoreFunction, Total, check, log_weights
-from nets import MLP
+from dlvm.guides import Augmented, Chain, Diagonal, FullRank, Joint, Ladder, Latent, Local, Refined, latents
+from dlvm.inference import ELBO, IWAE, STL, SVI, DReG, ScoreFunction, Total, check, log_weights
+from dlvm.nets import MLP
 
 MEANS = torch.tensor([[1.0, -1.0], [-2.0, 0.5], [0.5, 2.0]], dtype=torch.float64)
 LOGITS = torch.tensor([0.2, -0.4, 0.7], dtype=torch.float64)

@@ -15,9 +15,9 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, config_
 from torch import nn
 from torch.distributions import constraints
 
-from distributions import Categorical, FullRankNormal, Logits
-from guides import Amortized, Diagonal, FullRank, Latent, latents
-from nets import MLP
+from dlvm.distributions import Categorical, FullRankNormal, Logits
+from dlvm.guides import Amortized, Diagonal, FullRank, Latent, latents
+from dlvm.nets import MLP
 
 KINDS = {
     "binary": lambda logits: dist.Bernoulli(logits=logits[1] - logits[0]),

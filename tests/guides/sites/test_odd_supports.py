@@ -14,10 +14,10 @@ from pyro import poutine
 from pyro.distributions import constraints
 from torch import nn
 
-from distributions import DiagonalNormal, FullRankNormal, VonMisesFisherDirection, positive
-from guides import IAF, Chain, Diagonal, FullRank, Joint, Ladder, Latent, Sylvester, latents
-from inference import ELBO, IWAE, STL, SVI, check, log_weights
-from nets import MLP
+from dlvm.distributions import DiagonalNormal, FullRankNormal, VonMisesFisherDirection, positive
+from dlvm.guides import IAF, Chain, Diagonal, FullRank, Joint, Ladder, Latent, Sylvester, latents
+from dlvm.inference import ELBO, IWAE, STL, SVI, check, log_weights
+from dlvm.nets import MLP
 
 GUIDES = {"diagonal": Diagonal, "full_rank": FullRank, "iaf": IAF, "sylvester": partial(Sylvester, depth=2)}
 every_guide = pytest.mark.parametrize("name", GUIDES)

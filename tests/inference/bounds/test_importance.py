@@ -9,8 +9,8 @@ import torch
 from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close, chi2
 from pyro.ops.stats import fit_generalized_pareto
 
-from inference import log_weights
-from inference.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from dlvm.inference import log_weights
+from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
 
 pytestmark = pytest.mark.usefixtures("float64")
 

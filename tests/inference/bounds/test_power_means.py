@@ -6,9 +6,9 @@ import pytest
 import torch
 from oracles import assert_close
 
-from inference import CIWAE, CUBO, ELBO, IWAE, MIWAE, TVO, Renyi, VRMax
-from inference.powers import log_sum_of_others
-from inference.slopes import curvatures, left_out
+from dlvm.inference import CIWAE, CUBO, ELBO, IWAE, MIWAE, TVO, Renyi, VRMax
+from dlvm.inference.bounds.bound import curvatures, left_out
+from dlvm.inference.bounds.power_means import log_sum_of_others
 
 pytestmark = pytest.mark.usefixtures("float64")
 BOUNDS = [

@@ -19,8 +19,8 @@ from torch import optim
 from torch.optim import lr_scheduler as schedules
 from training_cases import CASES, bits, train
 
-from inference import IWAE, fit
-from inference.checkpoints import RECORD, TENSORS, CheckpointFailed, Checkpoints, fingerprint
+from dlvm.inference import IWAE, fit
+from dlvm.inference.checkpoints.folder import RECORD, TENSORS, CheckpointFailed, Checkpoints, fingerprint
 
 TENSORS_OF_2 = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(2.5, dtype=torch.float64)}
 RECORD_OF_2 = {"steps": 2, "best": float("-inf"), "third": 1 / 3}
@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_training(tmp_path,
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
-    monkeypatch.setattr("inference.svi.SVI.step", lambda *args: pytest.fail("a step was made"))
+    monkeypatch.setattr("dlvm.inference.training.svi.SVI.step", lambda *args: pytest.fail("a step was made"))
     with pytest.raises(CheckpointFailed, match="Permission denied; there is no good checkpoint: make room there or"):
         train("functions", tmp_path / "kept")
 

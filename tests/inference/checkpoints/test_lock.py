@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from training_cases import bits, pair, train
 
-from inference import ELBO, fit
-from inference.locked import LOCK, locked
+from dlvm.inference import ELBO, fit
+from dlvm.inference.checkpoints.lock import LOCK, locked
 
 pytest.importorskip("fcntl")
 

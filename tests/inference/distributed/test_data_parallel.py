@@ -23,8 +23,8 @@ from pyro.nn import PyroModule
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from experiments.data import Loader
-from inference import (
+from dlvm.experiments.data import Loader
+from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,
@@ -56,10 +56,10 @@ from inference import (
     tempered,
     total_correlation,
 )
-from inference.distributed import RankLost, joined
-from nets import MLP
+from dlvm.inference.distributed.job import RankLost, joined
+from dlvm.nets import MLP
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 RANKS = 2
 DATA = 50
 X_DIM, Z_DIM = 3, 2
@@ -524,7 +524,7 @@ def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path):
 @pytest.mark.slow
 def test_train_runs_under_torchrun(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
-    command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", "-m", "experiments.train"]
+    command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", "-m", "dlvm.experiments.train"]
     tiny = ["--hidden", "16", "--epochs", "2", "--eval-particles", "30", "--eval-data", "20", "--out", str(tmp_path)]
     done = subprocess.run([*command, *tiny], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

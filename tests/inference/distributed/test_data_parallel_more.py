@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inference.distributed import joined
-from inference.shared_checkpoints import checkpoints_of
+from dlvm.inference.checkpoints.shared import checkpoints_of
+from dlvm.inference.distributed.job import joined
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SOME = ["elbo", "iwae_dreg", "fixed_free_bits", "total_correlation", "fixed_total_correlation", "binary_nvil"]
 TINY = ["--hidden", "16", "--epochs", "6", "--patience", "None", "--eval-particles", "30", "--eval-data", "20"]
 
@@ -144,7 +144,7 @@ def test_so_do_three_ranks_of_which_some_have_no_row_of_a_batch(alone, tmp_path)
 
 @pytest.mark.slow
 def test_a_killed_machine_ends_the_other_in_words_and_the_same_commands_go_on_to_the_same_bits(tmp_path):
-    train = ["-m", "experiments.train", *TINY, "--checkpoint", "--checkpoint-every", "5", "--out"]
+    train = ["-m", "dlvm.experiments.train", *TINY, "--checkpoint", "--checkpoint-every", "5", "--out"]
     done(launched(*train, str(tmp_path / "whole"), nodes=1, each=2))
     both = first, second = launched(*train, str(tmp_path / "machine{node}"))
     until(lambda: len(list(tmp_path.glob("machine0/checkpoints/step-*"))) == 3)

@@ -1,4 +1,4 @@
-"""The programs and helpers of this folder can be imported by name; every test starts without notices said before."""
+"""The programs and helpers of this folder can be imported by name; every test starts without console said before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from inference import notices
+from dlvm.inference import console
 
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
@@ -16,7 +16,7 @@ if str(Path(__file__).parent) not in sys.path:
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
-    monkeypatch.setattr(notices, "_said", set())
+    monkeypatch.setattr(console, "_said", set())
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def audited(monkeypatch):
 
     def every(steps: int | None) -> None:
         test = property(lambda kind: steps is not None and kind.replays % steps == 0)
-        monkeypatch.setattr("inference.kinds.Kind.audited_now", test)
+        monkeypatch.setattr("dlvm.inference.engine.cache.Kind.audited_now", test)
 
     every(None)
     return every
@@ -43,4 +43,4 @@ def frozen():
 @pytest.fixture(autouse=True)
 def collector(monkeypatch):
     """Captures themselves leave the garbage collector alone."""
-    monkeypatch.setattr("inference.engine.hold", lambda owner: None)
+    monkeypatch.setattr("dlvm.inference.engine.engine.hold", lambda owner: None)

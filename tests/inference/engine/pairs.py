@@ -14,10 +14,10 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, FullRank, latents
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 ROWS, WIDTH = 6, 4
 

@@ -12,8 +12,8 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from inference import SVI
-from inference.ownership import modules_of
+from dlvm.inference import SVI
+from dlvm.inference.programs.modules import modules_of
 
 Adam = partial(torch.optim.Adam, lr=1e-2, foreach=False, fused=False)
 Still = partial(torch.optim.SGD, lr=0.0, momentum=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.kinds import STEPS_BETWEEN_AUDITS, Kind
+from dlvm.inference.engine.cache import STEPS_BETWEEN_AUDITS, Kind
 
 
 class TwoWays:

@@ -11,8 +11,8 @@ from pyro.infer import Trace_ELBO
 from stepping import Adam, differing, same_by_both_engines, slow_but, state
 from two import X, Y, two
 
-from inference import SVI, Refused
-from inference.signature import split
+from dlvm.inference import SVI, Refused
+from dlvm.inference.engine.cache import split
 
 
 class Calls:

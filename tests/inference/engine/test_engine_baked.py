@@ -10,7 +10,7 @@ from pyro.infer import Trace_ELBO
 from reading import reading
 from stepping import Adam, run, same_by_both_engines, slow_but
 
-from inference import SVI, Baked, Refused
+from dlvm.inference import SVI, Baked, Refused
 
 REMEDY = r"0-d buffer of the module and change it by\s+fill_, or pass engine='eager'"
 shift = 0.0

@@ -9,12 +9,12 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, latents
-from inference import IWAE, SVI, NonFinite, evaluate
-from inference.cuda_graph import CudaGraph
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, latents
+from dlvm.inference import IWAE, SVI, NonFinite, evaluate
+from dlvm.inference.engine.cuda_graph import CudaGraph
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 Adam = partial(torch.optim.Adam, lr=1e-2, fused=True)

@@ -13,7 +13,7 @@ from special import subsampled
 from stepping import Adam, differing, state
 from torch import nn
 
-from inference import SVI, NonFinite
+from dlvm.inference import SVI, NonFinite
 
 pytestmark = pytest.mark.filterwarnings("ignore:Encountered", "ignore:CUDA")
 BOTH = pytest.mark.parametrize("validation", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -13,8 +13,9 @@ from pairs import pair
 from pyro.infer import Trace_ELBO
 from stepping import Adam, run
 
-from inference import SVI, NoCompiler, heap
-from inference.engine import Engine
+from dlvm.inference import SVI, NoCompiler
+from dlvm.inference.engine import capture
+from dlvm.inference.engine.engine import Engine
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def no_compiler(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("CXX", "/nowhere/g++")
-    monkeypatch.setattr("inference.backends.seconds_to_compile", lambda *_: 0.0)
+    monkeypatch.setattr("dlvm.inference.engine.backends.seconds_to_compile", lambda *_: 0.0)
     with config.patch({"cpp.cxx": ("/nowhere/g++",)}):
         yield
 
@@ -58,7 +59,7 @@ def test_too_few_steps_to_repay_a_capture_run_eagerly():
 
 def test_steps_that_do_not_repay_a_compilation_stay_captured(caplog, monkeypatch):
     caplog.set_level("INFO", "dlvm")
-    monkeypatch.setattr("inference.backends.seconds_to_compile", lambda *_: 1e3)
+    monkeypatch.setattr("dlvm.inference.engine.backends.seconds_to_compile", lambda *_: 1e3)
     model, guide, args = pair()
     svi = SVI(model, guide, Adam, Trace_ELBO(), steps=500)
     for _ in range(60):
@@ -70,9 +71,9 @@ def test_steps_that_do_not_repay_a_compilation_stay_captured(caplog, monkeypatch
 @pytest.fixture
 def thawed(collector, monkeypatch):
     """Captures hold the heap as in use, and no object of earlier tests is held."""
-    monkeypatch.setattr("inference.engine.hold", heap.hold)
+    monkeypatch.setattr("dlvm.inference.engine.engine.hold", capture.hold)
     gc.collect()
-    heap._owners.clear()
+    capture._owners.clear()
     gc.unfreeze()
     gc.collect()
     yield

@@ -28,7 +28,7 @@ from special import (
 )
 from stepping import run, same_by_both_engines
 
-from inference import IWAE, Renyi
+from dlvm.inference import IWAE, Renyi
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found vars in model but not guide", "ignore:num_particles")
 

@@ -13,12 +13,12 @@ from stepping import Adam, gradient, run, same_by_both_engines
 from torch import nn
 from torch.nn import functional as F
 
-from distributions import Bernoulli
-from guides import Diagonal, latents
-from inference import IWAE, SVI
-from inference.precision import precise
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import IWAE, SVI
+from dlvm.inference.engine.step import precise
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 
 def wide():

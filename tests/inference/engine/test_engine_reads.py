@@ -14,8 +14,8 @@ from pyro.infer import Trace_ELBO
 from reading import Shifted, reading
 from stepping import run, slow_but
 
-from inference import Refused
-from inference.engine import Engine
+from dlvm.inference import Refused
+from dlvm.inference.engine.engine import Engine
 
 BRANCHES = {
     "if": lambda m, x, z: 0.5 if x.mean() > 0.2 else -0.5,

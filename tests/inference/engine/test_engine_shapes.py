@@ -8,7 +8,7 @@ from pairs import pair
 from pyro.infer import Trace_ELBO
 from stepping import Adam, differing, run
 
-from inference import SVI
+from dlvm.inference import SVI
 
 
 def engine_and_data():
@@ -19,7 +19,7 @@ def engine_and_data():
 @pytest.mark.parametrize("engine", ["auto", "captured"])
 @pytest.mark.parametrize("sizes", [[6, 6, 6, 2] * 4, [1, 1, 2, 2, 3, 3, 1, 1]])
 def test_batches_of_changing_size(engine, sizes, monkeypatch):
-    monkeypatch.setattr("inference.engine.MOST_GRAPHS", 2)
+    monkeypatch.setattr("dlvm.inference.engine.engine.MOST_GRAPHS", 2)
     batches = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in sizes]
 
     def between(step, svi):
@@ -30,7 +30,7 @@ def test_batches_of_changing_size(engine, sizes, monkeypatch):
 
 
 def test_many_sizes_leave_a_bounded_number_of_graphs(monkeypatch):
-    monkeypatch.setattr("inference.engine.MOST_GRAPHS", 2)
+    monkeypatch.setattr("dlvm.inference.engine.engine.MOST_GRAPHS", 2)
     svi, _ = engine_and_data()
     for n in (1, 1, 2, 2, 3, 4, 3, 4, 1, 1, 2, 2):
         svi.step(torch.randn(n, 4))
@@ -40,7 +40,7 @@ def test_many_sizes_leave_a_bounded_number_of_graphs(monkeypatch):
 
 def test_the_shapes_in_use_are_the_ones_kept(monkeypatch):
     """A full batch between odd ones is not recorded again and again."""
-    monkeypatch.setattr("inference.engine.MOST_GRAPHS", 2)
+    monkeypatch.setattr("dlvm.inference.engine.engine.MOST_GRAPHS", 2)
     svi, x = engine_and_data()
     for _ in range(3):
         svi.step(x)

@@ -14,7 +14,7 @@ from stateful import anneal, normalised, stateful
 from stepping import differing, run, same_by_both_engines, slow_but
 from torch import nn
 
-from inference import Renyi
+from dlvm.inference import Renyi
 
 
 def schedule(step, svi):

@@ -12,7 +12,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanFie
 from special import decaying, enumerated_in_guide
 from stepping import Adam
 
-from inference import IWAE, SVI
+from dlvm.inference import IWAE, SVI
 
 LR = 1e-2
 PAIRS = {

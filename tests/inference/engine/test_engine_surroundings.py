@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO
 from stepping import Adam, differing, run, slow_but, state
 from two import X, Y, two
 
-from inference import IWAE, SVI
+from dlvm.inference import IWAE, SVI
 
 AROUND = {
     "scale": lambda: poutine.scale(scale=0.5),

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from inference.optimizing import QuickStep
+from dlvm.inference.engine.optimizer import QuickStep
 
 OPTIMIZERS = {
     "adam": partial(torch.optim.Adam, lr=0.01, fused=True),

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from inference.threads import settled
+from dlvm.inference.engine.threads import settled
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 

@@ -12,7 +12,7 @@ from oracles.forcing import golden_sbn, gradient
 from pyro import infer, poutine
 from torch import nn
 
-from inference import CUBO, ELBO, IWAE, NVIL, SVI, MovingAverage, ScoreFunction, Separate
+from dlvm.inference import CUBO, ELBO, IWAE, NVIL, SVI, MovingAverage, ScoreFunction, Separate
 
 pytestmark = pytest.mark.usefixtures("float64")
 

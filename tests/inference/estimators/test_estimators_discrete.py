@@ -22,7 +22,7 @@ from oracles import (
 from oracles.forcing import Tempered, golden_sbn, gradient
 from torch import nn
 
-from inference import (
+from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,

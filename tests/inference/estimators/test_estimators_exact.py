@@ -9,7 +9,7 @@ import torch
 from oracles.forcing import Lattice, gradient
 from torch import nn
 
-from inference import (
+from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,

@@ -14,7 +14,7 @@ from pyro import infer, poutine
 from pyro.nn import PyroModule
 from torch import nn
 
-import inference as room
+import dlvm.inference as room
 
 X = torch.tensor([[0.8, -0.4], [-0.3, 0.6], [1.1, 0.2], [-0.9, -0.5]], dtype=torch.float64)
 GROUPS = [lambda k, e=None: room.MIWAE(k // 2, 2, e), lambda k, e=None: room.PIWAE(k // 2, 2, e)]

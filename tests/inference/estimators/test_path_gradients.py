@@ -14,10 +14,10 @@ from oracles import GOLDEN_1, GOLDEN_SNR, TWO_LAYER, X_1, assert_close, golden_t
 from oracles.forcing import gradient
 from pyro.distributions.transforms import LowerCholeskyAffine
 
-from guides import IAF, FullRank, latents
-from inference import CIWAE, ELBO, IWAE, MIWAE, STL, TVO, DReG, Renyi, Total
-from models import PPCA
-from nets import MLP
+from dlvm.guides import IAF, FullRank, latents
+from dlvm.inference import CIWAE, ELBO, IWAE, MIWAE, STL, TVO, DReG, Renyi, Total
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
 XS = torch.stack([X_1, -X_1, X_1 + 1])

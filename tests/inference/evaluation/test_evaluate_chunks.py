@@ -12,11 +12,11 @@ from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close
 from rich.progress import TimeRemainingColumn
 from torch import nn
 
-from guides import Diagonal, latents
-from inference import evaluate
-from inference.progress import bar
-from models import PPCA
-from nets import MLP
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import evaluate
+from dlvm.inference.console import bar
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 XS = X_1 + torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
 
@@ -206,7 +206,7 @@ def test_after_ctrl_c_modes_and_randomness_are_as_before(amortised):
 
 def test_the_bar_counts_data_and_has_a_time_left(programs, monkeypatch):
     shown = []
-    monkeypatch.setattr("inference.walk.bar", lambda show: shown.append(bar(show)) or shown[-1])
+    monkeypatch.setattr("dlvm.inference.programs.chunks.bar", lambda show: shown.append(bar(show)) or shown[-1])
     evaluate(*programs, XS.split(10), num_particles=30)
     (task,) = shown[0].tasks
     assert (task.completed, task.total) == (20, 20)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles import GOLDEN_1, X_1, Gaussian, LinearGaussian, Q, assert_close, chi2, kl, normal, ppca_optimum
 
-from inference import evaluate
+from dlvm.inference import evaluate
 
 XS = X_1 + torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
 PRIOR = Gaussian(torch.zeros(2).double(), torch.eye(2).double())

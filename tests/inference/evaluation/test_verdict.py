@@ -10,11 +10,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from guides import Diagonal, latents
-from inference import ELBO, Epoch, Evaluation, evaluate, fit, linear, notices, tempered, verdict
-from inference.collapse import PATIENCE, Lookout
-from models import PPCA
-from nets import MLP
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, Epoch, Evaluation, console, evaluate, fit, linear, tempered, verdict
+from dlvm.inference.evaluation.active_units import PATIENCE, Lookout
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 
 def evaluation(**changed) -> Evaluation:
@@ -103,7 +103,7 @@ def asleep(x):
 
 @pytest.mark.parametrize("warming", [True, False])
 def test_a_site_that_stays_asleep_is_told_once_with_the_remedy(caplog, monkeypatch, warming):
-    monkeypatch.setattr(notices, "_said", set())
+    monkeypatch.setattr(console, "_said", set())
     lookout = Lookout(PPCA(torch.eye(2), torch.zeros(2), 1.0), asleep, (torch.randn(64, 2),))
     with caplog.at_level(logging.INFO, "dlvm"):
         for _ in range(3 * PATIENCE):

@@ -15,22 +15,10 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 from torch.distributions import kl_divergence
 
-from guides import IAF, Diagonal, FullRank, latents
-from inference import (
-    ELBO,
-    IWAE,
-    MAP,
-    STL,
-    DReG,
-    capacity,
-    check,
-    free_bits,
-    linear,
-    tempered,
-    total_correlation,
-)
-from models import PPCA
-from nets import MLP
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.inference import ELBO, IWAE, MAP, STL, DReG, capacity, check, free_bits, linear, tempered, total_correlation
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 XS = torch.stack([X_1, -X_1, X_1 + 1])
 STANDARD = partial(dist.Normal, 0.0, 1.0)

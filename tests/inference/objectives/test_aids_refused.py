@@ -11,8 +11,8 @@ import torch
 from oracles import GOLDEN_1, X_1
 from torch import nn
 
-from guides import Diagonal, FullRank, latents
-from inference import (
+from dlvm.guides import Diagonal, FullRank, latents
+from dlvm.inference import (
     ELBO,
     IWAE,
     MAP,
@@ -31,8 +31,8 @@ from inference import (
     tempered,
     total_correlation,
 )
-from models import PPCA
-from nets import MLP
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 STANDARD = partial(dist.Normal, 0.0, 1.0)
 XS = torch.stack([X_1, -X_1, X_1 + 1])

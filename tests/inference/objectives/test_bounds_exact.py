@@ -21,7 +21,21 @@ from oracles import (
     renyi_bound,
 )
 
-from inference import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, RWS, TVO, Renyi, Separate, VRMax, WakeSleep, log_weights
+from dlvm.inference import (
+    CIWAE,
+    CUBO,
+    ELBO,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    RWS,
+    TVO,
+    Renyi,
+    Separate,
+    VRMax,
+    WakeSleep,
+    log_weights,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 LOG_PX = GOLDEN_1.log_px(X_1)

@@ -10,10 +10,10 @@ from oracles import GOLDEN_1, X_1, assert_close, ppca_optimum
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
-from guides import IAF, Diagonal, FullRank, latents
-from inference import IWAE, evaluate, fit
-from models import PPCA
-from nets import MLP
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.inference import IWAE, evaluate, fit
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
 Falling = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.001 ** (1 / 40))

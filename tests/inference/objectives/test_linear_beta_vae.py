@@ -10,10 +10,10 @@ from oracles.forcing import Forced
 from pyro import poutine
 from torch import nn
 
-from guides import Diagonal, latents
-from inference import ELBO, tempered
-from models import PPCA
-from nets import MLP
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, tempered
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 SLOW = pytest.mark.slow
 

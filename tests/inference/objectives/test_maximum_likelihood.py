@@ -12,15 +12,10 @@ import torch
 from oracles import GOLDEN_1, X_1, assert_close
 from torch import nn
 
-from guides import Diagonal, latents
-from inference import (
-    IWAE,
-    MAP,
-    MaximumLikelihood,
-    fit,
-)
-from models import PPCA
-from nets import MLP
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import IWAE, MAP, MaximumLikelihood, fit
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 STANDARD = partial(dist.Normal, 0.0, 1.0)
 XS = torch.stack([X_1, -X_1, X_1 + 1])

@@ -13,16 +13,8 @@ from oracles import assert_close
 from oracles.forcing import Forced, gradient
 from switched import XS, Guide, Model, climbed
 
-from inference import (
-    CIWAE,
-    ELBO,
-    IWAE,
-    TVO,
-    VIMCO,
-    MovingAverage,
-    tempered,
-)
-from inference.slopes import curvatures, left_out
+from dlvm.inference import CIWAE, ELBO, IWAE, TVO, VIMCO, MovingAverage, tempered
+from dlvm.inference.bounds.bound import curvatures, left_out
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -74,7 +66,7 @@ def test_curvatures_and_left_out_bounds_are_the_same_in_pieces(monkeypatch):
     log_w, bound = torch.randn(7, 3), IWAE(7).bound
     whole = curvatures(bound, log_w), left_out(bound, log_w)
     for at_once in (1, 2 * log_w.numel(), 3 * log_w.numel() + 1):
-        monkeypatch.setattr("inference.slopes.NUMBERS_AT_ONCE", at_once)
+        monkeypatch.setattr("dlvm.inference.bounds.bound.NUMBERS_AT_ONCE", at_once)
         for found, expected in zip((curvatures(bound, log_w), left_out(bound, log_w)), whole, strict=True):
             assert_close(found, expected, 1e-14)
     assert_close(whole[0], IWAE(7).curvatures(log_w), 1e-12)

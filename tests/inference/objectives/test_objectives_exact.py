@@ -10,7 +10,7 @@ import torch
 from oracles import GOLDEN_1, X_1, Q, assert_close, chi2, iwae, renyi_bound
 from pyro.infer import RenyiELBO, Trace_ELBO
 
-from inference import IWAE, Objective, Renyi, log_weights
+from dlvm.inference import IWAE, Objective, Renyi, log_weights
 
 LOG_PX = -8.34168339
 

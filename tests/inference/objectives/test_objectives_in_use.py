@@ -15,7 +15,7 @@ from pyro.nn import PyroModule
 from switched import SGD, XS, Guide, Layers, Model, climbed
 from torch import nn
 
-from inference import (
+from dlvm.inference import (
     CUBO,
     ELBO,
     IWAE,
@@ -36,7 +36,7 @@ from inference import (
     linear,
     tempered,
 )
-from nets import MLP
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
 
-from inference import (
+from dlvm.inference import (
     CUBO,
     ELBO,
     IWAE,

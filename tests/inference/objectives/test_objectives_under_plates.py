@@ -15,17 +15,7 @@ from pyro import poutine
 from switched import XS, Guide, Layers, Model, climbed
 from torch import nn
 
-from inference import (
-    ELBO,
-    IWAE,
-    RWS,
-    STL,
-    SVI,
-    VIMCO,
-    DReG,
-    check,
-    log_weights,
-)
+from dlvm.inference import ELBO, IWAE, RWS, STL, SVI, VIMCO, DReG, check, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

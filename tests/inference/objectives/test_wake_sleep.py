@@ -13,8 +13,8 @@ from oracles import GOLDEN_2, GOLDEN_SBN, X_2, X_SBN, assert_close
 from oracles.forcing import Lattice, golden_sbn, gradient
 from torch import nn
 
-from inference import ELBO, IWAE, RWS, WakeSleep
-from models import PPCA
+from dlvm.inference import ELBO, IWAE, RWS, WakeSleep
+from dlvm.models import PPCA
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -16,10 +16,10 @@ from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
-from guides import IAF, Amortized, Diagonal, FullRank, latents
-from inference import ELBO, STL, VIMCO, DReG, ScoreFunction, check
-from models import PPCA
-from nets import MLP
+from dlvm.guides import IAF, Amortized, Diagonal, FullRank, latents
+from dlvm.inference import ELBO, STL, VIMCO, DReG, ScoreFunction, check
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore:Failed to verify mean field")]
 XS = torch.stack([X_1, -X_1, X_1 + 1])

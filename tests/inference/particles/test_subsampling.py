@@ -12,7 +12,7 @@ from oracles import GOLDEN_1, X_1, Q, assert_close
 from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO
 
-from inference import IWAE, Renyi, log_weights
+from dlvm.inference import IWAE, Renyi, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 XS = torch.stack([X_1, X_1 + 1, -X_1, 2 * X_1])

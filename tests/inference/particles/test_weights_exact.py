@@ -10,8 +10,8 @@ import pytest
 import torch
 from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, Q, assert_close
 
-from inference import log_weights
-from inference.weights import weigh
+from dlvm.inference import log_weights
+from dlvm.inference.particles.weights import weigh
 
 pytestmark = pytest.mark.usefixtures("float64")
 K = pytest.mark.parametrize("num_particles", [1, 4])

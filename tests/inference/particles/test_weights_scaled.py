@@ -9,8 +9,8 @@ import torch
 from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close
 from pyro import poutine
 
-from inference import IWAE, Renyi, log_weights
-from inference.weights import weigh
+from dlvm.inference import IWAE, Renyi, log_weights
+from dlvm.inference.particles.weights import weigh
 
 pytestmark = pytest.mark.usefixtures("float64")
 XS = torch.stack([X_1, X_1 + 1, -X_1])

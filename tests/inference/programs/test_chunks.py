@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from inference.progress import bar
-from inference.walk import split, walk, width_of
+from dlvm.inference.console import bar
+from dlvm.inference.programs.chunks import split, walk, width_of
 
 
 class Sized:
@@ -76,7 +76,7 @@ def test_work_draws_from_the_seed_in_evaluation_mode_and_leaves_both_as_they_wer
 
 def test_shares_of_long_work_move_the_bar_by_the_data_at_work(monkeypatch):
     shown, seen = [], []
-    monkeypatch.setattr("inference.walk.bar", lambda show: shown.append(bar(show)) or shown[-1])
+    monkeypatch.setattr("dlvm.inference.programs.chunks.bar", lambda show: shown.append(bar(show)) or shown[-1])
 
     def work(part, tick):
         for _ in range(2):

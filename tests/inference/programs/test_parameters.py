@@ -14,12 +14,12 @@ from pyro.nn import PyroModule, PyroParam
 from rich.console import Console
 from torch import nn
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, FullRank, latents
-from inference import IWAE, SVI, Renyi, check, evaluate, fit, log_weights
-from inference.randomness import generator_state
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.inference import IWAE, SVI, Renyi, check, evaluate, fit, log_weights
+from dlvm.inference.programs.randomness import generator_state
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 X = (torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 BATCHES = [(X[:5],), (X[5:],)]

@@ -9,7 +9,7 @@ import pyro
 import pytest
 import torch
 
-from inference.randomness import Stream, generator_state, restore_generators, untouched
+from dlvm.inference.programs.randomness import Stream, generator_state, restore_generators, untouched
 
 
 def draw() -> tuple[float, float, float]:

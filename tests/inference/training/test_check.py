@@ -11,11 +11,11 @@ from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO, config_enumerate
 from torch import nn
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, FullRank, latents
-from inference import IWAE, SVI, Renyi, check
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.inference import IWAE, SVI, Renyi, check
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 FAMILIES = {"diagonal": Diagonal, "full_rank": FullRank, "iaf": IAF}
@@ -248,7 +248,7 @@ def test_an_enumerated_site_needs_no_guide_under_enumeration_only():
     ids=["subsampled", "scaled"],
 )
 def test_pyros_renyi_is_refused_under_a_scale_and_ours_is_not(model, guide):
-    with pytest.raises(ValueError, match=r"inside its logarithm.*use inference.Renyi\(alpha, num_particles\)"):
+    with pytest.raises(ValueError, match=r"inside its logarithm.*use dlvm.inference.Renyi\(alpha, num_particles\)"):
         check(model, guide, RenyiELBO(alpha=0.5, num_particles=2), X)
     assert check(model, guide, Renyi(0.5, 2), X) == {"z": "Monte Carlo"}
 

@@ -12,10 +12,10 @@ import torch
 from torch.optim import lr_scheduler as schedules
 from training_cases import train
 
-from inference.checkpoints import CheckpointFailed, Checkpoints
-from inference.keeper import Keeper
-from inference.svi import SVI
-from inference.training import Run
+from dlvm.inference.checkpoints.folder import CheckpointFailed, Checkpoints
+from dlvm.inference.training.checkpointer import Keeper
+from dlvm.inference.training.run import Run
+from dlvm.inference.training.svi import SVI
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_in_mid_training_ends_the_run_and_it_goes_on_later(t
         return flush(descriptor)
 
     flush = os.fsync
-    monkeypatch.setattr("inference.checkpoints.os.fsync", full)
+    monkeypatch.setattr("dlvm.inference.checkpoints.folder.os.fsync", full)
     last = rf"the last good checkpoint is {tmp_path}/step-\d+"
     with pytest.raises(CheckpointFailed, match=rf"written to {tmp_path}: .*No space left.*; {last}: make room there"):
         train("functions", tmp_path)

@@ -13,11 +13,11 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, FullRank, latents
-from inference import IWAE, SVI, NonFinite, Renyi, fit
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.inference import IWAE, SVI, NonFinite, Renyi, fit
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.filterwarnings("ignore:Encountered NaN")
 OBJECTIVES = [Trace_ELBO(), TraceMeanField_ELBO(), IWAE(3), Renyi(0.5, 2)]

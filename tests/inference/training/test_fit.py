@@ -19,12 +19,12 @@ from pyro.nn import PyroModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from distributions import Bernoulli
-from experiments.data import from_tensor
-from guides import Diagonal, latents
-from inference import ELBO, IWAE, evaluate, fit
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.experiments.data import from_tensor
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, IWAE, evaluate, fit
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 SGD = partial(torch.optim.SGD, lr=0.0)
 

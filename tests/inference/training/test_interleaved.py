@@ -11,13 +11,13 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from distributions import Bernoulli
-from evidence import annealed, calibration, free, gaps, importance, views
-from guides import IAF, Diagonal, latents
-from inference import ELBO, IWAE, NVIL, SVI, ScoreFunction, check, evaluate, fit, log_weights
-from inference.randomness import generator_state
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.evidence import annealed, calibration, free, gaps, importance, views
+from dlvm.guides import IAF, Diagonal, latents
+from dlvm.inference import ELBO, IWAE, NVIL, SVI, ScoreFunction, check, evaluate, fit, log_weights
+from dlvm.inference.programs.randomness import generator_state
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 X = (torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 BATCHES = [(X[:5],), (X[5:10],), (X[10:],)]

@@ -11,11 +11,11 @@ import torch
 from oracles import GOLDEN_2, X_2, assert_close
 from torch import nn
 
-from distributions import FullRankNormal
-from guides import Diagonal, latents
-from guides.local import Local, Table
-from inference import ELBO, IWAE, SVI, DReG, evaluate
-from models import PPCA
+from dlvm.distributions import FullRankNormal
+from dlvm.guides import Diagonal, latents
+from dlvm.guides.local import Local, Table
+from dlvm.inference import ELBO, IWAE, SVI, DReG, evaluate
+from dlvm.models import PPCA
 
 XS = torch.stack([X_2, -X_2, X_2 + 1, X_2.flip(0)])
 

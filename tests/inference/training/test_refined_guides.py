@@ -12,12 +12,12 @@ from oracles import GOLDEN_2, X_2, assert_close
 from pyro.infer import Trace_ELBO
 from torch import nn
 
-from distributions import Bernoulli
-from guides import Diagonal, Joint, Ladder, latents
-from guides.refined import Refined
-from inference import ELBO, IWAE, SVI, DReG, check, evaluate
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, Joint, Ladder, latents
+from dlvm.guides.refined import Refined
+from dlvm.inference import ELBO, IWAE, SVI, DReG, check, evaluate
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 XS = torch.stack([X_2, -X_2, X_2 + 1, X_2.flip(0)])
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from training_cases import CASES, EPOCHS, train, train_to_be_killed
 
-from inference.keeper import Keeper
+from dlvm.inference.training.checkpointer import Keeper
 
 QUICK = ("functions", "numpy")
 slow = pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_run_goes_on_bit_for_bit(case, tmp_path, cut_after, monkeypatch):
 @pytest.mark.parametrize("case", EACH)
 def test_a_finished_run_gives_its_history_and_its_parameters_without_a_step(case, tmp_path, monkeypatch):
     assert train(case, tmp_path) == uninterrupted(case)
-    monkeypatch.setattr("inference.svi.SVI.step", lambda *args: pytest.fail("a finished run made a step"))
+    monkeypatch.setattr("dlvm.inference.training.svi.SVI.step", lambda *args: pytest.fail("a finished run made a step"))
     assert train(case, tmp_path) == uninterrupted(case)
 
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_of_a_step_already_written_never_leaves_none(tmp_path, cut_
         seen.append([path.name for path in tmp_path.glob("step-*")])
         replace(old, new)
 
-    monkeypatch.setattr("inference.checkpoints.os.replace", watched)
+    monkeypatch.setattr("dlvm.inference.checkpoints.folder.os.replace", watched)
     train("functions", tmp_path, every=1, keep=1)
     assert len(seen) > 20 and all(names for names in seen[1:])
     assert len(list(tmp_path.iterdir())) == 1

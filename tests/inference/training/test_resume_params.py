@@ -14,9 +14,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from training_cases import X_DIM, bits
 
-from inference import IWAE, NonFinite, fit
-from inference.keeper import Keeper
-from inference.ownership import declared
+from dlvm.inference import IWAE, NonFinite, fit
+from dlvm.inference.programs.parameters import declared
+from dlvm.inference.training.checkpointer import Keeper
 
 
 class Declaring(nn.Module):

@@ -12,9 +12,9 @@ from torch import nn, optim
 from torch.optim import lr_scheduler as schedules
 from training_cases import X_DIM, Loader, Noisy, bits, pair, result_of
 
-from inference import ELBO, NonFinite, fit
-from inference.checkpoints import Checkpoints
-from inference.keeper import Keeper
+from dlvm.inference import ELBO, NonFinite, fit
+from dlvm.inference.checkpoints.folder import Checkpoints
+from dlvm.inference.training.checkpointer import Keeper
 
 SGD = partial(optim.SGD, lr=0.02)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributions import Bernoulli
-from guides import Diagonal, latents
-from inference import ELBO, IWAE, SVI, evaluate, fit
-from models import VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import ELBO, IWAE, SVI, evaluate, fit
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 X = (torch.rand(8, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 ENGINES = ["eager", "captured"]
 
@@ -27,13 +27,13 @@ import sys
 import torch
 torch.set_num_threads(1)
 torch.set_default_dtype(getattr(torch, sys.argv[1]))
-from evidence import annealed
-from experiments.data import from_tensor
-from distributions import Bernoulli
-from guides import Diagonal, latents
-from inference import IWAE, evaluate, fit
-from models import VAE
-from nets import MLP
+from dlvm.evidence import annealed
+from dlvm.experiments.data import from_tensor
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, latents
+from dlvm.inference import IWAE, evaluate, fit
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 torch.manual_seed(3)
 train, valid, test = from_tensor(torch.rand(60, 9), 16, "dynamic", seed=5)

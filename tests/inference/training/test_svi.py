@@ -14,11 +14,11 @@ from pyro.nn import PyroModule
 from torch import nn
 from torch.distributions import constraints
 
-from distributions import Bernoulli
-from guides import IAF, Diagonal, FullRank, latents
-from inference import IWAE, SVI, Renyi
-from models import PPCA, VAE
-from nets import MLP
+from dlvm.distributions import Bernoulli
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.inference import IWAE, SVI, Renyi
+from dlvm.models import PPCA, VAE
+from dlvm.nets import MLP
 
 LR = 1e-2
 Adam = partial(torch.optim.Adam, lr=LR, foreach=False, fused=False)

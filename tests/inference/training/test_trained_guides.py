@@ -11,10 +11,10 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from guides import IAF, Diagonal, FullRank, latents
-from inference import IWAE, log_weights
-from models import PPCA
-from nets import MLP
+from dlvm.guides import IAF, Diagonal, FullRank, latents
+from dlvm.inference import IWAE, log_weights
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
 GOLDENS = pytest.mark.parametrize("oracle, x", [(GOLDEN_1, X_1), (GOLDEN_2, X_2)], ids=["golden 1", "golden 2"])

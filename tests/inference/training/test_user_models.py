@@ -15,10 +15,10 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
-from guides import Diagonal, FullRank, latents
-from inference import IWAE, check, evaluate, fit, log_weights
-from models import PPCA
-from nets import MLP
+from dlvm.guides import Diagonal, FullRank, latents
+from dlvm.inference import IWAE, check, evaluate, fit, log_weights
+from dlvm.models import PPCA
+from dlvm.nets import MLP
 
 
 def golden() -> PPCA:

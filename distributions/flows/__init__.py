@@ -1,0 +1,1 @@
+"""Normalising flows, conditional on a context."""

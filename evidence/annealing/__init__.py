@@ -1,0 +1,1 @@
+"""Annealed importance sampling by Hamiltonian Monte Carlo, forward and in reverse."""

@@ -1,0 +1,1 @@
+"""q(z | x) and p(x | z) themselves held against simulated and real data."""

@@ -1,0 +1,1 @@
+"""log p(x) minus the bound, divided between the guide's family and its encoder."""

@@ -1,0 +1,1 @@
+"""What scripts measure beside log p(x)."""

@@ -1,0 +1,1 @@
+"""A run's states on disk, whole or not at all."""

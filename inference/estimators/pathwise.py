@@ -1,0 +1,89 @@
+"""Estimators that go through the draws: the total derivative, sticking the landing, doubly reparametrised."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dlvm.inference.bounds.bound import slopes
+from dlvm.inference.estimators.estimator import Coefficients, Estimator
+from dlvm.inference.particles.particles import Particles
+
+
+class Total(Estimator):
+    """The total derivative of the bound through the weights and the draws, by plain differentiation.
+
+    Unbiased for every bound here wherever all sites can be reparametrised.
+
+    References:
+        Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
+    """
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        slope = slopes(objective.bound, particles.log_w)
+        return Coefficients(slope, slope)
+
+    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
+        return particles.total(objective.value(particles)) if bound is None else bound
+
+
+class STL(Estimator):
+    """The path derivative: "sticking the landing".
+
+        d phi: sum_k c_k (d log w_k / d z_k) (d z_k / d phi),   c_k = d bound / d log w_k
+
+    The score of q is left out. That is unbiased for bounds that are linear in log w (the ELBO), with zero variance
+    where q is the posterior; for others (IWAE with K > 1) it is biased. The guide's density is taken a second time at
+    fixed draws: for a guide of several sites by running it again, so that it must not draw other noise (dropout).
+
+    References:
+        Sticking the Landing, Roeder, Wu, Duvenaud, 2017, arXiv:1703.09194.
+    """
+
+    rescores = True
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        slope = slopes(objective.bound, particles.log_w)
+        return Coefficients(slope, slope, slope)
+
+
+class DReG(Estimator):
+    """The doubly reparametrised gradient.
+
+        d phi: sum_k (c_k - h_k) (d log w_k / d z_k) (d z_k / d phi),
+        c_k = d bound / d log w_k,   h_k = d^2 bound / d (log w_k)^2
+
+    The score of q is reparametrised once more, which is unbiased for every smooth bound: the factor is w~_k^2 for
+    IWAE, alpha w~_k + (1 - alpha) w~_k^2 for the Renyi bound (with its own normalised weights), and 1 / K for the
+    ELBO, where it is STL. Parameters of the model get sum_k c_k d log p(x, z_k). For the second look at q see STL.
+
+    Raises:
+        ValueError: the bound's slopes jump (VRMax); or, when used, a latent site is tempered under a bound that is
+            not linear in log w.
+
+    References:
+        Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, Tucker, Lawson, Gu, Maddison, 2019,
+        arXiv:1810.04152.
+        Generalized Doubly Reparameterized Gradient Estimators, Bauer, Mnih, 2021, arXiv:2101.11046.
+    """
+
+    rescores = True
+
+    def accept(self, objective) -> None:
+        if not objective.smooth:
+            raise ValueError(
+                f"DReG needs a bound with continuous slopes, which {type(objective).__name__} has not; use Total()"
+            )
+
+    def require(self, objective, particles: Particles) -> None:
+        super().require(objective, particles)
+        if particles.tempered and not objective.linear:
+            raise ValueError(
+                f"DReG is not defined for {type(objective).__name__} with tempered latent sites, whose weights no "
+                "longer belong to the density that is drawn from; use Total()"
+            )
+
+    def coefficients(self, objective, particles: Particles) -> Coefficients:
+        log_w = particles.log_w
+        slope = slopes(objective.bound, log_w)
+        path = slope if objective.linear else slope - objective.curvatures(log_w.detach())
+        return Coefficients(slope, path, path)

@@ -1,0 +1,1 @@
+"""What is maximised: bounds over log-weights, and the aids that change their gradient."""

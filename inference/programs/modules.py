@@ -1,0 +1,90 @@
+"""The modules that programs are, wrap or reach, and the mode that they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+@contextmanager
+def evaluation_mode(*programs: Callable) -> Iterator[None]:
+    """Puts programs that are modules into evaluation mode, and every part of them back as it was."""
+    parts = [part for module in reached(*programs) for part in module.modules()]
+    before = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in zip(parts, before, strict=True):
+            part.training = training
+
+
+@contextmanager
+def statistics_kept(program: Callable) -> Iterator[None]:
+    """Inside, batch statistics are used as before and not gathered."""
+    parts = (part for module in reached(program) for part in module.modules() if isinstance(part, _NormBase))
+    gathering = [part for part in parts if part.training and part.track_running_stats]
+    try:
+        for part in gathering:
+            part.track_running_stats = False
+        yield
+    finally:
+        for part in gathering:
+            part.track_running_stats = True
+
+
+def module_of(program: Callable) -> nn.Module | None:
+    """The module that a program is or, as ``poutine.scale(module)``, wraps; None for a plain function."""
+    while not isinstance(program, nn.Module) and hasattr(program, "__wrapped__"):
+        program = program.__wrapped__
+    return program if isinstance(program, nn.Module) else None
+
+
+def modules_of(*programs: Callable) -> list[nn.Module]:
+    """The modules among programs, see ``module_of``."""
+    return [module for program in programs if (module := module_of(program)) is not None]
+
+
+def reached(*programs: Callable) -> list[nn.Module]:
+    """The modules that programs are, wrap, or can get at: of a method its object, of a function what it closes over."""
+    return [part for part in walk(programs, _around) if isinstance(part, nn.Module)]
+
+
+def walk(parts: Iterable[object], near: Callable[[object], Iterable[object]]) -> Iterator[object]:
+    """Parts, what is near them, what is near that, and so on; each object once."""
+    waiting, seen = list(parts), {}
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in seen:
+            seen[id(part)] = part  # kept alive, so that no later object takes its id
+            yield part
+            waiting.extend(near(part))
+
+
+def _around(program: object) -> list:
+    """What a function, a method, a partial or a wrapped program refers to by itself."""
+    if isinstance(program, partial):
+        return [program.func, *program.args, *program.keywords.values()]
+    if isinstance(program, nn.Module) or not callable(program):
+        return []
+    function = getattr(program, "__func__", program)
+    code = getattr(function, "__code__", None)
+    names = code.co_names if code is not None else ()
+    world = getattr(function, "__globals__", {})
+    near = [getattr(program, "__self__", None), getattr(program, "__wrapped__", None), getattr(program, "fn", None)]
+    near += [world[name] for name in names if isinstance(world.get(name), nn.Module)]
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # a name that has no value yet
+            near.append(cell.cell_contents)
+    return [part for part in near if callable(part)]
+
+
+def bare(program: Callable) -> Callable:
+    """The module that a program is or wraps, or the function that it is."""
+    program = getattr(program, "program", program)
+    return module_of(program) or program
