@@ -57,7 +57,7 @@ class Config:
     """Train one model, or take a trained one, and estimate its log p(x) in every way there is, at several costs."""
 
     run: Path | None = None
-    """Folder of an dlvm.experiments.train run whose model and guide are taken as they are; what follows, up to --seed, says
+    """Folder of a run of experiments.train whose model and guide are taken as they are; what follows, to --seed, says
     how to train a new pair instead."""
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""

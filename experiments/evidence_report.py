@@ -16,7 +16,6 @@ from dlvm.evidence import (
     Sandwich,
     Views,
 )
-from dlvm.evidence.diagnostics.decoder_record import BernoulliDecoder
 from dlvm.experiments.figures.evidence import closing, estimates, largest, weights_by_datum
 from dlvm.experiments.runs.report import Table
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("nets", "distributions", "models", "guides", "inference", "evidence", "experiments")
 PATHS = [path.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-MODULES = [".".join(p.with_suffix("").parts).removesuffix(".__init__") for p in PATHS]
+MODULES = ["dlvm." + ".".join(p.with_suffix("").parts).removesuffix(".__init__") for p in PATHS]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -33,7 +33,7 @@ def test_examples_print_what_they_say(module, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "experiments"])
 def test_every_public_name_has_a_docstring(room):
-    package = importlib.import_module(room)
+    package = importlib.import_module(f"dlvm.{room}")
     assert not [name for name in package.__all__ if not (getattr(package, name).__doc__ or "").strip()]
 
 

@@ -214,6 +214,6 @@ def train_to_be_killed(case: str, folder: Path, dtype: torch.dtype, pause: float
 
         return later
 
-    folder.os.replace, folder.os.fsync = slowed(replace), slowed(flush)
+    os.replace, os.fsync = slowed(replace), slowed(flush)
     started.set()
     outbox.send(train(case, folder))

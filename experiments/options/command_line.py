@@ -47,7 +47,7 @@ def start(main: Callable, config: type, name: str) -> None:
         config: a dataclass whose fields are the options.
         name: of the script's module.
     """
-    settings = tyro.cli(config, prog=f"python -m experiments.{name}")
+    settings = tyro.cli(config, prog=f"python -m dlvm.experiments.{name}")
     try:
         main(settings)
     except (ValueError, OSError, ArithmeticError, CheckpointFailed, Refused, NoCompiler, Baked) as error:

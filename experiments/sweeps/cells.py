@@ -21,9 +21,9 @@ from dlvm.experiments.runs.folder import CELLS, HOW, plain
 from dlvm.inference.checkpoints.folder import Checkpoints, fingerprint
 from dlvm.inference.training.run_state import prefixed
 
-ROOT = Path(__file__).resolve().parents[1]
-COMPUTING = ("nets", "distributions", "models", "guides", "inference", "experiments/data")
-SHARED = ("choices.py", "race.py", "timed.py")
+ROOT = Path(__file__).resolve().parents[2]
+COMPUTING = ("nets", "distributions", "models", "guides", "inference")
+SHARED = ("data", "options", "setups", "sweeps/equal_time.py")  # of the scripts' own room
 
 
 class Done(NamedTuple):
@@ -126,9 +126,10 @@ def states(model: nn.Module, guide: nn.Module) -> dict[str, Tensor]:
 @cache
 def checksum_of_code(script: str) -> str:
     """Of the source files that a script's numbers come from: itself, and the rooms below the scripts."""
-    rooms = (path for room in COMPUTING for path in sorted((ROOT / room).rglob("*.py")))
+    places = (*(ROOT / room for room in COMPUTING), *(ROOT / "experiments" / name for name in SHARED))
+    files = (path for place in places for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place]))
     found = hashlib.sha256()
-    for path in (Path(script), *(ROOT / "experiments" / name for name in SHARED), *rooms):
+    for path in (Path(script), *files):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
 

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from dlvm.inference.console import first_line
 from dlvm.inference.engine.capture import Captured
 from dlvm.inference.engine.cuda_graph import CudaGraph, graphable
-from dlvm.inference.engine.policy import _marker
+from dlvm.inference.engine.policy import marker_of
 from dlvm.inference.engine.recording import Refused
 from dlvm.inference.programs.randomness import untouched
 
@@ -41,7 +41,7 @@ def compile_graph(module: fx.GraphModule, arguments: list[Tensor]) -> Callable[.
     except Exception as error:  # no compiler, or one that fails: the captured graph still runs
         raise NoCompiler(f"{type(error).__name__}: {first_line(error)}") from error
     with suppress(OSError):  # a mark in a cache, no more
-        marker = _marker(module, arguments)
+        marker = marker_of(module, arguments)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     return (lambda *given: compiled(*given)[: len(outputs)]) if unused else compiled

@@ -19,7 +19,7 @@ SAVED_PER_OPERATION, SAVED_SHARE = 3e-6, 0.25
 
 def seconds_to_compile(module: fx.GraphModule, arguments: list[Tensor], size: int) -> float:
     """An estimate: compilers take some time per operation, far less where they have seen this graph before."""
-    if _marker(module, arguments).exists():
+    if marker_of(module, arguments).exists():
         return WARM_SECONDS
     return COLD_SECONDS + SECONDS_PER_OPERATION * size
 
@@ -29,7 +29,7 @@ def seconds_saved(size: int, step: float) -> float:
     return min(max(SAVED_PER_OPERATION * size, SAVED_SHARE * step), 0.8 * step)
 
 
-def _marker(module: fx.GraphModule, arguments: list[Tensor]) -> Path:
+def marker_of(module: fx.GraphModule, arguments: list[Tensor]) -> Path:
     """A file in inductor's own cache that tells that this graph was compiled there."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 

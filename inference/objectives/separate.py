@@ -26,6 +26,7 @@ class Separate(Objective):
         TypeError: one of them is no objective of ours.
 
     Example:
+        >>> from dlvm.inference import IWAE, MIWAE
         >>> Separate(model=IWAE(4), guide=MIWAE(2, 2))
         Separate(model=IWAE(num_particles=4), guide=MIWAE(groups=2, num_particles=2))
     """

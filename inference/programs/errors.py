@@ -17,7 +17,6 @@ from dlvm.inference.programs.parameters import declared, own
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import restore_generators, untouched
 
-ROOMS = {"nets", "distributions", "models", "guides", "inference", "evidence", "experiments"}
 RAISE = dis.opmap["RAISE_VARARGS"]
 FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError, AttributeError)
 
@@ -73,12 +72,12 @@ def _first(error: Exception) -> str:
 
 
 def _spoken(error: Exception) -> bool:
-    """Whether a ``raise`` of one of the rooms has made it."""
+    """Whether a ``raise`` of one of our rooms has made it."""
     at = error.__traceback__
     while at.tb_next is not None:
         at = at.tb_next
-    room = at.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-    return room in ROOMS and at.tb_frame.f_code.co_code[at.tb_lasti] == RAISE
+    ours = at.tb_frame.f_globals.get("__name__", "").startswith("dlvm.")
+    return ours and at.tb_frame.f_code.co_code[at.tb_lasti] == RAISE
 
 
 def _told(value: object) -> str:

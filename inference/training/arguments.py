@@ -34,7 +34,9 @@ def check_aims(objective: object, valid: Iterable | None, epochs: object, patien
 def check_batches(name: str, data: object) -> None:
     """Raises TypeError or ValueError unless data can be gone through again and again, and hold a batch."""
     if isinstance(data, Tensor):
-        raise TypeError(f"{name} is a tensor; wrap it as [(x,)] for one batch, or with dlvm.experiments.data.from_tensor")
+        raise TypeError(
+            f"{name} is a tensor; wrap it as [(x,)] for one batch, or with dlvm.experiments.data.from_tensor"
+        )
     try:
         batches = iter(data)
     except TypeError as error:

@@ -19,6 +19,7 @@ from dlvm.evidence.log_px.importance import importance, prior_sampling
 from dlvm.evidence.log_px.quadrature import quadrature
 from dlvm.inference.bounds.importance import effective_sample_size
 from dlvm.inference.console import bar
+from dlvm.inference.programs import chunks
 from dlvm.models import PPCA
 
 XS = X_1 + torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
@@ -206,10 +207,10 @@ def test_ctrl_c_ends_an_enumeration(float64):
     assert (found.num_data, found.complete) == (3, False)
 
 
-@pytest.mark.parametrize("where, run", [("dlvm.inference.programs.chunks.bar", "defensive"), ("dlvm.inference.programs.chunks.bar", "importance")])
-def test_the_bar_reaches_the_end_and_has_a_time_left(float64, monkeypatch, where, run):
+@pytest.mark.parametrize("run", ["defensive", "importance"])
+def test_the_bar_reaches_the_end_and_has_a_time_left(float64, monkeypatch, run):
     shown = []
-    monkeypatch.setattr(where, lambda show: shown.append(bar(show)) or shown[-1])
+    monkeypatch.setattr(chunks, "bar", lambda show: shown.append(bar(show)) or shown[-1])
     RUNS[run]([XS[:10], XS[10:]])
     (task,) = shown[0].tasks
     assert task.total == 20 and task.completed == pytest.approx(20)

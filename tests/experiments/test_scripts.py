@@ -95,12 +95,12 @@ def test_compare_guides_in_tiny_form(tmp_path):
     ["train", "compare_guides", "compare_bounds", "estimator_snr", "hierarchy", "evidence", "gaps", "rate_distortion"],
 )
 def test_help_explains_every_option(script, monkeypatch, capsys):
-    module = importlib.import_module(f"experiments.{script}")
+    module = importlib.import_module(f"dlvm.experiments.{script}")
     monkeypatch.setattr(sys, "argv", [script, "--help"])
     with pytest.raises(SystemExit, match="0"):
         command_line.start(module.main, module.Config, script)
     shown = capsys.readouterr().out
-    assert f"python -m experiments.{script}" in shown
+    assert f"python -m dlvm.experiments.{script}" in shown
     assert "--data" in shown and "--out" in shown and "Replace an earlier run" in shown
     assert "(required)" not in shown
 

@@ -427,7 +427,7 @@ def test_load_leaves_the_default_to_the_data_set_and_passes_the_rest_on():
         load("digits", scale=255)
 
 
-ROOM = "_torchvision by_name checks files images larochelle loader own splits tables".split()
+ROOM = "_torchvision by_name checks files images larochelle loader readers splits user_data".split()
 
 
 @pytest.mark.parametrize("name", ROOM)

@@ -1,4 +1,4 @@
-"""The programs and helpers of this folder can be imported by name; every test starts without console said before."""
+"""The programs and helpers of this folder can be imported by name; every test starts without notices said before."""
 
 from __future__ import annotations
 

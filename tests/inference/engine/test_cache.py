@@ -8,6 +8,11 @@ import torch
 from dlvm.inference.engine.cache import STEPS_BETWEEN_AUDITS, Kind
 
 
+@pytest.fixture(autouse=True)
+def audited():
+    """When a step is audited is asked here, and not switched off."""
+
+
 class TwoWays:
     """A captured step whose graph gives the programs' numbers, and whose compiled graph does so or not."""
 

@@ -89,7 +89,7 @@ def test_an_audit_of_a_compiled_step_finds_nothing_where_nothing_changed(audited
 
 
 def test_auto_compiles_what_repays(monkeypatch):
-    monkeypatch.setattr("dlvm.inference.engine.backends.seconds_to_compile", lambda *_: 0.0)
+    monkeypatch.setattr("dlvm.inference.engine.policy.seconds_to_compile", lambda *_: 0.0)
     auto, eager = (run(partial(pair, "ppca"), Trace_ELBO, engine, 40) for engine in ("auto", "eager"))
     assert (auto.running, eager.running) == ("compiled", "eager")
     assert auto.losses == pytest.approx(eager.losses, rel=1e-3)

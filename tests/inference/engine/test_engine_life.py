@@ -24,7 +24,7 @@ def no_compiler(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("CXX", "/nowhere/g++")
-    monkeypatch.setattr("dlvm.inference.engine.backends.seconds_to_compile", lambda *_: 0.0)
+    monkeypatch.setattr("dlvm.inference.engine.policy.seconds_to_compile", lambda *_: 0.0)
     with config.patch({"cpp.cxx": ("/nowhere/g++",)}):
         yield
 
@@ -59,7 +59,7 @@ def test_too_few_steps_to_repay_a_capture_run_eagerly():
 
 def test_steps_that_do_not_repay_a_compilation_stay_captured(caplog, monkeypatch):
     caplog.set_level("INFO", "dlvm")
-    monkeypatch.setattr("dlvm.inference.engine.backends.seconds_to_compile", lambda *_: 1e3)
+    monkeypatch.setattr("dlvm.inference.engine.policy.seconds_to_compile", lambda *_: 1e3)
     model, guide, args = pair()
     svi = SVI(model, guide, Adam, Trace_ELBO(), steps=500)
     for _ in range(60):
