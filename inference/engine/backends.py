@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import torch
-import torch._inductor
 from torch import Tensor, fx
 
 from dlvm.inference.console import first_line
@@ -27,6 +26,8 @@ def compile_graph(module: fx.GraphModule, arguments: list[Tensor]) -> Callable[.
     Raises:
         NoCompiler: there is no C++ compiler, or the graph cannot be compiled.
     """
+    import torch._inductor  # here, since it takes as long to import as all of torch
+
     options = {"fallback_random": True}
     if not any(a.is_cuda for a in arguments):
         options["compile_threads"] = 1  # on few cores a pool of compilers costs more than it gains

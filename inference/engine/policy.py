@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import torch
-import torch._inductor
 from torch import Tensor, fx
 
 from dlvm.inference.engine.capture import Captured

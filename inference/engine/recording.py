@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import pyro.util
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -76,8 +76,9 @@ class _Reads(TorchDispatchMode):
     It works below autograd, so it sees what hooks read during the backward pass, too.
     """
 
-    def __init__(self):
+    def __init__(self, unrecorded: Callable[[], AbstractContextManager]):
         super().__init__()
+        self.unrecorded = unrecorded
         self.tensors: list[Tensor] = []
         self.values: list[bool | int | float] = []
 
@@ -93,7 +94,7 @@ class _Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def _read(self, tensor: Tensor) -> bool | int | float:
-        with disable_proxy_modes_tracing():
+        with self.unrecorded():
             value = aten._local_scalar_dense.default(tensor)
         if not _only_warns():
             self.tensors.append(tensor)
@@ -132,7 +133,10 @@ def record(function: Callable[[], Outcome], inputs: list[Tensor]) -> Recording:
     Raises:
         Refused: the function does what a graph cannot.
     """
-    reads, missing = _Reads(), []
+    # here, since it brings sympy and half of the compiler along
+    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+
+    reads, missing = _Reads(disable_proxy_modes_tracing), []
 
     def recorded(*_: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         with reads, _Outward():
