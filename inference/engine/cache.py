@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from pyro.infer.util import is_validation_enabled
@@ -13,12 +14,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from dlvm.inference.engine.capture import IMPLEMENTATION_ROUNDING, Captured
-from dlvm.inference.engine.policy import Prospects
 from dlvm.inference.engine.recording import ROUNDING, Outcome, difference
 from dlvm.inference.programs.randomness import drawn_state, restore_drawn
 
 STEPS_BETWEEN_AUDITS = 200
-STEPS_TO_TIME = 20
 MOST_RETRIES = 3
 MOST_DOUBTS = 1
 _PLAIN = (bool, int, float, str, type(None))
@@ -26,6 +25,13 @@ _PLAIN = (bool, int, float, str, type(None))
 
 class Baked(RuntimeError):
     """A captured step no longer computes what the programs say; the message says since when, and the remedy."""
+
+
+class Prospects(NamedTuple):
+    """What compiling a graph takes, in seconds, and how many steps repay that."""
+
+    cost: float
+    steps: int
 
 
 @dataclass
@@ -43,6 +49,7 @@ class Kind:
         doubts: audits in a row in which the graph agreed with the programs, and the compiled graph was far off.
         seconds: the shortest replay.
         decided: whether it has been settled what they run on.
+        prospects: of compiling the graph, once replays were timed.
     """
 
     seen: int = 0
@@ -55,7 +62,7 @@ class Kind:
     doubts: int = 0
     seconds: float = math.inf
     decided: bool = False
-    _prospects: Prospects | None = None
+    prospects: Prospects | None = None
 
     @property
     def audited_now(self) -> bool:
@@ -109,12 +116,6 @@ class Kind:
         graph, compiled = [*gaps, 0.0, 0.0][:2]
         self.doubts = self.doubts + 1 if compiled and not graph else 0
         return expected, 0.0 if 0 < self.doubts <= MOST_DOUBTS else max(graph, compiled)
-
-    def to_repay(self) -> Prospects | None:
-        """What compiling costs and how many steps repay it; None until enough replays were timed."""
-        if self._prospects is None and self.replays >= STEPS_TO_TIME:
-            self._prospects = Prospects(self.captured, self.seconds)
-        return self._prospects
 
 
 def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 
 import pyro
 from pyro.poutine.runtime import am_i_wrapped
@@ -13,12 +14,11 @@ from dlvm.inference.engine.backends import NoCompiler, install, install_compiled
 from dlvm.inference.engine.cache import MOST_RETRIES, Baked, Kind, split
 from dlvm.inference.engine.capture import Captured, aliased, hold
 from dlvm.inference.engine.module_state import SCALARS, Place, State
+from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE, Policy
 from dlvm.inference.engine.recording import Outcome, Refused
 from dlvm.inference.programs.randomness import generator_state, restore_generators
 
 ENGINES = ("auto", "eager", "captured", "compiled")
-STEPS_TO_REPAY_CAPTURE = 100
-SIGHTINGS_OF_AN_ODD_SHAPE = 50
 MOST_GRAPHS = 16
 MANY_KINDS = 50
 
@@ -60,12 +60,12 @@ class Engine:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {mode!r}")
         self.function, self.careful = function, careful or function
         self.parts, self.stores = tuple(parts), stores
-        self.mode, self.steps, self.finite, self.prompt, self.name = mode, steps, finite, prompt, name
+        self.mode, self.finite, self._say = mode, finite, partial(_say, name)
+        self.policy = Policy(mode, steps, prompt, self._say)
         self.done = self.lost = self.created = 0
         self.flowing: set[tuple] = set()
         self.python: Counter[str] = Counter()
         self.given_up: str | None = None
-        self.compiles = mode != "captured"
         self.state: State | None = None
         self.kinds: OrderedDict[Hashable, Kind] = OrderedDict()
         self._values, self._scalars = None, ()
@@ -92,10 +92,6 @@ class Engine:
         """What calls of the most frequent kind run on: "eager", "captured" or "compiled"."""
         usual = max(self.kinds.values(), key=lambda kind: kind.seen, default=None)
         return "eager" if usual is None or usual.captured is None or self.given_up else usual.runs
-
-    def _say(self, line: str) -> None:
-        if self.name is not None:
-            say(f"{self.name}: {line}")
 
     def _follow(self) -> None:
         """Keeps up with what has changed on the modules since the last call."""
@@ -159,15 +155,7 @@ class Engine:
             self._give_up(f"the program changes {name}, a Python value, at every step")
 
     def _worth_capturing(self, kind: Kind) -> bool:
-        if kind.refused or kind.seen < 2:
-            return False
-        if self.mode != "auto":
-            return True
-        if self.steps is not None and self.steps - self.done < STEPS_TO_REPAY_CAPTURE:
-            self._say("eager, since so few steps do not repay a capture")
-            return False
-        odd = any(other.captured for other in self.kinds.values())
-        return kind.seen > SIGHTINGS_OF_AN_ODD_SHAPE or (self.prompt and not odd)
+        return self.policy.captures(kind, self.done, odd=any(other.captured for other in self.kinds.values()))
 
     def _capture(self, kind: Kind, args: tuple, kwargs: dict) -> bool:
         try:
@@ -211,8 +199,8 @@ class Engine:
         outcome, held = kind.replay(tensors, self.finite)
         if outcome is None:
             return self._redo(kind, args, kwargs, held)
-        if not kind.decided:
-            self._decide(kind)
+        if not kind.decided and self.policy.compiles_now(kind, self.done):
+            self._compile(kind)
         return outcome
 
     def _redo(self, kind: Kind, args: tuple, kwargs: dict, held: bool) -> Outcome:
@@ -240,20 +228,6 @@ class Engine:
             return expected
         raise Baked(f"step {self.done}: the captured step differs from the programs by a share of {gap:.1e}, so {what}")
 
-    def _decide(self, kind: Kind) -> None:
-        """Compiles once the steps to come repay it, or, if nobody knows how many come, those that went would have."""
-        if not self.compiles:
-            kind.decided = True
-        elif (prospects := kind.to_repay()) is not None:
-            share = kind.seen / self.done
-            to_come = kind.replays if self.steps is None else int(share * (self.steps - self.done))
-            if to_come >= prospects.steps:
-                self._say(f"compiling, which takes about {prospects.cost:.0f} s")
-                self._compile(kind)
-            elif self.steps is not None:
-                kind.decided = True
-                self._say(f"captured; compiling repays after {prospects.steps} steps, {to_come} are to come")
-
     def _compile(self, kind: Kind) -> None:
         kind.decided = True
         try:
@@ -265,3 +239,9 @@ class Engine:
             return
         kind.runs = "compiled"
         hold(self)
+
+
+def _say(name: str | None, line: str) -> None:
+    """A notice about an engine, which must not be held by what it is made of."""
+    if name is not None:
+        say(f"{name}: {line}")

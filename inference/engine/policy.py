@@ -5,15 +5,80 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx
 
-from dlvm.inference.engine.capture import Captured
+from dlvm.inference.engine.cache import Kind, Prospects
 
+STEPS_TO_REPAY_CAPTURE = 100
+SIGHTINGS_OF_AN_ODD_SHAPE = 50
+STEPS_TO_TIME = 20
 COLD_SECONDS, SECONDS_PER_OPERATION, WARM_SECONDS = 8.0, 0.017, 2.5
 SAVED_PER_OPERATION, SAVED_SHARE = 3e-6, 0.25
+
+
+class Policy:
+    """Decides when calls of one kind are captured, and when their graph is compiled.
+
+    Args:
+        mode, steps, prompt: see ``Engine``.
+        say: gives a notice.
+
+    Attributes:
+        compiles: whether anything may be compiled.
+    """
+
+    def __init__(self, mode: str, steps: int | None, prompt: bool, say: Callable[[str], None]):
+        self.mode, self.steps, self.prompt, self.say = mode, steps, prompt, say
+        self.compiles = mode != "captured"
+
+    def captures(self, kind: Kind, done: int, odd: bool) -> bool:
+        """Whether to capture calls of this kind now.
+
+        Args:
+            kind: without a graph.
+            done: calls of all kinds so far.
+            odd: whether another kind has a graph already.
+        """
+        if kind.refused or kind.seen < 2:
+            return False
+        if self.mode != "auto":
+            return True
+        if self.steps is not None and self.steps - done < STEPS_TO_REPAY_CAPTURE:
+            self.say("eager, since so few steps do not repay a capture")
+            return False
+        return kind.seen > SIGHTINGS_OF_AN_ODD_SHAPE or (self.prompt and not odd)
+
+    def compiles_now(self, kind: Kind, done: int) -> bool:
+        """Whether to compile the graph of a kind of which that has not been settled.
+
+        It is once the steps to come repay it, or, if nobody knows how many come, those that went would have.
+        """
+        if not self.compiles:
+            kind.decided = True
+            return False
+        if (prospects := prospects_of(kind)) is None:
+            return False
+        to_come = kind.replays if self.steps is None else int(kind.seen / done * (self.steps - done))
+        if to_come >= prospects.steps:
+            self.say(f"compiling, which takes about {prospects.cost:.0f} s")
+            return True
+        if self.steps is not None:
+            kind.decided = True
+            self.say(f"captured; compiling repays after {prospects.steps} steps, {to_come} are to come")
+        return False
+
+
+def prospects_of(kind: Kind) -> Prospects | None:
+    """What compiling its graph costs and how many steps repay that; None until enough replays were timed."""
+    if kind.prospects is None and kind.replays >= STEPS_TO_TIME:
+        graph = kind.captured.graph
+        cost = seconds_to_compile(graph.module, kind.captured.examples, graph.size)
+        kind.prospects = Prospects(cost, math.ceil(cost / seconds_saved(graph.size, kind.seconds)))
+    return kind.prospects
 
 
 def seconds_to_compile(module: fx.GraphModule, arguments: list[Tensor], size: int) -> float:
@@ -35,17 +100,3 @@ def marker_of(module: fx.GraphModule, arguments: list[Tensor]) -> Path:
     shapes = [(tuple(a.shape), a.stride(), str(a.dtype), str(a.device)) for a in arguments]
     text = f"{torch.__version__} {torch.get_num_threads()} {shapes} {module.code}"
     return Path(os.path.join(cache_dir(), "captured", hashlib.sha256(text.encode()).hexdigest()))
-
-
-class Prospects:
-    """Whether compiling a graph would repay itself.
-
-    Args:
-        captured: the graph.
-        seconds: what one replay takes.
-    """
-
-    def __init__(self, captured: Captured, seconds: float):
-        graph = captured.graph
-        self.cost = seconds_to_compile(graph.module, captured.examples, graph.size)
-        self.steps = math.ceil(self.cost / seconds_saved(graph.size, seconds))

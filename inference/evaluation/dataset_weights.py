@@ -11,7 +11,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.inference.engine.engine import STEPS_TO_REPAY_CAPTURE, Engine
+from dlvm.inference.engine.engine import Engine
+from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.particles.weights import check_particles, weigh
 from dlvm.inference.programs.chunks import Walked, split, walk, width_of

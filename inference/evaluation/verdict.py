@@ -6,18 +6,45 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dlvm.inference.evaluation.evaluate import Evaluation
-    from dlvm.inference.training.epochs import Epoch
+from typing import Protocol, runtime_checkable
 
 FEWEST_EPOCHS = 10
 SMALL_RISE = 0.0005
 KHAT_SHARE = 0.1
 WIDE_GAP = 0.05
 COARSE = 0.1
-RESULT = "log_px", "log_px_se", "elbo", "rate", "ess", "khat_bad", "num_particles", "active_units", "units"
+
+
+@runtime_checkable
+class Evaluated(Protocol):
+    """What is looked at of an ``Evaluation``, whose attributes these are."""
+
+    @property
+    def elbo(self) -> float: ...
+    @property
+    def log_px(self) -> float: ...
+    @property
+    def log_px_se(self) -> float: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def ess(self) -> float: ...
+    @property
+    def khat_bad(self) -> float: ...
+    @property
+    def num_particles(self) -> int: ...
+    @property
+    def active_units(self) -> int | None: ...
+    @property
+    def units(self) -> int: ...
+
+
+@runtime_checkable
+class Validated(Protocol):
+    """What is looked at of an ``Epoch``: the bound on validation data, nats per datum."""
+
+    @property
+    def valid(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +69,7 @@ class Verdict:
         return " ".join((*self.sentences, f"Next: {self.next}."))
 
 
-def verdict(result: Evaluation, history: Sequence[Epoch] = ()) -> Verdict:
+def verdict(result: Evaluated, history: Sequence[Validated] = ()) -> Verdict:
     """Whether training has converged, units have collapsed, and log p(x) is known; and what to try.
 
     Args:
@@ -59,10 +86,10 @@ def verdict(result: Evaluation, history: Sequence[Epoch] = ()) -> Verdict:
         >>> verdict(Evaluation(**bounds, **weights, active_units=2, units=2)).sentences[0]
         'All 2 latent units are active.'
     """
-    if isinstance(result, type) or not all(hasattr(result, name) for name in RESULT):
+    if isinstance(result, type) or not isinstance(result, Evaluated):
         raise TypeError(f"result must be what evaluate returns, got {type(result).__name__}; pass evaluate(...)")
     epochs = list(history) if isinstance(history, Iterable) else [history]
-    if not all(hasattr(epoch, "valid") for epoch in epochs):
+    if not all(isinstance(epoch, Validated) for epoch in epochs):
         raise TypeError(f"history must be the epochs of fit, got {history!r:.60}; pass list(fit(...))")
     converged, training, longer = _training(epochs)
     collapsed, units, wake = _units(result)
@@ -75,7 +102,7 @@ def verdict(result: Evaluation, history: Sequence[Epoch] = ()) -> Verdict:
 Finding = tuple[bool | None, str, str]
 
 
-def _training(history: Sequence[Epoch]) -> Finding:
+def _training(history: Sequence[Validated]) -> Finding:
     values = [epoch.valid for epoch in history if epoch.valid is not None]
     if len(values) < FEWEST_EPOCHS:
         return None, f"{len(values)} epochs are too few to see convergence." if history else "", ""
@@ -98,7 +125,7 @@ def _training(history: Sequence[Epoch]) -> Finding:
     return True, f"Converged: the validation bound moved by {rise:+.2f} nats over the last {window} epochs.", ""
 
 
-def _units(result: Evaluation) -> Finding:
+def _units(result: Evaluated) -> Finding:
     if result.active_units is None or not result.units:
         return None, "", ""
     asleep = result.units - result.active_units
@@ -113,7 +140,7 @@ def _units(result: Evaluation) -> Finding:
     return True, text + ("." if wake else ", which a model with more units than it needs may do."), wake
 
 
-def _estimate(result: Evaluation) -> Finding:
+def _estimate(result: Evaluated) -> Finding:
     if math.isnan(result.khat_bad):
         few = result.num_particles < 25
         return None, "log p(x) has no k-hat, so that nothing vouches for it.", "25 particles or more" if few else ""
@@ -131,7 +158,7 @@ def _estimate(result: Evaluation) -> Finding:
     return True, f"log p(x) is known to {max(result.log_px_se, 0.01):.2f} nats: {fine}.", ""
 
 
-def _gap(result: Evaluation) -> str:
+def _gap(result: Evaluated) -> str:
     gap = result.log_px - result.elbo
     if gap > max(1.0, WIDE_GAP * result.rate):
         return f"a richer guide or a larger encoder, since the ELBO lies {gap:.1f} nats below log p(x)"

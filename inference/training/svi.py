@@ -144,7 +144,7 @@ class SVI:
 
     def stay_exact(self) -> None:
         """Makes "auto" compile nothing, so that every step is bitwise the one that Pyro makes."""
-        self._steps.compiles = False
+        self._steps.policy.compiles = False
 
     @property
     def running(self) -> str:
