@@ -38,5 +38,5 @@ def test_every_public_name_has_a_docstring(room):
 
 
 def test_examples_are_found_in_every_room():
-    counts = {room: sum(len(examples(m)) for m in MODULES if m.split(".")[0] == room) for room in ROOMS}
+    counts = {room: sum(len(examples(m)) for m in MODULES if m.split(".")[1] == room) for room in ROOMS}
     assert all(counts.values()), counts
