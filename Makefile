@@ -18,7 +18,7 @@ help:      ## list the commands
 	@echo "  PYTHON=python3.12 make demo   chooses the interpreter that .venv is made with (3.10 or newer)"
 
 demo: $(READY)  ## compare three guides under three objectives on the embedded digits; writes runs/demo
-	$(RUN) -m experiments.compare_guides --out runs/demo --overwrite
+	$(RUN) -m dlvm.experiments.compare_guides --out runs/demo --overwrite
 	@echo "report: $(CURDIR)/runs/demo/report.html"
 
 test: $(READY)  ## the tests, but for those marked slow
@@ -34,7 +34,7 @@ lint: $(READY)  ## ruff
 	$(RUN) -m ruff check .
 
 clean:     ## remove both .venv, caches and build products; data/ and runs/ stay
-	rm -rf $(VENV) $(LOWEST) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define environment

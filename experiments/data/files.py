@@ -12,7 +12,8 @@ import numpy as np
 from dlvm.experiments.data.arguments import check_path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
+HOME = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()  # installed from a wheel: where one works
+FOLDERS = (HOME / "data", HOME.parent / "shared" / "data")
 
 SHA256 = {
     "MNIST": {
@@ -35,8 +36,8 @@ LARGEST = 1 << 26  # bytes: the training images are 47 million
 def folder_with(files: Sequence[str], data_dir: str | Path | None, download: Callable[[Path], None]) -> Path:
     """The first folder that holds all `files`; where none does, they are downloaded.
 
-    Returns: `data_dir` if it is given, else `data/` or `../shared/data` as seen from the repository's root; a
-        download goes to the first.
+    Returns: `data_dir` if it is given, else `data/` or `../shared/data` as seen from the repository's root, or where
+        there is none from the folder that one works in; a download goes to the first.
     Raises: FileNotFoundError that names the folders, the files and the remedy if the download fails.
     """
     folders = FOLDERS if data_dir is None else (check_path("data_dir", data_dir),)
