@@ -30,11 +30,13 @@ test-all: $(READY)  ## all tests
 lowest: $(LOWEST)/.torch-$(TORCH)  ## the tests with the lowest versions that are supported, in .venv-lowest
 	$(LOWEST)/bin/python $(PYTEST) -m "not slow" $(TESTS)
 
-lint: $(READY)  ## ruff
+lint: $(READY)  ## ruff, then mypy
 	$(RUN) -m ruff check .
+	@mkdir -p $(VENV)/source && ln -sfn ../.. $(VENV)/source/dlvm  # mypy reads no import hooks, by which this folder is dlvm
+	$(RUN) -m mypy
 
 clean:     ## remove both .venv, caches and build products; data/ and runs/ stay
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define environment

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -80,7 +83,7 @@ class IndependentBernoulli(dist.Independent):
     def __init__(self, logits: Tensor, validate_args: bool | None = None):
         super().__init__(dist.Bernoulli(logits=logits, validate_args=validate_args), 1)
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> IndependentBernoulli:
+    def expand(self, batch_shape: Sequence[int], _instance: IndependentBernoulli | None = None) -> IndependentBernoulli:
         return super().expand(batch_shape, self._get_checked_instance(IndependentBernoulli, _instance))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -105,12 +108,12 @@ class _LogProb(torch.autograd.Function):
     """``_log_prob`` with its gradients x - sigmoid(l) and l; autograd differentiates these further."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(logits, value)
         return _log_prob(logits, value)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         logits, value = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
         by_logits = (value - logits.sigmoid()).mul_(grad) if ctx.needs_input_grad[0] else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.distributions import (
@@ -16,6 +18,8 @@ from torch.distributions import (
 from torch.nn.functional import logsigmoid
 
 from dlvm.distributions.bernoulli import IndependentBernoulli
+
+Kind = TypeVar("Kind", bound=Distribution)
 
 
 @register_kl(MultivariateNormal, Independent)
@@ -129,7 +133,7 @@ def binary_to_binary(q: Independent, p: Independent) -> Tensor:
     return (ones + zeros).sum(-1)
 
 
-def _vector(distribution: Independent, kind: type[Distribution]) -> Distribution:
+def _vector(distribution: Independent, kind: type[Kind]) -> Kind:
     """The distribution of one element of a vector of independent ones of this kind."""
     base = distribution.base_dist
     if not (isinstance(base, kind) and distribution.reinterpreted_batch_ndims == 1):

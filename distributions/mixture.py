@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import pyro.distributions as dist
 import torch
@@ -54,16 +56,18 @@ class ReparametrisedMixture(dist.MixtureSameFamily):
         _check(mixture_distribution, component_distribution)
         super().__init__(mixture_distribution, component_distribution, validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> ReparametrisedMixture:
+    def expand(
+        self, batch_shape: Sequence[int], _instance: ReparametrisedMixture | None = None
+    ) -> ReparametrisedMixture:
         return super().expand(batch_shape, self._get_checked_instance(ReparametrisedMixture, _instance))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         z = self.sample(sample_shape)
         return self.implicit(z) if torch.is_grad_enabled() else z
 
     def implicit(self, z: Tensor) -> Tensor:
         """z, shape (*batch, dim), as a differentiable function of the parameters that leaves u(z) where it is."""
-        normal, z = self.component_distribution.base_dist, z.detach()
+        normal, z = cast("Independent[Normal]", self.component_distribution).base_dist, z.detach()
         scaled = (z.unsqueeze(-2) - normal.loc) / normal.scale
         below = 0.5 * torch.erfc(-scaled / math.sqrt(2))
         log_density = -0.5 * scaled.square() - normal.scale.log()
@@ -85,8 +89,11 @@ def _check(mixture: Distribution, components: Distribution) -> None:
             f"mixture_distribution must be a Categorical, got {_kind(mixture)}; pass Categorical(logits=...), whose "
             "logits have shape (*batch, components)"
         )
-    vectors = isinstance(components, Independent) and components.reinterpreted_batch_ndims == 1
-    if not vectors or not isinstance(components.base_dist, Normal):
+    if not (
+        isinstance(components, Independent)
+        and components.reinterpreted_batch_ndims == 1
+        and isinstance(components.base_dist, Normal)
+    ):
         raise TypeError(
             f"component_distribution must be a vector of independent Gaussians, got {_kind(components)}; pass "
             "Normal(loc, scale).to_event(1), with loc of shape (*batch, components, dim)"
@@ -138,8 +145,8 @@ class MixtureNormal(nn.Module):
         self.head = nn.Linear(out_features(net), 2 * dim)
         self.parts = nn.Linear(out_features(net), components * (2 * dim + 1))
         with torch.no_grad():
-            self.parts.weight *= 0.1
-            self.parts.bias *= 0.1
+            self.parts.weight.mul_(0.1)
+            self.parts.bias.mul_(0.1)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         h = self.net(*context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
@@ -25,6 +26,9 @@ class StandardNormal(nn.Module):
         >>> StandardNormal(3)().event_shape
         torch.Size([3])
     """
+
+    loc: Tensor
+    scale: Tensor
 
     def __init__(self, dim: int):
         super().__init__()
@@ -79,6 +83,9 @@ class FullRankNormal(nn.Module):
         torch.Size([5, 3, 3])
     """
 
+    below: Tensor
+    diagonal: Tensor
+
     def __init__(self, net: nn.Module, dim: int):
         super().__init__()
         count(dim=dim)
@@ -112,23 +119,23 @@ class SelfScoredNormal(dist.MultivariateNormal):
 
     _draw: tuple[Tensor, Tensor] | None = None
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        shape = self._extended_shape(sample_shape)
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        shape = self._extended_shape(torch.Size(sample_shape))
         eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         z = self.loc + (self._unbroadcasted_scale_tril @ eps.unsqueeze(-1)).squeeze(-1)
         self._draw = z, eps
         return z
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> SelfScoredNormal:
-        return super().expand(batch_shape, self._get_checked_instance(SelfScoredNormal, _instance))
+    def expand(self, batch_shape: Sequence[int], _instance: SelfScoredNormal | None = None) -> SelfScoredNormal:
+        return super().expand(torch.Size(batch_shape), self._get_checked_instance(SelfScoredNormal, _instance))
 
     def log_prob(self, value: Tensor) -> Tensor:
         # A value drawn by sample() carries no graph: only the usual formula has the parameters' whole gradient.
-        own = self._draw is not None and self._draw[0] is value
-        if not own or (torch.is_grad_enabled() and not value.requires_grad):
+        draw = self._draw
+        if draw is None or draw[0] is not value or (torch.is_grad_enabled() and not value.requires_grad):
             return super().log_prob(value)
         log_diagonal = self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log()
-        return -(0.5 * self._draw[1].square() + HALF_LOG_TWO_PI + log_diagonal).sum(-1)
+        return -(0.5 * draw[1].square() + HALF_LOG_TWO_PI + log_diagonal).sum(-1)
 
 
 class LowRankNormal(nn.Module):

@@ -52,6 +52,8 @@ class FixedScale(nn.Module):
         tensor([0.5000])
     """
 
+    log_scale: Tensor
+
     def __init__(self, value: float, dim: int = 1):
         super().__init__()
         self.register_buffer("log_scale", _log_of(dim, value=value))

@@ -30,7 +30,7 @@ def collapsed(support: constraints.Constraint, rank: int) -> constraints.Constra
         >>> collapsed(constraints.interval(torch.zeros(5), torch.ones(5)), 0).upper_bound
         tensor(1.)
     """
-    changed = {}
+    changed: dict[str, object] = {}
     for name, part in vars(support).items():
         if isinstance(part, constraints.Constraint):
             changed[name] = collapsed(part, rank)

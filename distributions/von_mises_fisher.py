@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
@@ -64,15 +65,15 @@ class VonMisesFisher(dist.TorchDistribution):
         self.loc, self.concentration = loc.expand(*shape, 3), concentration.expand(shape)
         super().__init__(shape, loc.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> VonMisesFisher:
+    def expand(self, batch_shape: Sequence[int], _instance: VonMisesFisher | None = None) -> VonMisesFisher:
         new, shape = self._get_checked_instance(VonMisesFisher, _instance), torch.Size(batch_shape)
         new.loc, new.concentration = self.loc.expand(*shape, 3), self.concentration.expand(shape)
         super(VonMisesFisher, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        shape, kappa = self._extended_shape(sample_shape), self.concentration
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        shape, kappa = self._extended_shape(torch.Size(sample_shape)), self.concentration
         u = torch.rand(shape[:-1], dtype=kappa.dtype, device=kappa.device)
         below = -torch.log1p(u * torch.expm1(-2 * kappa)) / kappa  # 1 - w
         across = torch.randn(shape, dtype=kappa.dtype, device=kappa.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import TypeGuard
 
 from torch import nn
 
@@ -66,7 +67,7 @@ def whole(**numbers: object) -> None:
         TypeError: depth must be an integer, got 2.5; pass a whole number such as 2
     """
     for name, value in numbers.items():
-        if not isinstance(value, Integral) or isinstance(value, bool):
+        if not _is_whole(value):
             raise TypeError(f"{name} must be an integer, got {_shown(value)}; pass a whole number such as 2")
 
 
@@ -79,13 +80,13 @@ def count(**numbers: object) -> None:
     """
     whole(**numbers)
     for name, value in numbers.items():
-        if value < 1:
+        if not is_count(value):
             raise ValueError(f"{name} must be at least 1, got {value}; pass how many there are to be")
 
 
-def is_count(value: object, least: int = 1) -> bool:
+def is_count(value: object, least: int = 1) -> TypeGuard[int]:
     """Whether it is an integer of at least so much, and no bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    return _is_whole(value) and value >= least
 
 
 def widths(**sequences: object) -> None:
@@ -110,6 +111,10 @@ def real(**numbers: object) -> None:
     for name, value in numbers.items():
         if not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, got {_shown(value)}; pass a float")
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _shown(value: object) -> str:

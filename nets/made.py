@@ -14,6 +14,8 @@ from dlvm.nets.arguments import made, whole, widths
 class MaskedLinear(nn.Linear):
     """A linear layer whose weight, shape (out, in), is multiplied by a fixed 0/1 mask."""
 
+    mask: Tensor
+
     def __init__(self, mask: Tensor):
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask.to(self.weight.dtype))
@@ -47,6 +49,8 @@ class MADE(nn.Module):
         torch.Size([5, 3])
     """
 
+    order: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -73,7 +77,7 @@ class MADE(nn.Module):
         masks = [b[:, None] >= a[None, :] for a, b in zip(degrees[:-1], degrees[1:], strict=True)]
         masks.append((self.order[:, None] > degrees[-1][None, :]).repeat(outputs, 1))
         self.layers = nn.ModuleList(MaskedLinear(mask) for mask in masks)
-        self.context = nn.Linear(context, self.layers[0].out_features, bias=False) if context else None
+        self.context = nn.Linear(context, len(masks[0]), bias=False) if context else None
         self.activation = made("activation", activation)
 
     def forward(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -100,7 +104,7 @@ class MADE(nn.Module):
         return out.chunk(self.outputs, dim=-1)
 
 
-def _width(name: str, value: Tensor, width: int) -> None:
+def _width(name: str, value: Tensor | None, width: int) -> None:
     if not isinstance(value, Tensor) or value.shape[-1:] != (width,):
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{name} must be a tensor of shape (*batch, {width}), got {got}; make the MADE for this width")

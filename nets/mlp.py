@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class MLP(nn.Module):
         """Bias of the last layer, shape (out_features,)."""
         if not len(self.layers):
             raise ValueError("an MLP of one size has no layer and so no bias; give it an output size")
-        return self.layers[-1].bias
+        return cast(nn.Linear, self.layers[-1]).bias
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """

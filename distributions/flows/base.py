@@ -55,9 +55,10 @@ class OneWay(Transform):
     def _inv_call(self, z: Tensor) -> Tensor:
         y, made = self._cached_x_y if self._cache_size else (None, None)
         bare = detach_provenance(z)  # Pyro follows dependencies by a wrapper around the same tensor
-        own = made is not None and bare is detach_provenance(made)
+        if y is None or bare is not detach_provenance(made):
+            return self._inverse(z)
         differentiable = self._has_graph and not (bare.is_leaf and bare.requires_grad)
-        return y if own and (differentiable or not torch.is_grad_enabled()) else self._inverse(z)
+        return y if differentiable or not torch.is_grad_enabled() else self._inverse(z)
 
     def _inverse(self, z: Tensor) -> Tensor:
         raise NotImplementedError(
@@ -65,10 +66,10 @@ class OneWay(Transform):
             "rsample() drew last"
         )
 
-    def log_abs_det_jacobian(self, y: Tensor, z: Tensor) -> Tensor:
-        if self._scored is not None and self._scored[0] is y:
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:  # torch's names for y and z
+        if self._scored is not None and self._scored[0] is x:
             return self._scored[1]
-        return self.push(y)[1]
+        return self.push(x)[1]
 
 
 class Flow(nn.Module):

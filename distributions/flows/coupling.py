@@ -72,10 +72,10 @@ class Conditioner(nn.Module):
         self.value = nn.Linear(inputs, width, bias=False) if inputs else None
         self.rest = MLP(*hidden, outputs, activation=activation) if hidden else None
         self.activation = made("activation", activation)
-        last = [self.rest.layers[-1]] if hidden else [self.context, self.value]
+        last: list[nn.Module | None] = [self.context, self.value] if self.rest is None else [self.rest.layers[-1]]
         with torch.no_grad():
             for parameter in (p for layer in last if layer is not None for p in layer.parameters()):
-                parameter *= 0.01
+                parameter.mul_(0.01)
 
     def forward(self, y: Tensor, h: Tensor) -> Tensor:
         out = self.context(h) if self.value is None else self.value(y) + self.context(h)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import pyro.distributions as dist
 import torch
@@ -16,12 +16,12 @@ from dlvm.nets.arguments import count, made, whole
 
 
 class Bijection(Protocol):
-    """A map of vectors given a context, and its inverse."""
+    """A map of vectors given a context, which may be one tensor or more, and its inverse."""
 
-    def __call__(self, y: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, y: Tensor, *context: Any, **context_by_name: Any) -> tuple[Tensor, Tensor]:
         """z and log |det dz/dy|."""
 
-    def inverse(self, z: Tensor, *context: Tensor) -> Tensor:
+    def inverse(self, z: Tensor, *context: Any, **context_by_name: Any) -> Tensor:
         """y."""
 
 
@@ -98,5 +98,5 @@ class FlowNormal(nn.Module):
         h = self.net(*context)
         loc, raw = self.head(h).chunk(2, dim=-1)
         noise = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
-        flow = [Step(step, h) for step in self.steps]
+        flow = [Step(cast(Bijection, step), h) for step in self.steps]
         return dist.TransformedDistribution(noise, [*flow, Step(Shift(), loc, positive(raw))])

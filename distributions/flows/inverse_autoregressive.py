@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import pyro.distributions as dist
 import torch
@@ -65,10 +66,10 @@ class InverseAutoregressive(Transform):
             y = torch.where(self.made.order == degree, (z - (1 - gate) * m) / gate, y)
         return y
 
-    def log_abs_det_jacobian(self, y: Tensor, z: Tensor) -> Tensor:
-        if self._scored is not None and self._scored[0] is y:
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:  # torch's names for y and z
+        if self._scored is not None and self._scored[0] is x:
             return self._scored[1]
-        return F.logsigmoid(self._step(y)[1]).sum(-1)
+        return F.logsigmoid(self._step(x)[1]).sum(-1)
 
 
 class InverseAutoregressiveNormal(nn.Module):
@@ -128,12 +129,12 @@ class InverseAutoregressiveNormal(nn.Module):
         if not hidden:  # no wide layer averages the start of a linear step: it has to be small by itself
             with torch.no_grad():
                 for made in self.steps:
-                    made.layers[0].weight *= 0.01
-                    made.context.weight *= 0.01
+                    made.get_parameter("layers.0.weight").mul_(0.01)
+                    made.get_parameter("context.weight").mul_(0.01)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         h = self.net(*context)
         loc, raw = self.head(h).chunk(2, dim=-1)
-        flow = [InverseAutoregressive(made, h, self.bias) for made in self.steps]
+        flow = [InverseAutoregressive(cast(MADE, made), h, self.bias) for made in self.steps]
         base = dist.Normal(self.widening * loc, self.widening * positive(raw)).to_event(1)
         return dist.TransformedDistribution(base, flow)

@@ -131,8 +131,8 @@ class Autoregressive(nn.Module):
         self.made = MADE(dim, context, hidden, self.bijection.size, reverse, activation)
         last = [self.made.layers[-1]] if hidden else [self.made.layers[0], self.made.context]
         with torch.no_grad():
-            for parameter in (p for layer in last for p in layer.parameters()):
-                parameter *= 0.01
+            for parameter in (p for layer in last if layer is not None for p in layer.parameters()):
+                parameter.mul_(0.01)
 
     def forward(self, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         z, log_slopes = self.bijection(y, self._conditions(y, h))

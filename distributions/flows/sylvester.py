@@ -59,6 +59,8 @@ class HouseholderBasis(nn.Module):
         ValueError: ``reflections`` is below 1.
     """
 
+    eye: Tensor
+
     def __init__(self, width: int, dim: int, t: int = 0, reflections: int = 8):
         super().__init__()
         count(width=width, dim=dim)
@@ -78,6 +80,8 @@ class HouseholderBasis(nn.Module):
 
 class PermutedBasis(nn.Module):
     """The identity at even steps, the matrix that reverses the order of dimensions at odd ones; the same for any h."""
+
+    q: Tensor
 
     def __init__(self, width: int, dim: int, t: int = 0):
         super().__init__()
@@ -123,13 +127,13 @@ class SylvesterStep(nn.Module):
     def __init__(self, width: int, dim: int, t: int, basis: Callable[[int, int, int], nn.Module]):
         super().__init__()
         self.basis = made("basis", basis, width, dim, t)
-        self.rank = m = getattr(self.basis, "rank", None)
+        m = getattr(self.basis, "rank", None)
         if not is_count(m) or m > dim:
             raise TypeError(
                 f"basis must make a module with rank, the number of its columns, within 1 and {dim}, got {m!r} from "
                 f"{type(self.basis).__name__}; use OrthogonalBasis or set it"
             )
-        self.linear = shrunk(nn.Linear(width, m * m + 2 * m))
+        self.rank, self.linear = m, shrunk(nn.Linear(width, m * m + 2 * m))
 
     def forward(self, h: Tensor) -> Sylvester:
         flat, raw, b = limited(self.linear(h)).split([self.rank**2, self.rank, self.rank], dim=-1)
