@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import pyro
 from pyro.nn import PyroModule
@@ -20,10 +20,26 @@ from dlvm.nets import MLP
 from dlvm.nets.arguments import made, widths
 
 Family = Callable[[nn.Module, int], nn.Module]
-Hidden = Sequence[int] | Mapping[str, Sequence[int]] | None
-Part = TypeVar("Part", int, Tensor)
+Hidden = Sequence[int] | Mapping[str, Sequence[int] | None] | None
+Part = TypeVar("Part")  # Tensor or int
+
+Present = Callable[..., Collection[str]]
 
 ORDERS = ("top_down", "bottom_up", "independent")
+
+
+class SiteSettings(TypedDict, total=False):
+    """What every guide passes on to ``Amortized``."""
+
+    posteriors: Mapping[str, Family] | None
+    present: Present | None
+
+
+class Settings(SiteSettings, total=False):
+    """What a guide of one family passes on to ``Amortized``."""
+
+    order: str
+    hidden: Hidden
 
 
 class Amortized(PyroModule):
@@ -85,7 +101,7 @@ class Amortized(PyroModule):
         order: str = "top_down",
         hidden: Hidden = None,
         posteriors: Mapping[str, Family] | None = None,
-        present: Callable[..., Collection[str]] | None = None,
+        present: Present | None = None,
     ):
         super().__init__("guide")
         if order not in ORDERS:
@@ -102,7 +118,7 @@ class Amortized(PyroModule):
         family_of(family=family, **{f"posteriors[{name!r}]": make for name, make in (posteriors or {}).items()})
         function(present=present)
         self.encoder, self.order, self.width, self.present = encoder, order, encoder_width(encoder), present
-        self.names = tuple(reversed(latents) if order == "bottom_up" else latents)
+        self.names = tuple(latents)[:: -1 if order == "bottom_up" else 1]
         self.sites = [site_of(latents[name]) for name in self.names]
         self.latents = dict(latents)
         heads = {name: site.head for name, site in zip(self.names, self.sites, strict=True) if site.head}
@@ -113,7 +129,7 @@ class Amortized(PyroModule):
             for j, (name, size) in enumerate(zip(self.names, sizes, strict=True))
         )
 
-    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
         return self.draw(self.features(*args, **kwargs), self.known(*args, **kwargs))
 
@@ -123,7 +139,9 @@ class Amortized(PyroModule):
         ``known``: the sites that are not drawn, see ``known(*args)``.
         """
         name, dim, size = self.data_plate
-        values, before, known = {}, [], known or {}
+        values: dict[str, Tensor] = {}
+        before: list[Tensor] = []
+        known = known or {}
         with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
             for site_name, site, posterior in zip(self.names, self.sites, self.posteriors, strict=True):
                 q = None
@@ -140,7 +158,7 @@ class Amortized(PyroModule):
         """What the net of a site sees, of the features and the sites before it: of their values or of their widths."""
         return [h] if self.order == "independent" else [h, *before]
 
-    def features(self, *args, **kwargs) -> Tensor:
+    def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """h, shape (batch, H)."""
         _, args, kwargs = self._parted(args, kwargs)
         if (args or kwargs) and first(args, kwargs) is None:
@@ -160,7 +178,7 @@ class Amortized(PyroModule):
             )
         return _activation(self.encoder)(h)
 
-    def known(self, *args, **kwargs) -> dict[str, Tensor | None]:
+    def known(self, *args: Any, **kwargs: Any) -> Mapping[str, Tensor | None]:
         """The sites that are not drawn for these arguments: {site: given value, or None where the model lacks it}."""
         given = self._parted(args, kwargs).given
         check_given(self.latents, given)
@@ -175,7 +193,7 @@ class Amortized(PyroModule):
             )
         return {name: None for name in self.names if name not in there} | given
 
-    def _parted(self, args: tuple, kwargs: dict) -> Arguments:
+    def _parted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         return parted(self.latents, args, kwargs)
 
     def _between(self, before: Sequence[int], hidden: Sequence[int] | None) -> MLP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyro
 import torch
@@ -15,7 +16,7 @@ from dlvm.guides.amortized import Family
 from dlvm.guides.sites.arguments import encoder_width, family_of, program
 from dlvm.guides.sites.conditioning import first, parted
 from dlvm.guides.sites.latent_checks import check_latents
-from dlvm.guides.sites.latents import Latent
+from dlvm.guides.sites.latents import Latent, Node
 from dlvm.guides.sites.site_types import site_of
 from dlvm.nets import MLP
 from dlvm.nets.arguments import count, made, widths
@@ -86,7 +87,7 @@ class Augmented(PyroModule):
         net = MLP(width + sum(site.size for site in self.sites.values()), *hidden, activation=nn.Tanh, output=nn.Tanh)
         self.reverse = made("family", family, net if hidden else MLP(net.in_features), dim)
 
-    def forward(self, *args, **kwargs) -> object:
+    def forward(self, *args: Any, **kwargs: Any) -> object:
         """Runs the model, then draws a; returns what the model returns."""
         if first(args, kwargs) is None:
             raise ValueError("the augmented model needs data, since r(a | x, z) is given them; draw from the model")
@@ -94,12 +95,13 @@ class Augmented(PyroModule):
             result = self.model(*args, **kwargs)
         _, args, kwargs = parted(self.latents, args, kwargs)
         h = self.encoder(*args, **kwargs)
+        nodes: Mapping[str, Node] = traced.trace.nodes
         z = [
-            site.flatten(traced.trace.nodes[name]["value"]) if name in traced.trace.nodes else h.new_zeros(1, site.size)
+            site.flatten(nodes[name]["value"]) if name in nodes else h.new_zeros(1, site.size)
             for name, site in self.sites.items()
         ]
         name, dim, size = self.plate
-        rows = traced.trace.nodes[name]["value"]
+        rows = nodes[name]["value"]
         with poutine.block(hide=[name]):  # a plate of the same name and rows, not a second one
             plate = pyro.plate(name, size or len(rows), subsample=rows, dim=dim)
         with plate:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import nn
+from typing_extensions import Unpack
 
 from dlvm.distributions import DiagonalNormal
-from dlvm.guides.amortized import Amortized, Family, Hidden, Part
+from dlvm.guides.amortized import Amortized, Family, Hidden, Part, SiteSettings
 from dlvm.guides.sites.latent_checks import check_latents
 from dlvm.guides.sites.latents import Latent
 
@@ -53,12 +54,11 @@ class Chain(Amortized):
         encoder: nn.Module,
         family: Family = DiagonalNormal,
         hidden: Hidden = None,
-        **settings,
+        **settings: Unpack[SiteSettings],
     ):
         check_latents(latents)
-        if not isinstance(hidden, Mapping):
-            hidden = dict.fromkeys(list(latents)[:-1], hidden)
-        super().__init__(latents, encoder, family, order="bottom_up", hidden=hidden, **settings)
+        layers = hidden if isinstance(hidden, Mapping) else dict.fromkeys(list(latents)[:-1], hidden)
+        super().__init__(latents, encoder, family, order="bottom_up", hidden=layers, **settings)
 
     def inputs(self, h: Part, before: Sequence[Part]) -> Sequence[Part]:
         """The last of the sites before; the features where there is none."""

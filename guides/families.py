@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from torch import nn
+from typing_extensions import Unpack
 
 from dlvm.distributions import (
     DiagonalNormal,
@@ -14,7 +15,7 @@ from dlvm.distributions import (
     LowRankNormal,
     MixtureNormal,
 )
-from dlvm.guides.amortized import Amortized
+from dlvm.guides.amortized import Amortized, Settings
 from dlvm.guides.sites.latents import Latent
 from dlvm.nets.arguments import count, real
 
@@ -30,7 +31,7 @@ class Diagonal(Amortized):
         Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings):
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings: Unpack[Settings]):
         super().__init__(latents, encoder, DiagonalNormal, **settings)
 
 
@@ -45,7 +46,7 @@ class FullRank(Amortized):
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 2.5.1, arXiv:1906.02691.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings):
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings: Unpack[Settings]):
         super().__init__(latents, encoder, FullRankNormal, **settings)
 
 
@@ -63,7 +64,7 @@ class LowRank(Amortized):
             arXiv:1701.03208.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, rank: int = 2, **settings):
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, rank: int = 2, **settings: Unpack[Settings]):
         count(rank=rank)
         super().__init__(latents, encoder, partial(LowRankNormal, rank=rank), **settings)
 
@@ -81,7 +82,9 @@ class Mixture(Amortized):
         Implicit Reparameterization Gradients, Figurnov, Mohamed, Mnih, 2018, arXiv:1805.08498.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, components: int = 4, **settings):
+    def __init__(
+        self, latents: Mapping[str, Latent], encoder: nn.Module, components: int = 4, **settings: Unpack[Settings]
+    ):
         count(components=components)
         super().__init__(latents, encoder, partial(MixtureNormal, components=components), **settings)
 
@@ -96,6 +99,8 @@ class StudentT(Amortized):
         others: see ``Amortized``.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, start: float = 32.0, **settings):
+    def __init__(
+        self, latents: Mapping[str, Latent], encoder: nn.Module, start: float = 32.0, **settings: Unpack[Settings]
+    ):
         real(start=start)
         super().__init__(latents, encoder, partial(DiagonalStudentT, start=start), **settings)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import nn
+from typing_extensions import Unpack
 
 from dlvm.distributions import (
     Autoregressive,
@@ -19,7 +20,7 @@ from dlvm.distributions import (
     RationalQuadratic,
     SylvesterNormal,
 )
-from dlvm.guides.amortized import Amortized
+from dlvm.guides.amortized import Amortized, Settings
 from dlvm.guides.sites.arguments import layers
 from dlvm.guides.sites.latents import Latent
 from dlvm.nets.arguments import count, real
@@ -42,7 +43,7 @@ class Planar(Amortized):
         Variational Inference with Normalizing Flows, Rezende, Mohamed, 2015, arXiv:1505.05770.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 8, **settings):
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 8, **settings: Unpack[Settings]):
         count(depth=depth)
         super().__init__(latents, encoder, partial(PlanarNormal, depth=depth), **settings)
 
@@ -63,7 +64,7 @@ class Radial(Amortized):
         Variational Inference with Normalizing Flows, Rezende, Mohamed, 2015, arXiv:1505.05770.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 8, **settings):
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 8, **settings: Unpack[Settings]):
         count(depth=depth)
         super().__init__(latents, encoder, partial(RadialNormal, depth=depth), **settings)
 
@@ -81,7 +82,7 @@ class Householder(Amortized):
         Improving Variational Auto-Encoders using Householder Flow, Tomczak, Welling, 2016, arXiv:1611.09630.
     """
 
-    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 4, **settings):
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, depth: int = 4, **settings: Unpack[Settings]):
         count(depth=depth)
         super().__init__(latents, encoder, partial(HouseholderNormal, depth=depth), **settings)
 
@@ -111,7 +112,7 @@ class Sylvester(Amortized):
         encoder: nn.Module,
         depth: int = 4,
         basis: Callable[[int, int, int], nn.Module] = OrthogonalBasis,
-        **settings,
+        **settings: Unpack[Settings],
     ):
         count(depth=depth)
         super().__init__(latents, encoder, partial(SylvesterNormal, depth=depth, basis=basis), **settings)
@@ -142,7 +143,7 @@ class RealNVP(Amortized):
         depth: int = 4,
         width: int | Sequence[int] = 64,
         activation: Callable[[], nn.Module] = nn.ELU,
-        **settings,
+        **settings: Unpack[Settings],
     ):
         count(depth=depth)
         step = partial(Coupling, hidden=layers(width), activation=activation)
@@ -184,7 +185,7 @@ class NeuralSpline(Amortized):
         bins: int = 8,
         bound: float = 4.0,
         activation: Callable[[], nn.Module] = nn.ELU,
-        **settings,
+        **settings: Unpack[Settings],
     ):
         if kind not in tuple(KINDS):
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -225,7 +226,7 @@ class IAF(Amortized):
         width: int | Sequence[int] | None = None,
         bias: float = 2.0,
         activation: Callable[[], nn.Module] = nn.ELU,
-        **settings,
+        **settings: Unpack[Settings],
     ):
         count(depth=depth)
         real(bias=bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
+from typing import Any, cast
 
 import pyro
 import torch
@@ -18,7 +19,7 @@ from dlvm.guides.leapfrog import Leapfrog, Slope, Trajectory
 from dlvm.guides.sites.arguments import encoder_width, family_of, program
 from dlvm.guides.sites.conditioning import first
 from dlvm.guides.sites.latent_checks import check_latents
-from dlvm.guides.sites.latents import Latent
+from dlvm.guides.sites.latents import Latent, Node
 from dlvm.guides.sites.site_types import Reshaped
 from dlvm.nets import MLP
 from dlvm.nets.arguments import made, real, whole, widths
@@ -98,17 +99,18 @@ class HamiltonianModel(PyroModule):
         self.leapfrog = Leapfrog(steps, self.dim, leaps, size)
         self.reverse = _momenta(encoder_width(encoder), self.dim, steps, family, hidden)
 
-    def forward(self, *args, **kwargs) -> object:
+    def forward(self, *args: Any, **kwargs: Any) -> object:
         """Runs the model, then draws the momenta from the last to the first; returns what the model returns."""
         if first(args, kwargs) is None:
             raise ValueError("the Hamiltonian model needs data, since r(v | x, z) is given them; draw from the model")
         with poutine.trace() as traced:
             result = self.model(*args, **kwargs)
-        z = {name: traced.trace.nodes[name]["value"] for name in self.sites}
+        nodes: Mapping[str, Node] = traced.trace.nodes
+        z = {name: nodes[name]["value"] for name in self.sites}
         u = torch.cat([site.flatten(z[name]) for name, site in self.sites.items()], dim=-1)
         h = self.encoder(*args, **kwargs)
         name, dim, size = self.plate
-        rows = traced.trace.nodes[name]["value"]
+        rows = nodes[name]["value"]
         slope = self.slope(rows, args, kwargs)
         with poutine.block(hide=[name]):  # a plate of the same name and rows, not a second one
             plate = pyro.plate(name, size or len(rows), subsample=rows, dim=dim)
@@ -119,7 +121,7 @@ class HamiltonianModel(PyroModule):
                 u, _ = self.leapfrog(t, u, v, slope, back=True)
         return result
 
-    def slope(self, rows: Tensor, args: tuple, kwargs: dict) -> Slope:
+    def slope(self, rows: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
         """The slope of log p(x, z) for a batch."""
         return Slope(self.model, self.latents, self.plate.name, rows, args, kwargs)
 
@@ -188,7 +190,7 @@ class Hamiltonian(PyroModule):
         self.momenta = _momenta(guide.width, model.dim, len(model.names), family, hidden)
         self._read = (model,)  # in a tuple, so that the model is no part of this module
 
-    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
         (model,) = self._read
         if given := list(self.guide.known(*args, **kwargs)):
@@ -199,7 +201,7 @@ class Hamiltonian(PyroModule):
         h = self.guide.features(*args, **kwargs)
         name, dim, size = self.guide.data_plate
         with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim) as rows:
-            slope = model.slope(rows, args, kwargs)
+            slope = model.slope(cast(Tensor, rows), args, kwargs)
             made = Trajectory(self.guide, self.order, self.momenta, model.leapfrog, slope, h)
             path = pyro.sample(TRAJECTORY, made, infer={"is_auxiliary": True})
             return {site: pyro.sample(site, fn) for site, fn in _places(model, path).items()}

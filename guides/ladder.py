@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
@@ -19,7 +21,9 @@ from dlvm.guides.amortized import Amortized, Family
 from dlvm.guides.sites.arguments import program
 from dlvm.guides.sites.latent_checks import check_latents
 from dlvm.guides.sites.latents import Latent
-from dlvm.guides.sites.site_types import Reshaped
+from dlvm.guides.sites.site_types import Site
+
+Gaussian = dist.Normal | dist.MultivariateNormal
 
 
 class Ladder(Amortized):
@@ -103,7 +107,7 @@ class Ladder(Amortized):
         """The program that is read."""
         return self._model[0]
 
-    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
         reading = _Reading(self, self.features(*args, **kwargs), self.posteriors)
         try:
@@ -132,13 +136,13 @@ class _Reading(Messenger):
         self.known: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
 
-    def _pyro_sample(self, msg):
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name, names = msg["name"], self.guide.names
         if name in names and not msg["is_observed"]:
             j = names.index(name)
             q = self.posteriors[j](*self.guide.inputs(self.h, [self._vector(before) for before in range(j)]))
             msg["fn"] = merged(self.guide.merge, q, name, msg["fn"], self.guide.sites[j])
-        elif not site_is_subsample(msg):
+        elif not site_is_subsample(cast(Message, msg)):
             msg["stop"] = True
 
     def _vector(self, j: int) -> Tensor:
@@ -146,7 +150,7 @@ class _Reading(Messenger):
         name, site = self.guide.names[j], self.guide.sites[j]
         return site.flatten(self.known[name]) if name in self.known else self.h.new_zeros(len(self.h), site.size)
 
-    def _pyro_post_sample(self, msg):
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         name, names = msg["name"], self.guide.names
         if name not in names:
             return
@@ -156,7 +160,7 @@ class _Reading(Messenger):
         if len(self.known) == len(names):
             raise _AllDrawn(self)
 
-    def _pyro_param(self, msg):
+    def _pyro_param(self, msg: dict[str, Any]) -> None:
         if not isinstance(self.guide.model, nn.Module):
             raise TypeError(
                 f"the model is a function that declares the parameter {msg['name']!r}, which guide and model would "
@@ -164,7 +168,9 @@ class _Reading(Messenger):
             )
 
 
-def merged(merge: str, q: dist.Distribution, name: str, prior: dist.Distribution, site: Reshaped) -> dist.Distribution:
+def merged(
+    merge: str, q: TorchDistributionMixin, name: str, prior: TorchDistributionMixin, site: Site
+) -> TorchDistributionMixin:
     """The guide's distribution at a site.
 
     Returns:
@@ -180,16 +186,16 @@ def merged(merge: str, q: dist.Distribution, name: str, prior: dist.Distribution
     Raises:
         ValueError: ``prior`` is no diagonal Gaussian, or ``q`` neither diagonal nor full-rank.
     """
-    q = MERGES[merge].function(q, *_flat(name, prior))
-    if isinstance(q, dist.MultivariateNormal):
-        return site.constrain(q)
-    loc, scale = (value.reshape(*q.batch_shape[:-1], *prior.event_shape) for value in (q.loc, q.scale))
+    both = MERGES[merge].function(q, *_flat(name, prior))
+    if isinstance(both, dist.MultivariateNormal):
+        return site.constrain(both)
+    loc, scale = (value.reshape(*both.batch_shape[:-1], *prior.event_shape) for value in (both.loc, both.scale))
     return dist.Normal(loc, scale).to_event(prior.event_dim)
 
 
-def _flat(name: str, prior: dist.Distribution) -> tuple[Tensor, Tensor]:
+def _flat(name: str, prior: TorchDistributionMixin) -> tuple[Tensor, Tensor]:
     """Location and scale of a diagonal Gaussian as vectors, shape (*batch, size)."""
-    base = prior
+    base: object = prior
     while isinstance(base, dist.Independent):
         base = base.base_dist
     if not isinstance(base, dist.Normal):
@@ -198,10 +204,10 @@ def _flat(name: str, prior: dist.Distribution) -> tuple[Tensor, Tensor]:
             "write dist.Normal(loc, scale).to_event(1) there, or use Amortized(..., order='top_down')"
         )
     size = math.prod(prior.event_shape)
-    return tuple(value.reshape(*prior.batch_shape, size) for value in (base.loc, base.scale))
+    return base.loc.reshape(*prior.batch_shape, size), base.scale.reshape(*prior.batch_shape, size)
 
 
-def _precision(q: dist.Distribution, loc: Tensor, scale: Tensor) -> dist.Distribution:
+def _precision(q: TorchDistributionMixin, loc: Tensor, scale: Tensor) -> Gaussian:
     """The normalised product of q and N(loc, scale^2)."""
     if isinstance(q, dist.MultivariateNormal):
         found = q.precision_matrix
@@ -215,7 +221,7 @@ def _precision(q: dist.Distribution, loc: Tensor, scale: Tensor) -> dist.Distrib
     return dist.Normal(torch.lerp(*torch.broadcast_tensors(loc, base.loc, share)), base.scale * share.sqrt())
 
 
-def _residual(q: dist.Distribution, loc: Tensor, scale: Tensor) -> dist.Distribution:
+def _residual(q: TorchDistributionMixin, loc: Tensor, scale: Tensor) -> Gaussian:
     """q moved by loc and stretched by scale about its own mean."""
     if isinstance(q, dist.MultivariateNormal):
         return SelfScoredNormal(loc + q.loc, scale_tril=scale.unsqueeze(-1) * q.scale_tril)
@@ -223,7 +229,7 @@ def _residual(q: dist.Distribution, loc: Tensor, scale: Tensor) -> dist.Distribu
     return dist.Normal(loc + base.loc, scale * base.scale)
 
 
-def _diagonal(q: dist.Distribution) -> dist.Normal:
+def _diagonal(q: TorchDistributionMixin) -> dist.Normal:
     base = q.base_dist if isinstance(q, dist.Independent) else q
     if not isinstance(base, dist.Normal):
         raise ValueError(
@@ -235,7 +241,7 @@ def _diagonal(q: dist.Distribution) -> dist.Normal:
 class Merge(NamedTuple):
     """A way to merge, and the order in which the encoder's Gaussians see the draws before them."""
 
-    function: Callable[[dist.Distribution, Tensor, Tensor], dist.Distribution]
+    function: Callable[[TorchDistributionMixin, Tensor, Tensor], Gaussian]
     order: str
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -19,7 +20,7 @@ from torch.distributions import constraints
 
 from dlvm.guides.amortized import Amortized
 from dlvm.guides.joint import placed_at
-from dlvm.guides.sites.latents import Latent
+from dlvm.guides.sites.latents import Latent, Node
 from dlvm.guides.sites.site_types import Reshaped
 
 MOST = 20.0
@@ -77,7 +78,13 @@ class Slope:
     """
 
     def __init__(
-        self, model: Callable, latents: Mapping[str, Latent], plate: str, rows: Tensor, args: tuple, kwargs: dict
+        self,
+        model: Callable,
+        latents: Mapping[str, Latent],
+        plate: str,
+        rows: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ):
         self.model, self.call, self.rows = model, (args, kwargs), {plate: rows}
         self.parts = {name: (Reshaped(latent), len(latent.shape)) for name, latent in latents.items()}
@@ -106,7 +113,8 @@ class Slope:
         with _apart(self.local), poutine.trace() as traced, poutine.condition(data=self.rows | values):
             with _Owning(self.model):
                 self.model(*args, **kwargs)
-        sites = [s for s in traced.trace.nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
+        nodes = traced.trace.nodes.values()
+        sites: list[Node] = [s for s in nodes if s["type"] == "sample" and not site_is_subsample(s)]
         densities = [scale_and_mask(s["fn"].log_prob(s["value"]), 1.0, s["mask"]).sum() for s in sites]
         return sum(densities) - sum(q.log_density.sum() for q in placed.values())
 
@@ -129,7 +137,7 @@ class _Owning(Messenger):
         super().__init__()
         self.model = model
 
-    def _pyro_param(self, msg):
+    def _pyro_param(self, msg: dict[str, Any]) -> None:
         if not isinstance(self.model, nn.Module):
             raise TypeError(
                 f"the model is a function that declares the parameter {msg['name']!r}, which guide and model would "
@@ -163,7 +171,7 @@ class Trajectory(dist.TorchDistribution):
         self,
         start: Amortized,
         order: Sequence[str],
-        momenta: Sequence[nn.Module],
+        momenta: nn.ModuleList,
         leapfrog: Leapfrog,
         slope: Slope,
         h: Tensor,
@@ -176,10 +184,10 @@ class Trajectory(dist.TorchDistribution):
         super().__init__(h.shape[:-1] if batch_shape is None else batch_shape, event, validate_args=False)
         self._drawn: tuple = (None, None, None)
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> Trajectory:
+    def expand(self, batch_shape: Sequence[int], _instance: Trajectory | None = None) -> Trajectory:
         return Trajectory(*self.made_of, batch_shape=torch.Size(batch_shape))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         u, log_q = self._begin(torch.Size(sample_shape) + self.batch_shape)
         momenta = []
         for t, momentum in enumerate(self.momenta):
@@ -205,7 +213,9 @@ class Trajectory(dist.TorchDistribution):
 
     def _begin(self, shape: torch.Size, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """u_0, drawn or given, and log q(u_0 | h); batch shape ``shape``."""
-        start, parts, parents, log_q = self.start, {}, [], 0.0
+        start, parts = self.start, {}
+        parents: list[Tensor] = []
+        log_q: list[Tensor] = []
         if given is not None:
             split = given.split([self.sizes[name] for name in self.order], dim=-1)
             parts = dict(zip(self.order, split, strict=True))
@@ -214,7 +224,7 @@ class Trajectory(dist.TorchDistribution):
             if given is None:
                 q = q if q.batch_shape == shape else q.expand(shape)
                 parts[name] = q.rsample()
-            log_q = log_q + q.log_prob(parts[name])
+            log_q.append(q.log_prob(parts[name]))
             if start.order != "independent":
                 parents.append(parts[name].to(self.h.dtype))
-        return torch.cat([parts[name] for name in self.order], dim=-1), log_q
+        return torch.cat([parts[name] for name in self.order], dim=-1), sum(log_q[1:], log_q[0])

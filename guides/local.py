@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from dlvm.distributions import DiagonalNormal
-from dlvm.guides.amortized import Amortized, Family
+from dlvm.guides.amortized import Amortized, Family, Settings
 from dlvm.guides.sites.arguments import function
 from dlvm.guides.sites.conditioning import first
 from dlvm.guides.sites.latent_checks import check_latents
@@ -39,7 +41,7 @@ class Table(nn.Module):
         self.out_features, self.index = width, index
         self.rows = nn.Parameter(torch.randn(num_data, width) / width**0.5)
 
-    def forward(self, *args, **kwargs) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         if self.index is not None:
             return self._of(self.index(*args, **kwargs))
         data = first(args, kwargs)
@@ -107,7 +109,7 @@ class Local(Amortized):
         family: Family = DiagonalNormal,
         index: Callable[..., Tensor] | None = None,
         width: int | None = None,
-        **settings,
+        **settings: Unpack[Settings],
     ):
         check_latents(latents)
         total = sum(torch.Size(latent.shape).numel() for latent in latents.values())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
+from typing import Any, Protocol
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from dlvm.guides.amortized import Amortized
 from dlvm.guides.sites.arguments import program
 from dlvm.nets.arguments import count, real
+
+
+class Differentiable(Protocol):
+    """An ELBO whose loss autograd differentiates: most of Pyro's, and all of ours."""
+
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """-bound, a 0-d tensor."""
 
 
 class Refined(PyroModule):
@@ -60,7 +67,7 @@ class Refined(PyroModule):
         self,
         guide: Amortized,
         model: Callable,
-        objective: ELBO,
+        objective: Differentiable,
         steps: int = 5,
         rate: float = 0.1,
         through: bool = False,
@@ -84,7 +91,7 @@ class Refined(PyroModule):
         self.guide, self.steps, self.rate, self.through = guide, steps, rate, through
         self._read = (model, objective)  # in a tuple, so that the model is no part of this module
 
-    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
         h, known = self.guide.features(*args, **kwargs), self.guide.known(*args, **kwargs)
         with poutine.block(), torch.enable_grad():
@@ -92,7 +99,9 @@ class Refined(PyroModule):
                 h = h - self.rate * self._slope(h, known, args, kwargs)
         return self.guide.draw(h if torch.is_grad_enabled() else h.detach(), known)
 
-    def _slope(self, h: Tensor, known: dict[str, Tensor | None], args: tuple, kwargs: dict) -> Tensor:
+    def _slope(
+        self, h: Tensor, known: Mapping[str, Tensor | None], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
         """d loss / d h, shape (batch, H)."""
         model, objective = self._read
         point = h if self.through and h.requires_grad else h.detach().requires_grad_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyro.distributions as dist
 from pyro import poutine
@@ -78,9 +79,9 @@ class WithGlobals(PyroModule):
         local: Callable | None,
         model: Callable,
         family: Callable[[Callable], AutoGuide],
-        *args,
+        *args: Any,
         plate: str = "data",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__("guide")
         if local is not None and (isinstance(local, type) or not callable(local)):
@@ -103,7 +104,7 @@ class WithGlobals(PyroModule):
         with left_alone(model), poutine.block():
             self.shared.forward(*args, **kwargs)  # no call: its names are made when this module is called
 
-    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
         with _Placing():
             values = dict(self.shared(*args, **kwargs))
@@ -157,6 +158,6 @@ def _automatic(family: Callable, program: Callable, names: list[str]) -> AutoGui
 class _Placing(Messenger):
     """Gives every Delta that is drawn inside a KL with its log-density, which Pyro's own leaves out."""
 
-    def _pyro_sample(self, msg):
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if type(fn := msg["fn"]) is dist.Delta:
             msg["fn"] = Placed(fn.v, log_density=fn.log_density, event_dim=fn.event_dim)

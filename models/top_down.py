@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import pyro
 import pyro.distributions as dist
@@ -84,11 +85,12 @@ class TopDown(PyroModule):
         Returns:
             x, shape (batch, x_dim).
         """
-        state, number = self.start, len(self.layers)
+        state: Tensor = self.start
+        number = len(self.layers)
         with pyro.plate("data", size(x, n)):
             for layer in self.layers:
                 z = pyro.sample(f"z{number}", layer(state))
-                state, number = layer.below(state, z), number - 1
+                state, number = cast(Layer, layer).below(state, z), number - 1
             likelihood = self.likelihood(state)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 from pyro.nn import PyroModule
 from torch import nn
@@ -62,7 +64,7 @@ def family_of(**families: object) -> None:
             )
 
 
-def encoder_width(encoder: object) -> int:
+def encoder_width(encoder: nn.Module) -> int:
     """The encoder's ``out_features``.
 
     Raises:
@@ -77,12 +79,12 @@ def encoder_width(encoder: object) -> int:
     return width
 
 
-def layers(width: object) -> tuple[int, ...]:
+def layers(width: int | Sequence[int]) -> tuple[int, ...]:
     """Widths of the hidden layers of a step, from one width or several.
 
     Raises:
         TypeError, ValueError: ``width`` is neither an integer nor a sequence of them, all at least 1.
     """
-    found = (width,) if isinstance(width, Integral) else width
+    found: Any = (width,) if isinstance(width, Integral) else width
     widths(width=found)
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,11 +14,11 @@ class Arguments(NamedTuple):
     """A call's arguments, parted: values given for latent sites, and all others as they came."""
 
     given: dict[str, Tensor]
-    args: tuple
-    kwargs: dict
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
-def parted(latents: Mapping[str, Latent], args: tuple, kwargs: dict) -> Arguments:
+def parted(latents: Mapping[str, Latent], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Parts a call's arguments.
 
     Returns:
@@ -54,7 +54,7 @@ def parted(latents: Mapping[str, Latent], args: tuple, kwargs: dict) -> Argument
     )
 
 
-def first(args: tuple, kwargs: Mapping) -> object:
+def first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """The first argument of a call, by position or by name, which is the data; None where there is none."""
     return next(iter((*args, *kwargs.values())), None)
 

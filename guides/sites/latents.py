@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -17,6 +17,8 @@ from torch.distributions import constraints
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.distributions.supports import collapsed
 from dlvm.guides.sites.arguments import program
+
+Node = Mapping[str, Any]  # one statement in a trace of Pyro's
 
 
 class Plate(NamedTuple):
@@ -40,7 +42,7 @@ class Latent(NamedTuple):
     position: int | None = None
 
 
-def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
+def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
     """The latent sites of a model, in the order in which it generates them.
 
     The model runs once, on ``args``, with its parameters and the random state left as they were. A model that has some
@@ -67,6 +69,7 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
     with left_alone(model):
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
     position = _positions(model)
+    nodes: Iterator[tuple[str, Node]] = trace.iter_stochastic_nodes()
     sites = {
         name: Latent(
             shape := site["fn"].event_shape,
@@ -74,7 +77,7 @@ def latents(model: Callable, *args, **kwargs) -> dict[str, Latent]:
             _plates(site),
             position.get(name),
         )
-        for name, site in trace.iter_stochastic_nodes()
+        for name, site in nodes
         if not site["infer"].get("is_auxiliary")
     }
     if not sites:
@@ -97,7 +100,7 @@ def left_alone(model: Callable) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _plates(site: dict) -> tuple[Plate, ...]:
+def _plates(site: Node) -> tuple[Plate, ...]:
     return tuple(
         Plate(frame.name, frame.dim, frame.full_size if frame.full_size != frame.size else None)
         for frame in site["cond_indep_stack"]

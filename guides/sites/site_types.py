@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import transforms
 
@@ -12,6 +15,8 @@ from dlvm.distributions import Binary, Categorical, Logits, OneHotCategorical, V
 from dlvm.distributions.supports import is_real
 from dlvm.guides.sites.bijections import bijection_to
 from dlvm.guides.sites.latents import Latent
+
+Head = type[Binary] | type[Categorical] | type[OneHotCategorical]
 
 
 class Reshaped:
@@ -30,24 +35,26 @@ class Reshaped:
             bijection = transforms.IndependentTransform(bijection, missing)
         shape = torch.Size(bijection.inverse_shape(event_shape))
         self.size = shape.numel()
-        parts = [] if shape == (self.size,) else [transforms.ReshapeTransform((self.size,), shape)]
+        self.parts: list[transforms.Transform] = []
+        if shape != (self.size,):
+            self.parts.append(transforms.ReshapeTransform(torch.Size([self.size]), shape))
         if not is_real(latent.support):
-            parts.append(bijection)
-        self.parts = parts
+            self.parts.append(bijection)
 
-    def constrain(self, q: dist.Distribution) -> dist.Distribution:
+    def constrain(self, q: TorchDistributionMixin) -> TorchDistributionMixin:
         """q over vectors of ``size`` numbers -> the distribution over events."""
         if not self.parts:
             return q
         return dist.TransformedDistribution(q, [part.with_cache(1) for part in self.parts])
 
-    def flatten(self, value: Tensor, q: dist.Distribution | None = None) -> Tensor:
+    def flatten(self, value: Tensor, q: TorchDistributionMixin | None = None) -> Tensor:
         """Events, shape (*batch, *shape) -> unconstrained vectors, shape (*batch, size).
 
         Where ``q`` is what ``constrain`` returned and drew the value, it is the very vector that was drawn: at the edge
         of a support, an inverse would have lost it.
         """
-        for part in reversed(q.transforms if q is not None and self.parts else self.parts):
+        own = q.transforms if self.parts and isinstance(q, dist.TransformedDistribution) else self.parts
+        for part in reversed(own):
             value = part.inv(value)
         return value
 
@@ -72,7 +79,7 @@ class Discrete:
     """
 
     def __init__(self, latent: Latent):
-        self.make, self.event_dim = head_type(latent), len(latent.shape)
+        self.make, self.event_dim = cast(Head, head_type(latent)), len(latent.shape)
         self.classes = _classes(_one(latent.support))
         self.shape = (*latent.shape, self.classes) if self.classes else tuple(latent.shape)
         self.size = torch.Size(self.shape).numel()
@@ -81,11 +88,11 @@ class Discrete:
         """The family of the site: logits of its shape, ``dim`` numbers in all, linear in the net's features."""
         return self.make(Logits(net, *self.shape), self.event_dim)
 
-    def constrain(self, q: dist.Distribution) -> dist.Distribution:
+    def constrain(self, q: TorchDistributionMixin) -> TorchDistributionMixin:
         """q itself: the head makes distributions over events."""
         return q
 
-    def flatten(self, value: Tensor, q: dist.Distribution | None = None) -> Tensor:
+    def flatten(self, value: Tensor, q: TorchDistributionMixin | None = None) -> Tensor:
         """Events, shape (*batch, *shape) -> vectors of zeros and ones, shape (*batch, size)."""
         batch = value.shape[: value.dim() - self.event_dim]
         if self.classes:
@@ -109,11 +116,11 @@ class Direction:
         """The family of the site."""
         return VonMisesFisherDirection(net, dim)
 
-    def constrain(self, q: dist.Distribution) -> dist.Distribution:
+    def constrain(self, q: TorchDistributionMixin) -> TorchDistributionMixin:
         """q itself: the head makes distributions over directions."""
         return q
 
-    def flatten(self, value: Tensor, q: dist.Distribution | None = None) -> Tensor:
+    def flatten(self, value: Tensor, q: TorchDistributionMixin | None = None) -> Tensor:
         """Directions themselves, shape (*batch, 3)."""
         return value
 
@@ -128,7 +135,7 @@ def site_of(latent: Latent) -> Site:
     return Discrete(latent) if latent.support.is_discrete else Reshaped(latent)
 
 
-def head_type(latent: Latent) -> type[nn.Module] | None:
+def head_type(latent: Latent) -> Head | None:
     """The module that makes q at a discrete site; None where there is none, for counts without a bound for example."""
     support = _one(latent.support)
     if isinstance(support, type(constraints.boolean)):

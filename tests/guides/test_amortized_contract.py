@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import UserDict
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -64,6 +66,11 @@ def test_every_support_is_met_with_a_normalised_density(Guide, name):
     for t in (trace, replayed):
         t.compute_log_prob()
         assert t.nodes["z"]["log_prob"].shape == (6, 5) and t.nodes["z"]["log_prob"].isfinite().all()
+
+
+def test_a_spec_may_be_any_mapping():
+    spec = UserDict(latents(hierarchy, X))
+    assert Diagonal(spec, MLP(4, 8), order="bottom_up").names == ("z1", "z2")
 
 
 def test_log_normal_posterior_carries_its_jacobian():
