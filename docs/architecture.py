@@ -128,12 +128,11 @@ def label(name: str, own: list[str]) -> str:
 
 
 def contents() -> list[str]:
-    """The lines of a table: every sub-package, what it says of itself, and its files."""
-    lines = ["| folder | what is in it | files |", "|---|---|---|"]
+    """The lines of a table: what every room and sub-package says of itself."""
+    lines = ["| folder | what is in it |", "|---|---|"]
     for name in sorted(folders(), key=lambda name: (ROOMS.index(name.split(".")[0]), name)):
-        said = ast.get_docstring(tree(modules()[f"dlvm.{name}"])).splitlines()[0].replace("|", "\\|").replace("``", "`")
-        held = ", ".join(f"`{module.split('.')[-1]}`" for module in sorted(files()) if place(module) == name)
-        lines.append(f"| `{name.replace('.', '/')}/` | {said} | {held} |")
+        said = ast.get_docstring(tree(modules()[f"dlvm.{name}"])).splitlines()[0]
+        lines.append(f"| `{name.replace('.', '/')}/` | {said.replace('|', chr(92) + '|').replace('``', '`')} |")
     return lines
 
 

@@ -29,7 +29,7 @@ ORDERS = {
         " < objectives, checkpoints < training"
     ),
     "evidence": "FILES < annealing, decomposition, diagnostics < log_px < inference_gap",
-    "experiments": "data, figures < measures < setups < runs < sweeps < options < FILES",
+    "experiments": "data, figures < measures, options < setups < runs < sweeps < FILES",
 }
 FACES = {
     **{room: "what scripts import" for room in ROOMS if room != "experiments"},

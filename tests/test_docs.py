@@ -6,6 +6,7 @@ import doctest
 import re
 from pathlib import Path
 
+import architecture
 import pytest
 
 from dlvm.experiments.objective_table import CONTINUOUS, DISCRETE, OBJECTIVES, cell, table, written
@@ -61,3 +62,24 @@ def test_the_table_is_the_one_that_the_code_makes(capsys):
 def test_a_document_without_a_place_for_the_table_is_refused():
     with pytest.raises(ValueError, match="out must have the lines <!-- table -->"):
         written("# Nothing", [])
+
+
+def test_the_picture_of_the_house_is_drawn_from_its_imports():
+    text = architecture.PAGE.read_text("utf-8")
+    assert architecture.written(text) == text, "python docs/architecture.py draws it anew"
+    assert "inference_training --> inference_objectives" in text and "models --> distributions" in text
+    with pytest.raises(ValueError, match="add them"):
+        architecture.written("# Nothing")
+
+
+def test_examples_of_what_draws_it_print_what_they_say():
+    assert doctest.testmod(architecture) == doctest.TestResults(failed=0, attempted=3)
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_and_folders_that_a_page_names_are_there(page):
+    """By their path, or by a part of it."""
+    root = DOCS.parent
+    kept = [f"/{p.relative_to(root).as_posix()}" for f in root.glob("[!.]*") if f.is_dir() for p in f.rglob("*.py")]
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", (root / page).read_text("utf-8"))
+    assert [each for each in named if "NAME" not in each and not any(f"/{each}" in path for path in kept)] == []
