@@ -169,7 +169,7 @@ def trained(config: Config, name: str, seed: int) -> Done:
     if racer.error is not None:
         return Done(row | {"error": racer.error}, {})
     found = evaluate(racer.model, racer.guide, data.test, num_particles=config.eval_particles)
-    own = {"bound": own_bound(objective, racer.model, racer.guide, data.test), "lower": objective.lower}
+    own = {"bound": own_bound(objective, racer.model, racer.guide, data.test), "lower": objective.bound.side == "lower"}
     return Done(row | cost_of(racer.looks) | dataclasses.asdict(found) | own, states(racer.model, racer.guide))
 
 

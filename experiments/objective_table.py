@@ -173,7 +173,7 @@ class Bed:
         log_w = self.log_density(self.model, flat).view(z.shape[:2]) - log_q
         expected = ((log_q.sum(0) + log_weight).exp() * objective.bound(log_w)).sum()
         theta, phi = torch.autograd.grad(expected, self.parameters)
-        return torch.cat([torch.zeros_like(theta), -phi] if isinstance(objective, CUBO) else [theta, phi])
+        return torch.cat([torch.zeros_like(theta), -phi] if objective.bound.side == "upper" else [theta, phi])
 
     @property
     def split(self) -> int:

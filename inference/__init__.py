@@ -1,12 +1,13 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
+from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.checkpoints.folder import CheckpointFailed
 from dlvm.inference.distributed.job import RankLost, joined
 from dlvm.inference.engine.backends import NoCompiler
 from dlvm.inference.engine.cache import Baked
 from dlvm.inference.engine.recording import Refused
 from dlvm.inference.estimators.baselines import NVIL, MovingAverage
-from dlvm.inference.estimators.estimator import Estimator
+from dlvm.inference.estimators.estimator import Coefficients, Estimator
 from dlvm.inference.estimators.pathwise import STL, DReG, Total
 from dlvm.inference.estimators.relaxations import GumbelSoftmax, StraightThrough
 from dlvm.inference.estimators.score_function import VIMCO, ScoreFunction
@@ -47,7 +48,9 @@ __all__ = [
     "TVO",
     "VIMCO",
     "Baked",
+    "Bound",
     "CheckpointFailed",
+    "Coefficients",
     "DReG",
     "Epoch",
     "Estimator",

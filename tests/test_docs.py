@@ -24,7 +24,7 @@ def test_examples_print_what_they_say(page):
 
 
 def test_a_bound_of_ones_own_takes_at_most_ten_lines():
-    (code,) = re.findall(r">>> class \w+\(Objective\):\n(?:\.\.\. .*\n)+", OBJECTIVES_PAGE.read_text("utf-8"))
+    (code,) = re.findall(r">>> def \w+\(log_w\):\n(?:\.\.\. .*\n)+", OBJECTIVES_PAGE.read_text("utf-8"))
     assert len(code.splitlines()) <= 10
 
 

@@ -1,71 +1,133 @@
-"""How a bound answers to each particle's log-weight: its slopes, its curvatures, and itself without one of them."""
+"""A bound as a value: a function of log-weights, and what estimators ask of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
-from dlvm.inference.bounds.power_means import means_of_others
+from dlvm.inference.bounds import derivatives
+from dlvm.inference.bounds.power_means import means_of_others, power_curvatures, power_left_out, power_mean
 
-Bound = Callable[[Tensor], Tensor]
-NUMBERS_AT_ONCE = 2**20
+Side = Literal["lower", "upper", "exact", "neither"]
 
 
-def slopes(bound: Bound, log_w: Tensor) -> Tensor:
-    """d bound / d log w_k, shape (num_particles, batch), without gradient: 1 / K for the ELBO, w~_k for IWAE.
+@dataclass(frozen=True, repr=False)
+class Bound:
+    """A bound on log p(x): a function of the log-weights of one datum's particles.
+
+        log_w, shape (num_particles, batch) -> (batch,), in nats, each datum by itself
+
+    Calling it gives its value. Slopes are had by autograd. Curvatures, learning signals and the bound without a
+    particle have formulas for many bounds; without one they are had in a general way, which takes K copies of the
+    weights. What a bound is made of stays as it is: the engine does not look for numbers that change inside.
 
     Args:
-        bound: (num_particles, batch) -> (batch,).
-        log_w: shape (num_particles, batch).
+        value: the bound.
+        side: of log p(x) on which it stays in expectation: "lower", "upper", "exact" if it is log p(x), or "neither".
+            All are raised but an upper one, which the guide lowers, while the model is left alone.
+        linear: whether it, and what is trained by it, is linear in log_w.
+        smooth: whether its slopes are continuous.
+        curvature: log_w -> d^2 bound / d (log w_k)^2, (num_particles, batch).
+        without: log_w, replacements -> the bound with log w_k replaced, for each k, all (num_particles, batch).
+        signal: log_w -> what of the bound depends on each particle, (num_particles, batch); None for the whole bound.
+        name: what errors call it; an objective gives it its own.
+
+    Raises:
+        TypeError: ``value`` or a formula cannot be called, or ``name`` is no string.
+        ValueError: an unknown ``side``.
+
+    Example:
+        >>> import torch
+        >>> middle = Bound(lambda log_w: log_w.median(0).values, side="neither", smooth=False)
+        >>> middle(torch.tensor([[0.0], [5.0], [1.0]]))
+        tensor([1.])
     """
-    with torch.enable_grad():
-        point = log_w.detach().requires_grad_()
-        return torch.autograd.grad(bound(point).sum(), point)[0]
+
+    value: Callable[[Tensor], Tensor]
+    side: Side = "lower"
+    linear: bool = False
+    smooth: bool = True
+    curvature: Callable[[Tensor], Tensor] | None = None
+    without: Callable[[Tensor, Tensor], Tensor] | None = None
+    signal: Callable[[Tensor], Tensor] | None = None
+    name: str = ""
+
+    def __post_init__(self):
+        if not callable(self.value):
+            raise TypeError(f"value must be a function of log_w, as lambda log_w: log_w.mean(0), got {self.value!r}")
+        for name in ("curvature", "without", "signal"):
+            if not callable(formula := getattr(self, name)) and formula is not None:
+                raise TypeError(f"{name} must be a function of log_w, or None if there is no formula, got {formula!r}")
+        if self.side not in get_args(Side):
+            raise ValueError(f"side must be one of {', '.join(get_args(Side))}, got {self.side!r}")
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, what errors are to call the bound, got {self.name!r}")
+
+    def __repr__(self) -> str:
+        """Without addresses of functions, since runs are told apart by what their objective says."""
+        said = f"{called(self.value)}, side={self.side!r}"
+        return f"Bound({said}{', linear=True' if self.linear else ''}{'' if self.smooth else ', smooth=False'})"
+
+    def __call__(self, log_w: Tensor) -> Tensor:
+        """The bound of each datum: (num_particles, batch) -> (batch,), nats."""
+        return self.value(log_w)
+
+    def slopes(self, log_w: Tensor) -> Tensor:
+        """d bound / d log w_k, shape (num_particles, batch), without gradient: a particle's share in the gradient."""
+        return derivatives.slopes(self.value, log_w)
+
+    def curvatures(self, log_w: Tensor) -> Tensor:
+        """d^2 bound / d (log w_k)^2, shape (num_particles, batch): what DReG takes off each particle's share."""
+        return derivatives.curvatures(self.value, log_w) if self.curvature is None else self.curvature(log_w)
+
+    def left_out(self, log_w: Tensor) -> Tensor:
+        """The bound with log w_k replaced by the mean of the others, (num_particles, batch): VIMCO's baseline."""
+        if self.without is None:
+            return derivatives.left_out(self.value, log_w)
+        return self.without(log_w, means_of_others(log_w))
+
+    def signals(self, log_w: Tensor) -> Tensor:
+        """The learning signal of each particle's score: what of the bound depends on it, (num_particles, batch)."""
+        return self.value(log_w).expand_as(log_w) if self.signal is None else self.signal(log_w)
 
 
-def curvatures(bound: Bound, log_w: Tensor) -> Tensor:
-    """d^2 bound / d (log w_k)^2, shape (num_particles, batch), without gradient: 0 for the ELBO, w~ - w~^2 for IWAE.
+def called(function: Callable) -> str:
+    """How a function is named, with what it has been given already.
 
-    The bound is taken at K copies of the weights, a few at a time, and each particle's second derivative is found in
-    its own copy: K^2 numbers per datum. A bound with a formula for it says so by a method ``curvatures``.
+    Example:
+        >>> called(partial(power_mean, power=0.5))
+        'power_mean(power=0.5)'
     """
-    found = []
-    for own in _few(log_w):
-        with torch.enable_grad():
-            point = log_w.detach().repeat(1, len(own)).requires_grad_()
-            (slope,) = torch.autograd.grad(bound(point).sum(), point, create_graph=True)
-            if not slope.requires_grad:
-                return torch.zeros_like(log_w)
-            (curvature,) = torch.autograd.grad(_own(slope, own).sum(), point)
-        found.append(_own(curvature, own))
-    return torch.cat(found)
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        return f"{called(function.func)}({', '.join(given)})"
+    return getattr(function, "__name__", type(function).__name__)
 
 
-def left_out(bound: Bound, log_w: Tensor) -> Tensor:
-    """The bound with log w_k replaced by the mean of the others, for each k: shape (num_particles, batch).
+def power_bound(power: float, side: Side = "lower") -> Bound:
+    """1/a log 1/K sum_k w_k^a: the ELBO for a = 0, IWAE for a = 1, Renyi's bound for 1 - alpha, CUBO for its order.
 
-    It takes K copies of the weights, as ``curvatures`` does; a bound with a formula has a method ``left_out``.
-
-    References:
-        Variational Inference for Monte Carlo Objectives, Mnih, Rezende, 2016, arXiv:1602.06725.
+    Args:
+        power: a.
+        side: see ``Bound``.
     """
-    log_w = log_w.detach()
-    others, found = means_of_others(log_w), []
-    for own in _few(log_w):
-        here = torch.zeros(len(log_w), len(own), 1, dtype=torch.bool, device=log_w.device)
-        here[own, torch.arange(len(own), device=own.device)] = True
-        copies = torch.where(here, others[own], log_w.unsqueeze(1)).flatten(1)
-        found.append(bound(copies).view(len(own), -1))
-    return torch.cat(found)
+    return Bound(
+        partial(power_mean, power=power),
+        side,
+        linear=power == 0,
+        curvature=partial(power_curvatures, power=power),
+        without=partial(power_left_out, power=power),
+    )
 
 
-def _few(log_w: Tensor) -> tuple[Tensor, ...]:
-    """The particles' numbers, so many at a time that as many copies of the weights stay in the processor's cache."""
-    return torch.arange(len(log_w), device=log_w.device).split(max(1, NUMBERS_AT_ONCE // max(1, log_w.numel())))
+def mean_bound() -> Bound:
+    """The mean of the log-weights, of which each particle's score hears its own share alone."""
+    return replace(power_bound(0.0), signal=_shares)
 
 
-def _own(values: Tensor, own: Tensor) -> Tensor:
-    """Of copies (num_particles, copies * batch), each copy's own particle: (copies, batch)."""
-    return values.unflatten(1, (len(own), -1))[own, torch.arange(len(own), device=own.device)]
+def _shares(log_w: Tensor) -> Tensor:
+    return log_w / len(log_w)

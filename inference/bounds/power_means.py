@@ -24,6 +24,8 @@ def power_mean(log_w: Tensor, power: float = 1.0) -> Tensor:
 
 def power_curvatures(log_w: Tensor, power: float = 1.0) -> Tensor:
     """a (c - c^2) with c = softmax(a log w): second derivatives of ``power_mean``, (num_particles, batch)."""
+    if power == 0:
+        return torch.zeros_like(log_w)
     share = (power * log_w).softmax(0)
     return power * share * (1 - share)
 

@@ -9,6 +9,7 @@ import torch
 from pyro import infer, poutine
 from torch import Tensor
 
+from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.distributed.job import Job
 from dlvm.inference.engine.step import Step
 from dlvm.inference.programs.modules import evaluation_mode
@@ -119,7 +120,8 @@ class Shares:
         objective = self.step.objective
         if fixed and isinstance(objective, infer.RenyiELBO):
             raise ValueError("RenyiELBO puts a plate's scale inside its logarithm; use Renyi, which scales last")
-        linear = getattr(objective, "linear", isinstance(objective, LINEAR))
+        bound = getattr(objective, "bound", None)
+        linear = bound.linear if isinstance(bound, Bound) else isinstance(objective, LINEAR)
         if part < 1 and whole.outside and not (fixed and linear):
             raise ValueError(
                 f"latent sites {whole.outside} lie outside the plate over data, and each rank of a job would count "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import weigh
 
@@ -36,44 +37,61 @@ class Coefficients(NamedTuple):
 
 
 class Estimator(nn.Module):
-    """A rule for the gradient of a bound; subclasses give ``coefficients``.
+    """A rule for the gradient of a bound.
+
+    Subclasses define ``coefficients(bound, particles) -> Coefficients``, from which any bound's gradient is assembled.
+    One whose gradient is not made of coefficients, a relaxation for instance, defines ``surrogate`` in their place; it
+    cannot be used where a gradient is taken apart (in ``Separate``, and under an upper bound).
 
     Attributes:
         detached: whether draws are constants to all that follows.
-        explicit: whether ``coefficients`` are all there is to the gradient.
-        rescores: whether the guide's density is taken a second time, at fixed draws.
-        follows: whether the guide follows the bound.
     """
 
-    detached, explicit, rescores, follows = False, True, False, True
+    detached = False
 
-    def accept(self, objective) -> None:
-        """Raises ValueError where this estimator is not defined for an objective."""
+    def accept(self, bound: Bound, num_particles: int) -> None:
+        """Raises ValueError where this estimator is not defined for a bound of so many particles."""
 
-    def require(self, objective, particles: Particles) -> None:
+    def require(self, bound: Bound, particles: Particles) -> None:
         """Raises ValueError where this estimator cannot treat what was drawn."""
         if particles.jumps and not self.detached:
             site = particles.jumps[0]
             raise ValueError(
-                f"{type(objective).__name__} with {self!r} differentiates through the latent sites, but "
+                f"{bound.name} with {self!r} differentiates through the latent sites, but "
                 f"{site['name']!r} ({type(site['fn']).__name__}) cannot be reparametrised; pass "
                 "estimator=ScoreFunction() or VIMCO(), or sum the site out with TraceEnum_ELBO"
             )
 
-    def draw(self, objective, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+    def draw(
+        self, bound: Bound, num_particles: int, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> Particles:
         """The particles that the bound and its gradient are computed from."""
-        count, linear = objective.num_particles, objective.linear
-        return weigh(model, guide, args, kwargs, count, detached=self.detached, linear=linear)
+        return weigh(model, guide, args, kwargs, num_particles, detached=self.detached, linear=bound.linear)
 
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
-        raise NotImplementedError(f"{type(self).__name__} must define coefficients(objective, particles)")
+    def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
+        """A 0-d tensor whose gradient is this estimate of that of the bound, summed over data and scaled.
 
-    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        """A 0-d tensor whose gradient is this estimate of that of the bound, summed over data and scaled."""
-        return assemble(self.coefficients(objective, particles), particles)
+        Args:
+            bound: what is raised.
+            particles: what was drawn.
+            value: the bound itself, summed over data and scaled, if it is known.
+        """
+        if not explicit(self):
+            raise NotImplementedError(f"{type(self).__name__} must define coefficients(bound, particles)")
+        return assemble(self.coefficients(bound, particles), particles)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def explicit(estimator: Estimator) -> bool:
+    """Whether the gradient is made of coefficients."""
+    return hasattr(estimator, "coefficients")
+
+
+def differentiated(bound: Bound, particles: Particles, value: Tensor | None) -> Tensor:
+    """The bound as it stands, summed over data and scaled: its gradient is the total derivative."""
+    return particles.total(bound(particles.log_w)) if value is None else value
 
 
 def assemble(found: Coefficients, particles: Particles) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dlvm.inference.bounds.bound import slopes
-from dlvm.inference.estimators.estimator import Coefficients, Estimator
+from dlvm.inference.bounds.bound import Bound
+from dlvm.inference.estimators.estimator import Coefficients, Estimator, differentiated
 from dlvm.inference.particles.particles import Particles
 
 
@@ -18,12 +18,12 @@ class Total(Estimator):
         Auto-Encoding Variational Bayes, Kingma, Welling, 2014, arXiv:1312.6114.
     """
 
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
-        slope = slopes(objective.bound, particles.log_w)
+    def coefficients(self, bound: Bound, particles: Particles) -> Coefficients:
+        slope = bound.slopes(particles.log_w)
         return Coefficients(slope, slope)
 
-    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        return particles.total(objective.value(particles)) if bound is None else bound
+    def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
+        return differentiated(bound, particles, value)
 
 
 class STL(Estimator):
@@ -39,10 +39,8 @@ class STL(Estimator):
         Sticking the Landing, Roeder, Wu, Duvenaud, 2017, arXiv:1703.09194.
     """
 
-    rescores = True
-
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
-        slope = slopes(objective.bound, particles.log_w)
+    def coefficients(self, bound: Bound, particles: Particles) -> Coefficients:
+        slope = bound.slopes(particles.log_w)
         return Coefficients(slope, slope, slope)
 
 
@@ -66,24 +64,20 @@ class DReG(Estimator):
         Generalized Doubly Reparameterized Gradient Estimators, Bauer, Mnih, 2021, arXiv:2101.11046.
     """
 
-    rescores = True
+    def accept(self, bound: Bound, num_particles: int) -> None:
+        if not bound.smooth:
+            raise ValueError(f"DReG needs a bound with continuous slopes, which {bound.name} has not; use Total()")
 
-    def accept(self, objective) -> None:
-        if not objective.smooth:
+    def require(self, bound: Bound, particles: Particles) -> None:
+        super().require(bound, particles)
+        if particles.tempered and not bound.linear:
             raise ValueError(
-                f"DReG needs a bound with continuous slopes, which {type(objective).__name__} has not; use Total()"
-            )
-
-    def require(self, objective, particles: Particles) -> None:
-        super().require(objective, particles)
-        if particles.tempered and not objective.linear:
-            raise ValueError(
-                f"DReG is not defined for {type(objective).__name__} with tempered latent sites, whose weights no "
+                f"DReG is not defined for {bound.name} with tempered latent sites, whose weights no "
                 "longer belong to the density that is drawn from; use Total()"
             )
 
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
+    def coefficients(self, bound: Bound, particles: Particles) -> Coefficients:
         log_w = particles.log_w
-        slope = slopes(objective.bound, log_w)
-        path = slope if objective.linear else slope - objective.curvatures(log_w.detach())
+        slope = bound.slopes(log_w)
+        path = slope if bound.linear else slope - bound.curvatures(log_w.detach())
         return Coefficients(slope, path, path)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from dlvm.inference.estimators.estimator import Estimator, shown
+from dlvm.inference.bounds.bound import Bound
+from dlvm.inference.estimators.estimator import Estimator, differentiated, shown
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import weigh
 from dlvm.inference.programs.plates import nesting_of
@@ -22,8 +23,6 @@ from dlvm.nets.arguments import real
 
 class _Relaxation(Estimator):
     """What both have in common: a temperature, and the sites they can treat."""
-
-    explicit = False
 
     def __init__(self, temperature: float | Tensor = 0.5):
         super().__init__()
@@ -40,7 +39,7 @@ class _Relaxation(Estimator):
     def extra_repr(self) -> str:
         return f"temperature={float(self.temperature):g}"
 
-    def require(self, objective, particles: Particles) -> None:
+    def require(self, bound: Bound, particles: Particles) -> None:
         for site in particles.drawn:
             if not site["fn"].has_rsample and _logits(site["fn"]) is None:
                 raise ValueError(
@@ -70,17 +69,18 @@ class GumbelSoftmax(_Relaxation):
         The Concrete Distribution, Maddison, Mnih, Teh, 2017, arXiv:1611.00712.
     """
 
-    def draw(self, objective, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+    def draw(
+        self, bound: Bound, num_particles: int, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> Particles:
         with torch.no_grad():
-            return super().draw(objective, model, guide, args, kwargs)
+            return super().draw(bound, num_particles, model, guide, args, kwargs)
 
-    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
+    def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         program, layout = particles.programs, particles.layout
         pair = (_Relax(self.temperature, hard=False)(run) for run in (program.model, program.guide))
         relaxed = weigh(*pair, program.args, program.kwargs, layout.num_particles, linear=True, nesting=layout.nesting)
         factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
-        relaxed = relaxed.changed(factors)
-        return relaxed.total(objective.value(relaxed))
+        return differentiated(bound, relaxed.changed(factors), None)
 
 
 class StraightThrough(_Relaxation):
@@ -96,14 +96,15 @@ class StraightThrough(_Relaxation):
         Categorical Reparameterization with Gumbel-Softmax, Jang, Gu, Poole, 2017, arXiv:1611.01144.
     """
 
-    def draw(self, objective, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
-        count = objective.num_particles
+    def draw(
+        self, bound: Bound, num_particles: int, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> Particles:
         pair = (_Relax(self.temperature, hard=True)(run) for run in (model, guide))
-        nesting = nesting_of(model, guide, args, kwargs) if count > 1 else None
-        return weigh(*pair, args, kwargs, count, linear=objective.linear, nesting=nesting)
+        nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else None
+        return weigh(*pair, args, kwargs, num_particles, linear=bound.linear, nesting=nesting)
 
-    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        return particles.total(objective.value(particles)) if bound is None else bound
+    def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
+        return differentiated(bound, particles, value)
 
 
 class _Relax(Messenger):

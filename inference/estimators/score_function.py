@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor, nn
 
-from dlvm.inference.bounds.bound import slopes
+from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.estimators.baselines import NVIL, MovingAverage
-from dlvm.inference.estimators.estimator import Coefficients, Estimator
+from dlvm.inference.estimators.estimator import Coefficients, Estimator, differentiated
 from dlvm.inference.particles.particles import Particles
 
 
@@ -19,28 +19,28 @@ class _Score(Estimator):
         super().__init__()
         self.detached = everywhere
 
-    def require(self, objective, particles: Particles) -> None:
+    def require(self, bound: Bound, particles: Particles) -> None:
         """Every site is fine: what can be reparametrised is, unless asked otherwise."""
 
     def extra_repr(self) -> str:
         return "everywhere=True" if self.detached else ""
 
-    def jump(self, objective, particles: Particles) -> tuple[Tensor, Tensor | None]:
+    def jump(self, bound: Bound, particles: Particles) -> tuple[Tensor, Tensor | None]:
         """What log q of each particle's jumps is multiplied by; and what else is to be maximised, 0-d, or None."""
         raise NotImplementedError
 
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
-        slope = slopes(objective.bound, particles.log_w)
-        jump, extra = self.jump(objective, particles) if particles.jumps else (None, None)
+    def coefficients(self, bound: Bound, particles: Particles) -> Coefficients:
+        slope = bound.slopes(particles.log_w)
+        jump, extra = self.jump(bound, particles) if particles.jumps else (None, None)
         if self.detached:
             return Coefficients(slope, None, -slope, jump, extra)
         return Coefficients(slope, slope, None, jump, extra)
 
-    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        total = particles.total(objective.value(particles)) if bound is None else bound
+    def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
+        total = differentiated(bound, particles, value)
         if not particles.jumps:
             return total
-        jump, extra = self.jump(objective, particles)
+        jump, extra = self.jump(bound, particles)
         total = total + particles.total((jump * particles.jump_log_q()).sum(0))
         return total if extra is None else total + extra
 
@@ -75,8 +75,8 @@ class ScoreFunction(_Score):
         said = [] if self.baseline is None else [f"baseline={self.baseline!r}"]
         return ", ".join([*said, *filter(None, [super().extra_repr()])])
 
-    def jump(self, objective, particles: Particles) -> tuple[Tensor, Tensor | None]:
-        signals = objective.signals(particles.log_w.detach())
+    def jump(self, bound: Bound, particles: Particles) -> tuple[Tensor, Tensor | None]:
+        signals = bound.signals(particles.log_w.detach())
         if self.baseline is None:
             return signals, None
         return self.baseline(signals, particles)
@@ -101,15 +101,15 @@ class VIMCO(_Score):
         Variational Inference for Monte Carlo Objectives, Mnih, Rezende, 2016, arXiv:1602.06725.
     """
 
-    def accept(self, objective) -> None:
-        if objective.num_particles < 2:
+    def accept(self, bound: Bound, num_particles: int) -> None:
+        if num_particles < 2:
             raise ValueError(
-                f"VIMCO needs at least 2 particles, since the others are each one's baseline, got {objective!r}; pass "
-                "a larger num_particles, or ScoreFunction(MovingAverage())"
+                f"VIMCO needs at least 2 particles, since the others are each one's baseline, got {bound.name} with "
+                f"num_particles={num_particles}; pass a larger num_particles, or ScoreFunction(MovingAverage())"
             )
 
-    def jump(self, objective, particles: Particles) -> tuple[Tensor, Tensor | None]:
+    def jump(self, bound: Bound, particles: Particles) -> tuple[Tensor, Tensor | None]:
         log_w = particles.log_w.detach()
-        without = objective.left_out(log_w)
+        without = bound.left_out(log_w)
         vanished = without == -math.inf  # as all others' weights are: there is nothing to compare with
-        return objective.bound(log_w) - without.masked_fill(vanished, 0.0), None
+        return bound(log_w) - without.masked_fill(vanished, 0.0), None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pyro import infer
 from torch import Tensor, nn
 
+from dlvm.inference.estimators.estimator import Coefficients
 from dlvm.inference.estimators.score_function import ScoreFunction
 from dlvm.inference.objectives.elbo import ELBO
 from dlvm.inference.objectives.objective import Objective
@@ -18,31 +20,22 @@ class Aided(Objective):
 
     Args:
         objective: the bound.
-        aid: module (objective, particles, bound) -> a 0-d tensor to be maximised in place of the bound; says by
-            ``accept(objective)`` which it can aid.
+        aid: module (objective, particles, value) -> a 0-d tensor to be maximised in place of the bound, whose value it
+            is given if it is known; says by ``accept(objective)`` which it can aid.
 
     Raises:
         TypeError: ``objective`` is neither ours nor Pyro's Trace_ELBO or TraceMeanField_ELBO, see ``ours``.
         ValueError: ``objective`` is aided already, or of a kind that this aid is not defined for.
     """
 
-    plain = False
-
     def __init__(self, objective: Objective, aid: nn.Module):
         objective = ours(objective)
-        super().__init__(objective.num_particles)
+        super().__init__(replace(objective.bound, linear=False), objective.num_particles)  # what is trained need not be
         self.objective, self.aid = objective, aid
         aid.accept(self.objective)
 
     def __repr__(self) -> str:
         return f"{self.aid.name}({self.objective!r}, {self.aid!r})"
-
-    @property
-    def lower(self) -> bool:
-        return self.objective.lower
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return self.objective.bound(log_w)
 
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         return self.objective.draw(model, guide, args, kwargs)
@@ -53,8 +46,12 @@ class Aided(Objective):
     def require(self, particles: Particles) -> None:
         self.objective.require(particles)
 
-    def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        return self.aid(self.objective, particles, bound)
+    def coefficients(self, particles: Particles) -> Coefficients | None:
+        """Those of the bound without the aid."""
+        return self.objective.coefficients(particles)
+
+    def surrogate(self, particles: Particles, value: Tensor | None = None) -> Tensor:
+        return self.aid(self.objective, particles, value)
 
 
 def ours(objective: infer.ELBO) -> Objective:

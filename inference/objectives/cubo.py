@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
-
-from dlvm.inference.bounds.power_means import means_of_others, power_curvatures, power_left_out, power_mean
-from dlvm.inference.estimators.estimator import Coefficients, Estimator, assemble
-from dlvm.inference.objectives.objective import Objective
-from dlvm.inference.particles.particles import Particles
+from dlvm.inference.bounds.bound import power_bound
+from dlvm.inference.estimators.estimator import Estimator
+from dlvm.inference.objectives.objective import Fixed, Objective
 from dlvm.nets.arguments import real
 
 
@@ -43,34 +40,14 @@ class CUBO(Objective):
         tensor([0.])
     """
 
-    lower, upper = False, True
+    order = Fixed()
 
     def __init__(self, order: float = 2.0, num_particles: int = 50, estimator: Estimator | None = None):
         real(order=order)
         if not 1 <= order < math.inf:
             raise ValueError(f"order must be finite and at least 1, got {order}; below 1 it is Renyi(1 - order)")
         self.order = float(order)
-        super().__init__(num_particles, estimator)
-        if not self.estimator.explicit:
-            raise ValueError(f"{self.estimator!r} is not defined for CUBO; use Total(), DReG() or ScoreFunction()")
+        super().__init__(power_bound(self.order, "upper"), num_particles, estimator)
 
     def _settings(self) -> list[str]:
         return [f"order={self.order:g}", *super()._settings()]
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return power_mean(log_w, self.order)
-
-    def curvatures(self, log_w: Tensor) -> Tensor:
-        return power_curvatures(log_w, self.order)
-
-    def left_out(self, log_w: Tensor) -> Tensor:
-        return power_left_out(log_w, means_of_others(log_w), self.order)
-
-    def coefficients(self, particles: Particles) -> Coefficients:
-        """Downhill for the guide, nothing for the model."""
-        found = super().coefficients(particles)
-        downhill = (None if part is None else -part for part in (found.path, found.score, found.jump))
-        return Coefficients(None, *downhill, found.extra)
-
-    def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        return assemble(self.coefficients(particles), particles)

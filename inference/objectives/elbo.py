@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
-
-from dlvm.inference.bounds.power_means import means_of_others, power_left_out
+from dlvm.inference.bounds.bound import mean_bound
 from dlvm.inference.estimators.estimator import Estimator
 from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.estimators.score_function import VIMCO, ScoreFunction
@@ -42,8 +40,6 @@ class ELBO(Objective):
         tensor([0.5000])
     """
 
-    linear = True
-
     def __init__(
         self,
         num_particles: int = 1,
@@ -59,7 +55,7 @@ class ELBO(Objective):
                 "ScoreFunction() or VIMCO()"
             )
         self.analytic_kl, self.strict = analytic_kl, strict
-        super().__init__(num_particles, estimator)
+        super().__init__(mean_bound(), num_particles, estimator)
 
     def _settings(self) -> list[str]:
         said = [f"{name}=True" for name in ("analytic_kl", "strict") if getattr(self, name)]
@@ -68,12 +64,3 @@ class ELBO(Objective):
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         particles = super().draw(model, guide, args, kwargs)
         return with_analytic_kl(particles, self.strict) if self.analytic_kl else particles
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return log_w.mean(0)
-
-    def signals(self, log_w: Tensor) -> Tensor:
-        return log_w / len(log_w)
-
-    def left_out(self, log_w: Tensor) -> Tensor:
-        return power_left_out(log_w, means_of_others(log_w), 0.0)

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.objectives.aided import Aided
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.objectives.rate_control import data_count
@@ -30,10 +31,8 @@ class MaximumLikelihood(Objective):
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 1.6, arXiv:1906.02691.
     """
 
-    linear = True
-
     def __init__(self):
-        super().__init__(1)
+        super().__init__(Bound(_only, side="exact", linear=True))
 
     def _settings(self) -> list[str]:
         return []
@@ -45,8 +44,9 @@ class MaximumLikelihood(Objective):
                 "use ELBO() or IWAE(), or sum discrete sites out with TraceEnum_ELBO"
             )
 
-    def bound(self, log_w: Tensor) -> Tensor:
-        return log_w[0]
+
+def _only(log_w: Tensor) -> Tensor:
+    return log_w[0]
 
 
 Prior = TorchDistributionMixin
@@ -102,9 +102,9 @@ class PriorOnParameters(nn.Module):
     def accept(self, objective: Objective) -> None:
         """Any objective can have a prior."""
 
-    def forward(self, objective: Objective, particles: Particles, bound: Tensor | None) -> Tensor:
+    def forward(self, objective: Objective, particles: Particles, value: Tensor | None) -> Tensor:
         share = data_count(particles) / self.num_data
-        return objective.surrogate(particles, bound) + share * self.log_prior(particles.programs.model)
+        return objective.surrogate(particles, value) + share * self.log_prior(particles.programs.model)
 
     def log_prior(self, model) -> Tensor:
         """log p(theta) of a model that is a module; a 0-d tensor in nats."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from weakref import WeakKeyDictionary
 
@@ -13,8 +14,8 @@ from pyro.infer.elbo import ELBOModule
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
-from dlvm.inference.bounds.bound import curvatures, left_out
-from dlvm.inference.estimators.estimator import Coefficients, Estimator, shown
+from dlvm.inference.bounds.bound import Bound, called
+from dlvm.inference.estimators.estimator import Coefficients, Estimator, assemble, explicit, shown
 from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.particles.particles import Particles
 from dlvm.nets.arguments import is_count
@@ -23,50 +24,75 @@ _NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # no copy share
 _SERIALS = count()
 
 
+class Fixed:
+    """An attribute that is set once, by the constructor, since the bound is made of it.
+
+    The engine watches what lies on an objective, and would not see that its bound is another one.
+    """
+
+    def __set_name__(self, owner: type, name: str):
+        self.name = name
+
+    def __get__(self, instance: object | None, owner: type) -> object:
+        if instance is None:
+            return self
+        try:
+            return vars(instance)[self.name]
+        except KeyError:
+            raise AttributeError(f"{type(instance).__name__} has no {self.name} yet") from None
+
+    def __set__(self, instance: object, value: object):
+        if self.name in vars(instance):
+            raise AttributeError(
+                f"{self.name} of {instance!r} is read-only, since its bound is made of it; make a new objective"
+            )
+        vars(instance)[self.name] = value
+
+
 class Objective(nn.Module, infer.ELBO):
-    """A bound that is a function of the log-weights of one datum; particles are always drawn in parallel.
+    """A bound that is trained on by an estimator of its gradient; particles are always drawn in parallel.
 
         loss = -sum_i scale_i bound(log_w[:, i])
 
-    Subclasses say ``bound(log_w)``: shape (num_particles, batch) -> (batch,), in nats, each datum by itself. Reduction
-    to one weight per datum comes first, the bound second, plate and ``poutine.scale`` factors last, so that a
+    Reduction to one weight per datum comes first, the bound second, plate and ``poutine.scale`` factors last, so that a
     subsampled plate gives an unbiased estimate of the full-data bound. The estimator is a separate choice: it decides
-    how the bound is differentiated, and never what is reported.
-
-    Attributes:
-        lower: whether the bound stays below log p(x) in expectation, so that higher is better.
-        linear: whether the bound is linear in log_w.
-        smooth: whether the bound has continuous slopes.
-        plain: whether it is ``bound(log_w)`` and nothing else.
-        upper: whether it is lowered, by the guide alone.
+    how the bound is differentiated, and never what is reported. An upper bound is lowered by the guide, and gives
+    parameters of the model no gradient.
 
     Args:
+        bound: a function of log-weights, (num_particles, batch) -> (batch,), as a ``Bound``.
         num_particles: K.
         estimator: of the gradient, ``Total()`` unless told: ``STL()``, ``DReG()``, ``VIMCO()``, ...
 
     Raises:
         ValueError: ``num_particles`` is not a positive integer, or the estimator is not defined for the bound.
-        TypeError: ``estimator`` is no estimator.
+        TypeError: ``bound`` is no bound, or ``estimator`` no estimator.
 
     Example:
-        >>> class Least(Objective):
-        ...     def bound(self, log_w):
-        ...         return log_w.amin(0)
-        >>> Least(2).bound(torch.tensor([[0.0], [1.0]]))
+        >>> least = Objective(Bound(lambda log_w: log_w.amin(0), smooth=False), num_particles=2)
+        >>> least.bound(torch.tensor([[0.0], [1.0]]))
         tensor([0.])
     """
 
-    lower, linear, smooth, plain, upper = True, False, True, True, False
+    bound = Fixed()
 
-    def __init__(self, num_particles: int = 1, estimator: Estimator | None = None):
+    def __init__(self, bound: Bound, num_particles: int = 1, estimator: Estimator | None = None):
+        if not isinstance(bound, Bound):
+            raise TypeError(f"bound must be a Bound, as Bound(lambda log_w: log_w.mean(0)), got {bound!r}")
         if not is_count(num_particles):
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
         if not isinstance(estimator, Estimator | None):
             raise TypeError(f"estimator must be one of inference's, as Total() or DReG(), got {estimator!r}")
         nn.Module.__init__(self)
         infer.ELBO.__init__(self, num_particles=int(num_particles), vectorize_particles=True)
+        own = type(self).__name__ if type(self) is not Objective else called(bound.value)
+        self.bound = bound if bound.name else replace(bound, name=own)
         self.estimator = Total() if estimator is None else estimator
-        self.estimator.accept(self)
+        if self.bound.side == "upper" and not explicit(self.estimator):
+            raise ValueError(
+                f"{self.estimator!r} is not defined for {self.bound.name}; use Total(), DReG() or ScoreFunction()"
+            )
+        self.estimator.accept(self.bound, self.num_particles)
 
     def __call__(self, model: nn.Module, guide: nn.Module) -> nn.Module:
         """A module whose value on a batch is ``differentiable_loss``."""
@@ -76,29 +102,14 @@ class Objective(nn.Module, infer.ELBO):
         return f"{type(self).__name__}({', '.join([*self._settings(), *self._suffix()])})"
 
     def _settings(self) -> list[str]:
-        return [f"num_particles={self.num_particles}"]
+        return [*([repr(self.bound)] if type(self) is Objective else []), f"num_particles={self.num_particles}"]
 
     def _suffix(self) -> list[str]:
         return [] if isinstance(self.estimator, Total) else [f"estimator={self.estimator!r}"]
 
-    def bound(self, log_w: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define bound(log_w), (num_particles, batch) -> (batch,)")
-
-    def signals(self, log_w: Tensor) -> Tensor:
-        """The learning signal of each particle's score: what of the bound depends on it, (num_particles, batch)."""
-        return self.bound(log_w).expand_as(log_w)
-
-    def curvatures(self, log_w: Tensor) -> Tensor:
-        """d^2 bound / d (log w_k)^2, shape (num_particles, batch): what DReG takes off each particle's share."""
-        return curvatures(self.bound, log_w)
-
-    def left_out(self, log_w: Tensor) -> Tensor:
-        """The bound with log w_k replaced by the mean of the others, (num_particles, batch): VIMCO's baseline."""
-        return left_out(self.bound, log_w)
-
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         """The particles that the bound is computed from."""
-        return self.estimator.draw(self, model, guide, args, kwargs)
+        return self.estimator.draw(self.bound, self.num_particles, model, guide, args, kwargs)
 
     def value(self, particles: Particles) -> Tensor:
         """What is reported, shape (batch,), in nats."""
@@ -106,15 +117,23 @@ class Objective(nn.Module, infer.ELBO):
 
     def require(self, particles: Particles) -> None:
         """Raises ValueError where this objective cannot treat what was drawn."""
-        self.estimator.require(self, particles)
+        self.estimator.require(self.bound, particles)
 
-    def coefficients(self, particles: Particles) -> Coefficients:
-        """What the particles' derivatives are multiplied by in the gradient."""
-        return self.estimator.coefficients(self, particles)
+    def coefficients(self, particles: Particles) -> Coefficients | None:
+        """What the particles' derivatives are multiplied by in the gradient; None where it is made otherwise."""
+        if not explicit(self.estimator):
+            return None
+        found = self.estimator.coefficients(self.bound, particles)
+        if self.bound.side != "upper":
+            return found
+        downhill = (None if part is None else -part for part in (found.path, found.score, found.jump))
+        return Coefficients(None, *downhill, found.extra)
 
-    def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        """A 0-d tensor whose gradient is the estimate of the bound's; ``bound`` is the bound itself, if it is known."""
-        return self.estimator.surrogate(self, particles, bound)
+    def surrogate(self, particles: Particles, value: Tensor | None = None) -> Tensor:
+        """A 0-d tensor whose gradient is the estimate of the bound's; ``value`` is the bound itself, if it is known."""
+        if self.bound.side == "upper":
+            return assemble(self.coefficients(particles), particles)
+        return self.estimator.surrogate(self.bound, particles, value)
 
     def _get_trace(self, model, guide, args, kwargs):
         raise NotImplementedError("bounds over log-weights work on whole sets of particles, not on single traces")
@@ -125,12 +144,12 @@ class Objective(nn.Module, infer.ELBO):
             pyro.module(_NAMES.setdefault(self, f"objective_{next(_SERIALS)}"), self)
         particles = self.draw(model, guide, args, kwargs)
         self.require(particles)
-        bound = particles.total(self.value(particles))
+        value = particles.total(self.value(particles))
         if torch.is_grad_enabled():
-            trained = self.surrogate(particles, bound)
-            if trained is not bound:
-                bound = shown(bound, trained)
-        return -bound
+            trained = self.surrogate(particles, value)
+            if trained is not value:
+                value = shown(value, trained)
+        return -value
 
     def loss(self, model: Callable, guide: Callable, *args, **kwargs) -> float:
         """``differentiable_loss`` as a number, without gradients."""

@@ -96,11 +96,11 @@ class FreeBits(nn.Module):
     def accept(self, objective: Objective) -> None:
         require_elbo(objective, self.name)
 
-    def forward(self, objective: ELBO, particles: Particles, bound: Tensor | None) -> Tensor:
+    def forward(self, objective: ELBO, particles: Particles, value: Tensor | None) -> Tensor:
         names = list(particles.terms)
         free, cut = _by_site(self.nats, names, 0.0), _by_site(self.groups, names, 1)
         if not any(free.values()):
-            return objective.surrogate(particles, bound)
+            return objective.surrogate(particles, value)
         refuse_auxiliary(particles, self.name)
         total = particles.total(particles.log_likelihood.mean(0))
         for name, term in particles.terms.items():
@@ -131,7 +131,7 @@ class Capacity(nn.Module):
     def accept(self, objective: Objective) -> None:
         require_elbo(objective, self.name)
 
-    def forward(self, objective: ELBO, particles: Particles, bound: Tensor | None) -> Tensor:
+    def forward(self, objective: ELBO, particles: Particles, value: Tensor | None) -> Tensor:
         rate = batch_mean(particles, particles.log_ratio.mean(0))
         held = self.gamma * (rate - self.nats().to(rate)).abs()
         return particles.total(particles.log_likelihood.mean(0)) - joint_sum(data_count(particles)) * held

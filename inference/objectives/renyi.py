@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor
 
-from dlvm.inference.bounds.power_means import means_of_others, power_curvatures, power_left_out, power_mean
+from dlvm.inference.bounds.bound import Bound, power_bound
 from dlvm.inference.estimators.estimator import Estimator
-from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.objectives.objective import Fixed, Objective
 from dlvm.nets.arguments import real
 
 
@@ -38,6 +38,8 @@ class Renyi(Objective):
         tensor([0.])
     """
 
+    alpha = Fixed()
+
     def __init__(self, alpha: float = 0.5, num_particles: int = 5, estimator: Estimator | None = None):
         real(alpha=alpha)
         if not (math.isfinite(alpha) and alpha <= 1):
@@ -47,27 +49,10 @@ class Renyi(Objective):
                 "VRMax for minus infinity, or CUBO for an upper bound"
             )
         self.alpha = alpha
-        super().__init__(num_particles, estimator)
-
-    @property
-    def lower(self) -> bool:
-        return self.alpha >= 0
-
-    @property
-    def linear(self) -> bool:
-        return self.alpha == 1
+        super().__init__(power_bound(1 - alpha, "lower" if alpha >= 0 else "neither"), num_particles, estimator)
 
     def _settings(self) -> list[str]:
         return [f"alpha={self.alpha}", *super()._settings()]
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return power_mean(log_w, 1 - self.alpha)
-
-    def curvatures(self, log_w: Tensor) -> Tensor:
-        return power_curvatures(log_w, 1 - self.alpha)
-
-    def left_out(self, log_w: Tensor) -> Tensor:
-        return power_left_out(log_w, means_of_others(log_w), 1 - self.alpha)
 
 
 class VRMax(Objective):
@@ -83,10 +68,9 @@ class VRMax(Objective):
         Renyi Divergence Variational Inference, Li, Turner, 2016, arXiv:1602.02311.
     """
 
-    lower, smooth = False, False
-
     def __init__(self, num_particles: int = 5, estimator: Estimator | None = None):
-        super().__init__(num_particles, estimator)
+        super().__init__(Bound(_largest, side="neither", smooth=False), num_particles, estimator)
 
-    def bound(self, log_w: Tensor) -> Tensor:
-        return log_w.max(0).values
+
+def _largest(log_w: Tensor) -> Tensor:
+    return log_w.max(0).values

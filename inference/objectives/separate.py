@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
-from dlvm.inference.bounds.bound import slopes
-from dlvm.inference.estimators.estimator import assemble
+from dlvm.inference.estimators.estimator import Coefficients, assemble, explicit
 from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.objectives.aided import Aided
 from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.objectives.wake_sleep import RWS, WakeSleep
 from dlvm.inference.particles.particles import Particles
 
 
@@ -31,15 +33,14 @@ class Separate(Objective):
         Separate(model=IWAE(num_particles=4), guide=MIWAE(groups=2, num_particles=2))
     """
 
-    plain = False
-
     def __init__(self, model: Objective, guide: Objective):
         for name, part in (("model", model), ("guide", guide)):
             if not isinstance(part, Objective):
                 raise TypeError(f"{name} must be an objective of inference, as IWAE(5), got {part!r}")
-            if not part.estimator.explicit or not part.plain or getattr(part, "analytic_kl", False):
+            more = isinstance(part, Aided | Separate | WakeSleep | RWS) or not explicit(part.estimator)
+            if more or getattr(part, "analytic_kl", False):
                 raise ValueError(f"{name}={part!r} is more than sampled weights and coefficients; step it by itself")
-        if model.upper or type(model.estimator) is not Total:
+        if model.bound.side == "upper" or type(model.estimator) is not Total:
             raise ValueError(
                 f"model={model!r} must be a bound to be raised, and with Total(): estimators are for the guide alone"
             )
@@ -47,18 +48,11 @@ class Separate(Objective):
             raise ValueError(
                 f"model and guide must have as many particles, got {model.num_particles} and {guide.num_particles}"
             )
-        super().__init__(model.num_particles)
+        super().__init__(replace(model.bound, linear=False), model.num_particles)  # what the guide follows need not be
         self.model, self.guide = model, guide
 
     def __repr__(self) -> str:
         return f"Separate(model={self.model!r}, guide={self.guide!r})"
-
-    @property
-    def lower(self) -> bool:
-        return self.model.lower
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return self.model.bound(log_w)
 
     def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
         return self.guide.draw(model, guide, args, kwargs)
@@ -66,6 +60,10 @@ class Separate(Objective):
     def require(self, particles: Particles) -> None:
         self.guide.require(particles)  # of the model's objective, only what it gives theta counts
 
-    def surrogate(self, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        theta, phi = slopes(self.model.bound, particles.log_w), self.guide.coefficients(particles)
-        return assemble(phi._replace(model=theta), particles)
+    def coefficients(self, particles: Particles) -> Coefficients:
+        """The slopes of the model's bound for theta, and for phi what the guide's objective says."""
+        theta, phi = self.model.bound.slopes(particles.log_w), self.guide.coefficients(particles)
+        return phi._replace(model=theta)
+
+    def surrogate(self, particles: Particles, value: Tensor | None = None) -> Tensor:
+        return assemble(self.coefficients(particles), particles)

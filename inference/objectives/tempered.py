@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dlvm.inference.objectives.aided import Aided, refuse_aided, refuse_auxiliary
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.objectives.schedules import Schedule, as_schedule
+from dlvm.inference.objectives.wake_sleep import RWS, WakeSleep
 from dlvm.inference.particles.particles import Particles
 
 
@@ -25,8 +26,8 @@ def tempered(objective: Objective, beta: float | Schedule | Mapping[str, float |
         an objective.
 
     Args:
-        objective: any bound of ours that the guide follows, or Pyro's Trace_ELBO or TraceMeanField_ELBO, which are
-            taken as ELBO with the same estimator.
+        objective: any of ours but ``WakeSleep`` and ``RWS``, whose guide does not follow the bound; or Pyro's
+            Trace_ELBO or TraceMeanField_ELBO, which are taken as ELBO with the same estimator.
         beta: a number or schedule for all latent sites, or {site: number or schedule} for some of them.
 
     Raises:
@@ -58,7 +59,7 @@ class Temper(nn.Module):
         given = beta if isinstance(beta, Mapping) else {"": beta}
         self.sites = tuple(given)
         self.betas = nn.ModuleList(as_schedule(value, "beta") for value in given.values())
-        self.plain = all(isinstance(value, Real) and value == 1 for value in given.values())
+        self.idle = all(isinstance(value, Real) and value == 1 for value in given.values())
 
     def __repr__(self) -> str:
         said = ", ".join(f"{site!r}: {beta!r}" for site, beta in zip(self.sites, self.betas, strict=True))
@@ -66,17 +67,17 @@ class Temper(nn.Module):
 
     def accept(self, objective: Objective) -> None:
         refuse_aided(objective, "tempered")
-        if not objective.estimator.follows:
+        if isinstance(objective, WakeSleep | RWS):
             raise ValueError(
                 f"the guide does not follow the bound of {objective!r}, so that tempering it means nothing"
             )
 
-    def forward(self, objective: Objective, particles: Particles, bound: Tensor | None) -> Tensor:
+    def forward(self, objective: Objective, particles: Particles, value: Tensor | None) -> Tensor:
         known = particles.terms
         if self.sites != ("",) and (unknown := set(self.sites) - set(known)):
             raise ValueError(f"beta names {sorted(unknown)}, but the latent sites are {list(known)}")
-        if self.plain:
-            return objective.surrogate(particles, bound)
+        if self.idle:
+            return objective.surrogate(particles, value)
         numbers = {beta: beta().to(particles.log_likelihood) for beta in dict.fromkeys(self.betas)}
         chosen = {site: numbers[beta] for site, beta in zip(self.sites, self.betas, strict=True)}
         if self.sites == ("",):

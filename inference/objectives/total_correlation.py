@@ -52,8 +52,8 @@ class TotalCorrelation(nn.Module):
         super().__init__()
         if not isinstance(site, str | None):
             raise TypeError(f"site must be the name of a latent site, as 'z', or None, got {site!r}")
-        self.beta, self.site, self.plain = as_schedule(beta, "beta"), site, not isinstance(beta, Schedule) and beta == 1
-        self.speaks = not self.plain
+        self.beta, self.site = as_schedule(beta, "beta"), site
+        self.speaks = isinstance(beta, Schedule) or beta != 1
 
     def __repr__(self) -> str:
         return f"beta={self.beta!r}" + ("" if self.site is None else f", site={self.site!r}")
@@ -61,12 +61,12 @@ class TotalCorrelation(nn.Module):
     def accept(self, objective: Objective) -> None:
         refuse_aided(objective, self.name)
 
-    def forward(self, objective: Objective, particles: Particles, bound: Tensor | None) -> Tensor:
+    def forward(self, objective: Objective, particles: Particles, value: Tensor | None) -> Tensor:
         if particles.detached:
             raise ValueError(f"total_correlation goes through the draws, which {objective!r} treats as constants")
         site = _site(particles, self.site)
-        trained = objective.surrogate(particles, bound)
-        if self.plain:
+        trained = objective.surrogate(particles, value)
+        if not self.speaks:
             return trained
         job = sharing()
         correlation = estimate(site) if job is None else share_of_estimate(job, site)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.estimators.estimator import Estimator
-from dlvm.inference.objectives.objective import Objective
+from dlvm.inference.objectives.objective import Fixed, Objective
 from dlvm.nets.arguments import count, real
 
 
@@ -33,6 +36,8 @@ class TVO(Objective):
         The Thermodynamic Variational Objective, Masrani, Le, Wood, 2019, arXiv:1907.00031.
     """
 
+    intervals, first = Fixed(), Fixed()
+
     def __init__(
         self,
         num_particles: int = 5,
@@ -46,33 +51,45 @@ class TVO(Objective):
             raise ValueError(f"intervals must be at least 1 and first between 0 and 1, got {intervals} and {first}")
         self.intervals, self.first = intervals, first
         rest = [first ** (1 - j / (intervals - 1)) for j in range(intervals - 1)]
-        self.points = [0.0, *rest, 1.0]
-        super().__init__(num_particles, estimator)
-
-    @property
-    def linear(self) -> bool:
-        return self.intervals == 1
+        path = _Path((0.0, *rest, 1.0))
+        bound = Bound(path.value, linear=intervals == 1, curvature=path.curvature)
+        super().__init__(bound, num_particles, estimator)
 
     def _settings(self) -> list[str]:
         return [*super()._settings(), f"intervals={self.intervals}", f"first={self.first}"]
 
-    def bound(self, log_w: Tensor) -> Tensor:
-        steps = zip(self.points[:-1], self.points[1:], strict=True)
-        first, *rest = ((after - b) * self._expected(log_w, b) for b, after in steps)
+
+@dataclass(frozen=True)
+class _Path:
+    """The bound of ``TVO`` and its formulas.
+
+    Attributes:
+        points: b_0 .. b_J.
+    """
+
+    points: tuple[float, ...]
+
+    @property
+    def steps(self) -> list[tuple[float, float]]:
+        """(b_j, b_{j+1} - b_j)."""
+        return [(b, after - b) for b, after in zip(self.points[:-1], self.points[1:], strict=True)]
+
+    def value(self, log_w: Tensor) -> Tensor:
+        first, *rest = (length * _expected(log_w, b) for b, length in self.steps)
         return sum(rest, first)
 
-    @staticmethod
-    def _expected(log_w: Tensor, b: float) -> Tensor:
-        """E log w under weights w^b, shape (batch,)."""
-        if b == 0:
-            return log_w.mean(0)
-        log_w = log_w.clamp_min(torch.finfo(log_w.dtype).min)
-        return ((b * log_w).softmax(0) * log_w).sum(0)
-
-    def curvatures(self, log_w: Tensor) -> Tensor:
+    def curvature(self, log_w: Tensor) -> Tensor:
         log_w, total = log_w.clamp_min(torch.finfo(log_w.dtype).min), torch.zeros_like(log_w)
-        for b, after in zip(self.points[:-1], self.points[1:], strict=True):
+        for b, length in self.steps:
             share = (b * log_w).softmax(0)
             lift = 1 + b * (log_w - (share * log_w).sum(0))  # the slope is share * lift
-            total += (after - b) * b * share * ((1 - share) * lift + 1 - share * lift)
+            total += length * b * share * ((1 - share) * lift + 1 - share * lift)
         return total
+
+
+def _expected(log_w: Tensor, b: float) -> Tensor:
+    """E log w under weights w^b, shape (batch,)."""
+    if b == 0:
+        return log_w.mean(0)
+    log_w = log_w.clamp_min(torch.finfo(log_w.dtype).min)
+    return ((b * log_w).softmax(0) * log_w).sum(0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.inference.bounds.bound import slopes
-from dlvm.inference.bounds.importance import log_mean_exp
+from dlvm.inference.bounds.bound import Bound, power_bound
 from dlvm.inference.estimators.estimator import Coefficients, Estimator, assemble
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.particles import Particles, needs_inverse
@@ -32,8 +32,6 @@ class Phases(Estimator):
         doubly: reparametrise the wake update, sum_k (w~_k - w~_k^2) (d log w_k / d z_k) (d z_k / d phi).
     """
 
-    explicit = follows = False
-
     def __init__(self, sleep: float = 0.0, doubly: bool = False):
         super().__init__()
         real(sleep=sleep)
@@ -44,25 +42,28 @@ class Phases(Estimator):
         self.sleep, self.doubly = sleep, doubly
         self.detached = not doubly
 
-    def accept(self, objective) -> None:
-        if objective.num_particles < 2 and self.sleep == 0:
+    def accept(self, bound: Bound, num_particles: int) -> None:
+        if bound.side == "upper":
+            raise ValueError(f"{self!r} is not defined for {bound.name}; use Total(), DReG() or ScoreFunction()")
+        if num_particles < 2 and self.sleep == 0:
             raise ValueError(
-                f"{type(objective).__name__} with one particle and sleep=0 would never move the guide, since a single "
+                f"{bound.name} with one particle and sleep=0 would never move the guide, since a single "
                 "weight says nothing; pass num_particles of at least 2, or sleep above 0"
             )
 
-    def require(self, objective, particles: Particles) -> None:
+    def require(self, bound: Bound, particles: Particles) -> None:
         if not particles.drawn:
-            raise ValueError(f"{type(objective).__name__} needs latent sites; for a model without, MaximumLikelihood()")
+            raise ValueError(f"{bound.name} needs latent sites; for a model without, MaximumLikelihood()")
         if self.doubly:
-            super().require(objective, particles)
+            super().require(bound, particles)
 
     def extra_repr(self) -> str:
         return ", ".join([f"sleep={self.sleep:g}", *(["doubly=True"] if self.doubly else [])])
 
-    def coefficients(self, objective, particles: Particles) -> Coefficients:
+    def coefficients(self, bound: Bound, particles: Particles) -> Coefficients:
+        """Those of the wake phases."""
         log_w = particles.log_w
-        model, weight = slopes(objective.bound, log_w), log_w.detach().softmax(0)
+        model, weight = bound.slopes(log_w), log_w.detach().softmax(0)
         if self.sleep == 1:
             return Coefficients(model, None)
         if self.doubly:
@@ -70,8 +71,8 @@ class Phases(Estimator):
             return Coefficients(model, path, path)
         return Coefficients(model, None, (1 - self.sleep) * (weight - 1 / len(weight)))
 
-    def surrogate(self, objective, particles: Particles, bound: Tensor | None = None) -> Tensor:
-        total = assemble(self.coefficients(objective, particles), particles)
+    def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
+        total = assemble(self.coefficients(bound, particles), particles)
         return total + self.sleep * particles.total(dreamt_log_q(particles)) if self.sleep else total
 
 
@@ -133,13 +134,10 @@ class WakeSleep(Objective):
     """
 
     def __init__(self, num_particles: int = 1):
-        super().__init__(num_particles, Phases(sleep=1.0))
+        super().__init__(replace(power_bound(0.0), linear=False), num_particles, Phases(sleep=1.0))
 
     def _suffix(self) -> list[str]:
         return []
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return log_w.mean(0)
 
 
 class RWS(Objective):
@@ -165,13 +163,10 @@ class RWS(Objective):
     """
 
     def __init__(self, num_particles: int = 5, sleep: float = 0.0, doubly: bool = False):
-        super().__init__(num_particles, Phases(sleep, doubly))
+        super().__init__(power_bound(1.0), num_particles, Phases(sleep, doubly))
 
     def _settings(self) -> list[str]:
         return [*super()._settings(), self.estimator.extra_repr()]
 
     def _suffix(self) -> list[str]:
         return []
-
-    def bound(self, log_w: Tensor) -> Tensor:
-        return log_mean_exp(log_w)

@@ -10,6 +10,7 @@ from pyro.infer import ReweightedWakeSleep
 from torch import Tensor
 
 from dlvm.inference.console import first_line
+from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.objectives.schedules import check_fresh
 from dlvm.inference.training.run_state import Schedule
 from dlvm.nets.arguments import is_count
@@ -21,7 +22,7 @@ def check_aims(objective: object, valid: Iterable | None, epochs: object, patien
         raise ValueError(f"epochs and patience must be integers of at least 1, got {epochs!r} and {patience!r}")
     if isinstance(objective, ReweightedWakeSleep):
         raise ValueError("ReweightedWakeSleep has two losses and no bound to report; step it with SVI instead of fit")
-    if patience is not None and not getattr(objective, "lower", True):
+    if patience is not None and isinstance(objective, Objective) and objective.bound.side not in ("lower", "exact"):
         raise ValueError(
             f"patience needs a lower bound on log p(x) to select on, and {objective!r} is none: leave patience out, or "
             "train the model on one, as Separate(model=IWAE(5), guide=...)"

@@ -87,7 +87,8 @@ def _check_draws(model: Callable, guide: Callable, objective: Objective, args: t
         particles = objective.draw(own(model), own(guide), args, kwargs)
         objective.require(particles)
         objective.surrogate(particles)
-        if any(getattr(part, "rescores", False) for part in objective.modules()):
+        found = objective.coefficients(particles)
+        if found is not None and found.score is not None and not particles.detached:
             _check_rescored(particles)
         _check_batch_norm(objective, particles)
     return {name: how for name, how in particles.kl.items() if name in {site["name"] for site in particles.joint}}
@@ -109,8 +110,8 @@ def _check_rescored(particles: Particles) -> None:
     first, second = particles.log_q.detach(), particles.log_q_at_fixed_values().detach()
     if not torch.allclose(first, second, rtol=0.01, atol=0.01):
         raise ValueError(
-            "the guide gives its own draws another density when it is run again, so that STL and DReG would be wrong; "
-            "leave out its dropout, or use estimator=Total()"
+            "the guide gives its own draws another density when it is run again, so that STL and DReG, or RWS with "
+            "doubly=True, would be wrong; leave out its dropout, or use estimator=Total(), or doubly=False"
         )
 
 

@@ -28,7 +28,7 @@ from dlvm.inference import (
     cyclical,
     linear,
 )
-from dlvm.inference.bounds.bound import curvatures, left_out, slopes
+from dlvm.inference.bounds.derivatives import curvatures, left_out, slopes
 
 SIZES = [0.0, 1e-6, 1.0, 30.0, 1e4]
 BOUNDS = {
@@ -154,8 +154,8 @@ def test_slopes_add_up_to_one_and_closed_forms_are_those_found_by_differentiatio
         spread = 1 + (log_w - log_w.mean(0)).abs().max().item() if log_w.numel() else 1.0
         if spread < 200 and name != "Renyi -1e4":
             scale = 30 * (1 + size(log_w))
-            near(objective.curvatures(log_w), curvatures(objective.bound, log_w), scale)
-            near(objective.left_out(log_w), left_out(objective.bound, log_w), scale)
+            near(objective.bound.curvatures(log_w), curvatures(objective.bound, log_w), scale)
+            near(objective.bound.left_out(log_w), left_out(objective.bound, log_w), scale)
 
     property()
 
@@ -165,11 +165,11 @@ def test_weights_of_zero_make_no_nan(name):
     @quick(25)
     @given(weights(least=2, vanished=True))
     def property(log_w):
-        objective = BOUNDS[name][0](len(log_w))
-        bound = objective.bound(log_w)
-        assert not bound.isnan().any()
-        trained = log_w[:, bound.isfinite()]
-        for found in (slopes(objective.bound, trained), objective.curvatures(trained), objective.left_out(trained)):
+        bound = BOUNDS[name][0](len(log_w)).bound
+        value = bound(log_w)
+        assert not value.isnan().any()
+        trained = log_w[:, value.isfinite()]
+        for found in (bound.slopes(trained), bound.curvatures(trained), bound.left_out(trained)):
             assert not found.isnan().any()
 
     property()

@@ -40,7 +40,7 @@ from dlvm.inference import (
     total_correlation,
 )
 from dlvm.nets import MLP
-from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
+from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.pairs import GUIDE, MODEL, X
 
 BELOW_0 = st.floats(-1e9, -1e-9)
@@ -53,13 +53,16 @@ AIDED = st.sampled_from([tempered(ELBO(), 0.5), free_bits(ELBO(), 1.0)])
 NOT_WEIGHTS = st.one_of(
     UNLIKE_NUMBERS, BELOW_0, st.just(True), st.sampled_from([torch.tensor(float("nan")), 1j, linear])
 )
+BOUND, UPPER = room.Bound(torch.mean), room.Bound(torch.mean, "upper")
+NOT_FORMULAS = st.sampled_from([0, 1, 2.5, "mean", False, [], torch.zeros(2), X])
+NOT_SIDES = st.sampled_from([None, True, 1, "", "above", "LOWER", [], ("lower",)])
 NOT_SITES = st.sampled_from([{}, {3: 0.5}, {"": 0.5}, {None: 1.0}, {("z",): 1.0}])
 
 BOUNDS = {
     "ELBO": ELBO,
     "IWAE": IWAE,
     "VRMax": VRMax,
-    "Objective": room.Objective,
+    "Objective": lambda *a, **k: room.Objective(BOUND, *a, **k),
     "Renyi": lambda *a, **k: Renyi(0.5, *a, **k),
     "CUBO": lambda *a, **k: CUBO(2.0, *a, **k),
     "CIWAE": lambda *a, **k: CIWAE(0.5, *a, **k),
@@ -82,6 +85,15 @@ CASES = [
     *(Case(n, "estimator", lambda v, m=make: m(2, estimator=v), NOT_ESTIMATORS) for n, make in BOUNDS.items()),
     *(Case(n, "num_particles", make, NOT_COUNTS) for n, make in {"RWS": RWS, "WakeSleep": WakeSleep}.items()),
     *(Case(n, "groups", make, NOT_COUNTS) for n, make in {"MIWAE": MIWAE, "PIWAE": PIWAE}.items()),
+    Case("Bound", "value", room.Bound, st.one_of(NOT_CALLABLE, NOT_FORMULAS)),
+    Case("Bound", "side", lambda v: room.Bound(torch.mean, v), NOT_SIDES),
+    *(
+        Case("Bound", n, lambda v, n=n: room.Bound(torch.mean, **{n: v}), NOT_FORMULAS)
+        for n in ("curvature", "without", "signal")
+    ),
+    Case("Bound", "name", lambda v: room.Bound(torch.mean, name=v), st.sampled_from([None, 3, True, ["a"], b"IWAE"])),
+    Case("Objective", "bound", room.Objective, st.one_of(NOT_CALLABLE, NOT_OBJECTIVES, st.just(ELBO()))),
+    Case("Objective", "estimator", lambda v: room.Objective(UPPER, 2, v), st.builds(GumbelSoftmax), "GumbelSoftmax"),
     *(Case(n, "objective", make, NOT_OBJECTIVES) for n, make in AIDS.items()),
     *(Case(n, "objective", AIDS[n], AIDED, n) for n in AIDS if n != "MAP"),
     *(
@@ -190,5 +202,6 @@ TRUTH, PYTHON = "any truth value", "takes no argument, as Python itself says"
 ANY = {
     "VIMCO(everywhere)": TRUTH,
     "ScoreFunction(everywhere)": TRUTH,
+    **{f"Bound({name})": TRUTH for name in ("linear", "smooth")},
     **{f"{name}(args)": PYTHON for name in ("STL", "DReG", "Total", "Estimator")},
 }

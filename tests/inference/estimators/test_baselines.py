@@ -73,7 +73,7 @@ def test_nvils_net_descends_its_squared_error_whatever_the_bound(make):
     guide, rows, log_w, _ = lattice.programs(2)
     pair = (poutine.scale(program, scale=7.0) for program in (lattice.model, guide))
     found = gradient(objective.differentiable_loss(*pair, rows), list(net.parameters()))
-    error = (part.signals(log_w.detach()) + 0.8 - net(rows).squeeze(-1)).square().mean(0).sum()
+    error = (part.bound.signals(log_w.detach()) + 0.8 - net(rows).squeeze(-1)).square().mean(0).sum()
     assert_close(found, gradient(error, list(net.parameters())), 1e-9)
     assert found.abs().max() > 0.1
 

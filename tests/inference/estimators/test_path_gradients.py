@@ -15,7 +15,7 @@ from oracles.forcing import gradient
 from pyro.distributions.transforms import LowerCholeskyAffine
 
 from dlvm.guides import IAF, FullRank, latents
-from dlvm.inference import CIWAE, ELBO, IWAE, MIWAE, STL, TVO, DReG, Renyi, Total
+from dlvm.inference import CIWAE, ELBO, IWAE, MIWAE, STL, TVO, Coefficients, DReG, Estimator, Renyi, Total
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
@@ -109,6 +109,22 @@ def test_at_the_posterior_the_guide_gets_no_gradient_at_all(objective, name):
     found, noisy = ([gradient(_loss(one, model, guide), part) for part in (phi, theta)] for one in (objective, plain))
     assert found[0].abs().max() < 1e-10 and noisy[0].abs().max() > 0.1
     assert_close(found[1], noisy[1], 1e-9)
+
+
+def test_an_estimator_of_ones_own_is_one_method():
+    """STL again; one that says nothing is told what to define."""
+
+    class Path(Estimator):
+        def coefficients(self, bound, particles):
+            slope = bound.slopes(particles.log_w)
+            return Coefficients(slope, slope, slope)
+
+    model, guide, phi = exact_layers("bottom_up")
+    found, expected = (gradient(_loss(IWAE(3, made), model, guide), phi) for made in (Path(), STL()))
+    assert torch.equal(found, expected)
+    for single in (IWAE(3, Estimator()), ELBO(1, Estimator())):
+        with pytest.raises(NotImplementedError, match=r"Estimator must define coefficients\(bound, particles\)"):
+            _loss(single, model, guide)
 
 
 def _loss(objective, model, guide):

@@ -14,7 +14,7 @@ from oracles.forcing import Forced, gradient
 from switched import XS, Guide, Model, climbed
 
 from dlvm.inference import CIWAE, ELBO, IWAE, TVO, VIMCO, MovingAverage, tempered
-from dlvm.inference.bounds.bound import curvatures, left_out
+from dlvm.inference.bounds.derivatives import curvatures, left_out
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -48,8 +48,8 @@ def test_bounds_of_a_weight_of_zero():
 
 def test_without_a_share_of_the_elbo_learning_signals_are_those_of_the_tight_bound():
     log_w = torch.tensor([[0.0], [1.0], [-math.inf]])
-    assert torch.equal(CIWAE(0.0, 3).signals(log_w), IWAE(3).signals(log_w))
-    assert torch.equal(CIWAE(0.0, 3).left_out(log_w), IWAE(3).left_out(log_w))
+    assert torch.equal(CIWAE(0.0, 3).bound.signals(log_w), IWAE(3).bound.signals(log_w))
+    assert torch.equal(CIWAE(0.0, 3).bound.left_out(log_w), IWAE(3).bound.left_out(log_w))
 
 
 def test_a_moving_average_forgets_signals_that_are_not_finite():
@@ -66,11 +66,11 @@ def test_curvatures_and_left_out_bounds_are_the_same_in_pieces(monkeypatch):
     log_w, bound = torch.randn(7, 3), IWAE(7).bound
     whole = curvatures(bound, log_w), left_out(bound, log_w)
     for at_once in (1, 2 * log_w.numel(), 3 * log_w.numel() + 1):
-        monkeypatch.setattr("dlvm.inference.bounds.bound.NUMBERS_AT_ONCE", at_once)
+        monkeypatch.setattr("dlvm.inference.bounds.derivatives.NUMBERS_AT_ONCE", at_once)
         for found, expected in zip((curvatures(bound, log_w), left_out(bound, log_w)), whole, strict=True):
             assert_close(found, expected, 1e-14)
-    assert_close(whole[0], IWAE(7).curvatures(log_w), 1e-12)
-    assert_close(whole[1], IWAE(7).left_out(log_w), 1e-12)
+    assert_close(whole[0], IWAE(7).bound.curvatures(log_w), 1e-12)
+    assert_close(whole[1], IWAE(7).bound.left_out(log_w), 1e-12)
 
 
 def test_numbers_of_numpy_are_numbers():

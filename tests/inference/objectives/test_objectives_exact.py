@@ -10,7 +10,7 @@ import torch
 from oracles import GOLDEN_1, X_1, Q, assert_close, chi2, iwae, renyi_bound
 from pyro.infer import RenyiELBO, Trace_ELBO
 
-from dlvm.inference import IWAE, Objective, Renyi, log_weights
+from dlvm.inference import IWAE, Bound, Objective, Renyi, log_weights
 
 LOG_PX = -8.34168339
 
@@ -132,13 +132,19 @@ def test_particles_are_counted_by_positive_integers(num_particles):
             make(num_particles)
 
 
-def test_a_bound_of_ones_own_is_one_method(programs):
+def median(log_w):
+    return log_w.median(0).values
+
+
+def test_a_bound_of_ones_own_is_one_function(programs):
     class Median(Objective):
-        def bound(self, log_w):
-            return log_w.median(0).values
+        def __init__(self, num_particles):
+            super().__init__(Bound(median), num_particles)
 
     pyro.set_rng_seed(5)
     expected = -log_weights(*programs, X_1[None], num_particles=5).median()
-    assert_close(seeded_loss(Median(5), *programs, X_1[None]), expected, 1e-12)
-    with pytest.raises(NotImplementedError, match="Objective must define bound"):
-        Objective(2).loss(*programs, X_1[None])
+    for objective in (Objective(Bound(median), 5), Median(5)):
+        assert_close(seeded_loss(objective, *programs, X_1[None]), expected, 1e-12)
+    for no_bound in (2, median, IWAE(2)):
+        with pytest.raises(TypeError, match="bound must be a Bound, as Bound"):
+            Objective(no_bound)

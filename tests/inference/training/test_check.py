@@ -13,7 +13,20 @@ from torch import nn
 
 from dlvm.distributions import Bernoulli
 from dlvm.guides import IAF, Diagonal, FullRank, latents
-from dlvm.inference import IWAE, SVI, Renyi, check
+from dlvm.inference import (
+    ELBO,
+    IWAE,
+    RWS,
+    STL,
+    SVI,
+    VIMCO,
+    DReG,
+    Renyi,
+    Separate,
+    WakeSleep,
+    check,
+    tempered,
+)
 from dlvm.models import PPCA, VAE
 from dlvm.nets import MLP
 
@@ -193,6 +206,42 @@ def test_pairs_that_cannot_work_are_refused(case, objective):
 @pytest.mark.parametrize("objective", [Trace_ELBO(), IWAE(2)], ids=lambda o: type(o).__name__)
 def test_their_right_counterparts_pass(model, guide, objective):
     assert check(model, guide, objective, X) == {"z": "Monte Carlo"}
+
+
+class Noisy(nn.Module):
+    """Two sites, of which the second hears the first through dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.second = nn.Dropout(0.5), nn.Linear(4, 3)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", normal(x[:, :2]))
+            pyro.sample("z1", normal(self.second(self.drop(torch.cat([z2, z2], -1)))))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        IWAE(3, DReG()),
+        ELBO(3, STL()),
+        Separate(IWAE(3), IWAE(3, DReG())),
+        tempered(ELBO(3, STL()), 0.5),
+        RWS(3, doubly=True),
+        RWS(3, 0.5, doubly=True),
+    ],
+    ids=repr,
+)
+def test_a_guide_with_dropout_is_refused_where_its_density_is_taken_twice(objective):
+    with pytest.raises(ValueError, match="another density when it is run again.* leave out its dropout"):
+        check(hierarchy, Noisy(), objective, X)
+    assert check(hierarchy, Noisy().eval(), objective, X) == {"z2": "Monte Carlo", "z1": "Monte Carlo"}
+
+
+@pytest.mark.parametrize("objective", [IWAE(3), IWAE(3, VIMCO(everywhere=True)), RWS(3), WakeSleep()], ids=repr)
+def test_a_guide_with_dropout_is_fine_where_its_density_is_taken_once(objective):
+    assert check(hierarchy, Noisy(), objective, X) == {"z2": "Monte Carlo", "z1": "Monte Carlo"}
 
 
 def test_a_site_too_many_is_named():
