@@ -1,1 +1,1 @@
-"""What is maximised, as functions of log-weights: slopes, power means, and what a set of weights is worth."""
+"""What is maximised, as values: functions of log-weights with their derivatives, and what a set of weights is worth."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlvm.inference.bounds import derivatives
 from dlvm.inference.bounds.power_means import means_of_others, power_curvatures, power_left_out, power_mean
@@ -21,9 +21,9 @@ class Bound:
 
         log_w, shape (num_particles, batch) -> (batch,), in nats, each datum by itself
 
-    Calling it gives its value. Slopes are had by autograd. Curvatures, learning signals and the bound without a
-    particle have formulas for many bounds; without one they are had in a general way, which takes K copies of the
-    weights. What a bound is made of stays as it is: the engine does not look for numbers that change inside.
+    Calling it gives its value. Slopes are had by autograd. Curvatures and the bound without a particle have formulas
+    for many bounds; where they have none, they are had from K copies of the weights. What a bound is made of stays as
+    it is: the engine does not look inside for numbers that change.
 
     Args:
         value: the bound.
@@ -33,11 +33,11 @@ class Bound:
         smooth: whether its slopes are continuous.
         curvature: log_w -> d^2 bound / d (log w_k)^2, (num_particles, batch).
         without: log_w, replacements -> the bound with log w_k replaced, for each k, all (num_particles, batch).
-        signal: log_w -> what of the bound depends on each particle, (num_particles, batch); None for the whole bound.
+        signal: log_w -> what of the bound depends on each particle, (num_particles, batch); None for all of it.
         name: what errors call it; an objective gives it its own.
 
     Raises:
-        TypeError: ``value`` or a formula cannot be called, or ``name`` is no string.
+        TypeError: ``value`` or a formula is no function, or ``name`` no string.
         ValueError: an unknown ``side``.
 
     Example:
@@ -57,7 +57,7 @@ class Bound:
     name: str = ""
 
     def __post_init__(self):
-        if not callable(self.value):
+        if not callable(self.value) or isinstance(self.value, nn.Module):  # whose parameters nobody would train
             raise TypeError(f"value must be a function of log_w, as lambda log_w: log_w.mean(0), got {self.value!r}")
         for name in ("curvature", "without", "signal"):
             if not callable(formula := getattr(self, name)) and formula is not None:

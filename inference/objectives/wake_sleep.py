@@ -61,7 +61,7 @@ class Phases(Estimator):
         return ", ".join([f"sleep={self.sleep:g}", *(["doubly=True"] if self.doubly else [])])
 
     def coefficients(self, bound: Bound, particles: Particles) -> Coefficients:
-        """Those of the wake phases."""
+        """Those of the wake phase; dreams have no weight to be multiplied by."""
         log_w = particles.log_w
         model, weight = bound.slopes(log_w), log_w.detach().softmax(0)
         if self.sleep == 1:

@@ -85,7 +85,7 @@ CASES = [
     *(Case(n, "estimator", lambda v, m=make: m(2, estimator=v), NOT_ESTIMATORS) for n, make in BOUNDS.items()),
     *(Case(n, "num_particles", make, NOT_COUNTS) for n, make in {"RWS": RWS, "WakeSleep": WakeSleep}.items()),
     *(Case(n, "groups", make, NOT_COUNTS) for n, make in {"MIWAE": MIWAE, "PIWAE": PIWAE}.items()),
-    Case("Bound", "value", room.Bound, st.one_of(NOT_CALLABLE, NOT_FORMULAS)),
+    Case("Bound", "value", room.Bound, st.one_of(NOT_CALLABLE, NOT_FORMULAS, st.just(MLP(4, 1)))),
     Case("Bound", "side", lambda v: room.Bound(torch.mean, v), NOT_SIDES),
     *(
         Case("Bound", n, lambda v, n=n: room.Bound(torch.mean, **{n: v}), NOT_FORMULAS)
