@@ -193,7 +193,7 @@ class Amortized(PyroModule):
             )
         return {name: None for name in self.names if name not in there} | given
 
-    def _parted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    def _parted(self, args: tuple, kwargs: dict) -> Arguments:
         return parted(self.latents, args, kwargs)
 
     def _between(self, before: Sequence[int], hidden: Sequence[int] | None) -> MLP:

@@ -121,7 +121,7 @@ class HamiltonianModel(PyroModule):
                 u, _ = self.leapfrog(t, u, v, slope, back=True)
         return result
 
-    def slope(self, rows: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    def slope(self, rows: Tensor, args: tuple, kwargs: dict) -> Slope:
         """The slope of log p(x, z) for a batch."""
         return Slope(self.model, self.latents, self.plate.name, rows, args, kwargs)
 

@@ -83,8 +83,8 @@ class Slope:
         latents: Mapping[str, Latent],
         plate: str,
         rows: Tensor,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        args: tuple,
+        kwargs: dict,
     ):
         self.model, self.call, self.rows = model, (args, kwargs), {plate: rows}
         self.parts = {name: (Reshaped(latent), len(latent.shape)) for name, latent in latents.items()}

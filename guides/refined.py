@@ -99,9 +99,7 @@ class Refined(PyroModule):
                 h = h - self.rate * self._slope(h, known, args, kwargs)
         return self.guide.draw(h if torch.is_grad_enabled() else h.detach(), known)
 
-    def _slope(
-        self, h: Tensor, known: Mapping[str, Tensor | None], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Tensor:
+    def _slope(self, h: Tensor, known: Mapping[str, Tensor | None], args: tuple, kwargs: dict) -> Tensor:
         """d loss / d h, shape (batch, H)."""
         model, objective = self._read
         point = h if self.through and h.requires_grad else h.detach().requires_grad_()

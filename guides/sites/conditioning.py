@@ -14,11 +14,11 @@ class Arguments(NamedTuple):
     """A call's arguments, parted: values given for latent sites, and all others as they came."""
 
     given: dict[str, Tensor]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    args: tuple
+    kwargs: dict
 
 
-def parted(latents: Mapping[str, Latent], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+def parted(latents: Mapping[str, Latent], args: tuple, kwargs: dict) -> Arguments:
     """Parts a call's arguments.
 
     Returns:
@@ -54,7 +54,7 @@ def parted(latents: Mapping[str, Latent], args: tuple[Any, ...], kwargs: dict[st
     )
 
 
-def first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+def first(args: tuple, kwargs: Mapping[str, Any]) -> object:
     """The first argument of a call, by position or by name, which is the data; None where there is none."""
     return next(iter((*args, *kwargs.values())), None)
 

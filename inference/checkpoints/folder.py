@@ -91,7 +91,7 @@ class Checkpoints:
             CheckpointFailed: the disk is full, or does not let us; what was there before is as it was.
         """
         before = self._newest_first()
-        again = [_place(path)[1] + 1 for path in before if _place(path)[0] == number]
+        again = [place(path)[1] + 1 for path in before if place(path)[0] == number]
         name = f"step-{number:010d}" + (f".{max(again)}" if again else "")
         final, draft = self.folder / name, self.folder / f".{name}.part"
         try:
@@ -103,7 +103,7 @@ class Checkpoints:
             raise CheckpointFailed(self._failure(error)) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        left = [path for path in before if _place(path)[0] >= number]
+        left = [path for path in before if place(path)[0] >= number]
         kept = [path for path in before if path not in left]
         for old in (*left, *kept[self.keep - 1 :]):
             shutil.rmtree(old, ignore_errors=True)
@@ -111,7 +111,7 @@ class Checkpoints:
 
     def latest(self) -> Saved | None:
         """The newest state that is whole; what is damaged or foreign is named and skipped; None if there is none."""
-        for path in sorted(self.folder.glob("step-*"), key=_place, reverse=True):
+        for path in sorted(self.folder.glob("step-*"), key=place, reverse=True):
             try:
                 if NAME.fullmatch(path.name) is None:
                     raise ValueError("it is not named as a checkpoint is")
@@ -132,7 +132,7 @@ class Checkpoints:
 
     def _newest_first(self) -> list[Path]:
         found = [path for path in self.folder.glob("step-*") if NAME.fullmatch(path.name)]
-        return sorted(found, key=_place, reverse=True)
+        return sorted(found, key=place, reverse=True)
 
     def _failure(self, error: Exception) -> str:
         return (
@@ -141,7 +141,7 @@ class Checkpoints:
         )
 
 
-def _place(path: Path) -> tuple[int, int]:
+def place(path: Path) -> tuple[int, int]:
     """The number of steps of a state, and how many times that number had been written before."""
     found = NAME.fullmatch(path.name)
     return (-1, 0) if found is None else (int(found[1]), int(found[2] or 0))

@@ -13,8 +13,8 @@ from dlvm.inference.console import first_line, tell
 
 try:
     import fcntl
-except ImportError:  # no such locks on this platform
-    fcntl = None
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # no such locks on this platform
 LOCK = ".lock"
 _handles: set[int] = set()
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dlvm.inference.checkpoints.folder import NAME, Checkpoints, Saved
+from dlvm.inference.checkpoints.folder import Checkpoints, Saved, place
 from dlvm.inference.distributed.job import Job, current
 
 HEADER_BYTES = 8
@@ -57,7 +57,7 @@ class SharedCheckpoints(Checkpoints):
     def _refuse_if_elsewhere(self) -> None:
         """As the run would begin anew on the first rank's machine, while what it did lies on another."""
         seen = torch.zeros(self.job.size, dtype=torch.int64)
-        seen[self.job.rank] = max((1 + int(NAME.fullmatch(path.name)[1]) for path in self._newest_first()), default=0)
+        seen[self.job.rank] = max((1 + place(path)[0] for path in self._newest_first()), default=0)
         self.job.add(seen)
         last, rank = seen.max(0)
         if last > seen[0]:

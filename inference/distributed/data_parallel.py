@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from pyro.infer import ELBO
@@ -38,14 +39,14 @@ class JointLosses:
         self.shares = Shares(job, step)
         self.usual: int | None = 0  # how often the ranks speak while they compute; None if not known yet
 
-    def __call__(self, *args, **kwargs) -> Outcome:
+    def __call__(self, *args: Any, **kwargs: Any) -> Outcome:
         share = self.shares(args, kwargs)
         numbers, _, failure = self._run(share)
         summary = self._summary(numbers, failure, share)
         self.job.add(summary)
         return [self._read(summary, failure, share)[0]], []
 
-    def _run(self, share: Share) -> tuple[list, list, NonFinite | None]:
+    def _run(self, share: Share) -> tuple[list[float], list[Tensor | None], NonFinite | None]:
         """This rank's part, on noise of its own; what is not finite is an error of all ranks, so it waits."""
         try:
             with _noise(self.job.rank), self.job.counting(share.weight):
@@ -57,7 +58,7 @@ class JointLosses:
         self.usual = self.job.spoken
         return numbers, gradients, None
 
-    def _summary(self, numbers: list, failure: NonFinite | None, share: Share, *more: Tensor) -> Tensor:
+    def _summary(self, numbers: list[float], failure: NonFinite | None, share: Share, *more: Tensor) -> Tensor:
         """The loss, who was asked to end, the batch as it came, which rank has failed; and more."""
         failed = [float(failure is not None and rank == self.job.rank) for rank in range(self.job.size)]
         head = [numbers[0] * share.weight, float(self.job.asked), share.mark, *failed]
@@ -114,7 +115,7 @@ class JointSteps(JointLosses):
         self.moving = [b for m in (*modules_of(step.objective), *norms) for b in m.buffers() if b.numel()]
         self.flat = Flat(step.parameters)
 
-    def __call__(self, *args, **kwargs) -> Outcome:
+    def __call__(self, *args: Any, **kwargs: Any) -> Outcome:
         self._check_equal()
         share = self.shares(args, kwargs)
         before = [buffer.detach().clone() for buffer in self.moving]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -168,13 +168,22 @@ def joined(device: str | torch.device = "cpu") -> Iterator[Job | None]:
         dist.destroy_process_group()
 
 
+@overload
+def joint_sum(value: Tensor) -> Tensor: ...
+
+
+@overload
+def joint_sum(value: Tensor | float) -> Tensor | float: ...
+
+
 def joint_sum(value: Tensor | float) -> Tensor | float:
     """Over all ranks' parts of a batch the sum of what this rank has of its own, with the gradient of its own share.
 
     Outside a joint step it is the value itself. A function of the sum then has on each rank the gradient that is this
     rank's share of the whole one.
     """
-    if (job := sharing()) is None:
+    job = sharing()
+    if job is None or job.weight is None:
         return value
     value = torch.as_tensor(value)
     total = value.detach().double() * job.weight

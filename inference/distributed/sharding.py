@@ -105,9 +105,9 @@ class Shares:
             s["name"] for s in sites if not s["is_observed"] and not names <= {f.name for f in s["cond_indep_stack"]}
         ]
         scale, size = outer_scale(sites, plates), math.prod(frame.size for frame in plates)
-        single = isinstance(scale, Tensor) and scale.dim() > 0
-        data = scale.expand([f.size for f in plates]).sum().item() if single else float(scale) * size
-        return Count(data, single, outside)
+        if isinstance(scale, Tensor) and scale.dim() > 0:
+            return Count(scale.expand([f.size for f in plates]).sum().item(), True, outside)
+        return Count(float(scale) * size, False, outside)
 
     def _is_fixed(self, whole: Count, mine: Count, part: float) -> bool:
         """Whether a part of the rows counts as much as all of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import torch
 from torch import Tensor, fx
@@ -28,11 +29,11 @@ def compile_graph(module: fx.GraphModule, arguments: list[Tensor]) -> Callable[.
     """
     import torch._inductor  # here, since it takes as long to import as all of torch
 
-    options = {"fallback_random": True}
+    options: dict[str, bool | int] = {"fallback_random": True}
     if not any(a.is_cuda for a in arguments):
         options["compile_threads"] = 1  # on few cores a pool of compilers costs more than it gains
     copy = fx.Graph()
-    outputs = copy.graph_copy(module.graph, {})
+    outputs = cast(list[fx.Node], copy.graph_copy(module.graph, {}))
     unused = [node for node in copy.nodes if not node.users and node not in outputs and _draws(node)]
     copy.output([*outputs, *unused])  # or else inductor would drop draws that nobody uses, and with them the noise
     try:
@@ -52,7 +53,7 @@ def _draws(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def install(captured: Captured, run: Callable) -> None:
+def install(captured: Captured, run: Callable[..., list[Tensor]]) -> None:
     """Replays by ``run`` from now on, on a GPU as one launch.
 
     Raises:

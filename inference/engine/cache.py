@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro.infer.util import is_validation_enabled
@@ -70,18 +70,17 @@ class Kind:
         n = self.replays
         return self.doubts > 0 or n % STEPS_BETWEEN_AUDITS == 0 or (n < STEPS_BETWEEN_AUDITS and n & (n - 1) == 0)
 
-    def replay(self, tensors: list, finite: bool) -> tuple[Outcome | None, bool]:
+    def replay(self, captured: Captured, tensors: list[Tensor], finite: bool) -> tuple[Outcome | None, bool]:
         """One call from the graph: what it gives, and whether guards held; nothing has happened if it gives None."""
         state, started = drawn_state(), time.perf_counter()
         try:
-            outcome = self.captured(tensors)
+            outcome = captured(tensors)
         except RuntimeError:  # parameters were given another type or device; the ordinary step says it better
             outcome = None
-        held = outcome is not None
-        if not held or (finite and not all(map(math.isfinite, outcome[0]))):
+        if outcome is None or (finite and not all(map(math.isfinite, outcome[0]))):
             restore_drawn(state)
-            return None, held
-        self.captured.commit()
+            return None, outcome is not None
+        captured.commit()
         self.trips = 0
         self.seconds = min(self.seconds, time.perf_counter() - started)
         return outcome, True
@@ -94,14 +93,15 @@ class Kind:
             self.refused = self.retries >= MOST_RETRIES
         return self.refused
 
-    def audit(self, tensors: list, ordinary: Callable[[], Outcome]) -> tuple[Outcome, float]:
+    def audit(
+        self, captured: Captured, tensors: list[Tensor], ordinary: Callable[[], Outcome]
+    ) -> tuple[Outcome, float]:
         """One call each way under the same noise; returns the ordinary outcome, and the gap where it is too large.
 
         By rounding alone a unit at its kink may change sides in the compiled graph, which moves the gradient by up to a
         few hundredths; that hardly happens twice in a row.
         """
-        captured, state = self.captured, drawn_state()
-        found = []
+        state, found = drawn_state(), []
         for run in dict.fromkeys((captured.replay, captured.run)):
             outcome = captured(tensors, run)
             if outcome is not None:
@@ -124,12 +124,13 @@ def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
     The key is None where calls cannot be told apart by it: arguments of other kinds, tensors that want a gradient.
     """
     world = torch.get_default_dtype(), is_validation_enabled(), torch.is_grad_enabled(), *_autocast()
-    if not kwargs and all([type(a) is Tensor or isinstance(a, _PLAIN) for a in args]):
-        flat, structure = args, None
-    else:
-        flat, structure = tree_flatten((args, kwargs))
-        structure = str(structure)
-    entries, tensors = [], []
+    flat: Sequence[Any] = args
+    structure = None
+    if kwargs or not all([type(a) is Tensor or isinstance(a, _PLAIN) for a in args]):
+        flat, tree = tree_flatten((args, kwargs))
+        structure = str(tree)
+    entries: list[tuple] = []
+    tensors: list[Tensor] = []
     for value in flat:
         if isinstance(value, Tensor):
             if value.requires_grad or value.layout != torch.strided:
@@ -143,5 +144,5 @@ def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
     return tensors, (world, structure, *entries)
 
 
-def _autocast() -> tuple:
+def _autocast() -> tuple[torch.dtype, ...]:
     return tuple(torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))

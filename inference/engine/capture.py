@@ -7,6 +7,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import overload
 
 import torch
 from pyro.ops.provenance import detach_provenance
@@ -42,7 +43,7 @@ class Captured:
         self.function, self.state = function, state
         args, kwargs, self.example_batch = aliased(args, kwargs)
         self.filled: list[Place] = []
-        self._pending: tuple[list, list] | None = None
+        self._pending: tuple[list[Tensor], list[Tensor]] | None = None
         try:
             self._record(args, kwargs)
             self._verify(args, kwargs)
@@ -81,9 +82,10 @@ class Captured:
     def _bind(self, inputs: list[Tensor], changed: set[int]) -> None:
         """Lays out the graph's arguments: those that stay, those that flow, those of a batch, those it writes to."""
         first, second = len(self.state.tensors), len(inputs) - len(self.example_batch)
-        where = self.graph.inputs
-        self.examples = [inputs[p].detach() for p in where] + self.graph.constants
-        self.arguments = [inputs[p] if p < first else None for p in where] + self.graph.constants
+        where, constants = self.graph.inputs, self.graph.constants
+        examples = [inputs[p].detach() for p in where]
+        own = [inputs[p] if p < first else example for p, example in zip(where, examples, strict=True)]
+        self.examples, self.arguments = examples + constants, own + constants
         self.drawn = [(at, self.flowing[p - first]) for at, p in enumerate(where) if first <= p < second]
         self.batch = [(at, p - second) for at, p in enumerate(where) if p >= second]
         found = written(self.graph.module) | {at for at, a in enumerate(self.arguments) if id(a) in changed}
@@ -125,6 +127,8 @@ class Captured:
     @torch.no_grad()
     def commit(self) -> None:
         """Makes what the last replay wrote the state of modules and objective."""
+        if self._pending is None:
+            return
         arguments, new = self._pending
         self._pending = None
         flowing = dict(self.drawn)
@@ -163,6 +167,12 @@ class Captured:
         if gap > (0 if repeats else ROUNDING):
             raise Refused(f"its replay differs from the step itself, by a share of {gap:.1e}")
 
+    @overload
+    def _observed(self, run: Callable[[], Outcome]) -> Outcome: ...
+
+    @overload
+    def _observed(self, run: Callable[[], Outcome | None]) -> Outcome | None: ...
+
     def _observed(self, run: Callable[[], Outcome | None]) -> Outcome | None:
         """What a run returns and leaves behind, under one seed; afterwards all is as before."""
         with untouched(CHECK_SEED), self.state.restored():
@@ -173,8 +183,7 @@ class Captured:
             changed = [p.name for p, value in zip(self.state.scalars, before, strict=True) if p.now != value]
             if changed:
                 raise Refused(f"the program changes {changed[0]}, a Python value, at every step")
-            if self._pending is not None:
-                self.commit()
+            self.commit()
             numbers, tensors = outcome
             left = [detach_provenance(place.now) for place in self.filled]
             return numbers, [t.detach().clone() for t in (*tensors, *self.state.tensors, *left) if t is not None]
@@ -183,7 +192,7 @@ class Captured:
 @contextmanager
 def _distinct(places: list[Place]) -> Iterator[list[tuple[Place, Tensor]]]:
     """Inside, every flowing place that holds a tensor holds an alias of its own; yields places and aliases."""
-    aliases = []
+    aliases: list[tuple[Place, Tensor]] = []
     for place in places:
         now = place.now
         if isinstance(now, Tensor):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
 
 WARM_UPS = 3
-_pools: dict[torch.device, tuple[int, int]] = {}
+_pools: dict[torch.device, torch.cuda.graphs._POOL_HANDLE] = {}
 
 
 def graphable(module: fx.GraphModule, arguments: list[Tensor]) -> bool:
@@ -63,7 +63,7 @@ class CudaGraph:
                 self.results = self.run(*self.static)
         torch.cuda.set_rng_state(state, device)
 
-    def _addresses(self, arguments: list[Tensor]) -> list[int]:
+    def _addresses(self, arguments: Sequence[Tensor]) -> list[int]:
         return [arguments[at].data_ptr() for at in self.fixed]
 
     def __call__(self, *arguments: Tensor) -> list[Tensor]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
+from typing import Any
 
 import pyro
 from pyro.poutine.runtime import am_i_wrapped
+from torch import Tensor
 
 from dlvm.inference.console import say
 from dlvm.inference.engine.backends import NoCompiler, install, install_compiled
@@ -50,7 +52,7 @@ class Engine:
         parts: Iterable[object],
         mode: str = "auto",
         steps: int | None = None,
-        stores: Callable[[], list[dict]] = list,
+        stores: Callable[[], list[dict[str, Any]]] = list,
         careful: Callable[..., Outcome] | None = None,
         finite: bool = True,
         prompt: bool = True,
@@ -63,14 +65,16 @@ class Engine:
         self.mode, self.finite, self._say = mode, finite, partial(_say, name)
         self.policy = Policy(mode, steps, prompt, self._say)
         self.done = self.lost = self.created = 0
-        self.flowing: set[tuple] = set()
+        self.flowing: set[tuple[int, str]] = set()
         self.python: Counter[str] = Counter()
         self.given_up: str | None = None
-        self.state: State | None = None
         self.kinds: OrderedDict[Hashable, Kind] = OrderedDict()
-        self._values, self._scalars = None, ()
+        self.state: State  # from the first call on
+        self._called = False
+        self._values: list[Any] | None = None
+        self._scalars: tuple[Any, ...] = ()
 
-    def __call__(self, *args, **kwargs) -> Outcome:
+    def __call__(self, *args: Any, **kwargs: Any) -> Outcome:
         self.done += 1
         self._follow()
         if self.mode == "eager" or self.given_up is not None or am_i_wrapped():
@@ -81,11 +85,12 @@ class Engine:
             return self._eager(args, kwargs)
         kind = self._kind((key, self._scalars))
         kind.seen += 1
-        if kind.captured is None and not (self._worth_capturing(kind) and self._capture(kind, args, kwargs)):
+        captured = kind.captured
+        if captured is None and self.policy.captures(kind, self.done, any(k.captured for k in self.kinds.values())):
+            captured = self._capture(kind, args, kwargs)
+        if captured is None or not captured.accepts():
             return self._eager(args, kwargs)
-        if not kind.captured.accepts():
-            return self._eager(args, kwargs)
-        return self._replay(kind, tensors, args, kwargs)
+        return self._replay(kind, captured, tensors, args, kwargs)
 
     @property
     def running(self) -> str:
@@ -95,7 +100,7 @@ class Engine:
 
     def _follow(self) -> None:
         """Keeps up with what has changed on the modules since the last call."""
-        if self.state is None or not self.state.intact():
+        if not self._called or not self.state.intact():
             self._renew()
         values = self.state.values()
         if values != self._values:
@@ -107,7 +112,7 @@ class Engine:
 
     def _renew(self) -> None:
         """Looks at what the modules hold; graphs that were captured with other things are gone."""
-        self.state, self._values = State(self.parts, self.stores(), self.flowing), None
+        self.state, self._values, self._called = State(self.parts, self.stores(), self.flowing), None, True
         self.lost += any(kind.captured is not None for kind in self.kinds.values())
         self.kinds.clear()
         if self.mode == "auto" and self.lost > max(MOST_RETRIES, self.done / STEPS_TO_REPAY_CAPTURE):
@@ -130,10 +135,9 @@ class Engine:
             if self.created == MANY_KINDS and self.created > self.done / 2:
                 self._say("eager, since Python numbers differ from call to call; make them 0-d tensors")
         self.kinds.move_to_end(key)
-        kind = self.kinds[key]
         if len(self.kinds) > MOST_GRAPHS:
             self.kinds.popitem(last=False)
-        return kind
+        return self.kinds[key]
 
     def _eager(self, args: tuple, kwargs: dict) -> Outcome:
         with self.state.watched() as filled:
@@ -154,22 +158,21 @@ class Engine:
         if count >= MOST_RETRIES and self.mode != "eager" and self.given_up is None:
             self._give_up(f"the program changes {name}, a Python value, at every step")
 
-    def _worth_capturing(self, kind: Kind) -> bool:
-        return self.policy.captures(kind, self.done, odd=any(other.captured for other in self.kinds.values()))
-
-    def _capture(self, kind: Kind, args: tuple, kwargs: dict) -> bool:
+    def _capture(self, kind: Kind, args: tuple, kwargs: dict) -> Captured | None:
         try:
             captured = Captured(self.function, self.state, args, kwargs)
             install(captured, captured.replay)
         except Refused as error:
-            return self._works(args, kwargs) and self._refuse(kind, error)
+            if self._works(args, kwargs):
+                self._refuse(kind, error)
+            return None
         kind.captured = captured
         if any(example.is_cuda for example in captured.examples) and captured.run is captured.replay:
             self._say("captured without a CUDA graph, since something it touches lies on the CPU")
         hold(self)
         if self.mode == "compiled" and not any(other.runs == "compiled" for other in self.kinds.values()):
-            self._compile(kind)
-        return True
+            self._compile(kind, captured)
+        return captured
 
     def _works(self, args: tuple, kwargs: dict) -> bool:
         """Whether the ordinary way takes this call; where it does not, the batch is at fault and not the program."""
@@ -183,24 +186,22 @@ class Engine:
             restore_generators(before)
         return True
 
-    def _refuse(self, kind: Kind, error: Refused) -> bool:
+    def _refuse(self, kind: Kind, error: Refused) -> None:
         kind.retries += 1
         kind.seen = 0
-        if error.for_now and kind.retries < MOST_RETRIES:
-            return False
-        kind.refused = True
-        self._object(error)
-        return False
+        if not error.for_now or kind.retries >= MOST_RETRIES:
+            kind.refused = True
+            self._object(error)
 
-    def _replay(self, kind: Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
+    def _replay(self, kind: Kind, captured: Captured, tensors: list[Tensor], args: tuple, kwargs: dict) -> Outcome:
         kind.replays += 1
         if kind.audited_now:
-            return self._audit(kind, tensors, args, kwargs)
-        outcome, held = kind.replay(tensors, self.finite)
+            return self._audit(kind, captured, tensors, args, kwargs)
+        outcome, held = kind.replay(captured, tensors, self.finite)
         if outcome is None:
             return self._redo(kind, args, kwargs, held)
         if not kind.decided and self.policy.compiles_now(kind, self.done):
-            self._compile(kind)
+            self._compile(kind, captured)
         return outcome
 
     def _redo(self, kind: Kind, args: tuple, kwargs: dict, held: bool) -> Outcome:
@@ -213,8 +214,8 @@ class Engine:
             self._say("eager, since values that Python reads from tensors differ from step to step")
         return outcome
 
-    def _audit(self, kind: Kind, tensors: list, args: tuple, kwargs: dict) -> Outcome:
-        expected, gap = kind.audit(tensors, lambda: self._eager(args, kwargs))
+    def _audit(self, kind: Kind, captured: Captured, tensors: list[Tensor], args: tuple, kwargs: dict) -> Outcome:
+        expected, gap = kind.audit(captured, tensors, lambda: self._eager(args, kwargs))
         if not gap:
             return expected
         what = (
@@ -228,10 +229,10 @@ class Engine:
             return expected
         raise Baked(f"step {self.done}: the captured step differs from the programs by a share of {gap:.1e}, so {what}")
 
-    def _compile(self, kind: Kind) -> None:
+    def _compile(self, kind: Kind, captured: Captured) -> None:
         kind.decided = True
         try:
-            install_compiled(kind.captured)
+            install_compiled(captured)
         except NoCompiler as error:
             if self.mode == "compiled":
                 raise NoCompiler(f"the step cannot be compiled: {error}; use engine='auto' or 'captured'") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -57,11 +57,11 @@ def flatten(recording: Recording) -> Graph:
     return Graph(module, inputs, constants, recording.missing, guards)
 
 
-def _all_hold(graph: fx.Graph, reads: list[fx.Node], values: list) -> tuple[int, fx.Node]:
-    """A 0-d boolean: whether every value that was read is the same now."""
+def _all_hold(graph: fx.Graph, reads: list[fx.Node], values: list[bool | int | float]) -> tuple[int, fx.Node | None]:
+    """How many values were read, and a 0-d boolean: whether all are the same now; None where there are none."""
     kept = dict.fromkeys(zip(reads, values, strict=True))
 
-    def call(target, *args) -> fx.Node:
+    def call(target: Callable[..., Any], *args: Any) -> fx.Node:
         return graph.call_function(target, args)
 
     def flat(node: fx.Node) -> fx.Node:
@@ -87,10 +87,11 @@ def _all_hold(graph: fx.Graph, reads: list[fx.Node], values: list) -> tuple[int,
 def _checked_for_nan(node: fx.Node) -> fx.Node | None:
     """The tensor of which a node says that it holds no NaN, as checks of real supports do; its sum tells it quicker."""
     while node.target in (*_COPIES, aten._is_all_true.default, aten.all.default):
-        node = node.args[0]
+        (node,) = node.all_input_nodes
     if node.target is not aten.eq.Tensor or node.args[0] is not node.args[1]:
         return None
-    return node.args[0] if node.args[0].meta["val"].is_floating_point() else None
+    (checked,) = node.all_input_nodes
+    return checked if checked.meta["val"].is_floating_point() else None
 
 
 def _common_type(numbers: list[fx.Node]) -> torch.dtype:
@@ -100,7 +101,7 @@ def _common_type(numbers: list[fx.Node]) -> torch.dtype:
     return dtype
 
 
-def _vector(graph: fx.Graph, entries: list[fx.Node | None], dtype: torch.dtype) -> fx.Node:
+def _vector(graph: fx.Graph, entries: Sequence[fx.Node | None], dtype: torch.dtype) -> fx.Node:
     """Stacks 0-d values in one type; None, an empty guard, is left out."""
     cast = [
         graph.call_function(aten._to_copy.default, (e,), {"dtype": dtype})
@@ -125,13 +126,13 @@ def _simplify(graph: fx.Graph) -> None:
 
 def _same_as(node: fx.Node) -> fx.Node | None:
     """An earlier node of the very same storage, shape and strides; None where there is none."""
-    if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+    source = node.args[0] if node.op == "call_function" and node.args else None
+    if not isinstance(source, fx.Node):
         return None
-    source = node.args[0]
     if node.target in _COPIES:
         return source
     if node.target is aten.t.default and source.target is aten.t.default:
-        return source.args[0]
+        return source.all_input_nodes[0]
     if node.target in _VIEWS:
         a, b = node.meta["val"], source.meta["val"]
         if a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype:
@@ -141,7 +142,8 @@ def _same_as(node: fx.Node) -> fx.Node | None:
 
 def _lift(module: fx.GraphModule) -> tuple[list[int], list[Tensor]]:
     """Drops unused arguments and makes every attribute one; returns positions of the kept ones, and the attributes."""
-    graph, positions, constants = module.graph, [], {}
+    graph, positions = module.graph, []
+    constants: dict[object, tuple[fx.Node, Tensor]] = {}
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     for position, node in enumerate(placeholders):
         if node.users:
@@ -179,7 +181,7 @@ def written(module: fx.GraphModule) -> set[int]:
 
 def program(module: fx.GraphModule) -> Callable[..., list[Tensor]]:
     """A Python function of one line per operation, each bound to its kernel: quicker than the module's own forward."""
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     lines: list[str] = []
     arguments: list[str] = []
     last = {used: node for node in module.graph.nodes for used in node.all_input_nodes}

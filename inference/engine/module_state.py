@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro.infer import ELBO
@@ -18,12 +18,12 @@ SCALARS = (bool, int, float, str, type(None))
 class Place(NamedTuple):
     """``home[name]``, and what lay there."""
 
-    home: dict
+    home: dict[str, Any]
     name: str
-    value: object
+    value: Any
 
     @property
-    def now(self) -> object:
+    def now(self) -> Any:
         return self.home.get(self.name)
 
     @property
@@ -44,7 +44,12 @@ class State:
         flowing: keys of places that the program is known to fill.
     """
 
-    def __init__(self, parts: Iterable[object], stores: Iterable[dict] = (), flowing: Collection[tuple] = ()):
+    def __init__(
+        self,
+        parts: Iterable[object],
+        stores: Iterable[dict[str, Any]] = (),
+        flowing: Collection[tuple[int, str]] = (),
+    ):
         self.homes = [*_homes(parts), *stores]
         self.sizes = [len(home) for home in self.homes]
         places = [Place(home, name, value) for home in self.homes for name, value in home.items()]
@@ -62,7 +67,7 @@ class State:
         held = [home.get(name) is value for home, name, value in self.bound]
         return all(held) and [tensor.requires_grad for tensor in self.tensors] == self.trained
 
-    def values(self) -> list:
+    def values(self) -> list[Any]:
         """The Python numbers, flags and words, as they are now."""
         return [home.get(name) for home, name, _ in self.scalars]
 
@@ -115,7 +120,7 @@ def _differ(a: object, b: object) -> bool:
     return a is not b
 
 
-def _put_back(places: list[Place], values: list) -> None:
+def _put_back(places: list[Place], values: list[Any]) -> None:
     for place, value in zip(places, values, strict=True):
         if place.now is not value:
             place.home[place.name] = value
@@ -130,7 +135,7 @@ def _copy_back(tensors: list[Tensor], numbers: list[Tensor]) -> list[Tensor]:
     return [tensor for tensor, _ in changed]
 
 
-def _homes(parts: Iterable[object]) -> Iterator[dict]:
+def _homes(parts: Iterable[object]) -> Iterator[dict[str, Any]]:
     """The dictionaries of parts and of what these contain, once each."""
     for part in walk(parts, _inside):
         yield vars(part)
@@ -138,6 +143,6 @@ def _homes(parts: Iterable[object]) -> Iterator[dict]:
             yield from (part._parameters, part._buffers, part._modules)
 
 
-def _inside(part: object) -> list:
+def _inside(part: object) -> list[object]:
     held = [*vars(part).values(), *(part._modules.values() if isinstance(part, nn.Module) else ())]
     return [value for value in held if isinstance(value, (ELBO, nn.Module))]

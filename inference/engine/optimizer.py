@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from dlvm.inference.console import first_line
 
-_KERNELS = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
+_KERNELS: dict[type[Optimizer], Callable[..., None]] = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
 _PLAIN = ("amsgrad", "maximize", "capturable", "differentiable")
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
@@ -37,6 +38,15 @@ def made(optimizer: Callable[[Iterable[Tensor]], Optimizer], parameters: list[Te
     return found
 
 
+class _Group(NamedTuple):
+    """A group of an optimizer's: its settings, its parameters, and their states, one by one and by kind."""
+
+    settings: dict[str, Any]
+    parameters: list[Tensor]
+    states: list[dict[str, Any]]
+    by_kind: tuple[list[Tensor], list[Tensor], list[Tensor]]
+
+
 class QuickStep:
     """``optimizer.step()`` for gradients that lie on the parameters.
 
@@ -49,18 +59,19 @@ class QuickStep:
 
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
-        self.groups: list[tuple[dict, list[Tensor], list[dict], tuple[list, list, list]]] | None = None
+        self.groups: list[_Group] | None = None
 
     def __call__(self) -> None:
-        if self.groups is not None and self._current():
-            self.optimizer._opt_called = True  # what a schedule looks at
-            for group, parameters, _, state in self.groups:
+        groups = self.groups
+        if groups is not None and self._current(groups):
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # a schedule's: it warns where it is missing
+            for group, parameters, _, state in groups:
                 self._step(group, parameters, state)
         else:
             self.optimizer.step()
             self.groups = self._found()
 
-    def _found(self) -> list | None:
+    def _found(self) -> list[_Group] | None:
         """Parameters and state by group; None where the kernel alone would not do."""
         optimizer = self.optimizer
         plain = type(optimizer) in _KERNELS and not any(getattr(optimizer, name, None) for name in _HOOKS)
@@ -70,18 +81,18 @@ class QuickStep:
         for group in optimizer.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             states = [optimizer.state[p] for p in parameters]
-            state = tuple([s[name] for s in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+            means, squares, steps = ([s[name] for s in states] for name in ("exp_avg", "exp_avg_sq", "step"))
             if len({(p.dtype, p.device) for p in parameters}) > 1:
                 return None
-            found.append((group, parameters, states, state))
+            found.append(_Group(group, parameters, states, (means, squares, steps)))
         return found
 
-    def _current(self) -> bool:
+    def _current(self, groups: list[_Group]) -> bool:
         """Whether nobody has put other parameters, another state or other settings into the optimizer since."""
         optimizer = self.optimizer
-        if len(optimizer.param_groups) != len(self.groups) or any(getattr(optimizer, name, None) for name in _HOOKS):
+        if len(optimizer.param_groups) != len(groups) or any(getattr(optimizer, name, None) for name in _HOOKS):
             return False
-        for now, (group, parameters, states, state) in zip(optimizer.param_groups, self.groups, strict=True):
+        for now, (group, parameters, states, state) in zip(optimizer.param_groups, groups, strict=True):
             if now is not group or any(group[word] for word in _PLAIN) or not group["fused"]:
                 return False
             if sum(p.grad is not None for p in group["params"]) != len(parameters):
@@ -93,7 +104,12 @@ class QuickStep:
         return True
 
     @torch.no_grad()
-    def _step(self, group: dict, parameters: list[Tensor], state: tuple[list, list, list]) -> None:
+    def _step(
+        self,
+        group: dict[str, Any],
+        parameters: list[Tensor],
+        state: tuple[list[Tensor], list[Tensor], list[Tensor]],
+    ) -> None:
         means, squares, steps = state
         if not parameters:
             return

@@ -74,7 +74,7 @@ class Policy:
 
 def prospects_of(kind: Kind) -> Prospects | None:
     """What compiling its graph costs and how many steps repay that; None until enough replays were timed."""
-    if kind.prospects is None and kind.replays >= STEPS_TO_TIME:
+    if kind.prospects is None and kind.captured is not None and kind.replays >= STEPS_TO_TIME:
         graph = kind.captured.graph
         cost = seconds_to_compile(graph.module, kind.captured.examples, graph.size)
         kind.prospects = Prospects(cost, math.ceil(cost / seconds_saved(graph.size, kind.seconds)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 import pyro.util
 import torch
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 FRAMES_OF_A_WARNING = 8
-Outcome = tuple[list, list]
+Outcome = tuple[list[float], list[Tensor | None]]  # while it is recorded, the numbers are 0-d tensors
 ROUNDING = 1e-5
 SMALL_SHARE = 1e-3
 
@@ -51,7 +52,13 @@ class _Outward(TorchFunctionMode):
     unseen = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr)
     makers = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.item:
             # In double precision, as Python adds numbers up.
@@ -82,7 +89,13 @@ class _Reads(TorchDispatchMode):
         self.tensors: list[Tensor] = []
         self.values: list[bool | int | float] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         if func is aten.equal.default:
             if args[0].shape != args[1].shape:
                 return False
@@ -110,7 +123,7 @@ def _size_depends_on_values(func: torch._ops.OpOverload, args: tuple) -> bool:
 
 def _only_warns() -> bool:
     """Whether Pyro looks for NaN or infinity, only to warn; that loss and gradient are finite is checked anyway."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     for _ in range(FRAMES_OF_A_WARNING):
         if frame is None:
             return False
@@ -136,14 +149,15 @@ def record(function: Callable[[], Outcome], inputs: list[Tensor]) -> Recording:
     # here, since it brings sympy and half of the compiler along
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 
-    reads, missing = _Reads(disable_proxy_modes_tracing), []
+    reads = _Reads(disable_proxy_modes_tracing)
+    missing: list[bool] = []
 
     def recorded(*_: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         with reads, _Outward():
             numbers, tensors = function()
         missing.extend(tensor is None for tensor in tensors)
-        numbers = [torch.as_tensor(number).detach() for number in numbers]
-        return numbers, [t.detach() for t in reads.tensors], [t for t in tensors if t is not None]
+        summary = [torch.as_tensor(number).detach() for number in numbers]
+        return summary, [t.detach() for t in reads.tensors], [t for t in tensors if t is not None]
 
     return Recording(make_fx(recorded)(*inputs), reads.values, missing)
 
@@ -151,23 +165,22 @@ def record(function: Callable[[], Outcome], inputs: list[Tensor]) -> Recording:
 def difference(expected: Outcome, found: Outcome, jointly: bool = False) -> float:
     """The largest relative distance between numbers, or between tensors; 0 if all tensors agree bit for bit.
 
-    Tensors much smaller than the largest are held against a thousandth of that. Numbers that agree to rounding are the
-    same. ``jointly``, all tensors are one vector: where rounding differs, a unit near its kink may change sides, which
-    moves single small gradients far.
+    It is infinite where one has a tensor and the other has none. Tensors much smaller than the largest are held against
+    a thousandth of that. Numbers that agree to rounding are the same. ``jointly``, all tensors are one vector: where
+    rounding differs, a unit near its kink may change sides, which moves single small gradients far.
     """
     gaps = [abs(a - b) / max(abs(a), abs(b), 1e-30) for a, b in zip(expected[0], found[0], strict=True)]
     worst = max((gap for gap in gaps if gap > ROUNDING), default=0.0)
-    pairs = [
-        (a, b)
-        for a, b in zip(expected[1], found[1], strict=True)
-        if a is not None and not torch.equal(a, b) and not equal_with_nan(a, b)
-    ]
+    if [a is None for a in expected[1]] != [b is None for b in found[1]]:
+        return math.inf
+    both = [(a, b) for a, b in zip(expected[1], found[1], strict=True) if a is not None and b is not None]
+    pairs = [(a, b) for a, b in both if not torch.equal(a, b) and not equal_with_nan(a, b)]
     if not pairs:
         return worst
-    norms = [_norm(a) for a in expected[1] if a is not None]
+    norms = [_norm(a) for a, _ in both]
     if jointly:
-        apart = math.hypot(*(_norm(a.double() - b.double()) for a, b in pairs)) / max(math.hypot(*norms), 1e-30)
-        return math.inf if math.isnan(apart) else max(worst, apart)
+        distance = math.hypot(*(_norm(a.double() - b.double()) for a, b in pairs)) / max(math.hypot(*norms), 1e-30)
+        return math.inf if math.isnan(distance) else max(worst, distance)
     largest = max(norms)
     apart = [_norm(a.double() - b.double()) / max(_norm(a), SMALL_SHARE * largest, 1e-30) for a, b in pairs]
     return max(worst, *(math.inf if math.isnan(gap) else gap for gap in apart))

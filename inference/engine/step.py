@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import pyro
 import torch
@@ -43,7 +44,8 @@ class Step:
     """
 
     def __init__(self, model: Callable, guide: Callable, objective: ELBO, precision: str = "fp32"):
-        self.model, self.guide, self.objective = model, guide, objective
+        self.model, self.guide = model, guide
+        self.objective: Any = objective  # what all have and use here, Pyro's base class does not declare
         self.programs = own(model), own(guide)
         self.parts = (*reached(model, guide), objective)
         self.parameters: list[Tensor] = []
@@ -63,7 +65,7 @@ class Step:
         self.parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
         self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
 
-    def stores(self) -> list[dict]:
+    def stores(self) -> list[dict[str, Any]]:
         """The dictionaries that hold what was declared by ``pyro.param``."""
         return [pyro.get_param_store()._params if self._kept is None else self._kept["params"]]
 
@@ -71,14 +73,14 @@ class Step:
         """Where the objective keeps what it declares: here, or where plain functions keep theirs."""
         return nullcontext() if self._kept is None else scoped(self._kept)
 
-    def gradients(self, *args, **kwargs) -> Outcome:
+    def gradients(self, *args: Any, **kwargs: Any) -> Outcome:
         """Losses and the norm of the programs' gradient, in nats; and the gradients of ``parameters``."""
         try:
             return self._gradients(*args, **kwargs)
         finally:
             self.clear()
 
-    def checked_gradients(self, *args, **kwargs) -> Outcome:
+    def checked_gradients(self, *args: Any, **kwargs: Any) -> Outcome:
         """The same; an error about numbers that are not finite says where they came from."""
         try:
             with self._located(args, kwargs):
@@ -88,13 +90,13 @@ class Step:
         finally:
             self.clear()
 
-    def loss(self, *args, **kwargs) -> Outcome:
+    def loss(self, *args: Any, **kwargs: Any) -> Outcome:
         """Losses, in nats, and nothing else."""
         with self.store():
             loss = self.objective.loss(*self.programs, *args, **kwargs)
         return [*(loss if isinstance(loss, tuple) else (loss,))], []
 
-    def checked_loss(self, *args, **kwargs) -> Outcome:
+    def checked_loss(self, *args: Any, **kwargs: Any) -> Outcome:
         """The same; an error about numbers that are not finite says where they came from."""
         with self._located(args, kwargs):
             losses, _ = self.loss(*args, **kwargs)
@@ -106,7 +108,7 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _gradients(self, *args, **kwargs) -> Outcome:
+    def _gradients(self, *args: Any, **kwargs: Any) -> Outcome:
         with self.store(), self._precise:
             loss = self.objective.loss_and_grads(*self.programs, *args, **kwargs)
         gradients = [parameter.grad for parameter in self.parameters]
@@ -142,12 +144,20 @@ def _require_finite(losses: list[float], norm: float | None = None) -> None:
 class _BFloat16Layers(TorchFunctionMode):
     """Products are made in bfloat16 and summed in single precision; biases and log-densities never see bfloat16."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         return _layer(func, *args, **kwargs) if func in _LAYERS else func(*args, **kwargs)
 
 
-def _layer(func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **kwargs) -> Tensor:
+def _layer(
+    func: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **kwargs: Any
+) -> Tensor:
     if input.dtype != torch.float32:
         return func(input, weight, bias, *rest, **kwargs)
     product = func(input.bfloat16(), weight.bfloat16(), None, *rest, **kwargs).float()

@@ -32,17 +32,16 @@ class TwoWays:
 @pytest.mark.parametrize("gaps, found", [([0.05, 0.0, 0.05], []), ([0.0, 0.05, 0.05], [0.05]), ([0.005] * 3, [])])
 def test_a_compiled_step_that_is_off_by_a_kink_is_looked_at_again_at_once(gaps, found):
     captured = TwoWays()
-    kind = Kind(captured=captured, replays=STEPS_BETWEEN_AUDITS + 1)
+    kind = Kind(replays=STEPS_BETWEEN_AUDITS + 1)
     told = []
     for gap in gaps:
         captured.apart = gap
-        _, at = kind.audit([], captured.replay)
+        _, at = kind.audit(captured, [], captured.replay)
         told += [at] if at else []
         assert kind.audited_now == (gap > 0.01)
     assert told == pytest.approx(found)
 
 
 def test_a_graph_that_is_off_is_not_given_another_chance():
-    kind = Kind(captured=TwoWays())
-    _, gap = kind.audit([], lambda: ([1.0], [torch.full((100,), 1.01)]))
+    _, gap = Kind().audit(TwoWays(), [], lambda: ([1.0], [torch.full((100,), 1.01)]))
     assert gap == pytest.approx(0.01, rel=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +67,21 @@ def test_a_baked_number_stops_the_run_before_parameters_move(audited):
             before = [p.clone() for p in svi.model.parameters()]
             svi.step(*args)
     assert all(torch.equal(a, b) for a, b in zip(before, svi.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_parameter_that_comes_into_use_or_falls_out_of_it_is_found(used, audited):
+    audited(5)
+    held = [not used]
+    model, guide, args = reading(lambda m, x, z: m.extra if held[0] else 0.0)()
+    model.extra = torch.nn.Parameter(torch.zeros(4))
+    svi = SVI(model, guide, partial(torch.optim.SGD, lr=0.0), Trace_ELBO(), engine="captured")
+    for _ in range(3):
+        svi.step(*args)
+    held[0] = used
+    with pytest.raises(Baked, match=REMEDY):
+        for _ in range(9):
+            svi.step(*args)
 
 
 def test_evaluation_is_audited_as_well(audited):
