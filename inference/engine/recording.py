@@ -146,7 +146,10 @@ def record(function: Callable[[], Outcome], inputs: list[Tensor]) -> Recording:
     Raises:
         Refused: the function does what a graph cannot.
     """
-    # here, since it brings sympy and half of the compiler along
+    # here, since they bring sympy and half of the compiler along
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx._lazy_graph_module import _use_lazy_graph_module
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 
     reads = _Reads(disable_proxy_modes_tracing)
@@ -159,7 +162,10 @@ def record(function: Callable[[], Outcome], inputs: list[Tensor]) -> Recording:
         summary = [torch.as_tensor(number).detach() for number in numbers]
         return summary, [t.detach() for t in reads.tensors], [t for t in tensors if t is not None]
 
-    return Recording(make_fx(recorded)(*inputs), reads.values, missing)
+    # One mode for all nodes' shapes, or each makes its own, stack trace and all; no code for a graph soon rewritten.
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))), _use_lazy_graph_module(True):
+        graph = make_fx(recorded)(*inputs)
+    return Recording(graph, reads.values, missing)
 
 
 def difference(expected: Outcome, found: Outcome, jointly: bool = False) -> float:
