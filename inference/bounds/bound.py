@@ -56,7 +56,7 @@ class Bound:
     signal: Callable[[Tensor], Tensor] | None = None
     name: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not callable(self.value) or isinstance(self.value, nn.Module):  # whose parameters nobody would train
             raise TypeError(f"value must be a function of log_w, as lambda log_w: log_w.mean(0), got {self.value!r}")
         for name in ("curvature", "without", "signal"):

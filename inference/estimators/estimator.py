@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,12 +36,20 @@ class Coefficients(NamedTuple):
     extra: Tensor | None = None
 
 
+@runtime_checkable
+class Explicit(Protocol):
+    """An estimator whose gradient is made of coefficients, and can be taken apart."""
+
+    def coefficients(self, bound: Bound, particles: Particles) -> Coefficients:
+        """What the particles' derivatives are multiplied by in the gradient of a bound that is raised."""
+
+
 class Estimator(nn.Module):
     """A rule for the gradient of a bound.
 
     Subclasses define ``coefficients(bound, particles) -> Coefficients``, from which any bound's gradient is assembled.
     One whose gradient is not made of coefficients, a relaxation for instance, defines ``surrogate`` in their place; it
-    cannot be used where a gradient is taken apart (in ``Separate``, and under an upper bound).
+    cannot be used where a gradient is taken apart: in ``Separate``, and under an upper bound.
 
     Attributes:
         detached: whether draws are constants to all that follows.
@@ -76,17 +84,12 @@ class Estimator(nn.Module):
             particles: what was drawn.
             value: the bound itself, summed over data and scaled, if it is known.
         """
-        if not explicit(self):
+        if not isinstance(self, Explicit):
             raise NotImplementedError(f"{type(self).__name__} must define coefficients(bound, particles)")
         return assemble(self.coefficients(bound, particles), particles)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
-
-
-def explicit(estimator: Estimator) -> bool:
-    """Whether the gradient is made of coefficients."""
-    return hasattr(estimator, "coefficients")
 
 
 def differentiated(bound: Bound, particles: Particles, value: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -15,7 +16,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
 from dlvm.inference.bounds.bound import Bound, called
-from dlvm.inference.estimators.estimator import Coefficients, Estimator, assemble, explicit, shown
+from dlvm.inference.estimators.estimator import Coefficients, Estimator, Explicit, assemble, shown
 from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.particles.particles import Particles
 from dlvm.nets.arguments import is_count
@@ -30,10 +31,10 @@ class Fixed:
     The engine watches what lies on an objective, and would not see that its bound is another one.
     """
 
-    def __set_name__(self, owner: type, name: str):
+    def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: object | None, owner: type) -> object:
+    def __get__(self, instance: object | None, owner: type) -> Any:
         if instance is None:
             return self
         try:
@@ -41,7 +42,7 @@ class Fixed:
         except KeyError:
             raise AttributeError(f"{type(instance).__name__} has no {self.name} yet") from None
 
-    def __set__(self, instance: object, value: object):
+    def __set__(self, instance: object, value: object) -> None:
         if self.name in vars(instance):
             raise AttributeError(
                 f"{self.name} of {instance!r} is read-only, since its bound is made of it; make a new objective"
@@ -88,7 +89,7 @@ class Objective(nn.Module, infer.ELBO):
         own = type(self).__name__ if type(self) is not Objective else called(bound.value)
         self.bound = bound if bound.name else replace(bound, name=own)
         self.estimator = Total() if estimator is None else estimator
-        if self.bound.side == "upper" and not explicit(self.estimator):
+        if self.bound.side == "upper" and not isinstance(self.estimator, Explicit):
             raise ValueError(
                 f"{self.estimator!r} is not defined for {self.bound.name}; use Total(), DReG() or ScoreFunction()"
             )
@@ -121,7 +122,7 @@ class Objective(nn.Module, infer.ELBO):
 
     def coefficients(self, particles: Particles) -> Coefficients | None:
         """What the particles' derivatives are multiplied by in the gradient; None where it is made otherwise."""
-        if not explicit(self.estimator):
+        if not isinstance(self.estimator, Explicit):
             return None
         found = self.estimator.coefficients(self.bound, particles)
         if self.bound.side != "upper":

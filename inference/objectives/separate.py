@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from dlvm.inference.estimators.estimator import Coefficients, assemble, explicit
+from dlvm.inference.estimators.estimator import Coefficients, Explicit, assemble
 from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.objectives.aided import Aided
 from dlvm.inference.objectives.objective import Objective
@@ -37,7 +37,7 @@ class Separate(Objective):
         for name, part in (("model", model), ("guide", guide)):
             if not isinstance(part, Objective):
                 raise TypeError(f"{name} must be an objective of inference, as IWAE(5), got {part!r}")
-            more = isinstance(part, Aided | Separate | WakeSleep | RWS) or not explicit(part.estimator)
+            more = isinstance(part, Aided | Separate | WakeSleep | RWS) or not isinstance(part.estimator, Explicit)
             if more or getattr(part, "analytic_kl", False):
                 raise ValueError(f"{name}={part!r} is more than sampled weights and coefficients; step it by itself")
         if model.bound.side == "upper" or type(model.estimator) is not Total:
