@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -32,7 +33,8 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
-class Timings(NamedTuple):
+@dataclass(frozen=True)
+class Timings:
     """Seconds per call of each variant, one number per repetition."""
 
     seconds: dict[str, list[float]]

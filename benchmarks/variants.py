@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ UNGUARDED = "compiled, no guards or audit"
 BF16 = "compiled, bf16"
 LR = 1e-3
 
-Step = Callable[[Tensor], float]
+Step = Callable[[Tensor], Any]  # x -> loss
 
 
 def stepper(case: Case, variant: str) -> Step:
@@ -48,12 +49,13 @@ def stepper(case: Case, variant: str) -> Step:
 
 def _stock(case: Case) -> Step:
     import pyro
+    from pyro.optim import PyroOptim
 
     from benchmarks.programs import make
 
     pyro.clear_param_store()  # a case before this one has left parameters of the same names
     program = make(case)
-    return pyro.infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": LR}), program.objective).step
+    return pyro.infer.SVI(program.model, program.guide, PyroOptim(torch.optim.Adam, {"lr": LR}), program.objective).step
 
 
 def _engine(case: Case, engine: str, precision: str = "fp32") -> Step:
@@ -73,7 +75,7 @@ def _unguarded(step: Step) -> Step:
 
     usual = cache.STEPS_BETWEEN_AUDITS
 
-    def step_unguarded(x: Tensor) -> float:
+    def step_unguarded(x: Tensor) -> Any:
         cache.STEPS_BETWEEN_AUDITS = sys.maxsize
         try:
             with pyro.validation_enabled(False):
@@ -84,7 +86,7 @@ def _unguarded(step: Step) -> Step:
     return step_unguarded
 
 
-def caller(case: Case, variant: str) -> Callable[[], float]:
+def caller(case: Case, variant: str) -> Callable[[], Any]:
     """One training step on the next of a few batches."""
     step, data = stepper(case, variant), cycle(batches(case))
     return lambda: step(next(data))

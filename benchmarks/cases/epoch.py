@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from benchmarks.attempts import ready
+from benchmarks.attempts import Call, ready
 from benchmarks.catalogue import FIVE_SITES, ONE_SITE, Case, catalogue
 from benchmarks.config import Config
 from benchmarks.peers import installed
@@ -42,7 +42,9 @@ def run(config: Config, results: Results) -> None:
     cases = catalogue(config.sizes)
     for key, name in NAMES.items():
         with TemporaryDirectory() as folder:
-            makers = {v: partial(_ours, cases[key], v, greys) for v in (STOCK, HAND, *config.words("engines"))}
+            makers: dict[str, Callable[[], Call]] = {
+                v: partial(_ours, cases[key], v, greys) for v in (STOCK, HAND, *config.words("engines"))
+            }
             if key == ONE_SITE:
                 makers |= _peers(cases[key], greys, folder, results)
             calls = ready(name, makers, results)
@@ -65,8 +67,8 @@ def _ours(case: Case, variant: str, greys: Tensor) -> Callable[[], float]:
     return lambda: sum(step(x) for (x,) in loader) / loader.num_data
 
 
-def _peers(case: Case, greys: Tensor, folder: str, results: Results) -> dict[str, Callable[[], Callable]]:
-    makers = {}
+def _peers(case: Case, greys: Tensor, folder: str, results: Results) -> dict[str, Callable[[], Call]]:
+    makers: dict[str, Callable[[], Call]] = {}
     if installed("numpyro", results):
         from benchmarks.peers import numpyro_vae
 

@@ -9,7 +9,7 @@ from itertools import cycle
 import torch
 from pyro.infer import ELBO
 
-from benchmarks.attempts import ready
+from benchmarks.attempts import Call, ready
 from benchmarks.catalogue import IWAE_50, Case, catalogue
 from benchmarks.config import Config
 from benchmarks.programs import make
@@ -28,7 +28,7 @@ def run(config: Config, results: Results) -> None:
     case = catalogue(config.sizes)[IWAE_50]
     numbers = Numbers(num_particles=case.num_particles, groups=10, sleep=0.0)
     made = {", ".join(words): partial(objective, words[0], numbers, words[1]) for words in map(str.split, PAIRS)}
-    makers = {TOTAL: partial(objective, "iwae", numbers), **made}
+    makers: dict[str, Callable[[], ELBO]] = {TOTAL: partial(objective, "iwae", numbers), **made}
     makers["iwae, warm-up"] = lambda: tempered(objective("iwae", numbers), linear(0.0, 1.0, steps=1000))
     for engine in (CAPTURED, COMPILED):
         if engine in config.words("engines"):
@@ -39,7 +39,7 @@ def run(config: Config, results: Results) -> None:
             results.add_timings(name, timings, [(word, TOTAL) for word in makers if word != TOTAL])
 
 
-def _step(case: Case, make_objective: Callable[[], ELBO], engine: str) -> Callable[[], float]:
+def _step(case: Case, make_objective: Callable[[], ELBO], engine: str) -> Call:
     """One training step on the next of a few batches."""
     torch.manual_seed(0)
     program, data = make(case), cycle(batches(case))

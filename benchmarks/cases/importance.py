@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import twins
-from benchmarks.attempts import ready
+from benchmarks.attempts import Call, ready
 from benchmarks.catalogue import ONE_SITE, Case, Sizes, catalogue
 from benchmarks.config import Config
 from benchmarks.peers import installed
@@ -32,13 +32,15 @@ def run(config: Config, results: Results) -> None:
     engines = config.words("engines")
     best = COMPILED if COMPILED in engines else engines[-1]
     names = {engine: EVALUATE if engine == best else f"{EVALUATE}, {engine}" for engine in engines}
-    makers = {name: partial(_evaluate, case, x, config.particles, engine, watch) for engine, name in names.items()}
+    makers: dict[str, Callable[[], Call]] = {
+        name: partial(_evaluate, case, x, config.particles, engine, watch) for engine, name in names.items()
+    }
     makers[HAND] = partial(_by_hand, case, x, config.particles)
     if installed("pythae", results):
         from benchmarks.peers import pythae_vae
 
         makers["pythae"] = lambda: pythae_vae.log_px(x, case.sizes, config.particles)
-    makers |= {name: lambda shape=shape: _product(*shape) for name, shape in products.items()}
+    makers |= {name: partial(_product, *shape) for name, shape in products.items()}
     calls = ready(IMPORTANCE, makers, results)
     quiet = partial(settled, config.threads)
     timings = measure(calls, config.repetitions, config.block_seconds, warmup=2, quiet=quiet, clock=watch)
@@ -86,7 +88,7 @@ def _evaluate(case: Case, x: Tensor, num_particles: int, engine: str, watch: Sto
 
 
 def _by_hand(case: Case, x: Tensor, num_particles: int) -> Callable[[], Tensor]:
-    twin = twins.make(case)
+    twin = twins.VAETwin(case.sizes.x_dim, case.sizes.hidden, case.sizes.z_dim)
     return lambda: twin.log_px(x, num_particles)
 
 

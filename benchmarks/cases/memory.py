@@ -12,11 +12,11 @@ from benchmarks.variants import HAND, STOCK
 def run(config: Config, results: Results) -> None:
     steps = 40 if config.quick else 2000
     for case in (ONE_SITE, FIVE_SITES):
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for variant in (HAND, STOCK, *config.words("engines")):
             try:
-                seen = launch(case, variant, steps, config.quick, config.threads)
-                found[variant] = {name: values[0] for name, values in seen.items()}
+                lists = launch(case, variant, steps, config.quick, config.threads)
+                found[variant] = {name: values[0] for name, values in lists.items()}
             except RuntimeError as error:
                 results.note(f"{case}: memory of {variant} was not measured ({error})")
         for variant, seen in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +29,13 @@ def programs(sizes: Sizes) -> tuple[Callable, Callable]:
     """Model and guide, (x) -> None each, x of shape (batch, x_dim)."""
     x_dim, hidden, z_dim = sizes.x_dim, sizes.hidden, sizes.z_dim
 
-    def model(x):
+    def model(x: jax.Array) -> None:
         with numpyro.plate("data", len(x)):
             z = numpyro.sample("z", dist.Normal(jnp.zeros(z_dim), jnp.ones(z_dim)).to_event(1))
             logits = _network("decoder", z, z_dim, hidden, hidden, x_dim)
             numpyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
 
-    def guide(x):
+    def guide(x: jax.Array) -> None:
         loc, raw = jnp.split(_network("encoder", x, x_dim, hidden, hidden, 2 * z_dim), 2, axis=-1)
         with numpyro.plate("data", len(x)):
             numpyro.sample("z", dist.Normal(loc, jnp.exp(10 * jnp.tanh(raw / 10))).to_event(1))
@@ -55,13 +56,13 @@ def epoch(greys: np.ndarray, batch: int, sizes: Sizes, lr: float) -> Callable[[]
     data = jnp.asarray(greys)
     steps = len(data) // batch
 
-    def body(state, xs):
+    def body(state: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         rows, key = xs
         x = jax.random.bernoulli(key, data[rows]).astype(data.dtype)
         return svi.update(state, x)
 
     @jax.jit
-    def one(state, key):
+    def one(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         shuffling, drawing = jax.random.split(key)
         rows = jax.random.permutation(shuffling, len(data))[: steps * batch].reshape(steps, batch)
         return jax.lax.scan(body, state, (rows, jax.random.split(drawing, steps)))

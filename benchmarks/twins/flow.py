@@ -16,6 +16,9 @@ BIAS = 2.0  # of the gates' logits
 class Step(nn.Module):
     """One gated step given a context: a masked network of one hidden layer of ELUs."""
 
+    first_mask: Tensor
+    last_mask: Tensor
+
     def __init__(self, dim: int, context: int, hidden: int, reverse: bool):
         super().__init__()
         self.first, self.last = nn.Linear(dim, hidden), nn.Linear(hidden, 2 * dim)

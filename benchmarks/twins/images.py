@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ LIMIT = 10.0
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-def stack(*sizes: int) -> nn.ModuleList:
+Layers = Any  # an nn.ModuleList, of whose elements torch's types know only that they are modules
+
+
+def stack(*sizes: int) -> Layers:
     """Linear layers from each size to the next."""
     return nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
 
@@ -26,7 +30,7 @@ def limited(raw: Tensor) -> Tensor:
     return torch.tanh(raw / LIMIT) * LIMIT
 
 
-def logits(layers: nn.ModuleList, z: Tensor) -> Tensor:
+def logits(layers: Layers, z: Tensor) -> Tensor:
     first, second, last = layers
     return F.linear(relu(second, relu(first, z)), last.weight, last.bias)
 
@@ -91,10 +95,12 @@ class HierarchyTwin(nn.Module):
 
     def __init__(self, x_dim: int, hidden: int, z_dim: int, site_hidden: int, sites: int):
         super().__init__()
-        self.conditionals = nn.ModuleList(stack(z_dim, site_hidden, 2 * z_dim) for _ in range(sites - 1))
+        self.conditionals: Layers = nn.ModuleList(stack(z_dim, site_hidden, 2 * z_dim) for _ in range(sites - 1))
         self.decoder = stack(z_dim, hidden, hidden, x_dim)
         self.encoder = stack(x_dim, hidden, hidden)
-        self.posteriors = nn.ModuleList(stack(hidden + above * z_dim, site_hidden, 2 * z_dim) for above in range(sites))
+        self.posteriors: Layers = nn.ModuleList(
+            stack(hidden + above * z_dim, site_hidden, 2 * z_dim) for above in range(sites)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.encoder

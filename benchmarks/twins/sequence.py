@@ -37,7 +37,9 @@ class SequenceTwin(nn.Module):
         layer, head = self.posterior
         from_h, from_z = layer.weight.split([self.hidden, self.z_dim], dim=1)
         seen = F.linear(h, from_h, layer.bias).unbind(1)
-        states, noises, raws = [], [], []
+        states: list[Tensor] = []
+        noises: list[Tensor] = []
+        raws: list[Tensor] = []
         for t, fixed in enumerate(seen):
             inner = fixed + F.linear(states[-1], from_z) if t else fixed
             loc, raw = F.linear(inner.relu(), head.weight, head.bias).chunk(2, dim=-1)
