@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
 from dlvm.inference.programs.batches import is_dense
 from dlvm.inference.programs.chunks import Tick, walk
-from dlvm.inference.programs.data_checks import check_observed
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.data_checks import check_rows
+from dlvm.inference.programs.pair import Pair
 
 SIDES = ("lower", "upper", "exact")
 WORST_KHAT = 0.7
@@ -159,7 +158,7 @@ def _kind(value: object) -> str:
 def over(
     data: Tensor | Iterable,
     method: Callable[[tuple, Tick], Estimate],
-    programs: Iterable[Callable],
+    pair: Pair,
     rows: int,
     seed: int = 0,
     progress: bool = False,
@@ -173,18 +172,17 @@ def over(
     Args:
         data, rows, seed, progress, text: see ``walk``.
         method: (arguments of at most ``rows`` data, tick) -> estimate of these.
-        programs: the model first.
+        pair: whose model the data are held against.
 
     Raises:
         ValueError: there are no data, a batch is empty, or lies outside the likelihood's support.
     """
-    programs = tuple(programs)
     found: list[Estimate] = []
 
     def work(part: tuple, tick: Tick) -> None:
-        check_observed(poutine.trace(own(programs[0])).get_trace(*part))
+        check_rows(pair, part, {})
         with pyro.validation_enabled(False):  # the data were held against the likelihood just now
             found.append(method(part, tick))
 
-    walked = walk(data, programs, rows, work, seed, progress, text)
+    walked = walk(data, pair, rows, work, seed, progress, text)
     return Estimate.joined(found, walked.seconds, walked.asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.inference.programs.data_checks import check_observed
-from dlvm.inference.programs.modules import evaluation_mode, module_of
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.modules import signature_of
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import MOST_SEEDS, check_seed, untouched
 from dlvm.nets.arguments import count
@@ -67,15 +66,16 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
     """
     count(n=n)
     check_seed(seed)
-    names = _names(model)
+    pair = Pair(model)
+    names = _names(pair)
     _check_example(example, names)
     given = example or (None,)
-    with untouched((seed + STREAM) % MOST_SEEDS), evaluation_mode(model):
-        drawn = _observed(model, names, example) if example else set(names[:1])
+    with untouched((seed + STREAM) % MOST_SEEDS), pair.evaluating():
+        drawn = _observed(pair, names, example) if example else set(names[:1])
         passed = [None if name in drawn else value for name, value in zip(names, given, strict=False)]
         if short := [tuple(a.shape) for a in passed if isinstance(a, Tensor) and a.dim() and len(a) != n]:
             raise ValueError(f"example has inputs of shape {short[0]}, expected n={n} rows: one for each datum")
-        sites = {s["name"]: s["value"] for s in sample_sites(poutine.trace(own(model)).get_trace(*passed, n=n))}
+        sites = {s["name"]: s["value"] for s in sample_sites(poutine.trace(pair.model).get_trace(*passed, n=n))}
     if not drawn or not drawn <= sites.keys():
         raise ValueError(
             f"model draws the sites {sorted(sites)}, none of which is its argument {names[0]!r}: arguments must be "
@@ -87,11 +87,9 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
     return Simulated(args, {name: value for name, value in sites.items() if name not in drawn})
 
 
-def _names(model: Callable) -> list[str]:
-    """The arguments of a program, ``n`` left out."""
-    own(model)
-    program = module_of(model) or model
-    parameters = inspect.signature(getattr(program, "forward", program)).parameters
+def _names(pair: Pair) -> list[str]:
+    """The arguments of the model, ``n`` left out."""
+    parameters = signature_of(pair.model).parameters
     if "n" not in parameters or len(parameters) < 2:
         raise TypeError(
             f"model takes the arguments {list(parameters)}, and cannot be asked for n data; write it as "
@@ -114,10 +112,10 @@ def _check_example(example: object, names: list[str]) -> None:
         )
 
 
-def _observed(model: Callable, names: list[str], example: tuple) -> set[str]:
+def _observed(pair: Pair, names: list[str], example: tuple) -> set[str]:
     """The arguments of a call that observe a site."""
     with untouched():  # what is simulated does not depend on the example's data
-        trace = poutine.trace(own(model)).get_trace(*example)
+        trace = poutine.trace(pair.model).get_trace(*example)
     try:
         check_observed(trace)
     except ValueError as error:

@@ -11,11 +11,12 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.guides.sites.latent_checks import check_latents
-from dlvm.guides.sites.latents import latents
+from dlvm.guides.sites.latents import Plate, latents
 from dlvm.guides.sites.site_types import Reshaped
 from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import PARTICLES, nesting_of
+from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -43,7 +44,7 @@ class Target:
                     "or use importance(...)"
                 )
         self.plate = check_latents(spec)
-        self.model, self.args = own(model), args
+        self.model, self.args = model, args
         self.sites = {name: Reshaped(latent) for name, latent in spec.items()}
         self.event_dims = {name: len(latent.shape) for name, latent in spec.items()}
         self.dim = sum(site.size for site in self.sites.values())
@@ -51,11 +52,11 @@ class Target:
         self.nesting = 1
         with untouched(), torch.no_grad():
             u = torch.zeros_like(self.draw(model, 1))
-        self.nesting = nesting_of(self.model, self._placed(u), args, {})
+        self.nesting = self._at(model, u).nesting(args, {})
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """log p(u) and log p(x | u), shapes (num_chains, num_data), for u of shape (num_chains, num_data, dim)."""
-        found = weigh(self.model, self._placed(u), self.args, {}, len(u), nesting=self.nesting)
+        found = weigh(self._at(self.model, u), self.args, {}, len(u), nesting=self.nesting)
         prior = sum(term.log_p for term in found.terms.values()) + self.log_volume(u)
         return prior, found.log_likelihood
 
@@ -65,7 +66,7 @@ class Target:
         Raises:
             ValueError: the guide has other sites, or its flow cannot be inverted.
         """
-        found = weigh(own(guide), self._placed(u), self.args, {}, len(u), nesting=self.nesting)
+        found = weigh(self._at(guide, u), self.args, {}, len(u), nesting=self.nesting)
         return found.log_p + self.log_volume(u)
 
     def draw(self, program: Callable, num_chains: int) -> Tensor:
@@ -76,7 +77,7 @@ class Target:
         """
         program = own(program)
         if num_chains > 1:
-            program = pyro.plate(PARTICLES, num_chains, dim=-self.nesting - 1)(program)
+            program = in_particles(program, num_chains, self.nesting)
         trace = poutine.trace(program).get_trace(*self.args)
         if missing := sorted(self.sites.keys() - trace.nodes.keys()):
             raise ValueError(f"guide lacks the latent sites {missing}; add them, or start from the prior")
@@ -88,6 +89,10 @@ class Target:
                 f"{self.dim} unconstrained numbers per datum; give both one shape, in one plate over data"
             )
         return u.reshape(num_chains, self.num_data, self.dim)
+
+    def drawn_by(self, guide: Callable) -> set[str]:
+        """The sites that a guide draws."""
+        return {site["name"] for site in sample_sites(poutine.trace(own(guide)).get_trace(*self.args))}
 
     def flat(self, values: Mapping[str, Tensor]) -> Tensor:
         """The u of {site: value}, shapes (*batch, *event) -> (*batch, dim)."""
@@ -105,15 +110,22 @@ class Target:
         pieces = u.split([site.size for site in self.sites.values()], dim=-1)
         return {name: site.moved(piece) for piece, (name, site) in zip(pieces, self.sites.items(), strict=True)}
 
-    def _placed(self, u: Tensor) -> Callable:
-        """A program that draws these values and nothing else."""
+    def _at(self, program: Callable, u: Tensor) -> Pair:
+        """The model, or a guide in its place, at these values."""
         chains = (len(u), *[1] * (self.nesting - 1)) if len(u) > 1 else ()
         values = {n: value.reshape(*chains, *value.shape[1:]) for n, value in self.values(u).items()}
-        plate, full = self.plate, self.plate.size
+        return placed(program, self.plate, self.num_data, values, self.event_dims)
 
-        def program(*args, **kwargs):
-            with pyro.plate(plate.name, full or self.num_data, subsample_size=self.num_data if full else None, dim=-1):
-                for name, value in values.items():
-                    pyro.sample(name, dist.Delta(value, event_dim=self.event_dims[name]))
 
-        return program
+def placed(
+    model: Callable, plate: Plate, num_data: int, values: Mapping[str, Tensor], event_dims: Mapping[str, int]
+) -> Pair:
+    """A model with a guide that draws these values, in a plate over data, and nothing else."""
+
+    def program(*args, **kwargs):
+        subsample = num_data if plate.size else None
+        with pyro.plate(plate.name, plate.size or num_data, subsample_size=subsample, dim=-1):
+            for name, value in values.items():
+                pyro.sample(name, dist.Delta(value, event_dim=event_dims[name]))
+
+    return Pair(model, program)

@@ -14,6 +14,7 @@ from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.simulate import Simulated
 from dlvm.evidence.target import Target
 from dlvm.inference.programs.chunks import Tick
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count, real
 
 STATES_AT_ONCE = 800
@@ -79,14 +80,15 @@ def annealed(
     """
     _check(num_chains, leaps, rows, target_acceptance)
     betas = inverse_temperatures(schedule, temperatures)
-    chains = Chains(Replayed(model, guide, engine), num_chains, temperatures, leaps, target_acceptance)
+    pair = _pair(model, guide)
+    chains = Chains(Replayed(pair, engine), num_chains, temperatures, leaps, target_acceptance)
 
     def method(args: tuple, tick: Tick) -> Estimate:
         path = Path(Target(model, args), guide)
         sizes = chains.sizes(path, betas, tick)
         return Estimate.of_weights("", chains.weights(path, path.draw(num_chains), betas, sizes, tick))
 
-    found = over(data, method, _programs(model, guide), rows or _rows(num_chains), seed, progress, "annealing")
+    found = over(data, method, pair, rows or _rows(num_chains), seed, progress, "annealing")
     return replace(found, method=chains.text("AIS", guide))
 
 
@@ -143,7 +145,8 @@ def reverse_annealed(
         )
     _check(num_chains, leaps, rows, target_acceptance)
     betas = inverse_temperatures(schedule, temperatures)
-    chains = Chains(Replayed(model, guide, engine), num_chains, temperatures, leaps, target_acceptance)
+    pair = _pair(model, guide)
+    chains = Chains(Replayed(pair, engine), num_chains, temperatures, leaps, target_acceptance)
     done = 0
 
     def method(args: tuple, tick: Tick) -> Estimate:
@@ -156,12 +159,12 @@ def reverse_annealed(
         return Estimate.of_weights("", chains.weights(path, u, betas.flip(0), sizes.flip(0), tick), side="upper")
 
     data = [simulated.args]
-    found = over(data, method, _programs(model, guide), rows or _rows(num_chains), seed, progress, "annealing back")
+    found = over(data, method, pair, rows or _rows(num_chains), seed, progress, "annealing back")
     return replace(found, method=chains.text("reverse AIS", guide))
 
 
-def _programs(model: Callable, guide: Callable | None) -> tuple[Callable, ...]:
-    return (model,) if guide is None else (model, guide)
+def _pair(model: Callable, guide: Callable | None) -> Pair:
+    return Pair(model) if guide is None else Pair(model, guide)
 
 
 def _rows(num_chains: int) -> int:

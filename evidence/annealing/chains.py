@@ -13,7 +13,7 @@ from dlvm.evidence.annealing.step_sizes import PILOT_CHAINS, PILOT_MOVES, jitter
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.programs.chunks import Tick
-from dlvm.inference.programs.modules import reached
+from dlvm.inference.programs.pair import Pair
 
 SETTLING = 10
 
@@ -77,13 +77,12 @@ class Replayed:
     Called with u, shape (num_chains, num_data, dim), it returns the ``Point`` there.
 
     Args:
-        model, guide: what paths are made of; guide may be None.
+        pair: what paths are made of.
         engine: as in ``SVI``.
     """
 
-    def __init__(self, model: Callable, guide: Callable | None, engine: str = "auto"):
-        programs = (model,) if guide is None else (model, guide)
-        self.engine = Engine(self._evaluated, reached(*programs), engine, finite=False, name="annealed")
+    def __init__(self, pair: Pair, engine: str = "auto"):
+        self.engine = Engine(self._evaluated, pair.modules, engine, finite=False, name="annealed")
         self.path: Path | None = None
 
     def follow(self, path: Path) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from dlvm.evidence.annealing.hmc import Point
 from dlvm.evidence.target import Target
-from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import sample_sites
 from dlvm.nets.arguments import count
 
 Schedule = Callable[[int], Tensor]
@@ -37,7 +34,7 @@ class Path:
         self.target, self.guide = target, guide
         if guide is None:
             return
-        drawn = {site["name"] for site in sample_sites(poutine.trace(own(guide)).get_trace(*target.args))}
+        drawn = target.drawn_by(guide)
         if drawn != target.sites.keys():
             raise ValueError(
                 f"guide draws the sites {sorted(drawn)}, expected the model's latent sites {sorted(target.sites)} and "

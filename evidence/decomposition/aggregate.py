@@ -11,10 +11,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.evidence.decomposition.aggregate_draws import Draws, Unknown, drawn, factors, prior_draws, rows_of
+from dlvm.evidence.decomposition.aggregate_draws import Draws, Unknown, drawn, factors, prior_draws
 from dlvm.evidence.mean import Mean
-from dlvm.inference.programs.chunks import split
-from dlvm.inference.programs.plates import PARTICLES, sample_sites
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.plates import in_particles, sample_sites
+from dlvm.inference.programs.rows import rows_of, split
 
 Tick = Callable[[int], None]
 PARTS = ("information", "marginal_kl", "total_correlation", "unit_kl")
@@ -82,11 +83,11 @@ class Aggregate:
         return Mean(values.mean().item(), error, "=" if whole else side)
 
 
-def aggregated(model: Callable, guide: Callable, args: tuple, components: int, draws: int, tick: Tick) -> Aggregate:
+def aggregated(pair: Pair, args: tuple, components: int, draws: int, tick: Tick) -> Aggregate:
     """Draws of q(z), spread evenly over its data, and the density of the whole mixture at each.
 
     Args:
-        model, guide: the pair, run as they are.
+        pair: whose programs run.
         args: all data.
         components: how many of the data q(z) is made of, drawn at random.
         draws: of q(z), at least, where there are not more data than that.
@@ -95,15 +96,15 @@ def aggregated(model: Callable, guide: Callable, args: tuple, components: int, d
     count, device = len(args[0]), args[0].device
     chosen = torch.randperm(count)[:components].to(device)
     repeats = max(1, math.ceil(draws / components))
-    mixed = rows_of(args, chosen, count)
-    source = rows_of(mixed, torch.arange(components, device=device)[:draws].repeat(repeats), components)
+    mixed = rows_of(args, chosen)
+    source = rows_of(mixed, torch.arange(components, device=device)[:draws].repeat(repeats))
     with pyro.validation_enabled(False):
         try:
-            found = drawn(model, guide, source)
-            mixture, unit_mixture = log_mixture(guide, found, mixed, tick)
+            found = drawn(pair, source)
+            mixture, unit_mixture = log_mixture(pair.guide, found, mixed, tick)
         except Unknown as error:
             return Aggregate(components, reason=str(error))
-        prior = prior_draws(model, source, found.latents)
+        prior = prior_draws(pair.model, source, found.latents)
     return Aggregate(components, repeats, found, mixture, unit_mixture, prior=prior)
 
 
@@ -141,7 +142,7 @@ def _scored(guide: Callable, values: Mapping[str, Tensor], args: tuple, apart: b
     """log q(z | x) of all draws under all data, (draws, data), and of each unit, (draws, data, units)."""
     number, rows = len(next(iter(values.values()))), len(args[0])
     placed = {name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]) for name, value in values.items()}
-    program = pyro.plate(PARTICLES, number, dim=-2)(poutine.condition(guide, data=placed))
+    program = in_particles(poutine.condition(guide, data=placed), number, nesting=1)
     trace = poutine.trace(program).get_trace(*args)
     sites = sample_sites(trace)
     if apart:

@@ -14,8 +14,9 @@ from torch.distributions import Distribution, Independent, OneHotCategorical
 
 from dlvm.inference.particles.analytic_kl import closed_form
 from dlvm.inference.particles.weights import weigh
-from dlvm.inference.programs.chunks import split
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import PARTICLES
+from dlvm.inference.programs.rows import rows_of, split
 
 ROWS_AT_ONCE = 1000
 
@@ -50,13 +51,13 @@ def alone(site: dict) -> bool:
     return len(frames) == 1 and frames[0].dim == -1 and site["mask"] is None
 
 
-def drawn(model: Callable, guide: Callable, source: tuple) -> Draws:
+def drawn(pair: Pair, source: tuple) -> Draws:
     """One draw per row of ``source``.
 
     Raises:
         Unknown: the guide's density at given values is not that of its latents.
     """
-    parts = [_drawn(model, guide, args) for args in split(source, ROWS_AT_ONCE)]
+    parts = [_drawn(pair, args) for args in split(source, ROWS_AT_ONCE)]
     first, log_p = parts[0], [part.log_p for part in parts]
     return Draws(
         {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
@@ -68,8 +69,8 @@ def drawn(model: Callable, guide: Callable, source: tuple) -> Draws:
     )
 
 
-def _drawn(model: Callable, guide: Callable, args: tuple) -> Draws:
-    found = weigh(model, guide, args, {})
+def _drawn(pair: Pair, args: tuple) -> Draws:
+    found = weigh(pair, args, {})
     if not found.drawn:
         raise Unknown("since there is no latent site")
     for site in found.drawn:
@@ -87,16 +88,15 @@ def _drawn(model: Callable, guide: Callable, args: tuple) -> Draws:
         values,
         latents,
         found.log_q.reshape(-1).double(),
-        log_p.double() if _same_for_all(model, args, latents, log_p) else None,
-        not auxiliary and _independent(guide, args, found.drawn),
-        _independent(model, args, prior),
+        log_p.double() if _same_for_all(pair.model, args, latents, log_p) else None,
+        not auxiliary and _independent(pair.guide, args, found.drawn),
+        _independent(pair.model, args, prior),
     )
 
 
 def _same_for_all(model: Callable, args: tuple, latents: Mapping[str, Tensor], log_p: Tensor) -> bool:
     """Whether z has the prior density under its neighbour's datum that it has under its own."""
-    count = len(args[0])
-    rolled = rows_of(args, torch.arange(count, device=args[0].device).roll(1), count)
+    rolled = rows_of(args, torch.arange(len(args[0]), device=args[0].device).roll(1))
     trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(*rolled)
     trace.compute_log_prob(lambda name, site: name in latents)
     other = sum(trace.nodes[name]["unscaled_log_prob"] for name in latents)
@@ -125,11 +125,6 @@ def prior_draws(model: Callable, source: tuple, latents: Mapping[str, Tensor]) -
         for name, values in found.items():
             values.append(trace.nodes[name]["value"])
     return {name: torch.cat(values) for name, values in found.items()}
-
-
-def rows_of(args: tuple, index: Tensor, count: int) -> tuple:
-    """Some rows of the arguments that have one per datum; the others as they are."""
-    return tuple(a[index] if isinstance(a, Tensor) and a.dim() and len(a) == count else a for a in args)
 
 
 class Factors:

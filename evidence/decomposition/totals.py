@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pyro
 import torch
 from torch import Tensor
 
@@ -13,30 +10,7 @@ from dlvm.evidence.decomposition.aggregate_draws import alone, factors
 from dlvm.evidence.decomposition.record import SiteKL, Units, Views
 from dlvm.evidence.mean import Mean
 from dlvm.inference.evaluation.active_units import spread_of
-from dlvm.inference.particles.analytic_kl import with_analytic_kl
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.particles.weights import weigh
-
-
-def weighed(model: Callable, guide: Callable, args: tuple, num_particles: int) -> Particles:
-    """Particles of some data, with KLs in closed form where these are right and known.
-
-    Raises:
-        ValueError: there is not one weight per datum, or weights are NaN.
-    """
-    with pyro.validation_enabled(False):  # the data were held against the likelihood just now
-        found = with_analytic_kl(weigh(model, guide, args, {}, num_particles))
-    if found.layout.batch != len(args[0]):
-        raise ValueError(
-            f"the pair gives {found.layout.batch} weights for {len(args[0])} data; views need one weight per "
-            "datum: put every site into the data plate"
-        )
-    if found.log_w.isnan().any():
-        raise ValueError(
-            f"{int(found.log_w.isnan().any(0).sum())} data have NaN weights: the model's or the guide's parameters or "
-            "the data are not finite; look at the run that produced them"
-        )
-    return found
 
 
 class Totals:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from dlvm.evidence.decomposition.aggregate import Aggregate, aggregated
 from dlvm.evidence.decomposition.record import Views
-from dlvm.evidence.decomposition.totals import Totals, weighed
-from dlvm.inference.console import bar
-from dlvm.inference.particles.weights import check_particles
-from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
-from dlvm.inference.programs.chunks import split, width_of
-from dlvm.inference.programs.data_checks import check_observed
-from dlvm.inference.programs.modules import evaluation_mode
-from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.randomness import untouched
+from dlvm.evidence.decomposition.totals import Totals
+from dlvm.inference.particles.analytic_kl import with_analytic_kl
+from dlvm.inference.particles.row_weights import RowWeights
+from dlvm.inference.programs.batches import to_device_of
+from dlvm.inference.programs.chunks import walking
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.rows import gathered, width_of
 from dlvm.nets.arguments import count
 
 NUMBERS_AT_ONCE = 2_000_000
@@ -86,51 +84,15 @@ def views(
         True
     """
     count(num_particles=num_particles, draws=draws, aggregate=1 if aggregate is None else aggregate)
-    started, args = time.perf_counter(), _gathered(data, to_device_of(model, guide))
-    num_data = len(args[0])
-    totals, complete = Totals(num_particles), True
-    second = Aggregate(num_data if aggregate is None else min(aggregate, num_data))
-    with untouched(seed), evaluation_mode(model, guide), bar(progress) as shown:
-        task = shown.add_task("rate and distortion", total=num_data)
-        second_task = shown.add_task("aggregate posterior", total=second.components)
-        try:
-            for part in split(args, max(1, NUMBERS_AT_ONCE // (num_particles * width_of(args)))):
-                check_observed(poutine.trace(own(model)).get_trace(*part))
-                if num_particles > 1 and not totals.num_data:
-                    check_particles(model, guide, *next(split(part, 1)))
-                totals.add(weighed(own(model), own(guide), part, num_particles))
-                shown.update(task, advance=len(part[0]), refresh=True)
-
-            def tick(components: int) -> None:
-                shown.update(second_task, advance=components, refresh=True)
-
-            second = aggregated(own(model), own(guide), args, second.components, draws, tick)
-        except KeyboardInterrupt:
-            if not totals.num_data:
-                raise
-            complete = totals.num_data == num_data
-            second = Aggregate(second.components, reason="since it was interrupted")
-    return totals.record(second, complete, time.perf_counter() - started)
-
-
-def _gathered(data: Tensor | Iterable, move: Callable[[tuple], tuple]) -> tuple:
-    """All batches as one; arguments that are no rows of data are those of the first."""
-    batches = [arguments(batch) for batch in batches_of(data)]
-    if not batches or not sum(len(args[0]) for args in batches):
-        raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
-    shapes = {tuple(tuple(a.shape[1:]) if _rowed(a, args) else None for a in args) for args in batches}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"a batch's arguments must have the same shapes in all batches, rows apart, got {sorted(shapes, key=str)}; "
-            "pass data of one width, and what is no data in another shape than one row per datum"
-        )
-    return move(
-        tuple(
-            first if not _rowed(first, batches[0]) else torch.cat([args[i] for args in batches])
-            for i, first in enumerate(batches[0])
-        )
-    )
-
-
-def _rowed(value: object, args: tuple) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(args[0])
+    started, pair = time.perf_counter(), Pair(model, guide)
+    args = to_device_of(pair)(gathered(data))
+    num_data, totals, weigh = len(args[0]), Totals(num_particles), RowWeights(pair, with_analytic_kl)
+    components = num_data if aggregate is None else min(aggregate, num_data)
+    rows = max(1, NUMBERS_AT_ONCE // (num_particles * width_of(args)))
+    with walking(pair, seed, progress) as steps:
+        walked = steps.over([args], rows, lambda part, _: totals.add(weigh(part, num_particles)), "rate and distortion")
+        second = Aggregate(components, reason="since it was interrupted")
+        if walked.complete:
+            with suppress(KeyboardInterrupt):
+                second = aggregated(pair, args, components, draws, steps.ticks("aggregate posterior", components))
+    return totals.record(second, walked.complete, time.perf_counter() - started)

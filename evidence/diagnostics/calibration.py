@@ -15,7 +15,7 @@ from dlvm.evidence.diagnostics.calibration_record import JOINT, Calibration, Ran
 from dlvm.evidence.diagnostics.guide_draws import draw_each
 from dlvm.evidence.simulate import simulate
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.nets.arguments import count
 
@@ -81,7 +81,7 @@ def calibration(
         ['z[0]', 'z[1]', 'log p(x, z)']
     """
     _check(num_data, num_particles, levels)
-    simulated, started = simulate(model, num_data, seed, example), time.perf_counter()
+    pair, simulated, started = Pair(model, guide), simulate(model, num_data, seed, example), time.perf_counter()
     parts: list[dict[str, Tensor]] = []
     done = 0
 
@@ -89,17 +89,15 @@ def calibration(
         nonlocal done
         start, done = done, done + len(args[0])
         truth = {name: value[start:done] for name, value in simulated.values.items()}
-        parts.append({name: u.cpu() for name, u in _ranked(model, found, args, truth, weighted).items()})
+        parts.append({name: u.cpu() for name, u in _ranked(pair, found, args, truth, weighted).items()})
 
-    draw_each(model, guide, [simulated.args], num_particles, take, rows, seed, progress, "calibration")
+    draw_each(pair, [simulated.args], num_particles, take, rows, seed, progress, "calibration")
     ranked = [Ranked(name, torch.cat([part[name] for part in parts]), num_particles) for name in parts[0]]
     seconds = time.perf_counter() - started
     return Calibration(tuple(ranked), tuple(levels), num_particles, weighted, seconds, asked=num_data)
 
 
-def _ranked(
-    model: Callable, found: Particles, args: tuple, truth: dict[str, Tensor], weighted: bool
-) -> dict[str, Tensor]:
+def _ranked(pair: Pair, found: Particles, args: tuple, truth: dict[str, Tensor], weighted: bool) -> dict[str, Tensor]:
     """{quantity: u}, shapes (num_data,)."""
     shape = found.log_w.shape
     weight = shape[0] * found.log_w.double().softmax(0) if weighted else torch.ones_like(found.log_w).double()
@@ -114,7 +112,7 @@ def _ranked(
         scalar = value.dim() == 1
         for j in range(exact.shape[-1]):
             ranked[name if scalar else f"{name}[{j}]"] = _position(exact[:, j], draws[..., j], weight)
-    joint, exact = found.log_p, _log_joint(model, found, args, truth)
+    joint, exact = found.log_p, _log_joint(pair, found, args, truth)
     slack = ROUNDING * torch.finfo(joint.dtype).eps * exact.abs()  # the same z may score otherwise in another batch
     joint = torch.where((joint - exact).abs() <= slack, exact, joint)
     ranked[JOINT] = _position(exact, joint, weight)
@@ -127,10 +125,10 @@ def _position(exact: Tensor, draws: Tensor, weight: Tensor) -> Tensor:
     return (less + torch.rand_like(less) * (1 + equal)) / (len(draws) + 1)
 
 
-def _log_joint(model: Callable, found: Particles, args: tuple, values: dict[str, Tensor]) -> Tensor:
+def _log_joint(pair: Pair, found: Particles, args: tuple, values: dict[str, Tensor]) -> Tensor:
     """log p(x, z) at given values, shape (num_data,)."""
     with pyro.validation_enabled(False):
-        trace = poutine.trace(poutine.condition(own(model), data=values)).get_trace(*args)
+        trace = poutine.trace(poutine.condition(pair.model, data=values)).get_trace(*args)
         trace.compute_log_prob()
     layout = found.layout._replace(num_particles=1)
     return sum(layout.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace))[0]

@@ -10,6 +10,7 @@ from dlvm.evidence.diagnostics.decoder_record import BernoulliDecoder, GaussianD
 from dlvm.evidence.diagnostics.decoder_sums import BernoulliSums, GaussianSums, decoded
 from dlvm.evidence.diagnostics.guide_draws import draw_each
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import widths
 
 
@@ -73,7 +74,7 @@ def decoder_report(
             sums = (BernoulliSums if part.scale is None else GaussianSums)(part, image_shape)
         sums.add(part)
 
-    complete = draw_each(model, guide, data, num_particles, take, rows, seed, progress, "decoding")
+    complete = draw_each(Pair(model, guide), data, num_particles, take, rows, seed, progress, "decoding")
     return sums.result(complete)
 
 

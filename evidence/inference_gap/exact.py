@@ -17,6 +17,7 @@ from dlvm.evidence.inference_gap.local_fit import frozen
 from dlvm.evidence.inference_gap.record import Difference, Gaps
 from dlvm.evidence.log_px.quadrature import window
 from dlvm.evidence.target import Target
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count
 
 DEEP = 30.0
@@ -74,7 +75,7 @@ def exact_gaps(
     count(points=points, rows=rows)
     if points < 10:
         raise ValueError(f"points must be at least 10, got {points}; 160 is usual")
-    parts: list[dict[str, Tensor]] = []
+    pair, parts = Pair(model, guide), []
 
     def method(args: tuple, tick: Callable[[float], None]) -> Estimate:
         found = _part(Target(model, args), guide, diagonal, points)
@@ -82,8 +83,8 @@ def exact_gaps(
         parts.append(found)
         return Estimate.exactly("quadrature", found["log_px"])
 
-    with frozen(model, guide):
-        log_px = over(data, method, (model, guide), rows, seed, progress, "integrating over latents")
+    with frozen(pair):
+        log_px = over(data, method, pair, rows, seed, progress, "integrating over latents")
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def bound(name: str, text: str) -> Estimate:

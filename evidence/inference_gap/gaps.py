@@ -9,7 +9,6 @@ from functools import partial
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer import ELBO as AnyELBO
 from torch import Tensor, nn
 
@@ -20,10 +19,9 @@ from dlvm.evidence.inference_gap.unamortized import Freed, is_plain
 from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.estimators.pathwise import STL
 from dlvm.inference.objectives.elbo import ELBO
-from dlvm.inference.particles.weights import check_particles, log_weights
-from dlvm.inference.programs.chunks import Tick, split, walk
-from dlvm.inference.programs.data_checks import check_observed
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.particles.row_weights import RowWeights, weigh_rows
+from dlvm.inference.programs.chunks import Tick, walk
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import MOST_SEEDS, untouched
 from dlvm.nets.arguments import count, made, real, whole
 
@@ -111,7 +109,8 @@ def gaps(
             f"guide {type(guide).__name__} is no amortised guide that draws from features alone, so its family cannot "
             "be read off; pass local=(latents, num_data) -> guide, as free(Diagonal)"
         )
-    work = _Work(model, guide, local, richer, steps, num_particles, rate, objective or ELBO(8, STL()))
+    pair = Pair(model, guide)
+    work = _Work(pair, RowWeights(pair), local, richer, steps, num_particles, rate, objective or ELBO(8, STL()))
     found: list[Gaps] = []
 
     def take(part: tuple, tick: Tick) -> None:
@@ -119,8 +118,8 @@ def gaps(
         known = None if log_px is None else some(log_px, done, len(part[0]))
         found.append(work(part, known, (seed + EVALUATION + done) % MOST_SEEDS, tick))
 
-    with frozen(model, guide):
-        walked = walk(data, (model, guide), rows, take, seed, progress, "optimising local guides")
+    with frozen(pair):
+        walked = walk(data, pair, rows, take, seed, progress, "optimising local guides")
     return joined(found, walked.seconds, walked.asked)
 
 
@@ -128,8 +127,8 @@ def gaps(
 class _Work:
     """What is done for a few data."""
 
-    model: Callable
-    guide: Callable
+    pair: Pair
+    checked: RowWeights
     local: Local | None
     richer: Local | None
     steps: int
@@ -139,33 +138,33 @@ class _Work:
 
     def __call__(self, args: tuple, log_px: Estimate | None, seed: int, tick: Tick) -> Gaps:
         with torch.no_grad():
-            check_observed(poutine.trace(own(self.model)).get_trace(*args))
-            check_particles(self.model, self.guide, *next(split(args, 1)))
+            self.checked.check(args, self.num_particles)
         tick_half = tick if self.richer is None else lambda share: tick(share / 2)
-        train = partial(climb, self.model, args=args, objective=self.objective, steps=self.steps, rate=self.rate)
-        early, weights = [], [self._weigh(self.guide, args, seed)]
+        train = partial(climb, args=args, objective=self.objective, steps=self.steps, rate=self.rate)
+        early, weights = [], [self._weigh(self.pair, args, seed)]
         for factory in (self.local, self.richer)[: 1 if self.richer is None else 2]:
-            guide = self._make(factory, args)
-            weigh = partial(self._weigh, guide, args, seed)
-            early.append(train(guide, tick=tick_half, watch=weigh))
+            pair = Pair(self.pair.model, self._make(factory, args))
+            weigh = partial(self._weigh, pair, args, seed)
+            early.append(train(pair, tick=tick_half, watch=weigh))
             weights.append(weigh())
         return divided(weights, early, log_px)
 
     def _make(self, factory: Local | None, args: tuple) -> nn.Module:
         if factory is None:
             with torch.no_grad():
-                return Freed(self.guide, self.guide.features(*args)).eval()
+                guide = self.pair.roots["guide"]
+                return Freed(guide, guide.features(*args)).eval()
         x = args[0]
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         name = "local" if factory is self.local else "richer"
-        return made(name, factory, latents(self.model, *args), len(x)).to(device=x.device, dtype=dtype).eval()
+        return made(name, factory, latents(self.pair.model, *args), len(x)).to(device=x.device, dtype=dtype).eval()
 
     @torch.no_grad()
-    def _weigh(self, guide: Callable, args: tuple, seed: int) -> Tensor:
+    def _weigh(self, pair: Pair, args: tuple, seed: int) -> Tensor:
         """log w of fresh draws, shape (num_particles, rows); the same noise for every guide that uses as much."""
         width = max(value.numel() for value in args if isinstance(value, Tensor))
         at_once = min(self.num_particles, max(1, NUMBERS_AT_ONCE // width))
         counts = [min(at_once, self.num_particles - k) for k in range(0, self.num_particles, at_once)]
         with untouched(seed), pyro.validation_enabled(False):
-            parts = [log_weights(self.model, guide, *args, num_particles=count) for count in counts]
+            parts = [weigh_rows(pair, args, count).log_w for count in counts]
         return torch.cat(parts).double()

@@ -9,20 +9,18 @@ from contextlib import contextmanager
 import pyro
 import torch
 from pyro.infer import ELBO
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.optimizer import QuickStep
 from dlvm.inference.engine.recording import Outcome
-from dlvm.inference.programs.modules import reached
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.pair import Pair
 
 SLOW = 0.1
 
 
 def climb(
-    model: Callable,
-    guide: nn.Module,
+    pair: Pair,
     args: tuple,
     objective: ELBO,
     steps: int,
@@ -36,9 +34,8 @@ def climb(
         what ``watch`` returned at the mean of the parameters over the third quarter of the steps.
 
     Args:
-        model: takes part, and is not trained.
-        guide: all parameters that require a gradient are trained, those in its ``shared``, if it has that, at a tenth
-            of the rate.
+        pair: of which the model takes part, and is not trained. Of the guide, a module, all parameters that require a
+            gradient are, those in its ``shared``, if it has that, at a tenth of the rate.
         args: the batch.
         objective: a lower bound, of which the guide maximises its estimate.
         steps, rate: of Adam.
@@ -48,16 +45,16 @@ def climb(
     Raises:
         ValueError: the guide has no parameter to train, or the bound is not finite.
     """
+    guide = pair.roots["guide"]
     parameters = [p for p in guide.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError(f"local guide {type(guide).__name__} has no parameter that requires a gradient")
-    programs = own(model), own(guide)
 
     def slopes(*args) -> Outcome:
-        loss = objective.differentiable_loss(*programs, *args)
+        loss = objective.differentiable_loss(*pair.programs, *args)
         return [loss.item()], list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
-    engine = Engine(slopes, (*reached(model, guide), objective), "auto", steps, finite=False)
+    engine = Engine(slopes, (*pair.modules, objective), "auto", steps, finite=False)
     shared = {id(p) for p in getattr(guide, "shared", ())}
     slow, quick = ([p for p in parameters if (id(p) in shared) == wanted] for wanted in (True, False))
     groups = [(group, start) for group, start in ((quick, rate), (slow, SLOW * rate)) if group]
@@ -105,9 +102,9 @@ def _at(values: list[Tensor], parameters: list[Tensor], watch: Callable[[], Tens
 
 
 @contextmanager
-def frozen(*programs: Callable) -> Iterator[None]:
+def frozen(pair: Pair) -> Iterator[None]:
     """Inside, Pyro may let parameters require gradients; afterwards they do where they did before."""
-    before = [(p, p.requires_grad) for module in reached(*programs) for p in module.parameters()]
+    before = [(p, p.requires_grad) for module in pair.modules for p in module.parameters()]
     try:
         yield
     finally:

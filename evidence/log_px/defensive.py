@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from dlvm.evidence.estimate import Estimate, over
@@ -15,9 +14,9 @@ from dlvm.evidence.target import Target
 from dlvm.inference.bounds.importance import log_mean_exp
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
 from dlvm.inference.particles.particles import needs_inverse
-from dlvm.inference.programs.chunks import Tick, width_of
-from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.chunks import Tick
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.rows import width_of
 from dlvm.nets.arguments import count, real
 
 ROWS = 100
@@ -91,7 +90,7 @@ def defensive(
         found = Estimate.of_weights("defensive importance sampling", torch.cat(strata))
         return replace(found, log_px_se=_standard_error(strata))
 
-    return over(data, method, (model, guide), min(ROWS, chunk or ROWS), seed, progress)
+    return over(data, method, Pair(model, guide), min(ROWS, chunk or ROWS), seed, progress)
 
 
 def _weights(target: Target, guide: Callable, u: Tensor, share: float) -> Tensor:
@@ -115,7 +114,7 @@ def _standard_error(strata: list[Tensor]) -> Tensor:
 
 
 def _check_sites(target: Target, guide: Callable) -> None:
-    drawn = {site["name"] for site in sample_sites(poutine.trace(own(guide)).get_trace(*target.args))}
+    drawn = target.drawn_by(guide)
     if drawn != set(target.sites):
         raise ValueError(
             f"guide draws {sorted(drawn)} where the model's latent sites are {sorted(target.sites)}; its density at "

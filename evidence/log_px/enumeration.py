@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints
 
 from dlvm.evidence.estimate import Estimate, over
+from dlvm.evidence.target import placed
 from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
 from dlvm.inference.particles.weights import weigh
-from dlvm.inference.programs.chunks import Tick, width_of
+from dlvm.inference.programs.chunks import Tick
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import nesting_of, sample_sites
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.rows import width_of
 from dlvm.nets.arguments import count
 
 ROWS = 100
@@ -81,7 +82,7 @@ def enumerated(
         _check(joint, prior)
         return replace(Estimate.exactly("enumerated", joint), num_samples=values.count)
 
-    return over(data, method, (model,), min(ROWS, chunk or ROWS), seed, progress, "summing out the latents")
+    return over(data, method, Pair(model), min(ROWS, chunk or ROWS), seed, progress, "summing out the latents")
 
 
 def _check(joint: Tensor, prior: Tensor) -> None:
@@ -111,8 +112,8 @@ class JointValues:
     """All joint values of a model's latents, numbered 0 .. count - 1, for a batch."""
 
     def __init__(self, model: Callable, args: tuple, most: int):
-        self.model, self.args = own(model), args
-        sites = sample_sites(poutine.trace(self.model).get_trace(*args))
+        self.model, self.args = model, args
+        sites = sample_sites(poutine.trace(own(model)).get_trace(*args))
         drawn = {site["name"]: site["value"] for site in sites}
         self.sites = {name: _site(name, latent, drawn[name]) for name, latent in latents(model, *args).items()}
         self.count = math.prod(len(site.table) ** site.number for site in self.sites.values())
@@ -130,11 +131,11 @@ class JointValues:
             )
         self.plate = next(iter(plates))[0]
         self.nesting = 1
-        self.nesting = nesting_of(self.model, self._placed(torch.zeros_like(args[0].reshape(-1)[:1]).long()), args, {})
+        self.nesting = self._at(torch.zeros_like(args[0].reshape(-1)[:1]).long()).nesting(args, {})
 
     def weigh(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x, z) and log p(z) at some values, shapes (values, data)."""
-        found = weigh(self.model, self._placed(index), self.args, {}, len(index), nesting=self.nesting)
+        found = weigh(self._at(index), self.args, {}, len(index), nesting=self.nesting)
         prior = sum(term.log_p for term in found.terms.values())
         return found.log_likelihood + prior, prior
 
@@ -149,21 +150,15 @@ class JointValues:
             stride *= base**number
         return values
 
-    def _placed(self, index: Tensor) -> Callable:
-        """A program that draws these values and nothing else."""
-        rows, full = len(self.args[0]), self.plate.size
-        values = {}
+    def _at(self, index: Tensor) -> Pair:
+        """The model at these values."""
+        rows, values, event_dims = len(self.args[0]), {}, {}
         for name, value in self[index].items():
             event = value.shape[1:]
             chains = (len(index), *[1] * (self.nesting - 1)) if len(index) > 1 else ()
-            values[name] = value.reshape(*chains, 1, *event).expand(*chains, rows, *event), len(event)
-
-        def program(*args, **kwargs):
-            with pyro.plate(self.plate.name, full or rows, subsample_size=rows if full else None, dim=-1):
-                for name, (value, event_dim) in values.items():
-                    pyro.sample(name, dist.Delta(value, event_dim=event_dim))
-
-        return program
+            values[name] = value.reshape(*chains, 1, *event).expand(*chains, rows, *event)
+            event_dims[name] = len(event)
+        return placed(self.model, self.plate, rows, values, event_dims)
 
 
 def _site(name: str, latent: Latent, drawn: Tensor) -> Site:

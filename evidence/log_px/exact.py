@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dlvm.evidence.estimate import Estimate, over
 from dlvm.inference.programs.chunks import Tick
-from dlvm.inference.programs.modules import module_of
+from dlvm.inference.programs.modules import bare
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count
 
 ROWS = 10_000
@@ -39,10 +40,10 @@ def exact(
         >>> print(exact(PPCA(torch.ones(3, 1), torch.zeros(3), 1.0), torch.zeros(2, 3)))
         log p(x) = -3.450   (exact, ... s)
     """
-    log_px = getattr(module_of(model) or model, "log_px", None)
+    log_px = getattr(bare(model), "log_px", None)
     if not callable(log_px):
         raise TypeError(
-            f"model {type(module_of(model) or model).__name__} has no method log_px; use enumerated(...) for discrete "
+            f"model {type(bare(model)).__name__} has no method log_px; use enumerated(...) for discrete "
             "latents, quadrature(...) for one or two continuous dimensions, or sandwich(...) for bounds on both sides"
         )
     count(rows=rows)
@@ -65,4 +66,4 @@ def exact(
         tick(1.0)
         return Estimate.exactly("exact", found.detach())
 
-    return over(data, method, (model,), rows, seed, progress, "log p(x) in closed form")
+    return over(data, method, Pair(model), rows, seed, progress, "log p(x) in closed form")

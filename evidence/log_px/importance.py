@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlvm.evidence.estimate import Estimate
 from dlvm.inference.evaluation.dataset_weights import Scored, score
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.pair import Pair
 
 
 def prior_sampling(
@@ -50,9 +50,9 @@ def prior_sampling(
         >>> prior_sampling(model, x, num_particles=10).log_px_se
         tensor([0., 0., 0., 0., 0.], dtype=torch.float64)
     """
-    own(model)
-    prior = poutine.block(model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"])
-    return _weighed("prior sampling", model, prior, data, num_particles, chunk, seed, progress, engine)
+    alone = Pair(model)
+    prior = poutine.block(alone.model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"])
+    return _weighed("prior sampling", Pair(alone.model, prior), data, num_particles, chunk, seed, progress, engine)
 
 
 def importance(
@@ -96,13 +96,12 @@ def importance(
         >>> importance(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=10).num_data
         5
     """
-    return _weighed("importance sampling", model, guide, data, num_particles, chunk, seed, progress, engine)
+    return _weighed("importance sampling", Pair(model, guide), data, num_particles, chunk, seed, progress, engine)
 
 
 def _weighed(
     method: str,
-    model: Callable,
-    guide: Callable,
+    pair: Pair,
     data: Tensor | Iterable,
     num_particles: int,
     chunk: int | None,
@@ -115,5 +114,5 @@ def _weighed(
     def take(scored: Scored) -> None:
         found.append(Estimate.of_weights(method, scored.likelihood.double() - scored.ratio))
 
-    walked = score(model, guide, data, num_particles, take, chunk, seed, progress, engine)
+    walked = score(pair, data, num_particles, take, chunk, seed, progress, engine)
     return Estimate.joined(found, walked.seconds, walked.asked)

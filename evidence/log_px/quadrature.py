@@ -12,7 +12,9 @@ from torch import Tensor
 from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.target import Target
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
-from dlvm.inference.programs.chunks import Tick, width_of
+from dlvm.inference.programs.chunks import Tick
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.rows import rows_of, width_of
 from dlvm.nets.arguments import count, real
 
 ROWS = 20
@@ -83,7 +85,7 @@ def quadrature(
         change, size = log_px.clone(), points
         for _ in range(DOUBLINGS + 1):
             unsure = ~(change < tol)
-            target = target if unsure.all() else Target(model, _rows(args, unsure))
+            target = target if unsure.all() else Target(model, rows_of(args, unsure))
             per_datum = max(1, at_once // target.num_data)
             log_px[unsure], change[unsure] = _integral(target, low[unsure], high[unsure], size, per_datum)
             if (change < tol).all():
@@ -95,12 +97,7 @@ def quadrature(
             f"log p(x), more than tol={tol}, for {int((~(change < tol)).sum())} data; give more points, or a larger tol"
         )
 
-    return over(data, method, (model,), min(ROWS, chunk or ROWS), seed, progress, "integrating over the latents")
-
-
-def _rows(args: tuple, kept: Tensor) -> tuple:
-    """Some data of a batch's arguments."""
-    return tuple(a[kept] if isinstance(a, Tensor) and a.dim() and len(a) == len(kept) else a for a in args)
+    return over(data, method, Pair(model), min(ROWS, chunk or ROWS), seed, progress, "integrating over the latents")
 
 
 def _integral(target: Target, low: Tensor, high: Tensor, size: int, at_once: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ from dlvm.evidence.simulate import Simulated, simulate
 from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
 from dlvm.inference.evaluation.dataset_weights import Scored, score
 from dlvm.inference.programs.batches import arguments, batches_of
-from dlvm.inference.programs.modules import module_of
+from dlvm.inference.programs.modules import bare
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count
 
 ORDER = ("ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO")
@@ -86,7 +87,7 @@ def sandwich(
         lambda: weighed(model, guide, batches, num_particles, seed, progress),
         lambda: {"AIS": annealed(model, batches, start, progress=progress, **chains)},
     ]
-    if callable(getattr(module_of(model) or model, "log_px", None)):
+    if callable(getattr(bare(model), "log_px", None)):
         stages.insert(1, lambda: {"exact": exact(model, batches)})
     if known:
         stages.append(lambda: {"reverse AIS": reverse_annealed(model, simulated, start, progress=progress, **chains)})
@@ -117,7 +118,7 @@ def weighed(
         parts["CUBO"].append(_cubo(log_w))
 
     try:
-        score(model, guide, batches, num_particles, take, seed=seed, progress=progress)
+        score(Pair(model, guide), batches, num_particles, take, seed=seed, progress=progress)
     except KeyboardInterrupt:
         if not parts["IWAE"]:
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ def download(folder: Path) -> None:
 
     Raises: OSError without a network; ValueError if a file is not the public one.
     """
-    bits: dict[str, Any] = {}
+    bits = {}
     for name, md5 in MD5.items():
         with urllib.request.urlopen(URL.format(name), timeout=30) as response:
             text = response.read()

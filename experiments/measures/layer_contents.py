@@ -12,7 +12,7 @@ from dlvm.guides.joint import WHOLE
 from dlvm.inference import ELBO
 from dlvm.inference.evaluation.active_units import count_active, spread_of
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -38,7 +38,7 @@ def layers_of(model: nn.Module, guide: nn.Module, data: Loader, num_particles: i
     noise: dict[str, list[Tensor]] = {}
     with untouched(0):
         for batch in data:
-            particles = ELBO(num_particles, analytic_kl=True).draw(own(model), own(guide), batch, {})
+            particles = ELBO(num_particles, analytic_kl=True).draw(Pair(model, guide), batch, {})
             for name, ratio in ratios(particles).items():
                 z = particles.latents[name]
                 kl.setdefault(name, []).append(ratio.mean(0))

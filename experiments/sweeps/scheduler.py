@@ -32,8 +32,7 @@ def outcomes(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Done]]:
         cells: what to compute.
         jobs: cells at a time, see ``Workers``.
     """
-    waiting = list(reversed(cells))
-    suspects: list[Cell] = []
+    waiting, suspects = list(reversed(cells)), []
     while waiting:
         under_way: dict[int, Cell] = {}
         try:

@@ -108,7 +108,7 @@ class JointSteps(JointLosses):
         if not self.job.agree(shapes.encode()):
             raise ValueError("the ranks of this job have built different programs; give all of them the same settings")
         self.job.spread(self._state())
-        parts = [m for program in modules_of(step.model, step.guide) for m in program.modules()]
+        parts = [m for program in modules_of(*step.pair.programs) for m in program.modules()]
         norms = [part for part in parts if isinstance(part, _NormBase)]
         if any(part.training for part in norms):
             say("batch normalisation takes its statistics from each rank's own rows, not from the joint batch")
@@ -147,7 +147,7 @@ class JointSteps(JointLosses):
 
     def _state(self) -> list[Tensor]:
         step = self.step
-        buffers = (b for m in modules_of(step.model, step.guide, step.objective) for b in m.buffers())
+        buffers = (b for m in modules_of(*step.pair.programs, step.objective) for b in m.buffers())
         return [*step.parameters, *buffers]
 
     def _check_equal(self) -> None:

@@ -12,8 +12,6 @@ from torch import Tensor
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.distributed.job import Job
 from dlvm.inference.engine.step import Step
-from dlvm.inference.programs.modules import evaluation_mode
-from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
 from dlvm.inference.programs.randomness import untouched
 
@@ -92,8 +90,8 @@ class Shares:
         return Share(cut_args, cut_kwargs, weight, part, _mark(args[0]))
 
     def _count(self, args: tuple, kwargs: dict) -> Count:
-        with untouched(), torch.no_grad(), evaluation_mode(self.step.model):
-            sites = sample_sites(poutine.trace(own(self.step.model)).get_trace(*args, **kwargs))
+        with untouched(), torch.no_grad(), self.step.pair.evaluating():
+            sites = sample_sites(poutine.trace(self.step.pair.model).get_trace(*args, **kwargs))
         plates = data_plates(sites)
         if not plates:
             raise ValueError(

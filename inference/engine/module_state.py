@@ -10,7 +10,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from dlvm.inference.programs.modules import walk
+from dlvm.inference.programs.modules import closure
 
 SCALARS = (bool, int, float, str, type(None))
 
@@ -137,7 +137,7 @@ def _copy_back(tensors: list[Tensor], numbers: list[Tensor]) -> list[Tensor]:
 
 def _homes(parts: Iterable[object]) -> Iterator[dict[str, Any]]:
     """The dictionaries of parts and of what these contain, once each."""
-    for part in walk(parts, _inside):
+    for part in closure(parts, _inside):
         yield vars(part)
         if isinstance(part, nn.Module):
             yield from (part._parameters, part._buffers, part._modules)

@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.programs.batches import check_dense
-from dlvm.inference.programs.errors import FAILURES, NonFinite, broken_gradient, explained, locate
-from dlvm.inference.programs.modules import evaluation_mode, modules_of, reached
-from dlvm.inference.programs.parameters import empty_store, own, scoped, trainable
+from dlvm.inference.programs.errors import NonFinite, broken_gradient, explaining, locate
+from dlvm.inference.programs.modules import modules_of
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.parameters import empty_store, scoped, trainable
 from dlvm.inference.programs.randomness import generator_state, untouched
 
 PRECISIONS = ("fp32", "bf16")
@@ -38,31 +39,28 @@ class Step:
     """Loss and gradients as functions of a batch, see ``record`` for what they return.
 
     Args:
-        model, guide: Pyro programs of the same signature.
+        pair: whose programs run.
         objective: any ``pyro.infer.ELBO``.
         precision: of layers in ``gradients``, see ``precise``.
     """
 
-    def __init__(self, model: Callable, guide: Callable, objective: ELBO, precision: str = "fp32"):
-        self.model, self.guide = model, guide
+    def __init__(self, pair: Pair, objective: ELBO, precision: str = "fp32"):
+        self.pair = pair
         self.objective: Any = objective  # what all have and use here, Pyro's base class does not declare
-        self.programs = own(model), own(guide)
-        self.parts = (*reached(model, guide), objective)
+        self.parts = (*pair.modules, objective)
         self.parameters: list[Tensor] = []
         self.beside: set[int] = set()  # the objective's own, as a baseline's, which the norm leaves out
         self._precise = precise(precision)
-        self._kept = empty_store() if len(modules_of(model, guide)) == 2 else None
+        self._kept = None if pair.has_functions else empty_store()
 
     def find_parameters(self, args: tuple, kwargs: dict) -> None:
         """Runs both programs once, so that every parameter exists; spends no random number."""
         check_dense(*args, **kwargs)
-        probing = evaluation_mode(self.model, self.guide)
+        probing = self.pair.evaluating()
         with untouched(), torch.no_grad(), probing, self.store(), poutine.trace(param_only=True) as handler:
-            try:
-                self.objective.loss(*self.programs, *args, **kwargs)
-            except FAILURES as error:
-                raise (told := explained(error, self.model, args, kwargs)) from told.__cause__
-        self.parameters = trainable((self.model, self.guide, self.objective), [handler.trace])
+            with explaining(self.pair, args, kwargs):
+                self.objective.loss(*self.pair.programs, *args, **kwargs)
+        self.parameters = trainable((*self.pair.programs, self.objective), [handler.trace])
         self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
 
     def stores(self) -> list[dict[str, Any]]:
@@ -93,7 +91,7 @@ class Step:
     def loss(self, *args: Any, **kwargs: Any) -> Outcome:
         """Losses, in nats, and nothing else."""
         with self.store():
-            loss = self.objective.loss(*self.programs, *args, **kwargs)
+            loss = self.objective.loss(*self.pair.programs, *args, **kwargs)
         return [*(loss if isinstance(loss, tuple) else (loss,))], []
 
     def checked_loss(self, *args: Any, **kwargs: Any) -> Outcome:
@@ -110,7 +108,7 @@ class Step:
 
     def _gradients(self, *args: Any, **kwargs: Any) -> Outcome:
         with self.store(), self._precise:
-            loss = self.objective.loss_and_grads(*self.programs, *args, **kwargs)
+            loss = self.objective.loss_and_grads(*self.pair.programs, *args, **kwargs)
         gradients = [parameter.grad for parameter in self.parameters]
         return [*(loss if isinstance(loss, tuple) else (loss,)), self.norm(gradients)], gradients
 
@@ -122,17 +120,16 @@ class Step:
     @contextmanager
     def _located(self, args: tuple, kwargs: dict) -> Iterator[None]:
         before = generator_state()
-        try:
-            yield
-        except (NonFinite, ValueError) as error:
-            check_dense(*args, **kwargs)
-            place = locate(self.model, self.guide, args, kwargs, before) or broken_gradient(self.model, self.guide)
-            if place is None:
-                raise (told := explained(error, self.model, args, kwargs)) from told.__cause__
-            said = f"{error}: " if isinstance(error, NonFinite) else ""
-            raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
-        except FAILURES as error:
-            raise (told := explained(error, self.model, args, kwargs)) from told.__cause__
+        with explaining(self.pair, args, kwargs):
+            try:
+                yield
+            except (NonFinite, ValueError) as error:
+                check_dense(*args, **kwargs)
+                place = locate(self.pair, args, kwargs, before) or broken_gradient(self.pair)
+                if place is None:
+                    raise
+                said = f"{error}: " if isinstance(error, NonFinite) else ""
+                raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
 
 
 def _require_finite(losses: list[float], norm: float | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.pair import Pair
 
 SMALLEST = 1e-20
 
@@ -70,11 +70,9 @@ class Estimator(nn.Module):
                 "estimator=ScoreFunction() or VIMCO(), or sum the site out with TraceEnum_ELBO"
             )
 
-    def draw(
-        self, bound: Bound, num_particles: int, model: Callable, guide: Callable, args: tuple, kwargs: dict
-    ) -> Particles:
+    def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
         """The particles that the bound and its gradient are computed from."""
-        return weigh(model, guide, args, kwargs, num_particles, detached=self.detached, linear=bound.linear)
+        return weigh(pair, args, kwargs, num_particles, detached=self.detached, linear=bound.linear)
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         """A 0-d tensor whose gradient is this estimate of that of the bound, summed over data and scaled.

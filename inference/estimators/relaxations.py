@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pyro.distributions as dist
 import torch
@@ -17,7 +16,7 @@ from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.estimators.estimator import Estimator, differentiated, shown
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import weigh
-from dlvm.inference.programs.plates import nesting_of
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import real
 
 
@@ -69,16 +68,14 @@ class GumbelSoftmax(_Relaxation):
         The Concrete Distribution, Maddison, Mnih, Teh, 2017, arXiv:1611.00712.
     """
 
-    def draw(
-        self, bound: Bound, num_particles: int, model: Callable, guide: Callable, args: tuple, kwargs: dict
-    ) -> Particles:
+    def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
         with torch.no_grad():
-            return super().draw(bound, num_particles, model, guide, args, kwargs)
+            return super().draw(bound, num_particles, pair, args, kwargs)
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         program, layout = particles.programs, particles.layout
-        pair = (_Relax(self.temperature, hard=False)(run) for run in (program.model, program.guide))
-        relaxed = weigh(*pair, program.args, program.kwargs, layout.num_particles, linear=True, nesting=layout.nesting)
+        pair = program.pair.inside(_Relax(self.temperature, hard=False))
+        relaxed = weigh(pair, program.args, program.kwargs, layout.num_particles, linear=True, nesting=layout.nesting)
         factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
         return differentiated(bound, relaxed.changed(factors), None)
 
@@ -96,12 +93,10 @@ class StraightThrough(_Relaxation):
         Categorical Reparameterization with Gumbel-Softmax, Jang, Gu, Poole, 2017, arXiv:1611.01144.
     """
 
-    def draw(
-        self, bound: Bound, num_particles: int, model: Callable, guide: Callable, args: tuple, kwargs: dict
-    ) -> Particles:
-        pair = (_Relax(self.temperature, hard=True)(run) for run in (model, guide))
-        nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else None
-        return weigh(*pair, args, kwargs, num_particles, linear=bound.linear, nesting=nesting)
+    def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
+        nesting = pair.nesting(args, kwargs) if num_particles > 1 else None
+        pair = pair.inside(_Relax(self.temperature, hard=True))
+        return weigh(pair, args, kwargs, num_particles, linear=bound.linear, nesting=nesting)
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         return differentiated(bound, particles, value)

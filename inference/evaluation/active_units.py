@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from dlvm.inference.console import say
-from dlvm.inference.programs.modules import evaluation_mode
-from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import PARTICLES, nesting_of, sample_sites
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.rows import rows_of
 
 PARTICLES_OF_A_LOOK = 64
 MOST_DATA = 256
@@ -29,15 +27,13 @@ class Lookout:
     is run, on at most 256 data. A pair whose guide cannot draw particles in parallel is not looked at.
 
     Args:
-        model, guide: the pair.
+        pair: whose guide runs.
         args: of a batch of data.
     """
 
-    def __init__(self, model: Callable, guide: Callable, args: tuple):
-        count = len(args[0]) if isinstance(args[0], Tensor) and args[0].dim() else 0
-        alike = [isinstance(a, Tensor) and a.dim() > 0 and len(a) == count for a in args]
-        self.args = tuple(a[:MOST_DATA] if same else a for a, same in zip(args, alike, strict=True))
-        self.model, self.guide, self.asleep = model, guide, 0
+    def __init__(self, pair: Pair, args: tuple):
+        self.pair, self.asleep = pair, 0
+        self.args: tuple | None = rows_of(args, slice(0, MOST_DATA))
         try:
             with untouched(0):
                 self._sites()
@@ -66,9 +62,9 @@ class Lookout:
     @torch.no_grad()
     def _sites(self) -> list[dict]:
         """The guide's sites whose values have shape (particles, data, *event)."""
-        with evaluation_mode(self.model, self.guide):
-            nesting = nesting_of(own(self.model), own(self.guide), self.args, {})
-            program = pyro.plate(PARTICLES, PARTICLES_OF_A_LOOK, dim=-nesting - 1)(own(self.guide))
+        with self.pair.evaluating():
+            nesting = self.pair.nesting(self.args, {})
+            program = in_particles(self.pair.guide, PARTICLES_OF_A_LOOK, nesting)
             with pyro.validation_enabled(False):
                 trace = poutine.trace(program).get_trace(*self.args)
         shape = PARTICLES_OF_A_LOOK, len(self.args[0])

@@ -8,18 +8,15 @@ from typing import NamedTuple
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
-from dlvm.inference.particles.weights import check_particles, weigh
-from dlvm.inference.programs.chunks import Walked, split, walk, width_of
-from dlvm.inference.programs.data_checks import check_observed
-from dlvm.inference.programs.modules import reached
-from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import data_plates
+from dlvm.inference.particles.row_weights import RowWeights, weigh_rows
+from dlvm.inference.programs.chunks import Walked, walk
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.rows import width_of
 from dlvm.nets.arguments import whole
 
 CHUNK_NUMBERS = 800_000
@@ -47,8 +44,7 @@ class Scored(NamedTuple):
 
 @torch.no_grad()
 def score(
-    model: Callable,
-    guide: Callable,
+    pair: Pair,
     data: Tensor | Iterable,
     num_particles: int,
     take: Callable[[Scored], None],
@@ -69,41 +65,32 @@ def score(
     whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    weights = _Weights((own(model), own(guide)))
     number = len(data) if not isinstance(data, Tensor) and hasattr(data, "__len__") else 1
-
-    def start(calls: int) -> Engine:
-        return _engine(weights, (model, guide), engine, number * calls)
-
-    scorer = _Scorer(weights, (model, guide), num_particles, chunk, start)
-    return walk(data, (model, guide), scorer.prepare, lambda part, _: take(scorer(part)), seed, progress, "evaluating")
+    scorer = _Scorer(pair, num_particles, chunk, engine, number)
+    return walk(data, pair, scorer.prepare, lambda part, _: take(scorer(part)), seed, progress, "evaluating")
 
 
 class _Scorer:
     """Scores the data of one data set.
 
     Args:
-        weights: of a few particles of a few data.
-        pair: model and guide.
-        num_particles, chunk: see ``evaluate``.
-        start: makes the engine that runs ``weights``, from how many calls a batch takes.
+        pair, num_particles, chunk, engine: see ``score``.
+        number: of batches in the data set.
     """
 
-    def __init__(
-        self, weights: _Weights, pair: tuple, num_particles: int, chunk: int | None, start: Callable[[int], Engine]
-    ):
-        self.weights, self.pair, self.num_particles, self.chunk = weights, pair, num_particles, chunk
-        self.start, self.replay = start, None
+    def __init__(self, pair: Pair, num_particles: int, chunk: int | None, engine: str, number: int):
+        self.rows, self.weights = RowWeights(pair), _Weights(pair)
+        self.num_particles, self.chunk = num_particles, chunk
+        self.engine, self.number = engine, number
+        self.replay: Engine | None = None
 
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         rows, at_once = _pick(args, self.chunk, self.num_particles)
-        for part in split(args, rows * at_once):
-            check_observed(poutine.trace(self.weights.programs[0]).get_trace(*part))
-        if self.replay is None and at_once > 1:
-            check_particles(*self.pair, *next(split(args, 1)))
+        self.rows.check(args, at_once, rows * at_once)
         if self.replay is None:
-            self.replay = self.start(math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once))
+            calls = self.number * math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once)
+            self.replay = _engine(self.weights, self.engine, calls)
         self.at_once = at_once
         return rows
 
@@ -120,23 +107,12 @@ class _Scorer:
 class _Weights:
     """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data."""
 
-    def __init__(self, programs: tuple[Callable, Callable]):
-        self.programs, self.x_dim = programs, 1
+    def __init__(self, pair: Pair):
+        self.pair, self.x_dim = pair, 1
 
     def __call__(self, num_particles: int, *args) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
-            found = weigh(*self.programs, args, {}, num_particles)
-        if len(data_plates(found.joint)) > len(found.layout.plates):
-            raise ValueError(
-                "the model has latent sites that all data share, outside the data plate, so that no datum has a weight "
-                "of its own, whatever the size of batches; give these sites values, by poutine.condition inside "
-                "poutine.block, and evaluate that model with the guide of the others"
-            )
-        if found.log_likelihood.shape[1] != len(args[0]):
-            raise ValueError(
-                f"the pair gives {found.log_likelihood.shape[1]} weights for {len(args[0])} data; evaluate needs one "
-                "weight per datum: put every site into the data plate"
-            )
+            found = weigh_rows(self.pair, args, num_particles)
         self.x_dim = found.x_dim
         ratio = found.log_ratio
         none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
@@ -144,10 +120,10 @@ class _Weights:
         return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]
 
 
-def _engine(weights: _Weights, programs: tuple[Callable, Callable], engine: str, calls: int) -> Engine:
+def _engine(weights: _Weights, engine: str, calls: int) -> Engine:
     if engine == "auto" and calls < STEPS_TO_REPAY_CAPTURE:
         engine = "eager"
-    return Engine(weights, reached(*programs), engine, calls, finite=False, name="evaluate")
+    return Engine(weights, weights.pair.modules, engine, calls, finite=False, name="evaluate")
 
 
 def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:

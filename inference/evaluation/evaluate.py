@@ -13,6 +13,8 @@ from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp
 from dlvm.inference.evaluation.active_units import count_active, spread_of
 from dlvm.inference.evaluation.dataset_weights import Scored, score
 from dlvm.inference.evaluation.verdict import verdict
+from dlvm.inference.particles.row_weights import refuse_nan
+from dlvm.inference.programs.pair import Pair
 
 
 def evaluate(
@@ -51,7 +53,6 @@ def evaluate(
 
     Example:
         >>> import torch
-        >>> import torch
         >>> from dlvm.guides import Diagonal, latents
         >>> from dlvm.models import PPCA
         >>> from dlvm.nets import MLP
@@ -60,7 +61,7 @@ def evaluate(
         5
     """
     totals = Totals(num_particles)
-    walked = score(model, guide, data, num_particles, totals.add, chunk, seed, progress, engine)
+    walked = score(Pair(model, guide), data, num_particles, totals.add, chunk, seed, progress, engine)
     return totals.result(walked.complete)
 
 
@@ -130,12 +131,7 @@ class Totals:
     def add(self, found: Scored) -> None:
         likelihood, ratio, mean, square, self.x_dim = found
         log_w = (likelihood - ratio).double()
-        if log_w.isnan().any():
-            raise ValueError(
-                f"{int(log_w.isnan().any(0).sum())} data have NaN weights: the model's or the guide's parameters or "
-                "the data are not "
-                "finite; look at the run that produced them"
-            )
+        refuse_nan(log_w)
         k = self.num_particles
         self.rows.append(
             torch.stack(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from pyro import infer
@@ -13,6 +12,7 @@ from dlvm.inference.estimators.score_function import ScoreFunction
 from dlvm.inference.objectives.elbo import ELBO
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.pair import Pair
 
 
 class Aided(Objective):
@@ -37,8 +37,8 @@ class Aided(Objective):
     def __repr__(self) -> str:
         return f"{self.aid.name}({self.objective!r}, {self.aid!r})"
 
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
-        return self.objective.draw(model, guide, args, kwargs)
+    def draw(self, pair: Pair, args: tuple, kwargs: dict) -> Particles:
+        return self.objective.draw(pair, args, kwargs)
 
     def value(self, particles: Particles) -> Tensor:
         return self.objective.value(particles)

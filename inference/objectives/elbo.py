@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dlvm.inference.bounds.bound import mean_bound
 from dlvm.inference.estimators.estimator import Estimator
 from dlvm.inference.estimators.pathwise import Total
@@ -11,6 +9,7 @@ from dlvm.inference.estimators.score_function import VIMCO, ScoreFunction
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.analytic_kl import with_analytic_kl
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.pair import Pair
 
 
 class ELBO(Objective):
@@ -61,6 +60,6 @@ class ELBO(Objective):
         said = [f"{name}=True" for name in ("analytic_kl", "strict") if getattr(self, name)]
         return [*super()._settings(), *said]
 
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
-        particles = super().draw(model, guide, args, kwargs)
+    def draw(self, pair: Pair, args: tuple, kwargs: dict) -> Particles:
+        particles = super().draw(pair, args, kwargs)
         return with_analytic_kl(particles, self.strict) if self.analytic_kl else particles

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -104,12 +104,11 @@ class PriorOnParameters(nn.Module):
 
     def forward(self, objective: Objective, particles: Particles, value: Tensor | None) -> Tensor:
         share = data_count(particles) / self.num_data
-        return objective.surrogate(particles, value) + share * self.log_prior(particles.programs.model)
+        return objective.surrogate(particles, value) + share * self.log_prior(particles.programs.pair.model)
 
-    def log_prior(self, model) -> Tensor:
+    def log_prior(self, model: Callable) -> Tensor:
         """log p(theta) of a model that is a module; a 0-d tensor in nats."""
-        module = module_of(getattr(model, "program", model))
-        if module is None:
+        if (module := module_of(model)) is None:
             raise ValueError("MAP needs a model that is a module, so that its parameters have names")
         named = [_constrained(module, name, p) for name, p in module.named_parameters() if p.requires_grad]
         parts = []

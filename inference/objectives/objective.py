@@ -19,6 +19,7 @@ from dlvm.inference.bounds.bound import Bound, called
 from dlvm.inference.estimators.estimator import Coefficients, Estimator, Explicit, assemble, shown
 from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import is_count
 
 _NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # no copy shares its original's name in Pyro's store
@@ -108,9 +109,9 @@ class Objective(nn.Module, infer.ELBO):
     def _suffix(self) -> list[str]:
         return [] if isinstance(self.estimator, Total) else [f"estimator={self.estimator!r}"]
 
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
+    def draw(self, pair: Pair, args: tuple, kwargs: dict) -> Particles:
         """The particles that the bound is computed from."""
-        return self.estimator.draw(self.bound, self.num_particles, model, guide, args, kwargs)
+        return self.estimator.draw(self.bound, self.num_particles, pair, args, kwargs)
 
     def value(self, particles: Particles) -> Tensor:
         """What is reported, shape (batch,), in nats."""
@@ -143,7 +144,7 @@ class Objective(nn.Module, infer.ELBO):
         """Minus the bound, summed over data and scaled; a 0-d tensor in nats whose gradient is the estimator's."""
         if next(self.parameters(), None) is not None:  # where stock SVI looks for what is to be trained
             pyro.module(_NAMES.setdefault(self, f"objective_{next(_SERIALS)}"), self)
-        particles = self.draw(model, guide, args, kwargs)
+        particles = self.draw(Pair.as_they_are(model, guide), args, kwargs)
         self.require(particles)
         value = particles.total(self.value(particles))
         if torch.is_grad_enabled():

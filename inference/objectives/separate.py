@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from dlvm.inference.objectives.aided import Aided
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.objectives.wake_sleep import RWS, WakeSleep
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.pair import Pair
 
 
 class Separate(Objective):
@@ -54,8 +54,8 @@ class Separate(Objective):
     def __repr__(self) -> str:
         return f"Separate(model={self.model!r}, guide={self.guide!r})"
 
-    def draw(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Particles:
-        return self.guide.draw(model, guide, args, kwargs)
+    def draw(self, pair: Pair, args: tuple, kwargs: dict) -> Particles:
+        return self.guide.draw(pair, args, kwargs)
 
     def require(self, particles: Particles) -> None:
         self.guide.require(particles)  # of the model's objective, only what it gives theta counts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,7 +12,7 @@ from dlvm.inference.bounds.bound import Bound, power_bound
 from dlvm.inference.estimators.estimator import Coefficients, Estimator, assemble
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.particles import Particles, needs_inverse
-from dlvm.inference.programs.modules import module_of
+from dlvm.inference.programs.modules import signature_of
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.nets.arguments import real
 
@@ -80,10 +78,10 @@ def dreamt_log_q(particles: Particles) -> Tensor:
     """log q(z' | x') of one dream (z', x') ~ p(z, x) per datum, shape (batch,), nats."""
     programs = particles.programs
     with torch.no_grad():
-        dream = poutine.trace(poutine.uncondition(programs.model)).get_trace(*programs.args, **programs.kwargs)
+        dream = poutine.trace(poutine.uncondition(programs.pair.model)).get_trace(*programs.args, **programs.kwargs)
     observed = (s for s in sample_sites(dream) if s["infer"].get("was_observed") and not s["infer"].get("is_auxiliary"))
     dreamt = {site["name"]: site["value"] for site in observed}
-    bound = _signature(programs.model).bind(*programs.args, **programs.kwargs)
+    bound = signature_of(programs.pair.model).bind(*programs.args, **programs.kwargs)
     if lacking := set(dreamt) - set(bound.arguments):
         raise ValueError(
             f"the model observes {sorted(lacking)} but has no argument of that name, so that the guide cannot be shown "
@@ -96,7 +94,7 @@ def dreamt_log_q(particles: Particles) -> Tensor:
                 f"{tuple(getattr(bound.arguments[name], 'shape', ()))}; pass the data of a batch as they are observed"
             )
     bound.arguments.update(dreamt)
-    asleep = poutine.replay(programs.guide, trace=dream)
+    asleep = poutine.replay(programs.pair.guide, trace=dream)
     trace = poutine.trace(asleep).get_trace(*bound.args, **bound.kwargs)
     if strange := [site["name"] for site in sample_sites(trace) if site["name"] not in dream]:
         raise ValueError(
@@ -107,12 +105,6 @@ def dreamt_log_q(particles: Particles) -> Tensor:
         trace.compute_log_prob()
     single = particles.layout._replace(num_particles=1)
     return sum(single.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace)).squeeze(0)
-
-
-def _signature(model: Callable) -> inspect.Signature:
-    program = getattr(model, "program", model)
-    module = module_of(program)
-    return inspect.signature(program if module is None else module.forward)
 
 
 class WakeSleep(Objective):

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.programs.modules import bare, evaluation_mode
-from dlvm.inference.programs.plates import remembered, sample_sites
+from dlvm.inference.programs.pair import Pair, remembered
+from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -27,7 +27,7 @@ def with_analytic_kl(particles: Particles, strict: bool = False) -> Particles:
         ValueError: ``strict``, and a site has no such KL.
     """
     programs, prior = particles.programs, {site["name"]: site for site in particles.joint}
-    broken = mean_field_violations(programs.model, programs.guide, programs.args, programs.kwargs)
+    broken = mean_field_violations(programs.pair, programs.args, programs.kwargs)
     terms, kl = {}, dict(particles.kl)
     for site in particles.drawn:
         name = site["name"]
@@ -66,14 +66,14 @@ def closed_form(q: torch.distributions.Distribution, p: torch.distributions.Dist
 
 
 @remembered
-def mean_field_violations(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
+def mean_field_violations(pair: Pair, args: tuple, kwargs: dict) -> dict[str, set[str]]:
     """{latent site: its parents in the model that are its descendants in the guide}; remembered for a pair.
 
     An analytic KL per site is right where the set is empty.
     """
-    with untouched(), torch.no_grad(), poutine.block(), evaluation_mode(bare(model), bare(guide)):
-        parents = _parents(model, args, kwargs)
-        below = _descendants(_parents(guide, args, kwargs))
+    with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
+        parents = _parents(pair.model, args, kwargs)
+        below = _descendants(_parents(pair.guide, args, kwargs))
     return {site: parents.get(site, set()) & found for site, found in below.items()}
 
 

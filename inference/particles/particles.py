@@ -13,7 +13,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from dlvm.inference.programs.modules import bare, statistics_kept
+from dlvm.inference.programs.modules import statistics_kept
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import depth, same, sample_sites
 
 
@@ -68,8 +69,7 @@ class Layout(NamedTuple):
 class Programs(NamedTuple):
     """What was run: the pair, what it was called with, the guide as it ran, particles included, and its trace."""
 
-    model: Callable
-    guide: Callable
+    pair: Pair
     args: tuple
     kwargs: dict
     guide_of_particles: Callable
@@ -181,7 +181,7 @@ class Particles:
             for site in self.drawn:
                 trace.nodes[site["name"]] = {**site, "value": site["value"].detach()}
             again = poutine.replay(self.programs.guide_of_particles, trace=trace)
-            with statistics_kept(bare(self.programs.guide)):
+            with statistics_kept(self.programs.pair.guide):
                 found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
             with needs_inverse():
                 found.compute_log_prob()

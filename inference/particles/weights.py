@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
@@ -16,10 +16,9 @@ from torch import Tensor
 
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.inference.particles.particles import Layout, Particles, Programs, Term, needs_inverse
-from dlvm.inference.programs.errors import FAILURES, explained
-from dlvm.inference.programs.modules import evaluation_mode
-from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import PARTICLES, common_plates, depth, nesting_of, outer_scale, sample_sites
+from dlvm.inference.programs.errors import FAILURES, explaining
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.plates import PARTICLES, common_plates, depth, in_particles, outer_scale, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import whole
 
@@ -53,16 +52,13 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
         >>> log_weights(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=4).shape
         torch.Size([4, 5])
     """
-    with TURN:
-        try:
-            return weigh(own(model), own(guide), args, kwargs, num_particles).log_w
-        except FAILURES as error:
-            raise (told := explained(error, model, args, kwargs)) from told.__cause__
+    pair = Pair(model, guide)
+    with TURN, explaining(pair, args, kwargs):
+        return weigh(pair, args, kwargs, num_particles).log_w
 
 
 def weigh(
-    model: Callable,
-    guide: Callable,
+    pair: Pair,
     args: tuple,
     kwargs: dict,
     num_particles: int = 1,
@@ -70,9 +66,12 @@ def weigh(
     linear: bool = False,
     nesting: int | None = None,
 ) -> Particles:
-    """Draws particles and scores them; programs run as they are, with parameters where Pyro keeps them.
+    """Draws particles and scores them.
 
     Args:
+        pair: whose programs run.
+        args, kwargs: what both are called with.
+        num_particles: K.
         detached: cut the draws off from the guide's parameters.
         linear: whether what is made of the weights is linear in their logarithms, so that plates around some sites only
             may be subsampled.
@@ -81,21 +80,18 @@ def weigh(
     whole(num_particles=num_particles)
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
-    if nesting is None or num_particles == 1:
-        nesting = nesting_of(model, guide, args, kwargs) if num_particles > 1 else float("inf")
-    run_model, run_guide = model, guide
+    (run_model, run_guide), deepest = pair.programs, math.inf
     if num_particles > 1:
-        nesting += 1
-        run_model, run_guide = (
-            pyro.plate(PARTICLES, num_particles, dim=-nesting)(program) for program in (run_model, run_guide)
-        )
+        nesting = pair.nesting(args, kwargs) if nesting is None else nesting
+        run_model, run_guide = (in_particles(program, num_particles, nesting) for program in pair.programs)
+        deepest = nesting + 1
     with _Detached() if detached else nullcontext():  # outside the trace, which keeps what handlers outside it made
         guide_trace = poutine.trace(run_guide).get_trace(*args, **kwargs)
     entering, entered = (guide_trace, {}) if detached else _views(guide_trace)
     model_trace = poutine.trace(poutine.replay(run_model, trace=entering)).get_trace(*args, **kwargs)
     if is_validation_enabled():
-        check_model_guide_match(model_trace, guide_trace, nesting)
-    programs = Programs(model, guide, args, kwargs, run_guide, guide_trace)
+        check_model_guide_match(model_trace, guide_trace, deepest)
+    programs = Programs(pair, args, kwargs, run_guide, guide_trace)
     traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
     if not linear:
         _check_inner_plates(sample_sites(*traces))
@@ -183,27 +179,21 @@ def _check_inner_plates(sites: list[dict]) -> None:
                 )
 
 
-def check_particles(model: Callable, guide: Callable, *args, **kwargs) -> None:
+def check_particles(pair: Pair, args: tuple, kwargs: dict) -> None:
     """Proves that a pair runs with particles as one more batch dimension on the left.
 
     Raises:
         ValueError: it does not, with what happened.
     """
-    with untouched(), torch.no_grad(), evaluation_mode(model, guide):
+    with untouched(), torch.no_grad(), pair.evaluating():
         try:
-            weigh(own(model), own(guide), args, kwargs, 2, linear=True)
+            weigh(pair, args, kwargs, 2, linear=True)
         except FAILURES as error:
-            _check_alone(model, guide, args, kwargs)
+            with explaining(pair, args, kwargs):
+                weigh(pair, args, kwargs, linear=True)
             said = str(error).split("\n")[0]
             raise ValueError(
                 f"the pair runs alone but not with 2 particles in parallel ({said}); nets must keep every leading "
                 "dimension, (particles, batch, ...): map the last ones only, as h.reshape(*z.shape[:-1], 1, 28, "
                 "28) does"
             ) from error
-
-
-def _check_alone(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
-    try:
-        weigh(own(model), own(guide), args, kwargs, linear=True)
-    except FAILURES as error:
-        raise (told := explained(error, model, args, kwargs)) from told.__cause__

@@ -1,1 +1,1 @@
-"""What is known of Pyro programs and their data: modules, parameters, plates, batches, randomness, errors."""
+"""What is known of Pyro programs and their data: pairs, modules, parameters, plates, batches, randomness, errors."""

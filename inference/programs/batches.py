@@ -1,4 +1,4 @@
-"""Batches as the arguments of programs: moved, counted, and held against the likelihood."""
+"""Batches as the arguments of programs: what may be one, where it is moved, and data as a run of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlvm.inference.programs.modules import modules_of
-from dlvm.inference.programs.plates import DataCount
+from dlvm.inference.programs.pair import Pair
 
 
 def arguments(batch) -> tuple:
@@ -77,11 +77,9 @@ def to_device(device: str | torch.device | None, *programs: Callable) -> Callabl
     return lambda args: tuple(a.to(device, non_blocking=True) if isinstance(a, Tensor) else a for a in args)
 
 
-def to_device_of(*programs: Callable) -> Callable[[tuple], tuple]:
+def to_device_of(pair: Pair) -> Callable[[tuple], tuple]:
     """Returns what moves a batch's arguments to where the programs' parameters are."""
-    parameters = (p for module in modules_of(*programs) for p in module.parameters())
-    first = next(parameters, None)
-    return to_device(None if first is None else first.device)
+    return to_device(pair.device)
 
 
 class Batches:
@@ -90,11 +88,13 @@ class Batches:
     Args:
         data: iterated anew each time; one with ``seeded(seed)`` is reseeded.
         move: what moves a batch's arguments to the model's device.
-        count: how many data a batch stands for.
+        count: by how many data the loss on a batch is to be divided, see ``DataCount``.
         seed: of shuffling and binarisation; None leaves ``data`` as they are.
     """
 
-    def __init__(self, data: Iterable, move: Callable[[tuple], tuple], count: DataCount, seed: int | None):
+    def __init__(
+        self, data: Iterable, move: Callable[[tuple], tuple], count: Callable[[tuple], float], seed: int | None
+    ):
         self.data = data.seeded(int(seed)) if seed is not None and hasattr(data, "seeded") else data
         self.move, self.count = move, count
         self._resumed: tuple[int, Callable[[], None]] | None = None

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from rich.progress import Progress
 from torch import Tensor
 
 from dlvm.inference.console import bar
 from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
-from dlvm.inference.programs.modules import evaluation_mode
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.rows import split
 
 Tick = Callable[[float], None]
+Work = Callable[[tuple, Tick], None]
+Rows = int | Callable[[tuple], int]
 
 
 class Walked(NamedTuple):
@@ -36,9 +41,9 @@ class Walked(NamedTuple):
 
 def walk(
     data: Tensor | Iterable,
-    programs: Iterable[Callable],
-    rows: int | Callable[[tuple], int],
-    work: Callable[[tuple, Tick], None],
+    pair: Pair,
+    rows: Rows,
+    work: Work,
     seed: int = 0,
     progress: bool = False,
     text: str = "working",
@@ -50,7 +55,7 @@ def walk(
 
     Args:
         data: a tensor x, or an iterable of batches (tuples of arguments), moved to the device of the modules.
-        programs: those among them that are modules are put into evaluation mode.
+        pair: whose modules are put into evaluation mode.
         rows: how many data at once; or a function of a batch's arguments that says it, and may look at the batch.
         work: (arguments of at most ``rows`` data, tick); within long work ``tick(share)`` tells the bar what share of
             it has just been done.
@@ -61,47 +66,56 @@ def walk(
     Raises:
         TypeError, ValueError: ``data`` are no data, hold none, or one of their batches holds none.
     """
-    programs, started = tuple(programs), time.perf_counter()
-    batches, move = batches_of(data), to_device_of(*programs)
-    done, total = 0, _number(batches)
-    with untouched(seed), evaluation_mode(*programs), bar(progress) as shown:
-        task = shown.add_task(text, total=total)
+    with walking(pair, seed, progress) as steps:
+        return steps.over(data, rows, work, text)
+
+
+@contextmanager
+def walking(pair: Pair, seed: int = 0, progress: bool = False) -> Iterator[Steps]:
+    """Inside, data can be walked over, several times in one random stream; see ``walk``."""
+    with untouched(seed), pair.evaluating(), bar(progress) as shown:
+        yield Steps(pair, shown)
+
+
+class Steps:
+    """What is done between the beginning and the end of ``walking``."""
+
+    def __init__(self, pair: Pair, shown: Progress):
+        self.pair, self.shown = pair, shown
+
+    def over(self, data: Tensor | Iterable, rows: Rows, work: Work, text: str) -> Walked:
+        """See ``walk``."""
+        started, done = time.perf_counter(), 0
+        batches, move = batches_of(data), to_device_of(self.pair)
+        total = _number(batches)
+        task = self.shown.add_task(text, total=total)
 
         def tick(share: float) -> None:
-            shown.update(task, advance=share * count, refresh=True)
+            self.shown.update(task, advance=share * count, refresh=True)
 
         try:
             for batch in batches:
                 args = move(arguments(batch))
                 if total is None and hasattr(batches, "__len__"):
                     total = len(args[0]) * len(batches)
-                    shown.update(task, total=total)
+                    self.shown.update(task, total=total)
                 for part in split(args, rows(args) if callable(rows) else rows):
                     count = len(part[0])
                     work(part, tick)
                     done += count
-                    shown.update(task, completed=done, refresh=True)
+                    self.shown.update(task, completed=done, refresh=True)
         except KeyboardInterrupt:
             if not done:
                 raise
             return Walked(done, max(total or 0, done + 1), time.perf_counter() - started)
-    if not done:
-        raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
-    return Walked(done, done, time.perf_counter() - started)
+        if not done:
+            raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
+        return Walked(done, done, time.perf_counter() - started)
 
-
-def split(args: tuple, rows: int) -> Iterator[tuple]:
-    """A batch's arguments, a few data at a time; what is no tensor of one row per datum goes along as it is."""
-    count = len(args[0])
-    for start in range(0, count, rows):
-        yield tuple(
-            a[start : start + rows] if isinstance(a, Tensor) and a.dim() and len(a) == count else a for a in args
-        )
-
-
-def width_of(args: tuple) -> int:
-    """Numbers per datum in the widest of a batch's arguments, at least 1."""
-    return max(1, *(a[0].numel() for a in args if isinstance(a, Tensor) and a.dim()))
+    def ticks(self, text: str, total: int) -> Callable[[int], None]:
+        """A further bar; returns what tells it how much has just been done."""
+        task = self.shown.add_task(text, total=total)
+        return lambda number: self.shown.update(task, advance=number, refresh=True)
 
 
 def _number(batches: Iterable) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
@@ -12,9 +10,13 @@ from torch.distributions import constraints
 
 from dlvm.distributions.supports import is_fixed
 from dlvm.inference.programs.batches import Batches
-from dlvm.inference.programs.modules import evaluation_mode
-from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
+
+
+def check_rows(pair: Pair, args: tuple, kwargs: dict) -> None:
+    """Runs the model on some data and holds what it observes against its likelihood, see ``check_observed``."""
+    check_observed(poutine.trace(pair.model).get_trace(*args, **kwargs))
 
 
 def check_observed(trace: poutine.Trace) -> None:
@@ -64,18 +66,18 @@ def _elementwise(support: constraints.Constraint) -> constraints.Constraint | No
     return support if support.event_dim == 0 else None
 
 
-def check_data(model: Callable, first: tuple, batches: Batches) -> None:
+def check_data(pair: Pair, first: tuple, batches: Batches) -> None:
     """Holds every batch against the supports of the sites that observe it, before any training.
 
     Args:
-        model: a Pyro program.
+        pair: of which the model runs.
         first: the arguments of one batch, which find out what observes what.
         batches: one pass is made.
 
     Raises:
         ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
     """
-    trace = _traced(model, first)
+    trace = _traced(pair, first)
     observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
     watched = {
         site["name"]: (position, site["fn"].support, tuple(site["fn"].event_shape))
@@ -87,9 +89,9 @@ def check_data(model: Callable, first: tuple, batches: Batches) -> None:
         for name, (position, support, event_shape) in watched.items():
             check_values(name, args[position], support, event_shape)
         if len(watched) < len(observed):
-            check_observed(_traced(model, args))
+            check_observed(_traced(pair, args))
 
 
-def _traced(model: Callable, args: tuple) -> poutine.Trace:
-    with untouched(), torch.no_grad(), evaluation_mode(model):
-        return prune_subsample_sites(poutine.trace(own(model)).get_trace(*args))
+def _traced(pair: Pair, args: tuple) -> poutine.Trace:
+    with untouched(), torch.no_grad(), pair.evaluating():
+        return prune_subsample_sites(poutine.trace(pair.model).get_trace(*args))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from dlvm.inference.programs.data_checks import check_observed
-from dlvm.inference.programs.modules import modules_of
-from dlvm.inference.programs.parameters import declared, own
+from dlvm.inference.programs.data_checks import check_rows
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.parameters import declared
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import restore_generators, untouched
 
 RAISE = dis.opmap["RAISE_VARARGS"]
 FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError, AttributeError)
+
+
+class NonFinite(ArithmeticError):
+    """A loss, gradient or parameter that is not a finite number; the message says where it came from."""
 
 
 @contextmanager
@@ -46,13 +49,22 @@ def worded(error: Exception, who: str, args: tuple, kwargs: dict) -> Exception:
     return _caused(TypeError(said) if isinstance(error, TypeError) else ValueError(said), error)
 
 
-def explained(error: Exception, model: Callable, args: tuple, kwargs: dict) -> Exception:
-    """The same, for a pair: what is wrong with the data where the model alone can tell."""
+@contextmanager
+def explaining(pair: Pair, args: tuple, kwargs: dict) -> Iterator[None]:
+    """The same, for a pair: says what is wrong with the data where the model alone can tell."""
+    try:
+        yield
+    except FAILURES as error:
+        raise (told := explained(error, pair, args, kwargs)) from told.__cause__
+
+
+def explained(error: Exception, pair: Pair, args: tuple, kwargs: dict) -> Exception:
+    """What ``explaining`` raises in place of an error."""
     if type(error) not in FAILURES or _spoken(error):
         return error
     try:
         with untouched(), torch.no_grad():
-            check_observed(poutine.trace(own(model)).get_trace(*args, **kwargs))
+            check_rows(pair, args, kwargs)
     except (TypeError, ValueError) as found:
         if _spoken(found):
             return _caused(type(found)(f"{_first(error)}: {found}"), error)
@@ -86,57 +98,51 @@ def _told(value: object) -> str:
     return " ".join(repr(value).split())[:60]
 
 
-class NonFinite(ArithmeticError):
-    """A loss, gradient or parameter that is not a finite number; the message says where it came from."""
-
-
-def locate(model: Callable, guide: Callable, args: tuple, kwargs: dict, state: tuple) -> str | None:
+def locate(pair: Pair, args: tuple, kwargs: dict, state: tuple) -> str | None:
     """The first place where a batch gives something that is not finite, in words; None if there is none.
 
     Args:
-        model, guide: the pair of the failed step.
+        pair: that of the failed step.
         args, kwargs: its batch.
         state: the random state before it, see ``generator_state``, so that the same particles are drawn.
     """
     for name, value in (*enumerate(args), *kwargs.items()):
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
             return f"argument {name} of the batch (data)"
-    return broken_parameter(model, guide) or _broken_site(model, guide, args, kwargs, state)
+    return broken_parameter(pair) or _broken_site(pair, args, kwargs, state)
 
 
-def broken_parameter(model: Callable, guide: Callable) -> str | None:
+def broken_parameter(pair: Pair) -> str | None:
     """The first parameter that is not finite, in words."""
-    for word, name, parameter in _parameters(model, guide):
+    for word, name, parameter in _parameters(pair):
         if not parameter.isfinite().all():
             return f"parameter {name!r} of the {word}"
     return None
 
 
-def broken_gradient(model: Callable, guide: Callable) -> str | None:
+def broken_gradient(pair: Pair) -> str | None:
     """The first gradient that is not finite, in words."""
-    for word, name, parameter in _parameters(model, guide):
+    for word, name, parameter in _parameters(pair):
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             return f"the gradient of parameter {name!r} of the {word}"
     return None
 
 
-def _parameters(model: Callable, guide: Callable):
-    for word, program in (("model", model), ("guide", guide)):
-        for module in modules_of(program):
-            for name, parameter in (*module.named_parameters(), *declared(module).items()):
-                yield word, name, parameter
+def _parameters(pair: Pair) -> Iterator[tuple[str, str, Tensor]]:
+    for word, module in pair.roots.items():
+        for name, parameter in (*module.named_parameters(), *declared(module).items()):
+            yield word, name, parameter
 
 
-def _broken_site(model: Callable, guide: Callable, args: tuple, kwargs: dict, state: tuple) -> str | None:
+def _broken_site(pair: Pair, args: tuple, kwargs: dict, state: tuple) -> str | None:
     """Runs both programs again, without validation so that they get past the fault, and looks at every site."""
     with untouched(), torch.no_grad(), pyro.validation_enabled(False):
         restore_generators(state)
         try:
-            guide_trace = poutine.trace(own(guide)).get_trace(*args, **kwargs)
-            model_trace = poutine.trace(poutine.replay(own(model), trace=guide_trace)).get_trace(*args, **kwargs)
+            traces = pair.traces(args, kwargs)
         except Exception:  # a program that fails for a reason of its own is no numerical fault
             return None
-        for word, trace in (("guide", guide_trace), ("model", model_trace)):
+        for word, trace in zip(("guide", "model"), traces, strict=True):
             for site in sample_sites(trace):
                 if not site["value"].isfinite().all():
                     return f"the value of site {site['name']!r} in the {word}"

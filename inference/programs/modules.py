@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-
-
-@contextmanager
-def evaluation_mode(*programs: Callable) -> Iterator[None]:
-    """Puts programs that are modules into evaluation mode, and every part of them back as it was."""
-    parts = [part for module in reached(*programs) for part in module.modules()]
-    before = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        yield
-    finally:
-        for part, training in zip(parts, before, strict=True):
-            part.training = training
-
-
-@contextmanager
-def statistics_kept(program: Callable) -> Iterator[None]:
-    """Inside, batch statistics are used as before and not gathered."""
-    parts = (part for module in reached(program) for part in module.modules() if isinstance(part, _NormBase))
-    gathering = [part for part in parts if part.training and part.track_running_stats]
-    try:
-        for part in gathering:
-            part.track_running_stats = False
-        yield
-    finally:
-        for part in gathering:
-            part.track_running_stats = True
 
 
 def module_of(program: Callable) -> nn.Module | None:
@@ -50,12 +23,23 @@ def modules_of(*programs: Callable) -> list[nn.Module]:
     return [module for program in programs if (module := module_of(program)) is not None]
 
 
+def bare(program: Callable) -> Callable:
+    """The module that a program is or wraps, or the function that it is."""
+    return module_of(program) or program
+
+
+def signature_of(program: Callable) -> inspect.Signature:
+    """The arguments that a program takes; of a module, those of its ``forward``."""
+    program = bare(program)
+    return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
+
+
 def reached(*programs: Callable) -> list[nn.Module]:
     """The modules that programs are, wrap, or can get at: of a method its object, of a function what it closes over."""
-    return [part for part in walk(programs, _around) if isinstance(part, nn.Module)]
+    return [part for part in closure(programs, _around) if isinstance(part, nn.Module)]
 
 
-def walk(parts: Iterable[object], near: Callable[[object], Iterable[object]]) -> Iterator[object]:
+def closure(parts: Iterable[object], near: Callable[[object], Iterable[object]]) -> Iterator[object]:
     """Parts, what is near them, what is near that, and so on; each object once."""
     waiting, seen = list(parts), {}
     while waiting:
@@ -84,7 +68,29 @@ def _around(program: object) -> list:
     return [part for part in near if callable(part)]
 
 
-def bare(program: Callable) -> Callable:
-    """The module that a program is or wraps, or the function that it is."""
-    program = getattr(program, "program", program)
-    return module_of(program) or program
+@contextmanager
+def evaluation_mode(*programs: Callable) -> Iterator[None]:
+    """Puts programs that are modules into evaluation mode, and every part of them back as it was."""
+    parts = [part for module in reached(*programs) for part in module.modules()]
+    before = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in zip(parts, before, strict=True):
+            part.training = training
+
+
+@contextmanager
+def statistics_kept(program: Callable) -> Iterator[None]:
+    """Inside, batch statistics are used as before and not gathered."""
+    parts = (part for module in reached(program) for part in module.modules() if isinstance(part, _NormBase))
+    gathering = [part for part in parts if part.training and part.track_running_stats]
+    try:
+        for part in gathering:
+            part.track_running_stats = False
+        yield
+    finally:
+        for part in gathering:
+            part.track_running_stats = True

@@ -20,8 +20,9 @@ from dlvm.inference.particles.weights import check_particles
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.data_checks import check_observed
 from dlvm.inference.programs.errors import in_words
-from dlvm.inference.programs.modules import bare, evaluation_mode, reached
-from dlvm.inference.programs.parameters import own, trainable
+from dlvm.inference.programs.modules import reached
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.parameters import trainable
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -52,25 +53,30 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
         >>> check(model, Diagonal(latents(model, x), MLP(3, 8)), TraceMeanField_ELBO(), x)
         {'z': 'analytic'}
     """
+    return check_pair(Pair(model, guide), objective, args, kwargs)
+
+
+def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[str, str]:
+    """See ``check``."""
     if not isinstance(objective, ELBO):
         raise TypeError(
             f"objective must be an instance of pyro.infer.ELBO, got {objective!r}; write Trace_ELBO() or IWAE(5)"
         )
     check_dense(*args, **kwargs)
-    with untouched(), torch.no_grad(), evaluation_mode(model, guide):
-        model_trace = _traced("model", model, args, kwargs)
+    with untouched(), torch.no_grad(), pair.evaluating():
+        model_trace = _traced("model", pair.model, args, kwargs)
         check_observed(model_trace)
-        guide_trace = _traced("guide", guide, args, kwargs)
+        guide_trace = _traced("guide", pair.guide, args, kwargs)
     _check_names(model_trace, guide_trace, enumerates=isinstance(objective, TraceEnum_ELBO))
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
-    trainable((model, guide, objective), (model_trace, guide_trace))
+    trainable((*pair.programs, objective), (model_trace, guide_trace))
     if objective.vectorize_particles:
-        check_particles(model, guide, *args, **kwargs)
-    with untouched(), evaluation_mode(model, guide):
-        require(objective, model, guide, args, kwargs, model_trace, guide_trace)
+        check_particles(pair, args, kwargs)
+    with untouched(), pair.evaluating():
+        require(objective, pair, args, kwargs, model_trace, guide_trace)
     if isinstance(objective, Objective):
-        return _check_draws(model, guide, objective, args, kwargs)
+        return _check_draws(pair, objective, args, kwargs)
     if isinstance(objective, TraceMeanField_ELBO):
         return kl_terms(model_trace, guide_trace)
     return dict.fromkeys(_latent(guide_trace), "Monte Carlo")
@@ -78,13 +84,13 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) ->
 
 def _traced(name: str, program: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
     with in_words(name, args, kwargs):
-        return prune_subsample_sites(poutine.trace(own(program)).get_trace(*args, **kwargs))
+        return prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs))
 
 
-def _check_draws(model: Callable, guide: Callable, objective: Objective, args: tuple, kwargs: dict) -> dict[str, str]:
+def _check_draws(pair: Pair, objective: Objective, args: tuple, kwargs: dict) -> dict[str, str]:
     """Runs our objective's own checks on what it draws, and one gradient; how each site's KL is got."""
-    with untouched(), State((*reached(model, guide), objective)).restored():
-        particles = objective.draw(own(model), own(guide), args, kwargs)
+    with untouched(), State((*pair.modules, objective)).restored():
+        particles = objective.draw(pair, args, kwargs)
         objective.require(particles)
         objective.surrogate(particles)
         found = objective.coefficients(particles)
@@ -97,7 +103,7 @@ def _check_draws(model: Callable, guide: Callable, objective: Objective, args: t
 def _check_batch_norm(objective: Objective, particles: Particles) -> None:
     """A model that mixes data, as batch normalisation does, has weights that do not stand for one datum each."""
     plain = all(type(part) is Total for part in objective.modules() if isinstance(part, Estimator))
-    mixing = (m for program in reached(bare(particles.programs.model)) for m in program.modules())
+    mixing = (m for program in reached(particles.programs.pair.model) for m in program.modules())
     if not plain and any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in mixing):
         raise ValueError(
             f"the model normalises over the batch, so that each weight depends on all data, and {objective!r} takes "
@@ -175,13 +181,13 @@ def kl_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str
     return terms
 
 
-def require_mean_field(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
+def require_mean_field(pair: Pair, args: tuple, kwargs: dict) -> None:
     """Proves that an analytic KL per site is right for this pair, see ``mean_field_violations``.
 
     Raises:
         ValueError: a site breaks the condition.
     """
-    for site, broken in mean_field_violations(own(model), own(guide), args, kwargs).items():
+    for site, broken in mean_field_violations(pair, args, kwargs).items():
         if broken:
             raise ValueError(
                 f"TraceMeanField_ELBO is wrong for latent site {site!r}: {sorted(broken)} generate it in the model "
@@ -190,7 +196,9 @@ def require_mean_field(model: Callable, guide: Callable, args: tuple, kwargs: di
             )
 
 
-def require(objective, model, guide, args, kwargs, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+def require(
+    objective: ELBO, pair: Pair, args: tuple, kwargs: dict, model_trace: poutine.Trace, guide_trace: poutine.Trace
+) -> None:
     """Raises ValueError where the objective cannot work for this pair."""
     drawn = [site for site in guide_trace.nodes.values() if site["type"] == "sample"]
     if isinstance(objective, TraceMeanField_ELBO):
@@ -202,7 +210,7 @@ def require(objective, model, guide, args, kwargs, model_trace: poutine.Trace, g
                     "ELBO(estimator=ScoreFunction()), or sum the site out with TraceEnum_ELBO"
                 )
     if isinstance(objective, TraceMeanField_ELBO):
-        require_mean_field(model, guide, args, kwargs)
+        require_mean_field(pair, args, kwargs)
     if isinstance(objective, RenyiELBO):
         for site in (*drawn, *(s for s in model_trace.nodes.values() if s["type"] == "sample")):
             if not isinstance(site["scale"], float) or site["scale"] != 1.0:

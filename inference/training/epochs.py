@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from dlvm.inference.programs.batches import Batches
 from dlvm.inference.programs.errors import NonFinite, broken_parameter
-from dlvm.inference.programs.modules import evaluation_mode
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.svi import SVI
 
@@ -97,7 +96,7 @@ def train_epoch(
 
 def check_parameters(svi: SVI, epoch: int, batch: int) -> None:
     """Raises NonFinite where a step has put a parameter out of bounds."""
-    place = broken_parameter(svi.model, svi.guide)
+    place = broken_parameter(svi.pair)
     if place is not None:
         raise NonFinite(f"epoch {epoch}, batch {batch}: {place} is not finite after the step; try a smaller lr")
 
@@ -105,7 +104,7 @@ def check_parameters(svi: SVI, epoch: int, batch: int) -> None:
 def validate(svi: SVI, batches: Batches, epoch: int) -> float:
     """The bound on validation data in nats per datum, with the same particles in every epoch."""
     total = number = 0
-    with untouched(VALIDATION_SEED), evaluation_mode(svi.model, svi.guide):
+    with untouched(VALIDATION_SEED), svi.pair.evaluating():
         for position, (args, count) in enumerate(batches, start=1):
             with _placed(f"epoch {epoch}, validation batch {position}"):
                 total -= svi.evaluate_loss(*args)

@@ -20,10 +20,11 @@ from dlvm.inference.objectives.schedules import warming
 from dlvm.inference.programs.batches import Batches, arguments, to_device
 from dlvm.inference.programs.data_checks import check_data
 from dlvm.inference.programs.errors import NonFinite
-from dlvm.inference.programs.plates import DataCount
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import Stream, untouched
+from dlvm.inference.programs.rows import DataCount
 from dlvm.inference.training.arguments import check_aims, check_batches, check_keeping, scheduled
-from dlvm.inference.training.check import check
+from dlvm.inference.training.check import check_pair
 from dlvm.inference.training.checkpointer import Keeper
 from dlvm.inference.training.epochs import Epoch
 from dlvm.inference.training.run import Run
@@ -115,21 +116,22 @@ def fit(
     """
     check_aims(objective, valid, epochs, patience)
     check_keeping(checkpoint, every, keep, rollbacks)
-    stream, move, count = Stream(seed), to_device(device, model, guide, objective), DataCount(model)
+    pair, stream = Pair(model, guide), Stream(seed)
+    move, count = to_device(device, *pair.programs, objective), DataCount(pair)
     with untouched():
         for name, data in (("train", train), ("valid", valid)):
             if data is not None or name == "train":
                 check_batches(name, data)
         train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
         first = move(arguments(next(iter(train.data))))
-        kl = check(model, guide, objective, *first)
+        kl = check_pair(pair, objective, first, {})
         for batches in (train, valid):
             if batches is not None:
-                check_data(model, first, batches)
+                check_data(pair, first, batches)
         steps = epochs * len(train.data) if hasattr(train.data, "__len__") else None
         svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
         svi.prepare(*first)
-        lookout = Lookout(model, guide, first if valid is None else next(iter(valid))[0])
+        lookout = Lookout(pair, first if valid is None else next(iter(valid))[0])
     schedule = scheduled(scheduler, svi.optimizer)
     keeper = Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
     words = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}

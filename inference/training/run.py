@@ -14,7 +14,7 @@ from dlvm.inference.console import tell
 from dlvm.inference.objectives.schedules import warming
 from dlvm.inference.programs.batches import Batches
 from dlvm.inference.programs.errors import NonFinite
-from dlvm.inference.programs.parameters import Snapshot
+from dlvm.inference.programs.snapshot import Snapshot
 from dlvm.inference.training.epochs import Epoch, Sums, check_parameters, train_epoch, validate
 from dlvm.inference.training.run_fingerprint import differences
 from dlvm.inference.training.run_state import (
@@ -67,7 +67,7 @@ class Run:
     def __init__(self, svi: SVI, train: Batches, valid: Batches | None, schedule: Schedule | None):
         self.svi, self.train, self.valid, self.schedule = svi, train, valid, schedule
         self.settings: dict = {}
-        self.progress, self.best = Progress(), Snapshot(svi.model, svi.guide)
+        self.progress, self.best = Progress(), Snapshot(svi.pair)
         self.safe: State | None = None
         self.begin_epoch()
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import Tensor, nn
 
 from dlvm.inference.checkpoints.folder import fingerprint
-from dlvm.inference.programs.modules import modules_of
 from dlvm.inference.programs.parameters import declared
 from dlvm.inference.training.run_state import Schedule, schedule_state
 from dlvm.inference.training.svi import SVI
@@ -30,8 +29,7 @@ def settings_of(
     """
     named = {
         f"{word}.{name}": [str(value.dtype), *value.shape]
-        for word, program in (("model", svi.model), ("guide", svi.guide))
-        for module in modules_of(program)
+        for word, module in svi.pair.roots.items()
         for name, value in (module.state_dict() | declared(module)).items()
     }
     steps = {} if schedule is None else schedule_state(schedule)

@@ -10,9 +10,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from dlvm.inference.programs.modules import modules_of
-from dlvm.inference.programs.parameters import declared, put_back
+from dlvm.inference.programs.modules import module_of
+from dlvm.inference.programs.parameters import declared
 from dlvm.inference.programs.randomness import generator_state, restore_generators
+from dlvm.inference.programs.snapshot import put_back
 from dlvm.inference.training.svi import SVI
 
 Tensors = dict[str, Tensor]
@@ -168,14 +169,14 @@ def under(tensors: Mapping[str, Tensor], word: str) -> Tensors:
 
 
 def _modules(svi: SVI) -> dict[str, nn.Module]:
-    words = ("model", svi.model), ("guide", svi.guide), ("objective", svi.objective)
-    return {word: module for word, program in words for module in modules_of(program)}
+    objective = module_of(svi.objective)
+    return svi.pair.roots | ({} if objective is None else {"objective": objective})
 
 
 def _declared(svi: SVI) -> Tensors:
     """What was declared by ``pyro.param``: in a store that others share, the run's own parameters and baselines."""
     found = {name: value for store in svi.stores() for name, value in store.items()}
-    if len(modules_of(svi.model, svi.guide)) == 2:
+    if not svi.pair.has_functions:
         return found
     trained = {id(p) for group in svi.optimizer.param_groups for p in group["params"]}
     return {name: value for name, value in found.items() if id(value) in trained or name.startswith(BASELINE)}

@@ -17,6 +17,7 @@ from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.optimizer import QuickStep, made
 from dlvm.inference.engine.step import Step
 from dlvm.inference.objectives.schedules import check_warm_up
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count, real
 
 
@@ -84,10 +85,11 @@ class SVI:
             count(steps=steps)
         check_warm_up(objective, steps)
         self.model, self.guide, self.objective, self.clip_norm = model, guide, objective, clip_norm
+        self.pair = Pair(model, guide)
         self.grad_norm = float("nan")
         self.optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
-        self._step, job = Step(model, guide, objective, precision), current()
+        self._step, job = Step(self.pair, objective, precision), current()
         step, engine = self._step, engine if job is None else engine_of(engine, objective)
         parts, stores = step.parts, step.stores
         self._steps = Engine(step.gradients, parts, engine, steps, stores, step.checked_gradients, name="engine")

@@ -13,6 +13,7 @@ import torch
 from dlvm.guides import Diagonal, latents
 from dlvm.inference import ELBO, Epoch, Evaluation, console, evaluate, fit, linear, tempered, verdict
 from dlvm.inference.evaluation.active_units import PATIENCE, Lookout
+from dlvm.inference.programs.pair import Pair
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
@@ -92,7 +93,7 @@ def exact_guide():
 def test_the_lookout_counts_known_units_and_leaves_the_random_stream_alone():
     model, x = PPCA(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.zeros(2), 0.5), torch.randn(200, 2)
     before = torch.get_rng_state()
-    assert Lookout(model, exact_guide(), (x,)).look(warming=False) == {"z": (1, 2)}
+    assert Lookout(Pair(model, exact_guide()), (x,)).look(warming=False) == {"z": (1, 2)}
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -104,7 +105,7 @@ def asleep(x):
 @pytest.mark.parametrize("warming", [True, False])
 def test_a_site_that_stays_asleep_is_told_once_with_the_remedy(caplog, monkeypatch, warming):
     monkeypatch.setattr(console, "_said", set())
-    lookout = Lookout(PPCA(torch.eye(2), torch.zeros(2), 1.0), asleep, (torch.randn(64, 2),))
+    lookout = Lookout(Pair(PPCA(torch.eye(2), torch.zeros(2), 1.0), asleep), (torch.randn(64, 2),))
     with caplog.at_level(logging.INFO, "dlvm"):
         for _ in range(3 * PATIENCE):
             assert lookout.look(warming) == {"z": (0, 2)}
@@ -132,4 +133,4 @@ def test_a_guide_without_parallel_draws_is_not_looked_at():
         if z.dim() != 2:
             raise ValueError("one draw at a time")
 
-    assert Lookout(PPCA(torch.eye(2), torch.zeros(2), 1.0), loud, (torch.randn(8, 2),)).look(False) == {}
+    assert Lookout(Pair(PPCA(torch.eye(2), torch.zeros(2), 1.0), loud), (torch.randn(8, 2),)).look(False) == {}

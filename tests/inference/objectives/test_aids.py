@@ -17,6 +17,7 @@ from torch.distributions import kl_divergence
 
 from dlvm.guides import IAF, Diagonal, FullRank, latents
 from dlvm.inference import ELBO, IWAE, MAP, STL, DReG, capacity, check, free_bits, linear, tempered, total_correlation
+from dlvm.inference.programs.pair import Pair
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
@@ -182,7 +183,7 @@ def test_total_correlation_is_the_double_sum(num_particles):
     bias = guide.posteriors[0].head.bias
 
     def by_hand():
-        particles = ELBO(num_particles).draw(model, guide, (XS,), {})
+        particles = ELBO(num_particles).draw(Pair(model, guide), (XS,), {})
         q, z = particles.drawn[0]["fn"].base_dist, particles.drawn[0]["value"].reshape(num_particles, 3, 2)
         loc, scale = (v.expand(num_particles, 3, 2)[0] for v in (q.loc, q.scale))
         total = 0.0
@@ -223,7 +224,7 @@ def test_sites_have_temperatures_of_their_own():
 
     guide = Diagonal(latents(model, XS), MLP(4, 3)).double()
     pyro.set_rng_seed(2)
-    particles = ELBO(2).draw(model, guide, (XS,), {})
+    particles = ELBO(2).draw(Pair(model, guide), (XS,), {})
     ratio = {name: term.ratio for name, term in particles.terms.items()}
     by_hand = particles.total((particles.log_likelihood - 0.2 * ratio["z1"] - 3.0 * ratio["z2"]).mean(0))
     wanted = torch.autograd.grad(-by_hand, list(guide.parameters()))

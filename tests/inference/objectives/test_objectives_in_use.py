@@ -36,6 +36,7 @@ from dlvm.inference import (
     linear,
     tempered,
 )
+from dlvm.inference.programs.pair import Pair
 from dlvm.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -111,7 +112,7 @@ def test_one_beta_tempers_an_automatic_guide_as_a_hand_made_one():
 def test_a_guide_with_a_masked_site_goes_down_the_upper_bound():
     mask = torch.tensor([True, True, False, False])
     model, guide, objective = Model(mask), Guide(mask), CUBO(2.0, 4)
-    particles = objective.draw(model, guide, (XS,), {})
+    particles = objective.draw(Pair(model, guide), (XS,), {})
     bound = objective.bound(particles.log_w).sum()
     expected = torch.autograd.grad(-bound, list(guide.parameters()), retain_graph=True)
     found = torch.autograd.grad(objective.surrogate(particles), list(guide.parameters()))

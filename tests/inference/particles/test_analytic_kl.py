@@ -18,6 +18,7 @@ from torch import nn
 
 from dlvm.guides import IAF, Amortized, Diagonal, FullRank, latents
 from dlvm.inference import ELBO, STL, VIMCO, DReG, ScoreFunction, check
+from dlvm.inference.programs.pair import Pair
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
@@ -58,7 +59,7 @@ def test_the_order_of_the_guide_decides_what_is_analytic(order):
     lattice, log_px = two_layers(order), TWO_LAYER.log_px(X_1)
     assert_close(value(ELBO(), lattice), log_px, 1e-9)
     assert_close(value(ANALYTIC(), lattice), log_px, 1e-9)
-    kl = ANALYTIC().draw(lattice.model, lattice.guide, (X_1[None],), {}).kl
+    kl = ANALYTIC().draw(Pair(lattice.model, lattice.guide), (X_1[None],), {}).kl
     assert kl == {"z1": "Monte Carlo" if order == "bottom_up" else "analytic", "z2": "analytic"}
     stock = value(TraceMeanField_ELBO(), lattice)
     assert abs(stock - log_px) < 1e-9 if order == "top_down" else abs(stock - log_px) > 0.1
@@ -129,7 +130,7 @@ def test_scales_and_masks_count_as_they_do_for_samples(K):
 
     def loss(wrap, x=XS):
         pyro.set_rng_seed(2)
-        return ANALYTIC(K).draw(wrap(model), wrap(guide), (x,), {})
+        return ANALYTIC(K).draw(Pair(wrap(model), wrap(guide)), (x,), {})
 
     plain = loss(lambda program: program)
     scaled = loss(partial(poutine.scale, scale=scale))
@@ -152,7 +153,7 @@ def test_a_constrained_site_of_an_autoguide_keeps_its_samples_and_is_right():
     guide, x = AutoNormal(model, init_scale=0.4), torch.tensor(1.5)
     guide(x)
     objective = ANALYTIC(20_000)
-    kl = objective.draw(model, guide, (x,), {}).kl
+    kl = objective.draw(Pair(model, guide), (x,), {}).kl
     assert kl["z"] == kl["u"] == "Monte Carlo"
     (m, s), (a, b) = ([getattr(part, n).detach() for part in (guide.locs, guide.scales)] for n in "zu")
     points, log_mass = gauss_hermite(40, 2)
@@ -193,7 +194,7 @@ def test_classes_and_gaussians_mix(y_first, estimator):
     """The exact mean of the gradient, by enumeration and quadrature; y's KL depends on z where z comes first."""
     lattice, parameters = mixed(y_first)
     objective = ANALYTIC(2, estimator)
-    kl = objective.draw(lattice.model, lattice.guide, (lattice.x,), {}).kl
+    kl = objective.draw(Pair(lattice.model, lattice.guide), (lattice.x,), {}).kl
     assert kl == {"y": "analytic", "z": "analytic" if y_first else "Monte Carlo"}
     expected = gradient(lattice.expected(ELBO(2).bound, 2), parameters)
     assert_close(lattice.expected_gradient(objective, parameters), expected, 1e-7)

@@ -12,6 +12,7 @@ from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, Q, assert_close
 
 from dlvm.inference import log_weights
 from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.pair import Pair
 
 pytestmark = pytest.mark.usefixtures("float64")
 K = pytest.mark.parametrize("num_particles", [1, 4])
@@ -47,7 +48,7 @@ def test_the_mean_weight_is_an_unbiased_estimate_of_px(pair, num_particles):
 def test_terms_are_the_likelihood_and_the_ratio_of_guide_to_prior(pair, num_particles):
     model, guide = pair(GOLDEN_1, lambda x: Q)
     xs = torch.stack([X_1, X_1 + 1])
-    weights = weigh(model, guide, (xs,), {}, num_particles)
+    weights = weigh(Pair(model, guide), (xs,), {}, num_particles)
     z = weights.latents["z"].reshape(num_particles, 2, 2)
     assert weights.latents["z"].shape == ((4, 2, 2) if num_particles > 1 else (2, 2))
     assert_close(weights.log_ratio, Q.log_prob(z) - density(z).sum(-1), 1e-10)
@@ -124,7 +125,7 @@ CASES = {
 @pytest.mark.parametrize("program", CASES)
 def test_each_arrangement_of_plates_gives_the_weights_of_the_formula(program, num_particles):
     batch, by_hand = CASES[program]
-    weights = weigh(program(0.0, 1.0, True), program(0.3, 2.0, False), (TABLE,), {}, num_particles)
+    weights = weigh(Pair(program(0.0, 1.0, True), program(0.3, 2.0, False)), (TABLE,), {}, num_particles)
     z = weights.latents["z"]
     if program is pixels_in_a_plate and num_particles > 1:
         z = z.squeeze(-2)
@@ -136,7 +137,7 @@ def test_each_arrangement_of_plates_gives_the_weights_of_the_formula(program, nu
 
 @K
 def test_latents_of_an_inner_plate_are_summed_into_their_datum(num_particles):
-    weights = weigh(inner_latents(0.0, 1.0, True), inner_latents(0.3, 2.0, False), (TABLE,), {}, num_particles)
+    weights = weigh(Pair(inner_latents(0.0, 1.0, True), inner_latents(0.3, 2.0, False)), (TABLE,), {}, num_particles)
     a, z = (weights.latents[name].reshape(num_particles, 2, -1) for name in "az")
     assert a.shape[-1] == 1 and z.shape[-1] == 3
     assert_close(weights.log_likelihood, density(TABLE, a + z, 0.5).sum(-1), 1e-10)

@@ -11,6 +11,7 @@ from pyro import poutine
 
 from dlvm.inference import IWAE, Renyi, log_weights
 from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.pair import Pair
 
 pytestmark = pytest.mark.usefixtures("float64")
 XS = torch.stack([X_1, X_1 + 1, -X_1])
@@ -24,7 +25,7 @@ def programs(pair):
 
 def seeded(*programs, num_particles, args=(XS,)):
     pyro.set_rng_seed(3)
-    return weigh(*programs, args, {}, num_particles)
+    return weigh(Pair(*programs), args, {}, num_particles)
 
 
 @K

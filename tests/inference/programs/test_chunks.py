@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from dlvm.inference.console import bar
-from dlvm.inference.programs.chunks import split, walk, width_of
+from dlvm.inference.programs.chunks import walk
+from dlvm.inference.programs.pair import Pair, draws_nothing
+from dlvm.inference.programs.rows import split, width_of
+
+ALONE = Pair(draws_nothing)
 
 
 class Sized:
@@ -42,7 +46,7 @@ def test_ctrl_c_leaves_what_was_done_and_says_out_of_how_many(data, asked):
             raise KeyboardInterrupt
         done.append(len(part[0]))
 
-    walked = walk(data, (), 2, work)
+    walked = walk(data, ALONE, 2, work)
     assert (walked.done, walked.asked, walked.complete) == (6, asked, False)
 
 
@@ -51,13 +55,13 @@ def test_ctrl_c_before_the_first_datum_goes_on():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        walk(torch.zeros(3, 2), (), 2, work)
+        walk(torch.zeros(3, 2), ALONE, 2, work)
 
 
 @pytest.mark.parametrize("data", [Sized(), Sized(num_data=10), torch.zeros(10, 2)])
 def test_a_whole_pass_is_of_all_data_however_many_were_expected(data):
     seen = []
-    walked = walk(data, (), lambda args: len(args[0]) // 2, lambda part, tick: seen.append(len(part[0])))
+    walked = walk(data, ALONE, lambda args: len(args[0]) // 2, lambda part, tick: seen.append(len(part[0])))
     assert walked.done == walked.asked == sum(seen) == 10 and walked.complete
 
 
@@ -69,7 +73,7 @@ def test_work_draws_from_the_seed_in_evaluation_mode_and_leaves_both_as_they_wer
 
     state = torch.get_rng_state()
     for _ in range(2):
-        walk(torch.zeros(2, 2), (net,), 1, work, seed=3)
+        walk(torch.zeros(2, 2), Pair(net), 1, work, seed=3)
     assert torch.equal(torch.get_rng_state(), state) and net.training
     assert drawn[:2] == drawn[2:] and not any(training for training, _ in drawn)
 
@@ -83,7 +87,7 @@ def test_shares_of_long_work_move_the_bar_by_the_data_at_work(monkeypatch):
             tick(0.5)
             seen.append(shown[-1].tasks[0].completed)
 
-    walk(torch.zeros(3, 2), (), 2, work, text="thinking")
+    walk(torch.zeros(3, 2), ALONE, 2, work, text="thinking")
     assert seen == [1, 2, 2.5, 3]
     assert (shown[-1].tasks[0].total, shown[-1].tasks[0].description) == (3, "thinking")
 

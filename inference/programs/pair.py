@@ -1,0 +1,133 @@
+"""A model with its guide: how the two are run, and what has been found out about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from dlvm.inference.programs.modules import bare, evaluation_mode, module_of, modules_of, reached
+from dlvm.inference.programs.parameters import own
+from dlvm.inference.programs.plates import depth, sample_sites
+from dlvm.inference.programs.randomness import untouched
+
+T = TypeVar("T")
+_KNOWN: WeakKeyDictionary[Callable, WeakKeyDictionary[Callable, dict]] = WeakKeyDictionary()
+
+
+def remembered(find: Callable[[Pair, tuple, dict], T]) -> Callable[[Pair, tuple, dict], T]:
+    """A function of (pair, args, kwargs) that is called once for a pair and calls that look alike, see ``recall``."""
+
+    @wraps(find)
+    def look_up(pair: Pair, args: tuple, kwargs: dict) -> T:
+        return pair.recall(find, args, kwargs)
+
+    return look_up
+
+
+def draws_nothing(*args, **kwargs) -> None:
+    """The guide of a model that stands alone, or that observes everything."""
+
+
+class Pair:
+    """A model and a guide, run with parameters of their own, see ``own``.
+
+    What is found out about the two by running them is kept for the programs, not for this object: another pair of the
+    same ones knows it.
+
+    Args:
+        model, guide: Pyro programs of the same signature.
+
+    Attributes:
+        model, guide: what is to be called.
+
+    Raises:
+        TypeError: one of them is no program.
+    """
+
+    def __init__(self, model: Callable, guide: Callable = draws_nothing):
+        self.model, self.guide = own(model), own(guide)
+
+    @classmethod
+    def as_they_are(cls, model: Callable, guide: Callable) -> Pair:
+        """Programs whose parameters stay where Pyro keeps them, as its own SVI expects."""
+        pair = cls.__new__(cls)
+        pair.model, pair.guide = model, guide
+        return pair
+
+    def inside(self, handler: Callable[[Callable], Callable]) -> Pair:
+        """The same programs, each run inside an effect handler."""
+        return self.as_they_are(handler(self.model), handler(self.guide))
+
+    @property
+    def programs(self) -> tuple[Callable, Callable]:
+        return self.model, self.guide
+
+    @property
+    def roots(self) -> dict[str, nn.Module]:
+        """{"model" or "guide": the module that this program is or wraps}; plain functions are left out."""
+        words = ("model", self.model), ("guide", self.guide)
+        return {word: module for word, program in words if (module := module_of(program)) is not None}
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether a program is a plain function, which declares its parameters in Pyro's global store."""
+        return len(self.roots) < len(self.programs)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Those that the programs are, wrap or can get at."""
+        return reached(*self.programs)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the parameters are; None where there is none."""
+        parameters = (p for module in modules_of(*self.programs) for p in module.parameters())
+        return next((p.device for p in parameters), None)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Inside, all modules are in evaluation mode."""
+        return evaluation_mode(*self.programs)
+
+    def traces(self, args: tuple, kwargs: dict) -> tuple[poutine.Trace, poutine.Trace]:
+        """Traces of the guide and of the model at what the guide drew."""
+        guide_trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+        return guide_trace, poutine.trace(poutine.replay(self.model, trace=guide_trace)).get_trace(*args, **kwargs)
+
+    @remembered
+    def nesting(self, args: tuple, kwargs: dict) -> int:
+        """How deep the plates of both programs nest; found by one run of each, and remembered."""
+        with untouched(), torch.no_grad(), poutine.block(), self.evaluating():
+            return depth(sample_sites(*self.traces(args, kwargs)))
+
+    def recall(self, find: Callable[[Pair, tuple, dict], T], args: tuple, kwargs: dict) -> T:
+        """What ``find(pair, args, kwargs)`` returns, found once for these programs and calls that look alike.
+
+        Calls look alike if their tensors have as many dimensions, other arguments are the same, and so are the flags
+        and words that the programs' modules hold.
+        """
+        first, second = (bare(program) for program in self.programs)
+        known = _KNOWN.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
+        given = *map(_look, args), *((name, _look(value)) for name, value in sorted(kwargs.items()))
+        key = find, given, _flags(first), _flags(second)
+        if key not in known:
+            known[key] = find(self, args, kwargs)
+        return known[key]
+
+
+def _look(value: object) -> object:
+    if isinstance(value, Tensor):
+        return Tensor, value.dim()
+    return value if isinstance(value, bool | int | float | str | None) else type(value)
+
+
+def _flags(program: Callable) -> tuple:
+    parts = program.modules() if isinstance(program, nn.Module) else ()
+    held = (value for part in parts for name, value in vars(part).items() if name != "training")
+    return tuple(value for value in held if isinstance(value, bool | str))
