@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from functools import partial
-from itertools import product
+from collections.abc import Iterator, Mapping
+from itertools import chain, product
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Annotated
+from statistics import fmean
 
 import pyro
-import torch
-import tyro
 from torch import nn
 
 from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.measures.draws import dream, posterior_means, reconstruct
+from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.measures.posterior_grid import densities
-from dlvm.experiments.options import common, guides, objectives
-from dlvm.experiments.options.command_line import check_options, start
-from dlvm.experiments.options.common import splits
-from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import Table, print_table
-from dlvm.experiments.setups import pictures, vae
+from dlvm.experiments.options.command_line import start
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions, adam, splits
+from dlvm.experiments.options.guides import GUIDES, GuideWord
+from dlvm.experiments.options.jobs import SweepOptions
+from dlvm.experiments.options.objectives import Numbers, objective_of
+from dlvm.experiments.runs.report import Table
+from dlvm.experiments.setups.setup import fresh_pair, num_parameters
+from dlvm.experiments.setups.vae import VAESetup
+from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
-from dlvm.experiments.sweeps.sweep import Sweep, sweep
-from dlvm.experiments.sweeps.workers import Backend, Workers
-from dlvm.guides import latents
+from dlvm.experiments.sweeps.sweep import Sweep
 from dlvm.inference import NonFinite, evaluate, fit
 from dlvm.inference.training.run_state import under
-from dlvm.models import VAE
-from dlvm.nets import MLP
 
 MOST_BY_GRID = 300
+CANDIDATES, SHOWN = 8, 4  # data whose posteriors are looked at, and drawn
 OBJECTIVES = {"elbo": "ELBO", "analytic_kl": "analytic-KL ELBO", "iwae": "IWAE"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(SweepOptions, EvaluationOptions, DataOptions):
     """Compare guides under {ELBO, analytic-KL ELBO, IWAE} on a data set, by name or file."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
-    key: str | None = None
-    """Which array of an .npz file."""
-    scale: float | None = None
-    """Divide a file's numbers by this first (255 for 8-bit images)."""
-    guides: tuple[guides.GuideWord, ...] = ("diagonal", "full_rank", "iaf")
+    guides: tuple[GuideWord, ...] = ("diagonal", "full_rank", "iaf")
     """Families of q(z | x)."""
     z_dim: int = 2
     """Latent dimensions; with 2, posteriors are drawn and log p(x) comes from a grid."""
@@ -58,39 +50,20 @@ class Config:
     """Runs per guide and objective."""
     epochs: int = 50
     """Passes over the training data."""
-    batch_size: int = 50
-    """Data per step."""
     lr: float = 3e-3
     """Learning rate of Adam."""
-    eval_particles: int = 1000
-    """Importance samples per test datum."""
-    eval_data: int | None = None
-    """Evaluate on so many test data only."""
     jobs: int = 2
     """Runs at a time, one CPU thread each; -1 for all cores."""
-    backend: Backend = "loky"
-    """Where runs go: processes of this machine, or a Dask or Ray cluster."""
-    cluster: str | None = None
-    """Address of the cluster, such as tcp://host:8786."""
-    data_dir: Path | None = None
-    """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/compare_guides")
-    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder; without it, the same command goes on with one that has not finished."""
 
 
 def label_of(guide: str) -> str:
-    """What tables and figures call a guide."""
-    return guides.GUIDES[guide].__name__
+    return GUIDES[guide].__name__
 
 
 def pair(config: Config, guide: str, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    likelihood = vae.bernoulli(config.z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
-    model = VAE(config.z_dim, likelihood)
-    encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
-    return model, guides.GUIDES[guide](latents(model, train.example), encoder)
+    return fresh_pair(VAESetup(config.z_dim, config.hidden), train, GUIDES[guide])
 
 
 def restored(config: Config, done: Done, train: Loader) -> tuple[nn.Module, nn.Module]:
@@ -109,12 +82,11 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
     if frozen is not None:
         model.load_state_dict(frozen)
         model.requires_grad_(False)
-    bound = objectives.objective(objective, objectives.Numbers(config.num_particles if objective == "iwae" else 1))
-    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
+    bound = objective_of(objective, Numbers(config.num_particles if objective == "iwae" else 1))
     name = {"guide": guide, "objective": objective, "seed": seed}
     history = []
     try:
-        for epoch in fit(model, q, bound, train, valid, config.epochs, adam, seed=seed, progress=False):
+        for epoch in fit(model, q, bound, train, valid, config.epochs, adam(config.lr), seed=seed, progress=False):
             history.append(dataclasses.asdict(epoch))
     except NonFinite as error:
         return Done(name | {"history": history, "error": str(error)}, {})
@@ -123,20 +95,19 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
         "history": history,
         "kl": "analytic" if "analytic" in history[-1]["kl"].values() else "Monte Carlo",
         "seconds": fmean(record["seconds"] for record in history),
-        "parameters": common.count(model, q),
+        "parameters": num_parameters(model, q),
     }
     return Done(name | result | more, states(model, q))
 
 
-def grid_of_runs(config: Config, data: Splits, run: Run) -> Sweep:
+def cells(config: Config, data: Splits) -> list[Cell]:
     """Every guide under every objective with every seed."""
     checksums = fingerprints(data)
-    cells = [
+    return [
         Cell(f"{guide} / {objective} / seed {seed}", trained, config, names, checksums, names)
         for guide, objective, seed in product(config.guides, OBJECTIVES, range(config.seeds))
         for names in [{"guide": guide, "objective": objective, "seed": seed}]
     ]
-    return sweep(cells, run, Workers.of(config), told)
 
 
 def told(row: dict) -> str:
@@ -145,19 +116,14 @@ def told(row: dict) -> str:
 
 def summary(rows: list[dict], config: Config) -> Table:
     """One line per guide and objective, means over seeds."""
-    lines = []
+    found, lines = over_seeds(rows, "guide", "objective"), []
     for guide, objective in product(config.guides, OBJECTIVES):
-        seeds = [row for row in rows if (row["guide"], row["objective"]) == (guide, objective)]
-        if not seeds:
+        if (runs := found.get((guide, objective))) is None:
             continue
-        mean = {key: fmean(row[key] for row in seeds) for key in ("elbo", "log_px", "active_units", "seconds")}
-        se = fmean(row["log_px_se"] ** 2 for row in seeds) ** 0.5 / len(seeds) ** 0.5
-        spread = stdev(row["log_px"] for row in seeds) if len(seeds) > 1 else None
-        gap = mean["log_px"] - mean["elbo"]
-        kl, size = seeds[0]["kl"], seeds[0]["parameters"]
         lines.append(
-            [label_of(guide), OBJECTIVES[objective], kl, mean["elbo"], (mean["log_px"], se), spread, gap]
-            + [mean["active_units"], mean["seconds"], size]
+            [label_of(guide), OBJECTIVES[objective], runs.first["kl"], runs.mean("elbo")]
+            + [(runs.log_px, runs.log_px_se), runs.spread, runs.log_px - runs.mean("elbo")]
+            + [runs.mean("active_units"), runs.mean("seconds"), runs.first["parameters"]]
         )
     columns = ["guide", "objective", "KL", "test ELBO", "log p(x)", "sd of seeds", "gap", "active units", "s / epoch"]
     return Table(
@@ -177,7 +143,9 @@ def summary(rows: list[dict], config: Config) -> Table:
     )
 
 
-def on_one_model(config: Config, done: list[Done], run: Run) -> tuple[Table, nn.Module, dict[str, nn.Module], Sweep]:
+def on_one_model(
+    config: Config, done: list[Done], study: Study
+) -> tuple[Table, nn.Module, dict[str, nn.Module], Sweep]:
     """Every guide trained anew on one frozen model, so that only the guide differs: table, model, guides, cells."""
     by_bound = [found for found in done if found.record["objective"] != "iwae"]
     chosen = max(by_bound, key=lambda found: found.record["log_px"], default=done[0])
@@ -185,14 +153,14 @@ def on_one_model(config: Config, done: list[Done], run: Run) -> tuple[Table, nn.
     fewer = dataclasses.replace(config, eval_data=min(MOST_BY_GRID, config.eval_data or MOST_BY_GRID))
     train, _, few = data = splits(fewer)
     checksums = fingerprints(data)
-    cells = [
+    refitting = [
         Cell(f"{guide} on one model", trained, fewer, names, checksums)
         for guide in config.guides
         for names in [{"guide": guide, "objective": "elbo", "seed": 0, "frozen": frozen}]
     ]
-    found = sweep(cells, run, Workers.of(config), told)
+    found = study.sweep(refitting, told)
     if not found.done:
-        found.end(run)
+        found.end(study.run)
     refits = {label_of(row["guide"]): row for row in found.rows}
     pairs = {label: restored(config, one, train) for label, one in zip(refits, found.done, strict=True)}
     model = next(iter(pairs.values()))[0]
@@ -216,19 +184,55 @@ def on_one_model(config: Config, done: list[Done], run: Run) -> tuple[Table, nn.
     return table, model, {label: guide for label, (_, guide) in pairs.items()}, found
 
 
-def draw(config: Config, done: list[Done], model: nn.Module, programs: dict[str, nn.Module], run: Run) -> None:
-    """Every figure of the comparison."""
+def pictures(config: Config, done: list[Done]) -> Iterator[Picture]:
+    """What tells pairs apart that were trained each for itself."""
+    from dlvm.experiments.figures import bounds, learning_curves, reconstructions, samples
+
     train, _, test = splits(config)
-    context = f"{train.name}, {config.z_dim} latent dimensions"
+    context = context_of(config, test)
     rows = [found.record for found in done]
-    named = [row | {"guide": label_of(row["guide"]), "objective": OBJECTIVES[row["objective"]]} for row in rows]
+    rows = [row | {"guide": label_of(row["guide"]), "objective": OBJECTIVES[row["objective"]]} for row in rows]
+    histories = {name: runs.all("history") for name, runs in over_seeds(rows, "guide", "objective").items()}
+    yield "bounds", bounds(rows, context), "Test ELBO (open) and log p(x) (full) of each guide and objective."
+    yield "learning_curves", learning_curves(histories, context=context), "Validation bound while training."
     shown = [found for found in done if found.record["seed"] == 0 and found.record["objective"] == "elbo"]
     pairs = {label_of(found.record["guide"]): restored(config, found, train) for found in shown}
-    for name, figure, caption in pictures.of_comparison(named, pairs, test, context):
-        run.figure(name, figure, caption)
-    if config.z_dim == 2:
-        for name, figure, caption in pictures.of_one_model(model, programs, test, context):
-            run.figure(name, figure, caption)
+    x, shape = test.x[:8], test.image_shape
+    means = {label: reconstruct(model, guide, x) for label, (model, guide) in pairs.items()}
+    caption = "Test data, and the mean of p(x | z) for one z from each guide; trained by the ELBO, seed 0."
+    yield "reconstructions", reconstructions(x, means, shape, context), caption
+    drawn = {label: dream(model, 36) for label, (model, _) in pairs.items()}
+    yield "samples", samples(drawn, shape, context), "Means of p(x | z) for z from the prior; the same models."
+
+
+def pictures_of_one_model(config: Config, model: nn.Module, programs: Mapping[str, nn.Module]) -> Iterator[Picture]:
+    """The posteriors of one model with two latent dimensions, and what each guide makes of them."""
+    from dlvm.experiments.figures import latent_space, posteriors
+
+    test = splits(config).test
+    context, x = context_of(config, test), test.x[:CANDIDATES]
+    found = densities(model, programs, x)
+    worst = max(found.kl.values(), key=lambda kl: kl.mean()).argsort(descending=True)[:SHOWN]
+    q = {label: log_q[worst] for label, log_q in found.guides.items()}
+    kl = {label: values[worst] for label, values in found.kl.items()}
+    axes = (found.axes[0][worst], found.axes[1][worst])
+    yield (
+        "posteriors",
+        posteriors(x[worst], axes, found.posterior[worst], q, kl, test.image_shape, context),
+        f"The true posterior by a grid, and each guide's density over it, for one frozen model: of {len(x)} test data, "
+        f"the {SHOWN} on which a guide fits worst.",
+    )
+    label, guide = list(programs.items())[-1]
+    means = posterior_means(guide, test.x)
+    yield (
+        "latent_space",
+        latent_space(means, test.labels, context),
+        f"Means of the {label} guide's q(z | x) of test data.",
+    )
+
+
+def context_of(config: Config, test: Loader) -> str:
+    return f"{test.name}, {config.z_dim} latent dimensions"
 
 
 def verdict(table: Table) -> str:
@@ -242,34 +246,28 @@ def verdict(table: Table) -> str:
 
 
 def main(config: Config) -> list[dict]:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
-    check_options(config)
+    study = Study(config)
     data = splits(config)  # what cannot be loaded is found before a folder is made
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite, goes_on=True)
-    grid = grid_of_runs(config, data, run)
-    plain = [{k: v for k, v in row.items() if k != "history"} for row in grid.rows]
-    run.result(runs=plain, failed=grid.failed)
+    run = study.open()
+    grid = study.sweep(cells(config, data), told)
+    run.result(runs=grid.results, failed=grid.failed)
     if not grid.done:
         grid.end(run)
     first = summary(grid.rows, config)
-    second, model, programs, refits = on_one_model(config, grid.done, run)
+    second, model, programs, refits = on_one_model(config, grid.done, study)
     both = Sweep(grid.done + refits.done, grid.failed | refits.failed)
-    run.result(runs=plain, one_model=second.text, failed=both.failed)
-    tables = [first, second, *both.tables()]
-    for table in tables:
-        print_table(table)
-    with pyro.get_param_store().scope():
-        draw(config, grid.done, model, programs, run)
+    run.result(runs=grid.results, one_model=second.text, failed=both.failed)
+    tables, said = [first, second, *both.tables()], verdict(second)
+    study.show(tables)
     intro = (
         "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for "
         f"every guide. {config.epochs} epochs of Adam, {config.num_particles} particles for IWAE.\n\n"
         "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what "
         "it gains."
     )
-    report = run.report(f"Which guide gives the tighter bound on {config.data}?", intro, tables, verdict(second))
-    print(verdict(second))
-    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    alone = pictures_of_one_model(config, model, programs) if config.z_dim == 2 else ()
+    drawn = chain(pictures(config, grid.done), alone)
+    study.report(f"Which guide gives the tighter bound on {config.data}?", intro, tables, said, drawn)
     both.end(run)
     return grid.rows
 

@@ -3,59 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pyro
-import pyro.distributions as dist
-import torch
-import tyro
-from pyro.nn import PyroModule
-from torch import Tensor, nn
 
-from dlvm.experiments.data import Loader, load
-from dlvm.experiments.figures import bias_and_noise, signal_to_noise
-from dlvm.experiments.figures.signal_to_noise import slope
-from dlvm.experiments.measures.gradient_moments import (
-    LIMIT,
-    Arm,
-    Group,
-    Setting,
-    accustom,
-    distance,
-    gradients,
-    measure,
-    moments,
-)
-from dlvm.experiments.options import guides
-from dlvm.experiments.options.command_line import check_options, start
-from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import Table, print_table
-from dlvm.experiments.setups import vae
-from dlvm.guides import latents
-from dlvm.inference import (
-    CIWAE,
-    IWAE,
-    MIWAE,
-    NVIL,
-    PIWAE,
-    RWS,
-    STL,
-    VIMCO,
-    DReG,
-    GumbelSoftmax,
-    MovingAverage,
-    Objective,
-    ScoreFunction,
-    StraightThrough,
-    fit,
-)
-from dlvm.models import VAE
-from dlvm.nets import MLP
+from dlvm.experiments.data import Splits, load
+from dlvm.experiments.measures.gradient_arms import ESTIMATORS, OTHER_BOUNDS, TOTAL, discrete_arms
+from dlvm.experiments.measures.gradient_moments import LIMIT, Group, Setting, curves, measure, measure_against, slope
+from dlvm.experiments.measures.gradient_toy import toy
+from dlvm.experiments.options.command_line import start
+from dlvm.experiments.options.common import FolderOptions, adam
+from dlvm.experiments.options.guides import GUIDES, GuideWord
+from dlvm.experiments.runs.report import Table
+from dlvm.experiments.setups.discrete_vae import DiscreteVAESetup
+from dlvm.experiments.setups.setup import fresh_pair
+from dlvm.experiments.setups.vae import VAESetup
+from dlvm.experiments.study import Study
+from dlvm.inference import IWAE, VIMCO, fit
 
 INTRO = (
     "SNR = |E g| / sqrt(E |g - E g|²), where g is the gradient of the loss, nats per datum, with respect to all "
@@ -74,7 +40,7 @@ INTRO = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FolderOptions):
     """Measure the gradient's signal-to-noise ratio against the number of particles: a toy, a VAE, a discrete VAE."""
 
     parts: tuple[Literal["toy", "vae", "discrete"], ...] = ("toy", "vae", "discrete")
@@ -93,7 +59,7 @@ class Config:
     """Particles per datum on the VAE."""
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
-    guide: guides.GuideWord = "diagonal"
+    guide: GuideWord = "diagonal"
     """Family of the VAE's q(z | x)."""
     z_dim: int = 8
     """Latent dimensions of the VAE."""
@@ -120,150 +86,22 @@ class Config:
     data_dir: Path | None = None
     """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/estimator_snr")
-    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
 
 
-def square(particles: int) -> tuple[int, int]:
-    """Groups and particles in each, as near to equal as the number allows."""
-    groups = max(n for n in range(1, math.isqrt(particles) + 1) if particles % n == 0)
-    return groups, particles // groups
-
-
-TOTAL = "total"
-ESTIMATORS = (
-    Arm(TOTAL, IWAE, "IWAE", (0.5, -0.5)),
-    Arm("DReG", lambda k: IWAE(k, DReG()), "IWAE", (0.5, 0.5)),
-    Arm("STL", lambda k: IWAE(k, STL()), "IWAE", (0.5, None), biased_guide=True),
-    Arm("VIMCO", lambda k: IWAE(k, VIMCO(everywhere=True)), "IWAE", (0.5, None), least=2),
-    Arm("score", lambda k: IWAE(k, ScoreFunction(everywhere=True)), "IWAE", (0.5, None)),
-    Arm("score, mean", lambda k: IWAE(k, ScoreFunction(MovingAverage(), True)), "IWAE", (0.5, None)),
-    Arm("RWS", RWS, "RWS", (0.5, None), least=2),
-    Arm("RWS, doubly", lambda k: RWS(k, doubly=True), "RWS", (0.5, None), least=2),
-)
-OTHER_BOUNDS = (
-    Arm("MIWAE", lambda k: MIWAE(*square(k)), "MIWAE", (0.5, 0.0)),
-    Arm("PIWAE", lambda k: PIWAE(*square(k)), "PIWAE", (0.5, 0.0)),
-    Arm("CIWAE", lambda k: CIWAE(0.5, k), "CIWAE", (0.5, 0.5)),
-)
-
-
-class Toy(PyroModule):
-    """z ~ N(loc, I), x | z ~ N(z, I)."""
-
-    def __init__(self, loc: Tensor):
-        super().__init__("model")
-        self.loc = nn.Parameter(loc)
-
-    def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
-        with pyro.plate("data", n if x is None else len(x)):
-            z = pyro.sample("z", dist.Normal(self.loc, 1.0).to_event(1))
-            return pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
-
-
-class ToyGuide(PyroModule):
-    """q(z | x) = N(weight x + bias, 2/3 I), where the posterior's variance is 1/2."""
-
-    def __init__(self, weight: Tensor, bias: Tensor):
-        super().__init__("guide")
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-
-    def forward(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x @ self.weight.T + self.bias, math.sqrt(2 / 3)).to_event(1))
-
-
-class FairBits(nn.Module):
-    """p(z) of independent fair bits."""
-
-    def __init__(self, bits: int):
-        super().__init__()
-        self.register_buffer("logits", torch.zeros(bits))
-
-    def forward(self) -> dist.Distribution:
-        return dist.Bernoulli(logits=self.logits).to_event(1)
-
-
-def toy(config: Config) -> Setting:
-    """The Gaussian toy of Rainforth et al. (arXiv:1802.04537) near its optimum."""
-    pyro.set_rng_seed(config.seed)
-    dim, near = config.toy_dim, partial(torch.normal, std=config.perturbation)
-    x = torch.randn(dim) + math.sqrt(2) * torch.randn(config.toy_data, dim)
-    model, guide = Toy(near(x.mean(0))), ToyGuide(near(torch.eye(dim) / 2), near(x.mean(0) / 2))
-    groups = [
-        Group("μ (model)", "model", [model.loc]),
-        Group("A (guide)", "guide", [guide.weight]),
-        Group("b (guide)", "guide", [guide.bias]),
-    ]
-    return Setting(model, guide, x, groups, [(x,)] * 5)
-
-
-def trained(config: Config, loaders: Sequence[Loader], discrete: bool) -> tuple[Setting, float]:
+def trained(config: Config, loaders: Splits, discrete: bool) -> tuple[Setting, float]:
     """A VAE trained by IWAE, with a minibatch of its training data; and its bound on validation data."""
     train, valid = loaders[:2]
     pyro.set_rng_seed(config.seed)
-    z_dim = config.bits if discrete else config.z_dim
-    likelihood = vae.bernoulli(z_dim, config.hidden[::-1], train.x_dim, nn.Tanh, train.mean)
-    model = VAE(z_dim, likelihood, FairBits(z_dim) if discrete else None)
-    encoder = MLP(train.x_dim, *config.hidden, activation=nn.Tanh)
-    guide = guides.GUIDES[config.guide](latents(model, train.example), encoder)
-    objective = IWAE(5, VIMCO() if discrete else None)
-    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
-    *_, last = fit(model, guide, objective, train, valid, config.epochs, adam, seed=config.seed, progress=False)
+    setup = DiscreteVAESetup(config.bits, config.hidden) if discrete else VAESetup(config.z_dim, config.hidden)
+    model, guide = fresh_pair(setup, train, GUIDES[config.guide])
+    objective, how = IWAE(5, VIMCO() if discrete else None), dict(seed=config.seed, progress=False)
+    *_, last = fit(model, guide, objective, train, valid, config.epochs, adam(config.lr), **how)
     groups = [
         Group("decoder", "model", list(model.parameters())),
         Group("encoder", "guide", list(guide.parameters())),
     ]
     again = train.seeded(config.seed)
     return Setting(model, guide, next(iter(again))[0], groups, again), last.valid
-
-
-def discrete_arms(config: Config, x_dim: int) -> dict[str, Callable[[], Objective]]:
-    """Every estimator for sites that cannot be reparametrised."""
-    bound, hot = partial(IWAE, config.discrete_particles), config.temperature
-    return {
-        "score function": lambda: bound(ScoreFunction()),
-        "score function, moving average": lambda: bound(ScoreFunction(MovingAverage())),
-        "score function, NVIL": lambda: bound(ScoreFunction(NVIL(MLP(x_dim, 50, 1)))),
-        "VIMCO": lambda: bound(VIMCO()),
-        "Gumbel-softmax": lambda: bound(GumbelSoftmax(hot)),
-        "straight-through": lambda: bound(StraightThrough(hot)),
-    }
-
-
-def measure_discrete(setting: Setting, config: Config) -> list[dict]:
-    """Bias and noise of each estimator for discrete sites, against the mean of many VIMCO gradients."""
-    arms = discrete_arms(config, setting.x.shape[1])
-    with pyro.get_param_store().scope():
-        pyro.set_rng_seed(config.seed + 1)
-        many = gradients(arms["VIMCO"](), setting, config.reference * config.repeats)
-    true = {name: found.unflatten(0, (config.repeats, -1)).mean(1) for name, found in many.items()}
-    rows = []
-    for name, make in arms.items():
-        pyro.set_rng_seed(config.seed)
-        objective = make()
-        with pyro.get_param_store().scope():
-            accustom(objective, setting, config.baseline_epochs)
-            pyro.set_rng_seed(config.seed)
-            draws = gradients(objective, setting, config.repeats)
-        for group, found in draws.items():
-            norm, variance = moments(true[group]).norm, moments(found).variance
-            bias, biased = distance(found, true[group], norm)
-            noise = math.sqrt(variance) / norm
-            rows.append(
-                {"group": group, "estimator": name, "noise": noise, "bias": bias, "biased": biased}
-                | {"variance": variance, "signal": norm, "num_particles": config.discrete_particles}
-            )
-    return rows
-
-
-def curves(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    """Rows of one group and estimator together."""
-    found: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        found.setdefault((row["group"], row["estimator"]), []).append(row)
-    return dict(sorted(found.items(), key=lambda item: [row["group"] for row in rows].index(item[0][0])))
 
 
 def summary(rows: list[dict], caption: str) -> Table:
@@ -338,13 +176,15 @@ def claim_discrete(rows: list[dict]) -> str:
 
 
 def against_particles(
-    part: str, setting: Setting, counts: Sequence[int], context: str, config: Config, run: Run
+    part: str, setting: Setting, counts: Sequence[int], context: str, config: Config, study: Study
 ) -> tuple[list[dict], list[Table], str]:
     """Measures, draws and tabulates one setting: its rows, its tables, its sentence."""
+    from dlvm.experiments.figures import signal_to_noise
+
     arms = ESTIMATORS + OTHER_BOUNDS
     rows = measure(setting, arms, sorted(counts), config.repeats, config.baseline_epochs, config.seed)
     for row in rows:
-        run.log(part=part, **row)
+        study.run.log(part=part, **row)
     others = {arm.name for arm in OTHER_BOUNDS}
     bounds = [row | {"estimator": "IWAE"} if row["estimator"] == TOTAL else row for row in rows]
     shown = {
@@ -354,52 +194,66 @@ def against_particles(
     tables = []
     for name, (chosen, what) in shown.items():
         caption = f"{context}: {what}; {config.repeats} gradients each."
-        run.figure(f"{part}_{name}", signal_to_noise(chosen, context), caption)
+        study.run.figure(f"{part}_{name}", signal_to_noise(chosen, context), caption)
         tables.append(summary(chosen, caption))
-        print_table(tables[-1])
+        study.show(tables[-1:])
     return rows, tables, claim(rows, context.split(",")[0])
 
 
-def main(config: Config) -> dict:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
-    check(config)
-    loaders = load(config.data, batch_size=config.batch_size, data_dir=config.data_dir)
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    results, tables, said = {}, [], []
+def on_discrete(setting: Setting, bound: float, config: Config, study: Study) -> tuple[list[dict], list[Table], str]:
+    """Measures, draws and tabulates estimators for discrete sites, against the mean of many VIMCO gradients."""
+    from dlvm.experiments.figures import bias_and_noise
+
+    arms = discrete_arms(config.discrete_particles, config.temperature, setting.x.shape[1])
+    how = (config.reference, config.repeats, config.baseline_epochs, config.seed)
+    rows = measure_against(setting, arms, "VIMCO", *how)
+    rows = [row | {"num_particles": config.discrete_particles} for row in rows]
+    for row in rows:
+        study.run.log(part="discrete", **row)
+    context = f"{config.bits} binary latents on {config.data}, K = {config.discrete_particles}"
+    caption = (
+        f"{context}, {config.epochs} epochs, validation bound {bound:.2f} nats per datum; {config.repeats} "
+        f"gradients each; the true one is the mean of {config.repeats * config.reference} VIMCO gradients."
+    )
+    study.run.figure("discrete", bias_and_noise(rows, context), caption)
+    table = summary_discrete(rows, caption)
+    study.show([table])
+    return rows, [table], claim_discrete(rows)
+
+
+def parts(config: Config, loaders: Splits, study: Study) -> dict[str, tuple[list[dict], list[Table], str]]:
+    """What is asked for, in this order: rows, tables and sentence of each."""
+    found = {}
     if "toy" in config.parts:
+        setting = toy(config.toy_dim, config.toy_data, config.perturbation, config.seed)
         context = f"Gaussian toy, {config.toy_dim} dimensions, {config.toy_data} data"
-        found = against_particles("toy", toy(config), config.toy_particles, context, config, run)
-        results["toy"], tables, said = found[0], tables + found[1], [*said, found[2]]
+        found["toy"] = against_particles("toy", setting, config.toy_particles, context, config, study)
     if "vae" in config.parts:
         setting, bound = trained(config, loaders, discrete=False)
         context = f"VAE on {config.data}, {config.epochs} epochs, validation bound {bound:.2f} nats per datum"
-        found = against_particles("vae", setting, config.particles, context, config, run)
-        results["vae"], tables, said = found[0], tables + found[1], [*said, found[2]]
+        found["vae"] = against_particles("vae", setting, config.particles, context, config, study)
     if "discrete" in config.parts:
         setting, bound = trained(config, loaders, discrete=True)
-        results["discrete"] = rows = measure_discrete(setting, config)
-        for row in rows:
-            run.log(part="discrete", **row)
-        context = f"{config.bits} binary latents on {config.data}, K = {config.discrete_particles}"
-        caption = (
-            f"{context}, {config.epochs} epochs, validation bound {bound:.2f} nats per datum; {config.repeats} "
-            f"gradients each; the true one is the mean of {config.repeats * config.reference} VIMCO gradients."
-        )
-        run.figure("discrete", bias_and_noise(rows, context), caption)
-        tables, said = [*tables, summary_discrete(rows, caption)], [*said, claim_discrete(rows)]
-        print_table(tables[-1])
-    verdict = " ".join(said)
+        found["discrete"] = on_discrete(setting, bound, config, study)
+    return found
+
+
+def main(config: Config) -> dict:
+    study = Study(config)
+    check(config)
+    loaders = load(config.data, batch_size=config.batch_size, data_dir=config.data_dir)
+    run = study.open()
+    found = parts(config, loaders, study)
+    results = {part: rows for part, (rows, _, _) in found.items()}
+    verdict = " ".join(said for *_, said in found.values())
     run.result(**results, verdict=verdict)
-    report = run.report("Is a tighter bound a better one to train with?", INTRO, tables, verdict)
-    print(verdict)
-    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    tables = [table for _, tables, _ in found.values() for table in tables]
+    study.report("Is a tighter bound a better one to train with?", INTRO, tables, verdict)
     return results
 
 
 def check(config: Config) -> None:
     """Raises ValueError where a setting cannot be measured."""
-    check_options(config)
     if not config.parts or len(set(config.parts)) < len(config.parts):
         raise ValueError(
             f"parts must name one of toy, vae, discrete, and none twice, got {config.parts}; leave it out for all"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pyro
 import torch
-import tyro
 from torch import Tensor, nn
 
 from dlvm.evidence import (
@@ -22,38 +19,35 @@ from dlvm.evidence import (
     calibration,
     decoder_report,
     defensive,
-    exact,
     importance,
     prior_sampling,
-    quadrature,
     sandwich,
     simulate,
     views,
 )
-from dlvm.evidence.annealing.step_sizes import FIRST_MOVES, MOST_MOVES, PILOT_CHAINS, PILOT_MOVES, PILOT_TEMPERATURES
 from dlvm.evidence.log_px.sandwich import weighed
-from dlvm.evidence.mean import Measured
-from dlvm.experiments import train
-from dlvm.experiments.data import Loader, Splits, load
-from dlvm.experiments.evidence_report import WEIGHTED, Found, bracket_row, pictures, tables, verdict
-from dlvm.experiments.options import guides, objectives
-from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.evidence_report import WEIGHTED, pictures, tables, verdict
+from dlvm.experiments.measures.evidence_record import Found, annealing_cost, bracket_row, known_value, row_of
+from dlvm.experiments.options.command_line import check_least, start
+from dlvm.experiments.options.common import FolderOptions
+from dlvm.experiments.options.guides import GUIDES, GuideWord
+from dlvm.experiments.options.objectives import Numbers, ObjectiveWord, objective_of
 from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import print_table
-from dlvm.experiments.runs.restore import restore, settings_of
-from dlvm.experiments.setups.pictures import latent_size
+from dlvm.experiments.runs.recipe import Recipe
+from dlvm.experiments.runs.restore import recipe_of, restore
+from dlvm.experiments.study import Study
 from dlvm.guides import latents
 from dlvm.inference import ELBO, check, fit
 from dlvm.inference.training.arguments import check_aims
 from dlvm.models import PPCA
-from dlvm.nets import MLP
 
 MOST_SAMPLES = 1000
 Pair = tuple[nn.Module, nn.Module]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FolderOptions):
     """Train one model, or take a trained one, and estimate its log p(x) in every way there is, at several costs."""
 
     run: Path | None = None
@@ -63,9 +57,9 @@ class Config:
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
     model: Literal["vae", "ppca"] = "vae"
     """vae; or ppca, linear and Gaussian on grey levels, fitted in closed form, whose log p(x) is known."""
-    guide: guides.GuideWord = "diagonal"
+    guide: GuideWord = "diagonal"
     """Family of q(z | x)."""
-    objective: objectives.ObjectiveWord = "elbo"
+    objective: ObjectiveWord = "elbo"
     """What the pair is trained by."""
     num_particles: int = 1
     """Samples of z per datum in that objective."""
@@ -108,9 +102,6 @@ class Config:
     data_dir: Path | None = None
     """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/evidence")
-    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
 
     @property
     def samples(self) -> int:
@@ -129,77 +120,38 @@ class Subject:
     name: str
 
 
-def annealing_cost(num_chains: int, temperatures: int, leaps: int, upwards: bool = True) -> int:
-    """Evaluations of p(x | z) per datum of ``annealed``, those that find step sizes included; most give a slope too."""
-    pilot = min(PILOT_CHAINS, num_chains)
-    taken = min(temperatures, PILOT_TEMPERATURES)
-    moves = FIRST_MOVES + taken * min(MOST_MOVES, math.ceil(PILOT_MOVES / taken))
-    return pilot * (1 + moves * leaps) + num_chains * (1 + (temperatures - 1) * leaps)
-
-
-def training_of(config: Config) -> train.Config:
-    """The settings of dlvm.experiments.train that the pair has or had."""
+def recipe_for(config: Config) -> Recipe:
+    """What the pair is made of, or was."""
     if config.run is None:
-        likelihood = "normal" if config.model == "ppca" else "bernoulli"
-        shared = {field.name for field in dataclasses.fields(train.Config)} - {"out", "overwrite"}
-        mine = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        return train.Config(likelihood=likelihood, **{name: mine[name] for name in mine.keys() & shared})
+        return Recipe.of(vars(config))
     if config.model == "ppca":
         raise ValueError(f"model must be vae with --run, got ppca: {config.run} holds a vae; leave one of the two out")
-    kept = settings_of(config.run)
-    return dataclasses.replace(kept, data_dir=config.data_dir or kept.data_dir, device="cpu")
+    return recipe_of(config.run, config.data_dir)
 
 
-def splits_of(trained: train.Config) -> Splits:
-    """The data as that training has them."""
-    keep_greys = trained.binarize == "none" or (trained.binarize, trained.likelihood) == ("default", "normal")
-    settings = {name: getattr(trained, name) for name in ("batch_size", "data_dir", "key", "scale")}
-    return load(trained.data, binarize=None if keep_greys else trained.binarize, **settings)
-
-
-def prepared(config: Config, trained: train.Config, data: Splits, pair: Pair | None, run: Run) -> Subject:
+def prepared(config: Config, recipe: Recipe, data: Splits, pair: Pair | None, run: Run) -> Subject:
     """The pair, trained here or before, and the data that it is measured on."""
     pyro.set_rng_seed(config.seed)
     if config.model == "ppca":
         model = PPCA.maximum_likelihood(data.train.x, config.z_dim).requires_grad_(False)
-        encoder = MLP(data.train.x_dim, *config.hidden, activation=nn.Tanh)
-        guide = guides.GUIDES[config.guide](latents(model, data.train.example), encoder)
+        guide = GUIDES[config.guide](latents(model, data.train.example), recipe.setup.encoder(data.train))
     else:
-        model, guide = train.pair(trained, data.train) if pair is None else pair
+        model, guide = recipe.pair(data.train) if pair is None else pair
     if pair is None:
-        numbers = objectives.Numbers(num_particles=config.num_particles)
-        fitted(config, model, guide, objectives.objective(config.objective, numbers), data, run)
-    family = guides.GUIDES[trained.guide].__name__
-    name = f"{data.train.name}, {config.model.upper()}, {family} guide, {trained.z_dim} latent dimensions"
-    return Subject(model, guide, drawn(data.test, config.num_data), data.test, name)
+        fitted(config, model, guide, data, run)
+    family, size = GUIDES[recipe.guide.guide].__name__, recipe.setup.z_dim
+    name = f"{data.train.name}, {config.model.upper()}, {family} guide, {size} latent dimensions"
+    return Subject(model, guide, data.test.first(config.num_data), data.test, name)
 
 
-def fitted(config: Config, model: nn.Module, guide: nn.Module, objective, data: Splits, run: Run) -> None:
+def fitted(config: Config, model: nn.Module, guide: nn.Module, data: Splits, run: Run) -> None:
     """Trains; every epoch is a line of metrics.jsonl."""
-    epoch = None
-    settings = dict(epochs=config.epochs, patience=config.patience, seed=config.seed)
+    epoch, objective = None, objective_of(config.objective, Numbers(config.num_particles))
+    how = dict(epochs=config.epochs, patience=config.patience, seed=config.seed)
     adam = partial(torch.optim.Adam, lr=config.lr)
-    for epoch in fit(model, guide, objective, data.train, valid=data.valid, optimizer=adam, **settings):
+    for epoch in fit(model, guide, objective, data.train, valid=data.valid, optimizer=adam, **how):
         run.log(**dataclasses.asdict(epoch))
     print(f"trained: {epoch}", flush=True)
-
-
-def drawn(loader: Loader, most: int) -> Tensor:
-    """The first data of a loader as its batches have them, binary where it draws them so; at most ``most``."""
-    part = loader.take(min(most, loader.num_data))
-    return torch.cat([x for (x,) in part])
-
-
-def known_value(config: Config, subject: Subject, data: object) -> tuple[Estimate | None, str]:
-    """The exact log p(x) of data, from the model or by quadrature; or why there is none."""
-    if callable(getattr(subject.model, "log_px", None)):
-        return exact(subject.model, data), ""
-    if (size := latent_size(subject.model)) > 2:
-        return None, f"z has {size} dimensions, and quadrature takes at most 2"
-    try:
-        return quadrature(subject.model, data, seed=config.seed, progress=config.progress), ""
-    except ValueError as error:
-        return None, str(error)
 
 
 def candidates(config: Config, subject: Subject) -> Iterator[tuple[str, int, int, Callable[[], Estimate]]]:
@@ -217,43 +169,9 @@ def candidates(config: Config, subject: Subject) -> Iterator[tuple[str, int, int
             yield f"AIS from the {origin}", count, cost, partial(annealed, model, x, first, **how)
 
 
-def row_of(method: str, budget: int, cost: int, found: Estimate, truth: Estimate | None) -> dict:
-    """An estimate as plain numbers, beside the exact value if there is one."""
-    row = {
-        "method": method,
-        "budget": budget,
-        "evaluations": cost,
-        "seconds": found.seconds,
-        "log_px": found.mean,
-        "log_px_se": found.mean_se,
-        "side": found.side,
-        "ess": found.ess.mean().item(),
-        "num_samples": found.num_samples,
-        "khat_bad": found.khat_bad,
-        "num_data": found.num_data,
-    }
-    if truth is not None:
-        off = found.log_px - truth.log_px[: found.num_data]
-        error = Measured.mean(off.abs())
-        row |= {"bias": off.mean().item(), "bias_se": found.mean_se, "error": error.value, "error_se": error.se}
-    return row
-
-
-def measured(config: Config, subject: Subject, run: Run, found: Found) -> None:
-    """Everything, one after another, into ``found``; after Ctrl-C what was done until then."""
-    try:
-        for complete in steps(config, subject, run, found):
-            if not complete:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        if not found.rows:
-            raise
-        found.interrupted = True
-
-
 def steps(config: Config, subject: Subject, run: Run, found: Found) -> Iterator[bool]:
     """Measures one thing at a time, and tells whether it could be completed."""
-    found.truth, found.why = known_value(config, subject, subject.x)
+    found.truth, found.why = known_value(subject.model, subject.x, config.seed, config.progress)
     print(found.truth or f"no exact value: {found.why}", flush=True)
     yield found.truth is None or found.truth.complete
     for method, budget, cost, call in candidates(config, subject):
@@ -289,24 +207,16 @@ def of_real(config: Config, subject: Subject, found: Found) -> Sandwich:
 def bracketed(config: Config, subject: Subject, run: Run, found: Found) -> Iterator[bool]:
     """The sandwich of simulated data by rising temperatures, from the prior and from the guide."""
     simulated = simulate(subject.model, config.num_data, config.seed)
-    truth, _ = known_value(config, subject, [simulated.args])
+    truth, _ = known_value(subject.model, [simulated.args], config.seed, config.progress)
     yield truth is None or truth.complete
     exact_row = {} if truth is None else {"exact": truth}
     origins = [name for name in ("prior", "guide") if f"AIS from the {name}" not in found.left_out]
     for count in config.temperatures:
         for origin in origins:
             one = sandwich(
-                subject.model,
-                subject.guide,
-                simulated,
-                config.samples,
-                config.num_chains,
-                count,
-                config.leaps,
-                from_prior=origin == "prior",
-                seed=config.seed,
-                progress=config.progress,
-            )
+                subject.model, subject.guide, simulated, config.samples, config.num_chains, count, config.leaps,
+                from_prior=origin == "prior", seed=config.seed, progress=config.progress,
+            )  # fmt: skip
             if one.complete:
                 one = dataclasses.replace(one, rows=one.rows | exact_row)
                 found.brackets.append((origin, count, one))
@@ -318,7 +228,7 @@ def bracketed(config: Config, subject: Subject, run: Run, found: Found) -> Itera
 def diagnosed(config: Config, subject: Subject, found: Found) -> Iterator[bool]:
     """The two views, calibration of the guide, and the decoder."""
     pair, how = (subject.model, subject.guide), {"seed": config.seed, "progress": config.progress}
-    x = drawn(subject.test, config.view_data)
+    x = subject.test.first(config.view_data)
     found.views = views(*pair, x, **how)
     yield found.views.complete
     found.calibration = calibration(*pair, config.calibration_data, **how)
@@ -327,60 +237,41 @@ def diagnosed(config: Config, subject: Subject, found: Found) -> Iterator[bool]:
     yield found.decoder.complete
 
 
-def result_of(found: Found) -> dict:
-    """Everything as plain numbers, for result.json."""
-    one = found.views
-    parts = ("elbo", "rate", "distortion", "information", "marginal_kl", "total_correlation", "unit_kl")
-    return {
-        "exact": None if found.truth is None else found.truth.mean,
-        "exact_by": found.why if found.truth is None else found.truth.method,
-        "estimates": found.rows,
-        "left_out": found.left_out,
-        "brackets": [bracket_row(*entry) for entry in found.brackets],
-        "bounds": {} if found.real is None else {name: [e.mean, e.mean_se] for name, e in found.real.rows.items()},
-        "views": {} if one is None else {name: value and value[:2] for name in parts for value in [getattr(one, name)]},
-        "coverage": {} if (c := found.calibration) is None else {level: list(c.coverage(level)) for level in c.levels},
-        "interrupted": found.interrupted,
-    }
-
-
-def checked(config: Config) -> tuple[train.Config, Splits, Pair | None]:
+def checked(config: Config) -> tuple[Recipe, Splits, Pair | None]:
     """What to train on what, once every number has been found to work; and the pair, if a run has left it."""
-    check_options(config)
-    least = {"particles": 2, "temperatures": 1, "calibration_data": 20}
-    for name, smallest in least.items():
-        value = getattr(config, name)
-        if not value if isinstance(value, tuple) else value < smallest:
-            raise ValueError(f"{name} must be at least {smallest}, got {value}")
-        if isinstance(value, tuple) and (min(value) < smallest or len(set(value)) < len(value)):
-            raise ValueError(f"{name} must be different numbers from {smallest} on, got {' '.join(map(str, value))}")
+    for name, least in (("particles", 2), ("temperatures", 1)):
+        if not (counts := getattr(config, name)):
+            raise ValueError(f"{name} must be at least {least}, got {counts}")
+        if min(counts) < least or len(set(counts)) < len(counts):
+            raise ValueError(f"{name} must be different numbers from {least} on, got {' '.join(map(str, counts))}")
+    check_least(config, calibration_data=20)
     if not 0 < config.share < 1:
         raise ValueError(f"share must be between 0 and 1, got {config.share}; 0.1 is usual")
-    objective = objectives.objective(config.objective, objectives.Numbers(num_particles=config.num_particles))
+    objective = objective_of(config.objective, Numbers(config.num_particles))
     if config.run is None:
         check_aims(objective, (), config.epochs, config.patience)
-    trained = training_of(config)
-    data = splits_of(trained)
+    recipe = recipe_for(config)
+    data = recipe.splits()
     pair = None if config.run is None else restore(config.run)
     if pair is not None:
         check(*pair, ELBO(), data.train.example)
-    return trained, data, pair
+    return recipe, data, pair
 
 
 def main(config: Config) -> Found:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
-    trained, data, pair = checked(config)  # what cannot work is found before a folder is made
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    subject, found = prepared(config, trained, data, pair, run), Found()
-    measured(config, subject, run, found)
+    study = Study(config)
+    recipe, data, pair = checked(config)  # what cannot work is found before a folder is made
+    run = study.open()
+    subject, found = prepared(config, recipe, data, pair, run), Found(interrupted=True)
+    with study.interruptible(found.rows):
+        for complete in steps(config, subject, run, found):
+            if not complete:
+                raise KeyboardInterrupt
+        found.interrupted = False
     said = verdict(found)
-    run.result(**result_of(found), verdict=said)
+    run.result(**found.result, verdict=said)
     shown = tables(found)
-    for table in shown:
-        print_table(table)
-    for name, figure, caption in pictures(found, subject.name):
-        run.figure(name, figure, caption)
+    study.show(shown)
     intro = (
         f"The pair: {subject.name}. Every estimator of log p(x) is put to the same {len(subject.x)} test data at "
         "several costs, and held against the exact value where there is one. All are lower bounds in expectation: the "
@@ -390,9 +281,8 @@ def main(config: Config) -> Found:
     )
     if found.left_out:
         intro += "\n\n" + " ".join(f"{name} is left out: {why}." for name, why in found.left_out.items())
-    report = run.report(f"How far can log p(x) be trusted on {trained.data}?", intro, shown, said)
-    print(said)
-    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    title = f"How far can log p(x) be trusted on {recipe.data.data}?"
+    study.report(title, intro, shown, said, pictures(found, subject.name))
     return found
 
 

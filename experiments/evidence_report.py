@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 
-from matplotlib.figure import Figure
-
-from dlvm.evidence import (
-    BernoulliDecoder,
-    Calibration,
-    Estimate,
-    GaussianDecoder,
-    Sandwich,
-    Views,
-)
-from dlvm.experiments.figures.evidence import closing, estimates, largest, weights_by_datum
+from dlvm.evidence import BernoulliDecoder, Sandwich
+from dlvm.experiments.measures.evidence_record import Found, bracket_row, largest
 from dlvm.experiments.runs.report import Table
+from dlvm.experiments.study import Picture
 
 CLOSE = 0.05  # nats per datum: an estimate this near may be reported as log p(x)
 KHAT_SHARE = 0.1
@@ -140,8 +131,10 @@ def narrowest(found: Found) -> tuple[str, int, Sandwich]:
     return min(last, key=lambda entry: sum(map(abs, entry[2].gap("reverse AIS", "AIS"))))
 
 
-def pictures(found: Found, context: str) -> Iterator[tuple[str, Figure, str]]:
-    """Name, figure and caption."""
+def pictures(found: Found, context: str) -> Iterator[Picture]:
+    """Every figure of what was measured."""
+    from dlvm.experiments.figures.evidence import closing, estimates, weights_by_datum
+
     truth = found.truth
     yield (
         "estimates",
@@ -166,17 +159,6 @@ def pictures(found: Found, context: str) -> Iterator[tuple[str, Figure, str]]:
             weights_by_datum(points, samples, truth is not None, context),
             "k-hat of every datum's importance weights, at the largest number of samples.",
         )
-
-
-def bracket_row(origin: str, temperatures: int, one: Sandwich) -> dict:
-    """AIS and reverse AIS as plain numbers."""
-    low, high = one.rows["AIS"], one.rows["reverse AIS"]
-    width, se = one.gap("reverse AIS", "AIS")
-    row = {"start": origin, "temperatures": temperatures, "width": width, "width_se": se}
-    row |= {"lower": low.mean, "lower_se": low.mean_se, "upper": high.mean, "upper_se": high.mean_se}
-    if "exact" in one.rows:
-        row["exact"] = one.rows["exact"].mean
-    return row | {"seconds": low.seconds + high.seconds}
 
 
 def verdict(found: Found) -> str:
@@ -263,28 +245,3 @@ def _sentence(text: str) -> str:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-@dataclasses.dataclass
-class Found:
-    """What has been measured so far; nats per datum.
-
-    Attributes:
-        truth, why: the exact values of the test data, or why there are none.
-        rows: one mapping per estimate.
-        largest: {method: its estimate at the largest budget}.
-        brackets: (start, temperatures, sandwich) on simulated data; real: the bounds of the test data.
-        left_out: {method: why it does not work with this pair}.
-    """
-
-    truth: Estimate | None = None
-    why: str = ""
-    rows: list[dict] = dataclasses.field(default_factory=list)
-    largest: dict[str, Estimate] = dataclasses.field(default_factory=dict)
-    brackets: list[tuple[str, int, Sandwich]] = dataclasses.field(default_factory=list)
-    real: Sandwich | None = None
-    views: Views | None = None
-    calibration: Calibration | None = None
-    decoder: BernoulliDecoder | GaussianDecoder | None = None
-    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    interrupted: bool = False

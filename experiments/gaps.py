@@ -5,39 +5,29 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pyro
-import torch
-import tyro
 from torch import Tensor, nn
 
-from dlvm.evidence.annealing.annealed import annealed
-from dlvm.evidence.estimate import Estimate
-from dlvm.evidence.inference_gap.exact import exact_gaps
-from dlvm.evidence.inference_gap.gaps import gaps
-from dlvm.evidence.inference_gap.record import Gaps
-from dlvm.evidence.inference_gap.unamortized import free
-from dlvm.evidence.log_px.importance import importance
-from dlvm.experiments.data import Loader, Splits
-from dlvm.experiments.figures.gaps import gap_bars, gap_scatter, gaps_by_encoder
-from dlvm.experiments.options import guides
-from dlvm.experiments.options.command_line import check_options, start
-from dlvm.experiments.options.common import splits
+from dlvm.evidence import Estimate, annealed, exact_gaps, free, gaps, importance
+from dlvm.experiments.data import Splits
+from dlvm.experiments.measures.divided_gap import DividedGap
+from dlvm.experiments.options.command_line import check_least, start
+from dlvm.experiments.options.common import DataOptions, FolderOptions, adam, splits
+from dlvm.experiments.options.guides import GuideOptions, GuideWord
 from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import Table, print_table
-from dlvm.experiments.setups import vae
+from dlvm.experiments.runs.report import Table, with_error
+from dlvm.experiments.setups.vae import VAESetup
+from dlvm.experiments.study import Picture, Study
 from dlvm.guides import latents
 from dlvm.inference import ELBO, fit
-from dlvm.models import VAE
-from dlvm.nets import MLP
 
 POORER = {"none": (), "full_rank": ("diagonal", "low_rank"), "iaf": ("diagonal", "low_rank", "full_rank")}
 GAUSSIAN = {"diagonal": True, "full_rank": False}  # whose exact split quadrature knows
-PARTS = ("elbo", "best", "log_px", "approximation", "amortisation", "total")
 
 INTRO = (
     "p(z) p(x | z) is a VAE with a Bernoulli decoder, trained together with each guide by the ELBO. Then both stay as "
@@ -52,16 +42,10 @@ INTRO = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FolderOptions, DataOptions):
     """Train a VAE with each guide, and divide its inference gap into what the family and what the encoder loses."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
-    key: str | None = None
-    """Which array of an .npz file."""
-    scale: float | None = None
-    """Divide a file's numbers by this first (255 for 8-bit images)."""
-    guides: tuple[guides.GuideWord, ...] = ("diagonal", "full_rank", "iaf")
+    guides: tuple[GuideWord, ...] = ("diagonal", "full_rank", "iaf")
     """Families of q(z | x), each trained with a model of its own."""
     encoders: tuple[int, ...] = (25, 100, 400)
     """Widths of the encoder's hidden layers, compared with the first guide; none leaves this part out."""
@@ -79,8 +63,6 @@ class Config:
     """Most passes over the training data."""
     patience: int = 15
     """Stop when the validation bound has not risen for so many epochs; the best state is kept."""
-    batch_size: int = 50
-    """Data per step."""
     lr: float = 2e-3
     """Learning rate of Adam for training."""
     eval_data: int = 100
@@ -95,83 +77,21 @@ class Config:
     """Of annealed importance sampling."""
     seed: int = 0
     """Of everything."""
-    data_dir: Path | None = None
-    """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/gaps")
-    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """One trained pair and where its bound loses; ``exact`` where quadrature is possible.
-
-    Attributes:
-        part: "guides" or "encoders", which comparison it belongs to.
-        test, train: the gaps of test and of training data.
-    """
-
-    part: str
-    guide: str
-    encoder: tuple[int, ...]
-    test: Gaps
-    train: Gaps | None
-    exact: Gaps | None
-    epochs: int
-    seconds: float
-
-    @property
-    def complete(self) -> bool:
-        """Whether it came to its end; False after Ctrl-C."""
-        return self.test.elbo.complete and self.train is not None and self.train.elbo.complete
-
-    @property
-    def label(self) -> str:
-        return self.guide if self.part == "guides" else "-".join(map(str, self.encoder))
-
-    @property
-    def row(self) -> dict:
-        """Every number, nats per datum, with its standard error."""
-        row: dict = {"part": self.part, "label": self.label, "guide": self.guide, "encoder": self.encoder}
-        row |= {"num_data": self.test.elbo.num_data, "log_px_method": self.test.log_px.method} | flat(self.test)
-        row |= {"next": self.test.next_step, "converged": self.test.converged}
-        row |= {f"train_{name}": value for name, value in flat(self.train).items()} if self.train else {}
-        row |= {f"exact_{name}": value for name, value in flat(self.exact).items()} if self.exact else {}
-        return row | {"epochs": self.epochs, "seconds": self.seconds}
-
-
-def flat(found: Gaps) -> dict[str, float]:
-    """Means of a record with their standard errors."""
-    names = (*PARTS, *(name for name in ("richer", "gain") if getattr(found, name) is not None))
-    return {
-        key: value
-        for name in names
-        for key, value in ((name, getattr(found, name).mean), (f"{name}_se", getattr(found, name).mean_se))
-    }
-
-
-def family(config: Config, word: str) -> Callable:
-    """(latents, encoder) -> guide."""
-    flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": nn.Tanh} if word == "iaf" else {}
-    return partial(guides.GUIDES[word], **flow)
+    def family(self, word: str) -> partial:
+        """(latents, encoder) -> guide."""
+        return GuideOptions(word, self.iaf_depth, self.iaf_width).family(nn.Tanh)
 
 
 def trained(config: Config, word: str, encoder: tuple[int, ...], data: Splits) -> tuple[nn.Module, nn.Module, int]:
     """A model and a guide, trained together, and for how many epochs."""
     pyro.set_rng_seed(config.seed)
-    x_dim = data.train.x_dim
-    model = VAE(config.z_dim, vae.bernoulli(config.z_dim, config.hidden[::-1], x_dim, nn.Tanh, data.train.mean))
-    guide = family(config, word)(latents(model, data.train.example), MLP(x_dim, *encoder, activation=nn.Tanh))
-    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
+    model = VAESetup(config.z_dim, config.hidden).model(data.train)
+    guide = config.family(word)(latents(model, data.train.example), VAESetup(hidden=encoder).encoder(data.train))
     how = dict(valid=data.valid, epochs=config.epochs, patience=config.patience, seed=config.seed)
-    epochs = sum(1 for _ in fit(model, guide, ELBO(), data.train, optimizer=adam, **how))
+    epochs = sum(1 for _ in fit(model, guide, ELBO(), data.train, optimizer=adam(config.lr), **how))
     return model, guide, epochs
-
-
-def rows_of(loader: Loader, most: int) -> Tensor:
-    """The first data, as batches hold them."""
-    return torch.cat([x for (x,) in loader.take(min(most, loader.num_data))])
 
 
 def evidence_of(config: Config, model: nn.Module, guide: nn.Module, x: Tensor) -> Estimate:
@@ -186,59 +106,48 @@ def evidence_of(config: Config, model: nn.Module, guide: nn.Module, x: Tensor) -
     return annealing if annealing.mean > weighing.mean + noise else weighing
 
 
-def study(config: Config, part: str, word: str, encoder: tuple[int, ...], data: Splits) -> Study:
+def divided(config: Config, part: str, word: str, encoder: tuple[int, ...], data: Splits) -> DividedGap:
     """Trains one pair, and divides its gap."""
     began = time.perf_counter()
     model, guide, epochs = trained(config, word, encoder, data)
-    x = rows_of(data.test, config.eval_data)
+    x = data.test.first(config.eval_data)
     log_px = evidence_of(config, model, guide, x) if part == "guides" else None
     x = x if log_px is None else x[: log_px.num_data]
-    richer = free(family(config, config.richer)) if part == "guides" and word in POORER[config.richer] else None
-    split = partial(
-        gaps, model, guide, steps=config.steps, num_particles=config.num_particles, seed=config.seed, progress=True,
-        objective=ELBO(8),
-    )  # fmt: skip
+    richer = free(config.family(config.richer)) if part == "guides" and word in POORER[config.richer] else None
+    how = dict(steps=config.steps, num_particles=config.num_particles, seed=config.seed, objective=ELBO(8))
+    split = partial(gaps, model, guide, progress=True, **how)
     test = split(x, richer=richer, log_px=log_px)
     stopped = not test.elbo.complete or (log_px is not None and not log_px.complete)
-    train = None if stopped else split(rows_of(data.train, config.eval_data))
+    train = None if stopped else split(data.train.first(config.eval_data))
     exact = None
     if config.z_dim <= 2 and word in GAUSSIAN and part == "guides" and not stopped:
         exact = exact_gaps(model, guide, x, diagonal=GAUSSIAN[word], seed=config.seed, progress=True)
-    return Study(part, word, encoder, test, train, exact, epochs, time.perf_counter() - began)
+    return DividedGap(part, word, encoder, test, train, exact, epochs, time.perf_counter() - began)
 
 
-def studies(config: Config, data: Splits, run: Run) -> Iterator[Study]:
-    """Every guide, then every encoder; ends early, with what is done, after Ctrl-C."""
+def measure(config: Config, data: Splits, run: Run, done: list[DividedGap]) -> None:
+    """Every guide, then every encoder, into ``done``."""
     asked = [("guides", word, config.hidden) for word in config.guides]
     asked += [("encoders", config.guides[0], (width,) * len(config.hidden)) for width in config.encoders]
     for part, word, encoder in asked:
-        try:
-            found = study(config, part, word, encoder, data)
-        except KeyboardInterrupt:
-            print("interrupted: what is done is reported", flush=True)
-            return
+        done.append(found := divided(config, part, word, encoder, data))
         run.log(**found.row)
-        head = word if part == "guides" else f"{word}, encoder {found.label}"
-        print(f"{head}: inference gap {found.test.total} = approximation {found.test.approximation} + amortisation "
-              f"{found.test.amortisation}   {found.seconds:.0f} s", flush=True)  # fmt: skip
-        yield found
+        print(found, flush=True)
         if not found.complete:
-            print("interrupted: what is done is reported", flush=True)
-            return
+            raise KeyboardInterrupt
 
 
-def pair_of(row: dict, name: str) -> tuple[float, float] | None:
-    return (row[name], row[f"{name}_se"]) if name in row else None
+COLUMNS = {
+    "log p(x) at least": "log_px", "best of the richer family": "richer", "best of the family, L[q*]": "best",
+    "L[q]": "elbo", "approximation": "approximation", "amortisation": "amortisation", "total": "total",
+    "amortisation, training data": "train_amortisation",
+}  # fmt: skip
 
 
 def split_table(rows: list[dict], config: Config) -> Table:
     """One line a guide: log p(x), the bounds, and the two parts of what is between."""
-    keys = {"log p(x) at least": "log_px", "best of the richer family": "richer", "best of the family, L[q*]": "best",
-            "L[q]": "elbo", "approximation": "approximation", "amortisation": "amortisation", "total": "total",
-            "amortisation, training data": "train_amortisation"}  # fmt: skip
-    if config.richer == "none":
-        del keys["best of the richer family"]
-    lines = [[row["guide"], *(pair_of(row, key) for key in keys.values())] for row in rows]
+    keys = {column: key for column, key in COLUMNS.items() if key != "richer" or config.richer != "none"}
+    lines = [[row["guide"], *(with_error(row, key) for key in keys.values())] for row in rows]
     beside = "" if config.richer == "none" else f" The richer family is {config.richer}."
     return Table(
         ["guide", *keys],
@@ -252,10 +161,8 @@ def split_table(rows: list[dict], config: Config) -> Table:
 
 def encoder_table(rows: list[dict]) -> Table:
     """One line an encoder."""
-    keys = {"log p(x) at least": "log_px", "L[q]": "elbo", "approximation": "approximation",
-            "amortisation": "amortisation", "total": "total",
-            "amortisation, training data": "train_amortisation"}  # fmt: skip
-    lines = [[row["label"], *(pair_of(row, key) for key in keys.values()), row["epochs"]] for row in rows]
+    keys = {column: key for column, key in COLUMNS.items() if key not in ("richer", "best")}
+    lines = [[row["label"], *(with_error(row, key) for key in keys.values()), row["epochs"]] for row in rows]
     return Table(
         ["encoder", *keys, "epochs"],
         lines,
@@ -269,7 +176,7 @@ def encoder_table(rows: list[dict]) -> Table:
 def exact_table(rows: list[dict]) -> Table:
     """The split by local optimisation beside that by quadrature."""
     names = ("approximation", "amortisation", "total")
-    lines = [[row["guide"], *(x for n in names for x in (pair_of(row, n), row[f"exact_{n}"]))] for row in rows]
+    lines = [[row["guide"], *(x for n in names for x in (with_error(row, n), row[f"exact_{n}"]))] for row in rows]
     columns = [column for name in names for column in (name, f"{name}, exact")]
     return Table(
         ["guide", *columns],
@@ -342,57 +249,50 @@ def verdict(rows: list[dict]) -> str:
     return " ".join(said)
 
 
-def draw(found: list[Study], config: Config, name: str, run: Run) -> None:
+def pictures(found: list[DividedGap], config: Config, name: str) -> Iterator[Picture]:
     """Every figure of what was done."""
+    from dlvm.experiments.figures.gaps import gap_bars, gap_scatter, gaps_by_encoder
+
     context = f"{name}, {config.z_dim} latent dimensions"
     guides, encoders = ([one for one in found if one.part == part] for part in ("guides", "encoders"))
     if guides:
         rows = [one.row for one in guides]
-        run.figure("gaps", gap_bars(rows, context), "The inference gap of each guide, and what it is made of.")
+        yield "gaps", gap_bars(rows, context), "The inference gap of each guide, and what it is made of."
         values = {one.label: (one.test.approximation.values, one.test.amortisation.values) for one in guides}
-        run.figure("per_datum", gap_scatter(values, context), "Datum by datum: what the family and the encoder lose.")
+        yield "per_datum", gap_scatter(values, context), "Datum by datum: what the family and the encoder lose."
     if len(encoders) > 1:
         fig = gaps_by_encoder([one.row for one in encoders], f"{context}, {config.guides[0]} guide")
-        run.figure("encoders", fig, "Both parts of the gap against the width of the encoder.")
+        yield "encoders", fig, "Both parts of the gap against the width of the encoder."
 
 
 def main(config: Config) -> list[dict]:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
+    study = Study(config)
     check(config)
-    data = splits(config)
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    with pyro.get_param_store().scope():
-        found = list(studies(config, data, run))
-    if not found:
-        raise KeyboardInterrupt
+    data, found = splits(config), []
+    run = study.open()
+    with study.interruptible(found):
+        measure(config, data, run, found)
     rows = [one.row for one in found]
     guides, encoders = ([row for row in rows if row["part"] == part] for part in ("guides", "encoders"))
     exact = [row for row in guides if "exact_total" in row]
     tables = [split_table(guides, config)] if guides else []
     tables += [encoder_table(encoders)] if encoders else []
     tables += [exact_table(exact)] if exact else []
-    for table in tables:
-        print_table(table)
+    study.show(tables)
     said = verdict(rows)
     run.result(rows=rows, verdict=said)
-    draw(found, config, data.train.name, run)
-    report = run.report(f"Family or encoder: where does the bound lose on {config.data}?", INTRO, tables, said)
-    print(said)
-    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    title = f"Family or encoder: where does the bound lose on {config.data}?"
+    study.report(title, INTRO, tables, said, pictures(found, config, data.train.name))
     return rows
 
 
 def check(config: Config) -> None:
     """Raises ValueError where nothing, or the same thing twice, is asked for."""
-    check_options(config)
     if len(set(config.encoders)) < len(config.encoders) or min(config.encoders, default=1) < 1:
         raise ValueError(f"encoders must be different widths of at least 1, got {config.encoders}")
     if config.encoders and not config.hidden:
         raise ValueError("hidden must hold a layer for encoders to set the width of; pass --hidden 100, or no encoders")
-    for name, least in (("num_particles", 2), ("temperatures", 1)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    check_least(config, num_particles=2, temperatures=1)
 
 
 if __name__ == "__main__":

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Annotated, Literal, NamedTuple
+from statistics import fmean
+from typing import Literal
 
-import torch
-import tyro
 from torch import nn
 
-from dlvm.experiments import figures
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.measures.layer_contents import layers_of
-from dlvm.experiments.options import common, guides
-from dlvm.experiments.options.command_line import check_options, start
-from dlvm.experiments.options.common import splits
-from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.measures.over_seeds import OverSeeds, over_seeds
+from dlvm.experiments.options.command_line import start
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions, splits
+from dlvm.experiments.options.guides import GUIDES, GuideWord
+from dlvm.experiments.options.jobs import SweepOptions
+from dlvm.experiments.runs.report import Table, counted
+from dlvm.experiments.setups.hvae import HVAESetup
+from dlvm.experiments.setups.setup import num_parameters
+from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
-from dlvm.experiments.sweeps.equal_time import cost_of, counted, race, reached
-from dlvm.experiments.sweeps.sweep import Sweep, sweep
-from dlvm.experiments.sweeps.workers import Backend, Workers
+from dlvm.experiments.sweeps.equal_time import TimeOptions, cost_of, race, reached
 from dlvm.guides import Chain, Joint, Ladder, latents
 from dlvm.inference import ELBO, Objective, check, evaluate, linear, tempered
 from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE
 from dlvm.inference.objectives.schedules import check_warm_up, warming
-from dlvm.models import HVAE, burda
-from dlvm.nets import MLP
+from dlvm.models import HVAE
 
 ORDERS: dict[str, Callable] = {
     "independent": lambda guide, spec, encoder, model: guide(spec, encoder, order="independent"),
@@ -43,26 +41,15 @@ ORDERS: dict[str, Callable] = {
     "joint": lambda guide, spec, encoder, model: Joint(spec, encoder),
 }
 LABELS = {
-    "independent": "independent",
-    "bottom_up": "bottom-up",
-    "top_down": "top-down",
-    "chain": "Markov chain",
-    "ladder": "ladder (precision)",
-    "residual": "ladder (residual)",
-    "joint": "joint full-rank",
-}
+    "independent": "independent", "bottom_up": "bottom-up", "top_down": "top-down", "chain": "Markov chain",
+    "ladder": "ladder (precision)", "residual": "ladder (residual)", "joint": "joint full-rank",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(SweepOptions, EvaluationOptions, TimeOptions, DataOptions):
     """Train hierarchies of several depths, each under guides of several inference orders, for the same time."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
-    key: str | None = None
-    """Which array of an .npz file."""
-    scale: float | None = None
-    """Divide a file's numbers by this first (255 for 8-bit images)."""
     layers: tuple[int, ...] = (2, 3, 5)
     """Depths of the hierarchy: how many of the latent layers below there are, z1 first."""
     orders: tuple[Literal["independent", "bottom_up", "top_down", "chain", "ladder", "residual", "joint"], ...] = tuple(
@@ -71,7 +58,7 @@ class Config:
     """In which order a guide infers. With the family of --guide at every layer: independent, bottom_up, top_down; with
     diagonal Gaussians: chain (bottom up, each layer seeing the one below it alone); merged with the model's own
     distribution: ladder (by precision), residual; joint is one full-rank Gaussian over all layers."""
-    guide: guides.GuideWord = "diagonal"
+    guide: GuideWord = "diagonal"
     """Family of q at every layer, for independent, bottom_up and top_down."""
     sizes: tuple[int, ...] = (32, 16, 12, 8, 6)
     """Dimensions of z1, z2, ...; a shallower hierarchy takes the first of them. 64 32 16 8 4 suits mnist."""
@@ -84,48 +71,17 @@ class Config:
     seeds: int = 1
     """Runs of each depth and order."""
     seconds: float = 9.0
-    """Processor time for the steps of each run, the same for all."""
-    epochs: int | None = None
-    """Instead of seconds: passes over the training data, the same number for all."""
-    batch_size: int = 50
-    """Data per step."""
-    lr: float = 2e-3
-    """Learning rate of Adam."""
-    engine: Literal["captured", "eager"] = "captured"
-    """How steps run, the same for all; the time of a capture counts."""
     looks: int = 8
-    """How often in a run log p(x) is estimated on validation data; the best state is kept."""
-    valid_particles: int = 50
-    """Importance samples per validation datum."""
-    eval_particles: int = 1000
-    """Importance samples per test datum."""
     layer_particles: int = 50
     """Samples per test datum for the KL and the active units of each layer."""
-    eval_data: int | None = None
-    """Evaluate on so many test data only."""
-    jobs: int = 1
-    """Runs at a time, one CPU thread each; -1 for all cores. Times are best compared with 1."""
-    backend: Backend = "loky"
-    """Where runs go: processes of this machine, or a Dask or Ray cluster."""
-    cluster: str | None = None
-    """Address of the cluster, such as tcp://host:8786."""
-    data_dir: Path | None = None
-    """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/hierarchy")
-    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder; without it, the same command goes on with one that has not finished."""
-
-    @property
-    def effort(self) -> str:
-        return f"{self.seconds:g} s" if self.epochs is None else counted(self.epochs, "epoch")
 
 
 def pair(config: Config, depth: int, order: str, train: Loader) -> tuple[HVAE, nn.Module]:
     """A fresh hierarchy of so many layers and a fresh guide of it."""
-    model = burda(train.x_dim, config.sizes[:depth], config.hidden[:depth], train.mean)
-    encoder = MLP(train.x_dim, *config.encoder, activation=nn.Tanh)
-    return model, ORDERS[order](guides.GUIDES[config.guide], latents(model, train.example), encoder, model)
+    setup = HVAESetup(config.sizes[:depth], config.hidden[:depth], config.encoder)
+    model, encoder = setup.model(train), setup.encoder(train)
+    return model, ORDERS[order](GUIDES[config.guide], latents(model, train.example), encoder, model)
 
 
 def objective_of(config: Config) -> Objective:
@@ -143,81 +99,38 @@ def trained(config: Config, depth: int, order: str, seed: int) -> Done:
         return Done(row | {"history": racer.looks, "error": racer.error}, {})
     model, guide, test = racer.model, racer.guide, data.test
     held = layers_of(model, guide, test, config.layer_particles)
-    more = {
-        "sizes": list(config.sizes[:depth]),
-        "warming": warming(objective),
-        "parameters": common.count(model, guide),
-        "history": racer.looks,
-    }
+    more = {"sizes": list(config.sizes[:depth]), "warming": warming(objective), "history": racer.looks}
+    more |= {"parameters": num_parameters(model, guide)}
     found = dataclasses.asdict(evaluate(model, guide, test, num_particles=config.eval_particles))
     return Done(row | cost_of(racer.looks) | found | held._asdict() | more, states(model, guide))
 
 
-def all_runs(config: Config, data: Splits, run: Run) -> Sweep:
+def cells(config: Config, data: Splits) -> list[Cell]:
     """Every depth and order with every seed."""
     checksums = fingerprints(data)
-    cells = [
-        Cell(
-            f"{counted(depth, 'layer')}, {LABELS[order]}, seed {seed}",
-            trained,
-            config,
-            {"depth": depth, "order": order, "seed": seed},
-            checksums,
-            {"layers": depth, "order": LABELS[order], "seed": seed},
-        )
-        for seed in range(config.seeds)
-        for depth in config.layers
-        for order in config.orders
+    return [
+        Cell(f"{counted(depth, 'layer')}, {LABELS[order]}, seed {seed}", trained, config, names, checksums, facts)
+        for seed, depth, order in product(range(config.seeds), config.layers, config.orders)
+        for names in [{"depth": depth, "order": order, "seed": seed}]
+        for facts in [{"layers": depth, "order": LABELS[order], "seed": seed}]
     ]
-    return sweep(cells, run, Workers.of(config), reached)
 
 
-class Mean(NamedTuple):
-    """One order at one depth: means over seeds, nats per datum; ``seeds`` holds log p(x) of each."""
-
-    layers: int
-    order: str
-    seeds: list[float]
-    se: float
-    mean: dict[str, float]
-    kl: dict[str, float]
-    active: dict[str, float]
-    sizes: list[int]
-    analytic: list[str]
-
-    @property
-    def log_px(self) -> float:
-        return fmean(self.seeds)
+Means = dict[tuple[int, str], OverSeeds]  # by depth and order
 
 
-def means(rows: list[dict]) -> list[Mean]:
+def means(rows: list[dict]) -> Means:
     """Runs by depth and order, shallow ones first and within a depth the highest log p(x) first."""
-    groups: dict[tuple[int, str], list[dict]] = {}
-    for row in rows:
-        groups.setdefault((row["layers"], row["order"]), []).append(row)
-    found = [
-        Mean(
-            *key,
-            [row["log_px"] for row in runs],
-            fmean(row["log_px_se"] ** 2 for row in runs) ** 0.5 / len(runs) ** 0.5,
-            {k: fmean(row[k] for row in runs) for k in ("elbo", "rate", "khat_bad", "ms_per_step", "steps")},
-            {site: fmean(row["kl"][site] for row in runs) for site in runs[0]["kl"]},
-            {site: fmean(row["active"][site] for row in runs) for site in runs[0]["active"]},
-            runs[0]["sizes"],
-            runs[0]["analytic"],
-        )
-        for key, runs in groups.items()
-    ]
-    return sorted(found, key=lambda cell: (cell.layers, -cell.log_px))
+    found = over_seeds(rows, "layers", "order").items()
+    return dict(sorted(found, key=lambda item: (item[0][0], -item[1].log_px)))
 
 
-def worth(found: list[Mean], rows: list[dict], config: Config) -> Table:
+def worth(found: Means, rows: list[dict], config: Config) -> Table:
     """What each order reaches at each depth, and at what price."""
     lines = [
-        [cell.layers, cell.order, (cell.log_px, cell.se), stdev(cell.seeds) if len(cell.seeds) > 1 else None]
-        + [cell.mean["elbo"], cell.log_px - cell.mean["elbo"], cell.mean["khat_bad"], cell.mean["ms_per_step"]]
-        + [round(cell.mean["steps"])]
-        for cell in found
+        [depth, order, (runs.log_px, runs.log_px_se), runs.spread, runs.mean("elbo"), runs.log_px - runs.mean("elbo")]
+        + [runs.mean("khat_bad"), runs.mean("ms_per_step"), round(runs.mean("steps"))]
+        for (depth, order), runs in found.items()
     ]
     fine = ("sd of seeds", "ELBO", "gap", "k-hat > 0.7", "ms / step")
     return Table(
@@ -231,16 +144,15 @@ def worth(found: list[Mean], rows: list[dict], config: Config) -> Table:
     )
 
 
-def holdings(found: list[Mean], config: Config) -> Table:
+def holdings(found: Means, config: Config) -> Table:
     """KL and active units of every layer."""
     sites = [f"z{i + 1}" for i in range(max(config.layers))]
     kl, active = [f"KL {site}" for site in sites], [f"active {site}" for site in sites]
     lines = [
-        [cell.layers, cell.order, cell.mean["rate"]]
-        + [cell.kl.get(site) for site in sites]
-        + [cell.active.get(site) for site in sites]
-        + [" ".join(cell.analytic) or "none"]
-        for cell in found
+        [depth, order, runs.mean("rate")]
+        + [runs.means(name).get(site) for name in ("kl", "active") for site in sites]
+        + [" ".join(runs.first["analytic"]) or "none"]
+        for (depth, order), runs in found.items()
     ]
     return Table(
         ["layers", "order", "rate", *kl, *active, "closed form"],
@@ -252,28 +164,27 @@ def holdings(found: list[Mean], config: Config) -> Table:
     )
 
 
-def verdict(found: list[Mean], rows: list[dict], config: Config) -> str:
+def verdict(found: Means, rows: list[dict], config: Config) -> str:
     """What the numbers say: the best order at each depth, ladder against bottom-up, what depth and a step cost."""
-    by = {(cell.layers, cell.order): cell for cell in found}
-    depths = sorted({cell.layers for cell in found})
-    best = {depth: max((c for c in found if c.layers == depth), key=lambda c: c.log_px) for depth in depths}
-    leads = ", ".join(f"{best[d].order} with {d} ({best[d].log_px:.2f})" for d in depths)
+    log_px = {cell: runs.log_px for cell, runs in found.items()}
+    depths = sorted({depth for depth, _ in found})
+    best = [max((cell for cell in found if cell[0] == depth), key=log_px.__getitem__) for depth in depths]
+    leads = ", ".join(f"{order} with {depth} ({log_px[depth, order]:.2f})" for depth, order in best)
     said = [f"After {config.effort} each, the highest log p(x), in nats per datum, by number of layers: {leads}."]
-    shared = [d for d in depths if {(d, LABELS["ladder"]), (d, LABELS["bottom_up"])} <= set(by)]
-    if shared:
-        lead = {d: by[d, LABELS["ladder"]].log_px - by[d, LABELS["bottom_up"]].log_px for d in shared}
-        leads = ", ".join(f"{lead[d]:+.2f} with {d}" for d in shared)
+    ladder, bottom_up = LABELS["ladder"], LABELS["bottom_up"]
+    if shared := [d for d in depths if {(d, ladder), (d, bottom_up)} <= set(found)]:
+        leads = ", ".join(f"{log_px[d, ladder] - log_px[d, bottom_up]:+.2f} with {d}" for d in shared)
         said.append(f"The precision-weighted ladder minus bottom-up: {leads}.")
-    variances = [stdev(cell.seeds) ** 2 for cell in found if len(cell.seeds) > 1]
-    if variances:
-        least = 2 * (2 * fmean(variances) / config.seeds) ** 0.5
+    spreads = [runs.spread for runs in found.values() if runs.spread is not None]
+    if spreads:
+        least = 2 * (2 * fmean(spread**2 for spread in spreads) / config.seeds) ** 0.5
         said.append(
             f"Differences below {least:.2f} nats are not told from zero (twice the standard error of a difference "
             f"between means over {config.seeds} seeds)."
         )
     else:
         said.append("One seed each: how much of a difference is the seed's is not known.")
-    if len(depths) > 1 and (changes := gains(by, depths[0], depths[-1])):
+    if len(depths) > 1 and (changes := gains(log_px, depths[0], depths[-1])):
         each = ", ".join(f"{order} {change:+.2f}" for order, change in changes)
         said.append(f"From {depths[0]} to {depths[-1]} layers log p(x) changes by: {each}.")
     said += [top_layer(found), costs(found)]
@@ -282,53 +193,56 @@ def verdict(found: list[Mean], rows: list[dict], config: Config) -> str:
     return " ".join(said)
 
 
-def gains(by: dict[tuple[int, str], Mean], shallow: int, deep: int) -> list[tuple[str, float]]:
+def gains(log_px: dict[tuple[int, str], float], shallow: int, deep: int) -> list[tuple[str, float]]:
     """What the deep hierarchy has over the shallow one under each order, the largest gain first."""
-    orders = [order for depth, order in by if depth == shallow and (deep, order) in by]
-    found = [(order, by[deep, order].log_px - by[shallow, order].log_px) for order in orders]
+    orders = [order for depth, order in log_px if depth == shallow and (deep, order) in log_px]
+    found = [(order, log_px[deep, order] - log_px[shallow, order]) for order in orders]
     return sorted(found, key=lambda pair: -pair[1])
 
 
-def top_layer(found: list[Mean]) -> str:
+def top_layer(found: Means) -> str:
     """How much of the top layer of the deepest hierarchy is in use, at least and at most."""
-    depth = max(cell.layers for cell in found)
-    units = {cell.order: cell.active[f"z{depth}"] for cell in found if cell.layers == depth}
+    deepest = max(depth for depth, _ in found)
+    top = {order: runs for (depth, order), runs in found.items() if depth == deepest}
+    units = {order: runs.means("active")[f"z{deepest}"] for order, runs in top.items()}
     least, most = min(units, key=units.__getitem__), max(units, key=units.__getitem__)
-    size = next(cell.sizes[-1] for cell in found if cell.layers == depth)
+    size = next(iter(top.values())).first["sizes"][-1]
     if units[least] == units[most]:
-        return f"The top layer of {depth} has {units[most]:.1f} active units of {size} under every order."
+        return f"The top layer of {deepest} has {units[most]:.1f} active units of {size} under every order."
     return (
-        f"The top layer of {depth} has from {units[least]:.1f} ({least}) to {units[most]:.1f} ({most}) active units "
+        f"The top layer of {deepest} has from {units[least]:.1f} ({least}) to {units[most]:.1f} ({most}) active units "
         f"of {size}."
     )
 
 
-def costs(found: list[Mean]) -> str:
+def costs(found: Means) -> str:
     """What the cheapest and the dearest step take."""
-    ends = (choose(found, key=lambda cell: cell.mean["ms_per_step"]) for choose in (min, max))
-    said = [f"{c.mean['ms_per_step']:.2f} ms ({c.order}, {counted(c.layers, 'layer')})" for c in ends]
+    cost = {cell: runs.mean("ms_per_step") for cell, runs in found.items()}
+    ends = [choose(cost, key=cost.__getitem__) for choose in (min, max)]
+    said = [f"{cost[depth, order]:.2f} ms ({order}, {counted(depth, 'layer')})" for depth, order in ends]
     return f"A step takes from {' to '.join(said)}."
 
 
-def draw(config: Config, rows: list[dict], name: str, run: Run) -> None:
+def pictures(config: Config, rows: list[dict], name: str) -> Iterator[Picture]:
     """Both figures."""
+    from dlvm.experiments.figures import by_depth, layer_kl
+
     warm = f", KL warm-up of {config.warm_up} steps" if config.warm_up else ""
     context = f"{name}, {config.effort} per run{warm}"
-    run.figure(
+    yield (
         "depth",
-        figures.by_depth(rows, context),
+        by_depth(rows, context),
         f"Test log p(x) of each inference order against the number of latent layers, after {config.effort} each.",
     )
-    run.figure(
+    yield (
         "layers",
-        figures.layer_kl(rows, context),
+        layer_kl(rows, context),
         "Where the information lies: KL and active units of each layer, for each order and depth.",
     )
 
 
 def checked(config: Config) -> Splits:
     """The data, once everything asked for has been found to work."""
-    check_options(config)
     for name in ("layers", "orders"):
         chosen = getattr(config, name)
         if not chosen or len(set(chosen)) < len(chosen):
@@ -351,21 +265,18 @@ def checked(config: Config) -> Splits:
 
 
 def main(config: Config) -> list[dict]:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
+    study = Study(config)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite, goes_on=True)
-    runs = all_runs(config, data, run)
-    rows = [{k: v for k, v in row.items() if k != "history"} for row in runs.rows]
+    run = study.open()
+    runs = study.sweep(cells(config, data), reached)
+    rows = runs.results
     run.result(runs=rows, failed=runs.failed)
     if not rows:
         runs.end(run)
     found = means(rows)
     tables = [worth(found, rows, config), holdings(found, config), *runs.tables()]
     said = verdict(found, rows, config)
-    for table in tables:
-        print_table(table)
-    draw(config, rows, data.train.name, run)
+    study.show(tables)
     intro = (
         "p(zL) ... p(z1 | z2) p(x | z1) is a deep latent Gaussian model with z1 nearest the data, trained by the ELBO "
         "with one particle. The guides take the same encoder and differ in how layers depend on one another: not at "
@@ -379,9 +290,8 @@ def main(config: Config) -> list[dict]:
         "layers is the rate KL(q(z | x) || p(z)) for every order. For the joint guide, q is taken apart by its chain "
         "rule from the top down."
     )
-    report = run.report(f"In which order to infer a hierarchy on {config.data}?", intro, tables, said)
-    print(said)
-    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    title = f"In which order to infer a hierarchy on {config.data}?"
+    study.report(title, intro, tables, said, pictures(config, rows, data.train.name))
     runs.end(run)
     return rows
 

@@ -6,32 +6,24 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pyro
 import torch
-import tyro
 from torch import nn
 
-from dlvm.evidence.annealing.annealed import annealed
-from dlvm.evidence.decomposition.views import views
-from dlvm.evidence.estimate import Estimate
-from dlvm.evidence.log_px.defensive import defensive
+from dlvm.evidence import Estimate, annealed, defensive, views
 from dlvm.experiments.data import Loader, Splits
-from dlvm.experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
-from dlvm.experiments.options.command_line import check_options, start
-from dlvm.experiments.options.common import splits
+from dlvm.experiments.options.command_line import check_least, start
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions, FolderOptions, adam, splits
 from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import Table, print_table
-from dlvm.experiments.setups import vae
-from dlvm.experiments.sweeps.equal_time import counted
+from dlvm.experiments.runs.report import Table, counted, with_error
+from dlvm.experiments.setups.vae import VAESetup
+from dlvm.experiments.study import Picture, Study
 from dlvm.guides import Diagonal, latents
 from dlvm.inference import ELBO, fit, tempered
-from dlvm.models import VAE
-from dlvm.nets import MLP
 
 DEAD, HEAVY = 0.01, 0.1
 
@@ -48,15 +40,9 @@ INTRO = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FolderOptions, EvaluationOptions, DataOptions):
     """Train one VAE per beta and decoder, and compare rate, distortion, log p(x) and what becomes of the units."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
-    key: str | None = None
-    """Which array of an .npz file."""
-    scale: float | None = None
-    """Divide a file's numbers by this first (255 for 8-bit images)."""
     betas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     """Weights of the rate in training; 1 maximises the ELBO."""
     decoders: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
@@ -67,8 +53,6 @@ class Config:
     """Hidden layers of the encoder, and in reverse of the mlp decoder; tanh."""
     epochs: int = 80
     """Passes over the training data, the same for all."""
-    batch_size: int = 50
-    """Data per step."""
     lr: float = 2e-3
     """Learning rate of Adam."""
     eval_particles: int = 1000
@@ -77,23 +61,16 @@ class Config:
     """Of annealed importance sampling per test datum, where those samples cannot be trusted."""
     temperatures: int = 150
     """Of annealed importance sampling."""
-    eval_data: int | None = None
-    """Evaluate on so many test data only."""
     seed: int = 0
     """Of everything."""
-    data_dir: Path | None = None
-    """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/rate_distortion")
-    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
 
 
 def pair(config: Config, decoder: str, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    hidden = config.hidden[::-1] if decoder == "mlp" else ()
-    model = VAE(config.z_dim, vae.bernoulli(config.z_dim, hidden, train.x_dim, nn.Tanh, train.mean))
-    return model, Diagonal(latents(model, train.example), MLP(train.x_dim, *config.hidden, activation=nn.Tanh))
+    setup = VAESetup(config.z_dim, config.hidden)
+    model = dataclasses.replace(setup, hidden=config.hidden if decoder == "mlp" else ()).model(train)
+    return model, Diagonal(latents(model, train.example), setup.encoder(train))
 
 
 def evidence_of(config: Config, model: nn.Module, guide: nn.Module, test: Loader) -> tuple[str, Estimate]:
@@ -114,8 +91,8 @@ def measured(config: Config, decoder: str, beta: float, data: Splits) -> dict:
     pyro.set_rng_seed(config.seed)
     model, guide = pair(config, decoder, data.train)
     objective = tempered(ELBO(analytic_kl=True), beta)
-    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
-    for _ in fit(model, guide, objective, data.train, epochs=config.epochs, optimizer=adam, seed=config.seed):
+    how = dict(epochs=config.epochs, optimizer=adam(config.lr), seed=config.seed)
+    for _ in fit(model, guide, objective, data.train, **how):
         pass
     seen = views(model, guide, data.test, seed=config.seed)
     method, found = evidence_of(config, model, guide, data.test)
@@ -128,21 +105,16 @@ def measured(config: Config, decoder: str, beta: float, data: Splits) -> dict:
                   "seconds": time.perf_counter() - began}  # fmt: skip
 
 
-def all_rows(config: Config, data: Splits, run: Run) -> Iterator[dict]:
-    """Every decoder with every beta; ends early, with what is done, after Ctrl-C."""
+def measure(config: Config, data: Splits, run: Run, rows: list[dict]) -> None:
+    """Every decoder with every beta, into ``rows``."""
     for decoder, beta in product(config.decoders, sorted(config.betas)):
-        try:
-            row = measured(config, decoder, beta, data)
-        except KeyboardInterrupt:
-            print("interrupted: what is done is reported", flush=True)
-            return
+        row = measured(config, decoder, beta, data)
+        rows.append(row)
         run.log(**row)
         worth = f"rate {row['rate']:.2f}   distortion {row['distortion']:.2f}   log p(x) {row['log_px']:.2f}"
         print(f"{decoder}, beta {beta:g}: {worth} ± {row['log_px_se']:.2f}   {row['seconds']:.0f} s", flush=True)
-        yield row
         if not row["complete"]:
-            print("interrupted: what is done is reported", flush=True)
-            return
+            raise KeyboardInterrupt
 
 
 def without_code(data: Splits) -> float:
@@ -158,7 +130,7 @@ def summary(rows: list[dict], config: Config) -> Table:
     pairs = {"rate": "rate", "distortion": "distortion", "ELBO": "elbo", "log p(x) at least": "log_px",
              "I(x; z)": "information", "KL(q(z), p(z))": "marginal_kl"}  # fmt: skip
     lines = [
-        [row["decoder"], row["beta"], *((row[key], row[f"{key}_se"]) for key in pairs.values())]
+        [row["decoder"], row["beta"], *(with_error(row, key) for key in pairs.values())]
         + [row["by"], row["active_units"]]
         for row in rows
     ]
@@ -212,42 +184,37 @@ def advice(best: dict, rows: list[dict]) -> str:
     return f"betas closer to {best['beta']:g}, or a richer decoder"
 
 
-def draw(rows: list[dict], corner: float, config: Config, name: str, run: Run) -> None:
+def pictures(rows: list[dict], corner: float, config: Config, name: str) -> Iterator[Picture]:
     """Both figures."""
+    from dlvm.experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
+
     context = f"{name}, diagonal guide, {config.z_dim} latent dimensions, {counted(config.epochs, 'epoch')}"
     fig = rate_distortion_plane(rows, corner, context)
-    run.figure("rate_distortion", fig, "Rate and distortion by beta; along a dotted line the ELBO is the same.")
-    run.figure("units", unit_rates(rows, context), "The rate of each latent unit, the largest at the bottom.")
+    yield "rate_distortion", fig, "Rate and distortion by beta; along a dotted line the ELBO is the same."
+    yield "units", unit_rates(rows, context), "The rate of each latent unit, the largest at the bottom."
 
 
 def main(config: Config) -> list[dict]:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
+    study = Study(config)
     check(config)
-    data = splits(config)
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
-    with pyro.get_param_store().scope():
-        rows = list(all_rows(config, data, run))
-    if not rows:
-        raise KeyboardInterrupt
+    data, rows = splits(config), []
+    run = study.open()
+    with study.interruptible(rows):
+        measure(config, data, run, rows)
     corner, table, said = without_code(data), summary(rows, config), verdict(rows)
-    print_table(table)
+    study.show([table])
     run.result(rows=rows, distortion_without_code=corner, verdict=said)
-    draw(rows, corner, config, data.train.name, run)
-    report = run.report(f"What does beta buy on {config.data}?", INTRO, [table], said)
-    print(said)
-    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    title, drawn = f"What does beta buy on {config.data}?", pictures(rows, corner, config, data.train.name)
+    study.report(title, INTRO, [table], said, drawn)
     return rows
 
 
 def check(config: Config) -> None:
     """Raises ValueError where nothing, or the same thing twice, is asked for."""
-    check_options(config)
     for name in ("betas", "decoders"):
         if len(got := getattr(config, name)) == 0 or len(set(got)) < len(got):
             raise ValueError(f"{name} must be different, at least one, got {got}; leave it out for the default")
-    if config.eval_particles < 2:
-        raise ValueError(f"eval_particles must be at least 2, got {config.eval_particles}")
+    check_least(config, eval_particles=2)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pyro
 import torch
-import tyro
 from torch import Tensor, nn
 
 from dlvm.distributions import Bernoulli
-from dlvm.experiments import figures
+from dlvm.experiments.measures.draws import elbo_of
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.measures.toy_targets import CORNERS, FLOOR, LATENTS, POINTS, TARGETS, best_diagonal, diagonal_elbo
-from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.options.command_line import check_different, check_least, start
+from dlvm.experiments.options.common import FolderOptions, adam
 from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.runs.report import Table
+from dlvm.experiments.study import Study
 from dlvm.guides import (
     IAF,
     Amortized,
@@ -34,7 +35,7 @@ from dlvm.guides import (
     Sylvester,
     latents,
 )
-from dlvm.inference import ELBO, SVI, linear, log_weights, tempered
+from dlvm.inference import ELBO, SVI, linear, tempered
 from dlvm.models import VAE
 from dlvm.nets import MLP
 
@@ -66,7 +67,7 @@ INTRO = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FolderOptions):
     """Fit every family of guides to the energies U1 to U4 and to a VAE of four data points, and look at the shapes."""
 
     parts: tuple[Literal["energies", "four_points"], ...] = ("energies", "four_points")
@@ -102,9 +103,6 @@ class Config:
     seed: int = 0
     """Of everything."""
     out: Path = Path("runs/toy_posteriors")
-    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
 
 
 def train(
@@ -114,20 +112,13 @@ def train(
     objective = ELBO(num_particles)
     if beta != 1:
         objective = tempered(objective, linear(beta, 1.0, steps=max(1, steps // 2)))
-    svi = SVI(model, guide, partial(torch.optim.Adam, lr=lr, fused=True), objective, steps=steps)
+    svi = SVI(model, guide, adam(lr), objective, steps=steps)
     svi.prepare(x)
     schedule = torch.optim.lr_scheduler.MultiStepLR(svi.optimizer, [2 * steps // 3], gamma=0.1)
     for _ in range(steps):
         svi.step(x)
         schedule.step()
     return guide
-
-
-@torch.no_grad()
-def bound_of(model: Callable, guide: Callable, x: Tensor, draws: int) -> tuple[float, float]:
-    """The ELBO and its standard error, nats per datum."""
-    log_w = log_weights(model, guide, x, num_particles=draws).double().mean(1)
-    return log_w.mean().item(), log_w.std().item() / draws**0.5
 
 
 def fit_energy(config: Config, name: str, family: str, log_z: float) -> tuple[dict, Tensor]:
@@ -138,9 +129,9 @@ def fit_energy(config: Config, name: str, family: str, log_z: float) -> tuple[di
         pyro.set_rng_seed(config.seed)
         guide = FAMILIES[family][1](LATENTS, MLP(1, 16, activation=nn.Tanh))
         train(target, guide, one, config.steps, config.num_particles, temperature, config.lr)
-        fits.append((bound_of(target, guide, one, config.draws)[0], temperature, guide))
+        fits.append((elbo_of(target, guide, one, config.draws)[0], temperature, guide))
     _, temperature, guide = max(fits, key=lambda fit: fit[0])
-    bound, se = bound_of(target, guide, one, config.draws)  # by draws that chose nothing
+    bound, se = elbo_of(target, guide, one, config.draws)  # by draws that chose nothing
     with torch.no_grad():
         z = guide(torch.ones(config.draws, 1))["z"]
     row = {"energy": name, "family": FAMILIES[family][0], "kl": log_z - bound, "se": se, "bound": bound, "log_z": log_z}
@@ -149,6 +140,8 @@ def fit_energy(config: Config, name: str, family: str, log_z: float) -> tuple[di
 
 def energies(config: Config, run: Run) -> tuple[list[dict], Table, str]:
     """Every family on every energy: rows, table, sentence."""
+    from dlvm.experiments.figures import energy_fits
+
     rows, draws = [], {}
     for name in config.energies:
         log_z = TARGETS[name].log_z()
@@ -160,10 +153,9 @@ def energies(config: Config, run: Run) -> tuple[list[dict], Table, str]:
             print(f"{name}, {row['family']}: KL {row['kl']:.3f}   {row['seconds']:.1f} s", flush=True)
     kl = {name: {row["family"]: row["kl"] for row in rows if row["energy"] == name} for name in config.energies}
     axis = torch.linspace(-4.5, 4.5, 91)
-    grid = torch.cartesian_prod(axis, axis)
-    targets = {name: TARGETS[name].log_density(grid).reshape(len(axis), len(axis)) for name in config.energies}
+    targets = {name: TARGETS[name].over(axis) for name in config.energies}
     context = f"{config.steps} steps of {config.num_particles} draws."
-    figure = figures.energy_fits(axis, targets, draws, kl, context)
+    figure = energy_fits(axis, targets, draws, kl, context)
     run.figure("energies", figure, f"Energies and what each family makes of them. {context}")
     return rows, energy_table(rows, config), energy_claim(kl)
 
@@ -193,10 +185,8 @@ def energy_claim(kl: Mapping[str, Mapping[str, float]]) -> str:
     """Who comes closest to each energy, and overall, from the numbers."""
     best = {name: min(found, key=found.__getitem__) for name, found in kl.items()}
     said = ", ".join(f"{name} by {family} (KL {kl[name][family]:.3f})" for name, family in best.items())
-    families = list(next(iter(kl.values())))
-    mean = {family: sum(found[family] for found in kl.values()) / len(kl) for family in families}
-    order = sorted(families, key=mean.__getitem__)
-    listed = ", ".join(f"{family} {mean[family]:.3f}" for family in order)
+    mean = {family: sum(found[family] for found in kl.values()) / len(kl) for family in next(iter(kl.values()))}
+    listed = ", ".join(f"{family} {mean[family]:.3f}" for family in sorted(mean, key=mean.__getitem__))
     return f"Closest to the energies: {said}. Mean KL(q || p), nats: {listed}."
 
 
@@ -208,7 +198,7 @@ def fit_four_points(config: Config, family: str, seed: int) -> tuple[dict, nn.Mo
     began = time.perf_counter()
     train(model, guide, POINTS, config.four_steps, config.four_particles, config.warm_up, config.lr / 2)
     seconds = time.perf_counter() - began
-    elbo, se = bound_of(model, guide, POINTS, config.draws // 4)
+    elbo, se = elbo_of(model, guide, POINTS, config.draws // 4)
     log_px = densities(model, {}, POINTS, size=301).log_px.mean().item()
     row = {"family": FAMILIES[family][0], "seed": seed, "elbo": elbo, "elbo_se": se, "log_px": log_px}
     return row | {"gap": log_px - elbo, "seconds": seconds}, model, guide
@@ -216,6 +206,8 @@ def fit_four_points(config: Config, family: str, seed: int) -> tuple[dict, nn.Mo
 
 def four_points(config: Config, run: Run) -> tuple[list[dict], Table, str]:
     """Every family on the four points: rows, table, sentence."""
+    from dlvm.experiments.figures import four_posteriors
+
     corners = diagonal_elbo(CORNERS, torch.full((4, 2), 0.5).log()).item()
     references = {"any model": FLOOR, "best diagonal found": best_diagonal(), "diagonal, in corners": corners}
     rows, kept = [], {}
@@ -231,7 +223,7 @@ def four_points(config: Config, run: Run) -> tuple[list[dict], Table, str]:
     with torch.no_grad():
         many = POINTS.repeat_interleave(2000, 0)
         draws = {label: guide(many)["z"].reshape(len(POINTS), -1, 2) for label, (*_, guide) in kept.items()}
-    figure = figures.four_posteriors(
+    figure = four_posteriors(
         ["".join(str(int(bit)) for bit in x) for x in POINTS],
         draws,
         {label: (found.axes, found.posterior) for label, found in truths.items()},
@@ -280,34 +272,26 @@ PARTS = {"energies": energies, "four_points": four_points}
 
 
 def main(config: Config) -> dict:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
+    study = Study(config)
     check(config)
-    run = Run(config.out, dataclasses.asdict(config), overwrite=config.overwrite)
+    run = study.open()
     results, tables, said = {}, [], []
     with pyro.get_param_store().scope():
         for part in config.parts:
             results[part], table, sentence = PARTS[part](config, run)
-            print_table(table)
+            study.show([table])
             tables.append(table)
             said.append(sentence)
     verdict = " ".join(said)
     run.result(**results, verdict=verdict)
-    report = run.report("Which shapes can each family take?", INTRO, tables, verdict)
-    print(verdict)
-    print(f"{time.perf_counter() - started:.0f} s; report: {report}")
+    study.report("Which shapes can each family take?", INTRO, tables, verdict)
     return results
 
 
 def check(config: Config) -> None:
     """Raises ValueError where nothing, or the same thing twice, is asked for."""
-    check_options(config)
-    for name in ("parts", "energies", "families", "four_families", "temperatures"):
-        if len(got := getattr(config, name)) == 0 or len(set(got)) < len(got):
-            raise ValueError(f"{name} must be different words, at least one, got {got}; leave it out for the default")
-    for name, least in (("steps", 3), ("four_steps", 3), ("draws", 100)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    check_different(config, "parts", "energies", "families", "four_families", "temperatures")
+    check_least(config, steps=3, four_steps=3, draws=100)
     if not config.warm_up > 0:
         raise ValueError(f"warm_up must be positive, got {config.warm_up}; 1 for none")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,81 +11,53 @@ from typing import Annotated, Literal
 import pyro
 import torch
 import tyro
-from safetensors.torch import save_file
+from torch import nn
 
-from dlvm.experiments.data import Loader, load
-from dlvm.experiments.options import common, guides, objectives
+from dlvm.experiments.data import Loader
+from dlvm.experiments.measures.draws import dream, latent_size, posterior_means, reconstruct
+from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
+from dlvm.experiments.options.guides import GuideOptions
+from dlvm.experiments.options.objectives import EstimatorWord, Numbers, ObjectiveWord, objective_of
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
+from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.report import Table, print_table
-from dlvm.experiments.setups import pictures, vae
-from dlvm.guides import Amortized, latents
+from dlvm.experiments.runs.restore import keep
+from dlvm.experiments.setups.setup import num_parameters
+from dlvm.experiments.setups.vae import VAESetup
+from dlvm.experiments.study import Picture
 from dlvm.inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
 from dlvm.inference.distributed.job import Job, RankLost, joined
 from dlvm.inference.engine.threads import settled
 from dlvm.inference.objectives.schedules import check_warm_up
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.arguments import check_aims
-from dlvm.models import VAE
-from dlvm.nets import MLP
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, VAESetup, DataOptions):
     """Fit p(z) p(x | z) with a guide q(z | x) on a data set, by name or file, and evaluate both on its test part."""
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
-    guide: guides.GuideWord = "diagonal"
-    """Family of q(z | x)."""
-    objective: objectives.ObjectiveWord = "elbo"
-    """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
-    draws of z; vr_max bounds log p(x) from neither side and needs --patience None."""
-    estimator: objectives.EstimatorWord = "total"
-    """Of the objective's gradient: total derivative, stl, dreg, score function with a moving average, or vimco."""
-    num_particles: int = 1
-    """Samples of z per datum in the objective, in all."""
-    groups: int = 2
-    """For miwae and piwae: in how many groups the particles are drawn."""
-    alpha: float = 0.5
-    """For renyi: order of the bound."""
-    beta: float = 0.5
-    """For ciwae: share of the ELBO."""
-    order: float = 2.0
-    """For cubo: order of the chi bound."""
-    intervals: int = 5
-    """For tvo: into how many the path from q to p is cut."""
-    sleep: float = 0.5
-    """For rws: share of the sleep phase in the guide's update."""
-    warm_up: int = 0
-    """Epochs in which the latent terms' weight beta rises from 0 to 1; what is reported is always the bound itself."""
-    z_dim: int = 2
-    """Latent dimensions."""
-    hidden: tuple[int, ...] = (200, 200)
-    """Hidden layers of the encoder, and in reverse of the decoder."""
-    activation: Literal["relu", "tanh", "elu", "softplus"] = "tanh"
-    """Nonlinearity of encoder, decoder and flow."""
-    likelihood: Literal["bernoulli", "normal"] = "bernoulli"
-    """p(x | z): bernoulli for binary data, normal for real numbers."""
-    iaf_depth: int = 2
-    """Steps of the flow."""
-    iaf_width: tuple[int, ...] = (128,)
-    """Hidden layers of each step of the flow."""
     binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
     """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all. By default what the
     data set does under a bernoulli, and not at all under a normal likelihood."""
-    key: str | None = None
-    """Which array of an .npz file."""
-    scale: float | None = None
-    """Divide a file's numbers by this first (255 for 8-bit images)."""
-    mean_bias: bool = True
-    """Start the Bernoulli decoder's output bias at the data's mean."""
+    objective: ObjectiveWord = "elbo"
+    """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
+    draws of z; vr_max bounds log p(x) from neither side and needs --patience None."""
+    estimator: EstimatorWord = "total"
+    """Of the objective's gradient: total derivative, stl, dreg, score function with a moving average, or vimco."""
+    num_particles: int = 1
+    """Samples of z per datum in the objective, in all."""
+    warm_up: int = 0
+    """Epochs in which the latent terms' weight beta rises from 0 to 1; what is reported is always the bound itself."""
     epochs: int = 200
     """Most passes over the training data."""
     patience: int | None = 30
     """Stop when the validation bound has not risen for so many epochs, and keep the best; None never stops early."""
     batch_size: int = 100
-    """Data per step."""
     optimizer: Literal["adam", "adamax", "rmsprop", "sgd"] = "adam"
     """Torch optimizer; rmsprop is centred, sgd has momentum 0.9."""
     lr: float = 1e-3
@@ -93,10 +66,6 @@ class Config:
     """Factor on the learning rate after every epoch."""
     clip_norm: float | None = None
     """Largest norm of the whole gradient."""
-    eval_particles: int = 1000
-    """Importance samples per test datum."""
-    eval_data: int | None = None
-    """Evaluate on so many test data only."""
     seed: int = 0
     """Of parameters, noise, shuffling and binarisation."""
     device: str = "cpu"
@@ -107,33 +76,15 @@ class Config:
     """How steps run: by Pyro each time, from a captured graph, or compiled; auto takes what repays its cost."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the layers while training; what is reported is always in full precision."""
-    data_dir: Path | None = None
-    """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/train")
     """Folder for config.json, metrics.jsonl, result.json, weights, figures and report.html."""
     checkpoint: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep checkpoints in the folder: the same command goes on after whatever ended the run, bit for bit."""
     checkpoint_every: int | None = None
     """Write one after so many steps, too, and not at the end of epochs alone."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace an earlier run in that folder."""
 
 
-def pair(config: Config, train: Loader) -> tuple[VAE, Amortized]:
-    """A fresh model and a fresh guide of it, on the config's device."""
-    activation = vae.ACTIVATIONS[config.activation]
-    mean = train.mean if config.mean_bias else None
-    make_likelihood = vae.LIKELIHOODS[config.likelihood]
-    likelihood = make_likelihood(config.z_dim, config.hidden[::-1], train.x_dim, activation, mean)
-    model = VAE(config.z_dim, likelihood).to(config.device)
-    encoder = MLP(train.x_dim, *config.hidden, activation=activation)
-    flow = {"depth": config.iaf_depth, "width": config.iaf_width, "activation": activation}
-    settings = flow if config.guide == "iaf" else {}
-    guide = guides.GUIDES[config.guide](latents(model, train.example), encoder, **settings).to(config.device)
-    return model, guide
-
-
-def check_training(config: Config, model: VAE, guide: Amortized, objective: Objective, train: Loader) -> None:
+def check_training(config: Config, model: nn.Module, guide: nn.Module, objective: Objective, train: Loader) -> None:
     """Refuses what ``fit`` would, but before a folder is made."""
     check_aims(objective, train, config.epochs, config.patience)
     check_warm_up(objective, config.epochs * len(train))
@@ -164,6 +115,39 @@ def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
     )
 
 
+def pictures(model: nn.Module, guide: nn.Module, test: Loader, history: list[dict]) -> Iterator[Picture]:
+    """Everything worth seeing of one run."""
+    from dlvm.experiments.figures import latent_space, learning_curves, posteriors, reconstructions, samples
+
+    x = test.x[:8]
+    yield (
+        "learning_curves",
+        learning_curves({"validation": [history]}),
+        "The objective's bound on the validation data, nats per datum.",
+    )
+    yield (
+        "reconstructions",
+        reconstructions(x, {"reconstruction": reconstruct(model, guide, x)}, test.image_shape),
+        "Test data, and the mean of p(x | z) for one z drawn from the guide.",
+    )
+    yield (
+        "samples",
+        samples({"prior samples": dream(model, 64)}, test.image_shape),
+        "Means of p(x | z) for z drawn from the prior.",
+    )
+    if latent_size(model) != 2:
+        return
+    means = posterior_means(guide, test.x[:2000])
+    labels = None if test.labels is None else test.labels[:2000]
+    yield "latent_space", latent_space(means, labels), "Means of q(z | x) of test data."
+    found = densities(model, {"guide": guide}, x[:4])
+    yield (
+        "posteriors",
+        posteriors(x[:4], found.axes, found.posterior, found.guides, found.kl, test.image_shape),
+        "The true posterior of four test data, by a grid, and the guide's density over it.",
+    )
+
+
 def main(config: Config) -> Evaluation | None:
     check_options(config)
     with settled(config.threads), joined(config.device) as job:
@@ -176,17 +160,9 @@ def main(config: Config) -> Evaluation | None:
 def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     """One run, from data to report; the ranks of a job train together, and the first does all else."""
     first = job is None or job.first
-    objective = objectives.objective(config.objective, objectives.Numbers.of(config), config.estimator)
-    keep_greys = config.binarize == "none" or (config.binarize, config.likelihood) == ("default", "normal")
-    train, valid, test = load(
-        config.data,
-        binarize=None if keep_greys else config.binarize,
-        batch_size=config.batch_size,
-        data_dir=config.data_dir,
-        device=config.device,
-        key=config.key,
-        scale=config.scale,
-    ).tested_on(config.eval_data)
+    objective = objective_of(config.objective, config, config.estimator)
+    recipe = Recipe.of(vars(config))
+    train, valid, test = recipe.splits(config.device).tested_on(config.eval_data)
 
     if config.warm_up:
         objective = tempered(objective, linear(0.0, 1.0, steps=config.warm_up * len(train)))
@@ -195,7 +171,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
         raise ValueError("checkpoint_every needs checkpoint; add --checkpoint")
     settings = dataclasses.asdict(config)
     pyro.set_rng_seed(config.seed)
-    model, guide = pair(config, train)
+    model, guide = recipe.pair(train)
     check_training(config, model, guide, objective, train)
     run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
 
@@ -208,7 +184,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
             train,
             valid=valid,
             epochs=config.epochs,
-            optimizer=partial(common.OPTIMIZERS[config.optimizer], lr=config.lr),
+            optimizer=partial(OPTIMIZERS[config.optimizer], lr=config.lr),
             scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=config.lr_decay),
             clip_norm=config.clip_norm,
             patience=config.patience,
@@ -225,14 +201,13 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
                 print(epoch, flush=True)
     finally:
         if first:
-            save_file(model.state_dict(), run.folder / "model.safetensors")
-            save_file(guide.state_dict(), run.folder / "guide.safetensors")
+            keep(run.folder, model, guide, train.x_dim)
     if not first:
         return None
 
     result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
     seconds = sum(epoch.seconds for epoch in history) / len(history)
-    parameters = {"model": common.count(model), "guide": common.count(guide)}
+    parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
     said = verdict(result, history)
     run.result(
         **dataclasses.asdict(result),
@@ -245,8 +220,9 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     print_table(table)
     print(said)
     records = [dataclasses.asdict(epoch) for epoch in history]
-    for name, figure, caption in pictures.of_training(model, guide, test, records):
-        run.figure(name, figure, caption)
+    with pyro.get_param_store().scope():
+        for picture in pictures(model, guide, test, records):
+            run.figure(*picture)
     report = run.report(
         f"{config.guide} guide, {config.objective} objective, {train.name}",
         f"p(z) p(x | z) with {config.z_dim} latent dimensions, {parameters['model']:,} parameters; q(z | x) with "

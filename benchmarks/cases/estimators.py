@@ -16,7 +16,7 @@ from benchmarks.programs import make
 from benchmarks.results import Results
 from benchmarks.timing import measure
 from benchmarks.variants import CAPTURED, COMPILED, LR, batches
-from dlvm.experiments.options.objectives import Numbers, objective
+from dlvm.experiments.options.objectives import Numbers, objective_of
 from dlvm.inference import SVI, linear, tempered
 from dlvm.inference.engine.threads import settled
 
@@ -27,9 +27,9 @@ PAIRS = ("iwae stl", "iwae dreg", "iwae score", "iwae vimco", "miwae dreg", "piw
 def run(config: Config, results: Results) -> None:
     case = catalogue(config.sizes)[IWAE_50]
     numbers = Numbers(num_particles=case.num_particles, groups=10, sleep=0.0)
-    made = {", ".join(words): partial(objective, words[0], numbers, words[1]) for words in map(str.split, PAIRS)}
-    makers: dict[str, Callable[[], ELBO]] = {TOTAL: partial(objective, "iwae", numbers), **made}
-    makers["iwae, warm-up"] = lambda: tempered(objective("iwae", numbers), linear(0.0, 1.0, steps=1000))
+    made = {", ".join(words): partial(objective_of, words[0], numbers, words[1]) for words in map(str.split, PAIRS)}
+    makers: dict[str, Callable[[], ELBO]] = {TOTAL: partial(objective_of, "iwae", numbers), **made}
+    makers["iwae, warm-up"] = lambda: tempered(objective_of("iwae", numbers), linear(0.0, 1.0, steps=1000))
     for engine in (CAPTURED, COMPILED):
         if engine in config.words("engines"):
             name = f"{IWAE_50}, {engine}"

@@ -69,7 +69,7 @@ def check_path(name: str, path: str | Path) -> Path:
         raise ValueError(f"{name} must be a path, got {str(path)!r} ({error}): write it without ~") from error
 
 
-def check_labels(labels: Tensor, rows: int) -> Tensor:
+def check_labels(labels: object, rows: int) -> Tensor:
     """labels as int64, if they are one whole number per row; ValueError otherwise."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a tensor of integers, got {type(labels).__name__}: use torch.as_tensor")

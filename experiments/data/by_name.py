@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from dlvm.experiments.data.images import binarized_mnist, digits, fashion_mnist,
 from dlvm.experiments.data.splits import Binarize, Splits
 from dlvm.experiments.data.user_data import from_file
 
-NAMED = {
+NAMED: dict[str, Callable[..., Splits]] = {
     "digits": digits,
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
@@ -53,7 +54,7 @@ def load(
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "seed": seed}
     if not (isinstance(binarize, str) and binarize == "default"):
         options["binarize"] = binarize
-    if name in NAMED:
+    if isinstance(name, str) and name in NAMED:
         if key is not None or scale is not None:
             raise ValueError(f"key and scale are for files, got {key=}, {scale=} for {name}: leave them out")
         if name != "digits":

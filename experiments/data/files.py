@@ -59,7 +59,8 @@ def folder_with(files: Sequence[str], data_dir: str | Path | None, download: Cal
 
 def check_digest(what: str | Path, content: bytes | np.ndarray, algorithm: str, expected: str) -> None:
     """Raise ValueError that names `what` if its content has another checksum than expected."""
-    got = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    buffer = content if isinstance(content, bytes) else content.data
+    got = hashlib.new(algorithm, buffer, usedforsecurity=False).hexdigest()
     if got != expected:
         raise ValueError(
             f"{what}: {algorithm} expected {expected}, got {got}: the file is damaged or another one; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def download(folder: Path) -> None:
 
     Raises: OSError without a network; ValueError if a file is not the public one.
     """
-    bits = {}
+    bits: dict[str, Any] = {}
     for name, md5 in MD5.items():
         with urllib.request.urlopen(URL.format(name), timeout=30) as response:
             text = response.read()

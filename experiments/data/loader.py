@@ -133,6 +133,10 @@ class Loader:
         check_count("n", n, most=self.num_data)
         return self._with(lambda rows: rows[:n])
 
+    def first(self, most: int) -> Tensor:
+        """The first rows, at most so many, as batches hold them: where a loader draws, drawn; (rows, x_dim)."""
+        return torch.cat([rows for (rows,) in self.take(min(most, self.num_data))])
+
     def __repr__(self) -> str:
         how = ", shuffled" * self.shuffle + ", drawn anew each time" * self.dynamic
         batches = f"{len(self)} batch{'es' * (len(self) > 1)} of {self.batch_size}"

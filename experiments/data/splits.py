@@ -98,7 +98,7 @@ def make_splits(
     Args: as `check_options` lets them pass.
     Raises: ValueError for values outside [0, 1] where they are binarised.
     """
-    loaders = []
+    loaders: list[Loader] = []
     for part, y, static_seed in zip(parts, labels, STATIC_SEEDS, strict=True):
         training = not loaders
         dynamic = training and binarize == "dynamic"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dlvm.experiments.figures.style import FAINT, INK, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, PALETTE, Row, number, sheet, styled
 
 REQUIRED = ("objective", "elbo", "log_px", "bound", "lower", "ms_per_step", "steps")
 ROW = 0.33  # inches
@@ -37,7 +37,7 @@ class _Line:
 
 
 @styled
-def reached(rows: Sequence[Mapping[str, object]], context: str = "") -> Figure:
+def reached(rows: Sequence[Row], context: str = "") -> Figure:
     """log p(x) by objective, best first, every seed a dot; beside it the milliseconds of a step.
 
     Args:
@@ -82,7 +82,7 @@ def reached(rows: Sequence[Mapping[str, object]], context: str = "") -> Figure:
 
 
 @styled
-def own_bounds(rows: Sequence[Mapping[str, object]], context: str = "") -> Figure:
+def own_bounds(rows: Sequence[Row], context: str = "") -> Figure:
     """ELBO, the objective's own bound and log p(x) of each objective on one line, in the order of ``reached``.
 
     Args, Returns, Raises: as ``reached``.
@@ -116,9 +116,9 @@ def own_bounds(rows: Sequence[Mapping[str, object]], context: str = "") -> Figur
     return fig
 
 
-def _lines(rows: Sequence[Mapping[str, object]]) -> list[_Line]:
+def _lines(rows: Sequence[Row]) -> list[_Line]:
     """One line an objective, the highest log p(x) first; rows that are not finite are left out."""
-    groups: dict[str, list[Mapping]] = {}
+    groups: dict[str, list[Row]] = {}
     for i, row in enumerate(rows):
         if missing := [key for key in REQUIRED if key not in row]:
             raise ValueError(f"rows[{i}]: expected the keys {', '.join(REQUIRED)}; add {', '.join(missing)}")
@@ -126,17 +126,11 @@ def _lines(rows: Sequence[Mapping[str, object]]) -> list[_Line]:
             groups.setdefault(str(row["objective"]), []).append(row)
     if not groups:
         raise ValueError(f"rows: expected one with finite numbers, got {len(rows)} without; check the runs")
-    lines = [
-        _Line(
-            name,
-            [row["log_px"] for row in seeds],
-            math.hypot(*(row.get("log_px_se") or 0.0 for row in seeds)) / len(seeds),
-            *(fmean(row[key] for row in seeds) for key in ("elbo", "bound")),
-            seeds[0]["lower"],
-            *(fmean(row[key] for row in seeds) for key in ("ms_per_step", "steps")),
-        )
-        for name, seeds in groups.items()
-    ]
+    lines = []
+    for name, seeds in groups.items():
+        elbo, bound, ms, steps = (fmean(row[key] for row in seeds) for key in ("elbo", "bound", "ms_per_step", "steps"))
+        error = math.hypot(*(row.get("log_px_se") or 0.0 for row in seeds)) / len(seeds)
+        lines.append(_Line(name, [row["log_px"] for row in seeds], error, elbo, bound, seeds[0]["lower"], ms, steps))
     return sorted(lines, key=lambda line: -line.log_px)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dlvm.experiments.figures.style import FAINT, INK, colours, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, Row, colours, number, sheet, styled
 
 REQUIRED = ("guide", "objective", "elbo", "log_px")
 
@@ -36,7 +36,7 @@ class _Cell:
 
 
 @styled
-def bounds(rows: Sequence[Mapping[str, object]], context: str = "") -> Figure:
+def bounds(rows: Sequence[Row], context: str = "") -> Figure:
     """ELBO and log p(x) of each guide and objective on one line, the gap between them as a bar.
 
     Args:
@@ -105,9 +105,9 @@ def bounds(rows: Sequence[Mapping[str, object]], context: str = "") -> Figure:
     return fig
 
 
-def _cells(rows: Sequence[Mapping[str, object]]) -> tuple[list[_Cell], int]:
+def _cells(rows: Sequence[Row]) -> tuple[list[_Cell], int]:
     """Rows gathered by guide, then by objective, each in order of appearance; and the number not finite."""
-    groups: dict[tuple[str, str], list[Mapping[str, object]]] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for i, row in enumerate(rows):
         if missing := [key for key in REQUIRED if key not in row]:
             raise ValueError(
@@ -131,7 +131,7 @@ def _cells(rows: Sequence[Mapping[str, object]]) -> tuple[list[_Cell], int]:
     return cells, len(rows) - sum(map(len, groups.values()))
 
 
-def _error(seeds: Sequence[Mapping[str, object]]) -> float:
+def _error(seeds: Sequence[Row]) -> float:
     """Monte Carlo standard error of the mean over seeds, whose estimates are independent."""
     return math.hypot(*(float(row.get("log_px_se") or 0.0) for row in seeds)) / len(seeds)
 

@@ -14,16 +14,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from dlvm.experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, colours, number, sheet, styled
+from dlvm.experiments.measures.evidence_record import finite, largest
 
 Row = Mapping[str, object]
 WORST_KHAT = 0.7
 LEAST = 1e-4  # nats: what is smaller is drawn here
 SHOWN = 4.0  # how many times the median shortfall the axis of estimates reaches down
-
-
-def largest(rows: Sequence[Row]) -> Row:
-    """The row whose lower bound is the largest even two standard errors further down, so that noise does not win."""
-    return max(rows, key=lambda row: row["log_px"] - 2 * _finite(row["log_px_se"]))
 
 
 @styled
@@ -99,12 +95,8 @@ def _floor(rows: Sequence[Row], top: float) -> float:
     short = sorted(top - row["log_px"] for row in rows)
     reach = max(SHOWN * short[len(short) // 2], 0.1)
     shown = [row for row in rows if top - row["log_px"] <= reach]
-    least = min(row["log_px"] - 2 * _finite(row["log_px_se"]) for row in shown) if shown else top - reach
+    least = min(row["log_px"] - 2 * finite(row["log_px_se"]) for row in shown) if shown else top - reach
     return min(least, top) - 0.04 * reach
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def _decimals(axis: Axis, steps: tuple[int, ...] = (1, 2, 5)) -> None:
@@ -118,7 +110,7 @@ def _against_cost(ax: Axes, curve: Sequence[Row], look: Mapping, floor: float) -
     inside = [row for row in curve if row["log_px"] > floor]
     if inside:
         x, y, se = ([row[key] for row in inside] for key in ("evaluations", "log_px", "log_px_se"))
-        ax.errorbar(x, y, yerr=[2 * _finite(s) for s in se], capsize=3, **look)
+        ax.errorbar(x, y, yerr=[2 * finite(s) for s in se], capsize=3, **look)
     edge = ax.get_xaxis_transform()
     for row in curve:
         if row["log_px"] <= floor:

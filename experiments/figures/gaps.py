@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.typing import LineStyleType
 from torch import Tensor
 
-from dlvm.experiments.figures.style import FAINT, INK, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, PALETTE, Row, number, sheet, styled
 
 REQUIRED = ("label", "approximation", "approximation_se", "amortisation", "amortisation_se", "total", "total_se")
 ROW = 0.5  # inches
 FAMILY, ENCODER, TRAIN = PALETTE[0], PALETTE[1], PALETTE[4]
-Rows = Sequence[Mapping]
+Rows = Sequence[Row]
 
 
 @styled
@@ -98,7 +99,7 @@ def gaps_by_encoder(rows: Rows, context: str = "") -> Figure:
     Args, Returns, Raises: as ``gap_bars``; ``train_amortisation`` and its ``_se`` are drawn where all rows have them.
     """
     _check(rows)
-    lines = [
+    lines: list[tuple[str, str, str, str, LineStyleType]] = [
         ("amortisation", "amortisation, test data", ENCODER, "o", "-"),
         ("train_amortisation", "amortisation, training data", TRAIN, "s", "--"),
         ("approximation", "approximation, test data", FAMILY, "^", "-"),

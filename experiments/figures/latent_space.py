@@ -53,13 +53,14 @@ def latent_space(z_mean: Tensor, labels: Tensor | None = None, context: str = ""
     size, alpha = (14, 0.75) if len(z) <= 2000 else (6, 0.5)
     for c in classes:
         mine = z[torch.from_numpy(names == c)].numpy()
-        ax.scatter(*mine.T, s=size, color=looks[c][0], marker=looks[c][1], alpha=alpha, linewidths=0)
+        ax.scatter(mine[:, 0], mine[:, 1], s=size, color=looks[c][0], marker=looks[c][1], alpha=alpha, linewidths=0)
     if labels is not None:
         for c in classes:
             centre = np.median(z[torch.from_numpy(names == c)].numpy(), axis=0)
             halo = [withStroke(linewidth=4, foreground="white")]
             ax.text(
-                *centre,
+                centre[0],
+                centre[1],
                 str(c),
                 color=INK,
                 size=15,

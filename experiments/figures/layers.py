@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dlvm.experiments.figures.style import FAINT, INK, MARKERS, PALETTE, WIDTH, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, MARKERS, PALETTE, WIDTH, Look, Row, number, sheet, styled
 
 REQUIRED = ("layers", "order", "log_px", "kl", "active", "sizes")
 ROW = 0.42  # inches
 HELD = 0.1  # nats above which a layer counts as used
 RAMP = LinearSegmentedColormap.from_list("kl", [PALETTE[1], "#ffffff", PALETTE[0]])
-Rows = Sequence[Mapping]
-Groups = dict[tuple[int, str], list[Mapping]]
+Rows = Sequence[Row]
+Groups = dict[tuple[int, str], list[Row]]
 
 
 @styled
@@ -41,7 +41,9 @@ def by_depth(rows: Rows, context: str = "") -> Figure:
     """
     groups = _groups(rows)
     depths, orders = sorted({depth for depth, _ in groups}), list(dict.fromkeys(order for _, order in groups))
-    look = {order: {"color": PALETTE[i % 7], "marker": MARKERS[i % 7]} for i, order in enumerate(orders)}
+    look: dict[str, Look] = {
+        order: {"color": PALETTE[i % 7], "marker": MARKERS[i % 7]} for i, order in enumerate(orders)
+    }
     legend = [Line2D([], [], **look[order], markersize=6, label=order) for order in orders]
     seeds = max(len(runs) for runs in groups.values())
     dots = f"Means over {seeds} seeds, each a dot" if seeds > 1 else "One seed each"

@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import LineStyleType
 
-from dlvm.experiments.figures.style import DASHES, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import DASHES, PALETTE, Row, number, sheet, styled
 
 Label = str | tuple[str, str]
-History = Sequence[Mapping[str, float | None]]
+History = Sequence[Row]
 NAMES = {"valid": "validation", "train": "training"}
 
 
@@ -95,7 +96,7 @@ def _limits(stacks: Sequence[np.ndarray], clip: float) -> tuple[float, float, fl
     return low - margin, high + margin, float((pooled < low - margin).mean())
 
 
-def _draw(ax: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: object) -> None:
+def _draw(ax: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: LineStyleType) -> None:
     if len(values) > 1:
         ax.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.18, linewidth=0)
     marker = "o" if len(epochs) == 1 else None
@@ -108,7 +109,7 @@ def _message(curves: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]], va
     panels = list(dict.fromkeys(panel for _, panel in peaks))
     name = NAMES.get(value, value)
     if len(peaks) == 1:
-        return f"The {name} bound reaches {number(*peaks.values())} nats per datum"
+        return f"The {name} bound reaches {number(max(peaks.values()))} nats per datum"
     winners = [max((key for key in peaks if key[1] == panel), key=peaks.__getitem__) for panel in panels]
     (guide, count) = Counter(guide for guide, _ in winners).most_common(1)[0]
     if len(panels) == 1:

@@ -182,4 +182,4 @@ def levels(density: np.ndarray, masses: Sequence[float]) -> list[float]:
     """
     ranked = np.sort(density, axis=None)[::-1]
     held = np.cumsum(ranked) / ranked.sum()
-    return [float(ranked[min(np.searchsorted(held, mass), ranked.size - 1)]) for mass in masses]
+    return [float(ranked[min(int(np.searchsorted(held, mass)), ranked.size - 1)]) for mass in masses]

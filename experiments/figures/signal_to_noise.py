@@ -11,26 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from dlvm.experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, number, sheet, styled
+from dlvm.experiments.measures.gradient_moments import FITTED
 
 Row = Mapping[str, object]
-FITTED = 3  # points at the right end of a curve that its slope is fitted to
-
-
-def slope(rows: Sequence[Row], value: str = "snr") -> float | None:
-    """The exponent s of value ~ num_particles^s at the largest particle numbers, by least squares in log-log.
-
-    Args:
-        rows: mappings with ``num_particles``, ``value`` and ``resolved``, as in ``signal_to_noise``.
-        value: "snr" or "variance".
-
-    Returns:
-        The exponent from the last three rows; None if there are fewer than two, or if one of the ratios is not
-        resolved.
-    """
-    last = sorted(rows, key=lambda row: row["num_particles"])[-FITTED:]
-    if len(last) < 2 or (value == "snr" and not all(row["resolved"] for row in last)):
-        return None
-    return float(np.polyfit(*np.log([[row["num_particles"], row[value]] for row in last]).T, 1)[0])
 
 
 @styled

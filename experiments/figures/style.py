@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib.style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.typing import LineStyleType
 
 P = ParamSpec("P")
+Row = Mapping[str, Any]  # a line of results: numbers and words by name
+Look = dict[str, Any]  # how matplotlib is to draw something
+
 
 WIDTH = 9.0  # inches; the report shows it 900 px wide, so 10 points become 14 px
 PAD = 0.1  # inches around everything
@@ -23,7 +28,7 @@ INK, FAINT = "#222222", "#6b6b6b"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CLASSES = (*PALETTE, "#882255", "#999999", "#999933")  # ten, for classes that are also named in the figure
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[object, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+DASHES: tuple[LineStyleType, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 
 RC = {
     "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 10,
@@ -34,7 +39,7 @@ RC = {
     "lines.linewidth": 1.8, "text.parse_math": False,
 }  # fmt: skip
 
-KEY = {"borderaxespad": 0, "borderpad": 0.1, "columnspacing": 1.6, "handlelength": 2.0, "handletextpad": 0.6}
+KEY: Look = {"borderaxespad": 0, "borderpad": 0.1, "columnspacing": 1.6, "handlelength": 2.0, "handletextpad": 0.6}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -75,8 +80,8 @@ def sheet(
     keys = below + 0.19 * (1 + reading.count("\n")) + 0.05
     header = keys + (0.27 * -(-len(legend) // columns) if legend else 0) + 0.05
     total = height + header
-    fig = Figure(figsize=(width, total), layout="constrained")
-    fig.get_layout_engine().set(rect=(0, 0, 1, height / total), w_pad=PAD, h_pad=0.06)
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, height / total), w_pad=PAD, h_pad=0.06)
+    fig = Figure(figsize=(width, total), layout=layout)
     left = PAD / width
     fig.text(left, 1 - PAD / total, heading, weight="bold", size=13, va="top", linespacing=1.15)
     fig.text(left, 1 - below / total, reading, color=FAINT, size=9.5, va="top", linespacing=1.25)

@@ -132,7 +132,7 @@ def four_posteriors(
         context,
         legend,
     )
-    upper, lower = fig.subfigures(2, 1, height_ratios=[2 * cell + 0.4, strip])
+    (upper,), (lower,) = fig.subfigures(2, 1, squeeze=False, height_ratios=[2 * cell + 0.4, strip])
     panels = upper.subplots(2, len(draws), squeeze=False, sharex=True, sharey=True)
     for column, label in zip(panels.T, draws, strict=True):
         _clouds(column[0], draws[label], tint)

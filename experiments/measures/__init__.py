@@ -1,1 +1,1 @@
-"""What scripts measure beside log p(x)."""
+"""What scripts measure, and the records that they make of it."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from dlvm.inference import Objective
 
 LIMIT = 4.0  # standard errors that tell a squared distance from zero
+FITTED = 3  # points at the right end of a curve that its slope is fitted to
 ROUNDING = 1e-4  # relative differences below this are the arithmetic's
 
 
@@ -175,3 +177,69 @@ def compared(draws: dict[Arm, Tensor], program: str) -> list[dict]:
             }
         )
     return rows
+
+
+def measure_against(
+    setting: Setting,
+    arms: Mapping[str, Callable[[], Objective]],
+    unbiased: str,
+    times: int,
+    repeats: int,
+    passes: int,
+    seed: int,
+) -> list[dict]:
+    """Bias and noise of each arm's gradient in units of the true one; a row for each arm and group of parameters.
+
+    Args:
+        setting: what is measured on.
+        arms: {name: makes an objective}.
+        unbiased: the arm whose mean over ``times`` as many draws, of other noise, stands for the truth.
+        times: how many more.
+        repeats, passes, seed: as in ``measure``.
+    """
+    with pyro.get_param_store().scope():
+        pyro.set_rng_seed(seed + 1)
+        many = gradients(arms[unbiased](), setting, times * repeats)
+    true = {name: found.unflatten(0, (repeats, -1)).mean(1) for name, found in many.items()}
+    rows = []
+    for name, make in arms.items():
+        pyro.set_rng_seed(seed)
+        objective = make()
+        with pyro.get_param_store().scope():
+            accustom(objective, setting, passes)
+            pyro.set_rng_seed(seed)
+            draws = gradients(objective, setting, repeats)
+        for group, found in draws.items():
+            norm, variance = moments(true[group]).norm, moments(found).variance
+            bias, biased = distance(found, true[group], norm)
+            noise = math.sqrt(variance) / norm
+            rows.append(
+                {"group": group, "estimator": name, "noise": noise, "bias": bias, "biased": biased}
+                | {"variance": variance, "signal": norm}
+            )
+    return rows
+
+
+def curves(rows: Sequence[dict]) -> dict[tuple[str, str], list[dict]]:
+    """Rows of one group and estimator together, groups in the order in which they first come."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        found.setdefault((row["group"], row["estimator"]), []).append(row)
+    return dict(sorted(found.items(), key=lambda item: [row["group"] for row in rows].index(item[0][0])))
+
+
+def slope(rows: Sequence[Mapping[str, object]], value: str = "snr") -> float | None:
+    """The exponent s of value ~ num_particles^s at the largest particle numbers, by least squares in log-log.
+
+    Args:
+        rows: mappings with ``num_particles``, ``value`` and ``resolved``, as ``measure`` makes them.
+        value: "snr" or "variance".
+
+    Returns:
+        The exponent from the last three rows; None if there are fewer than two, or if one of the ratios is not
+        resolved.
+    """
+    last = sorted(rows, key=lambda row: row["num_particles"])[-FITTED:]
+    if len(last) < 2 or (value == "snr" and not all(row["resolved"] for row in last)):
+        return None
+    return float(np.polyfit(*np.log([[row["num_particles"], row[value]] for row in last]).T, 1)[0])

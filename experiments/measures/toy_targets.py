@@ -57,6 +57,10 @@ class Target:
         """log p(z) + log Z; shape (*batch, 2) to (*batch,)."""
         return -self.energy(z) - (z[..., 0].square() / CONFINEMENT if self.confined else 0)
 
+    def over(self, axis: Tensor) -> Tensor:
+        """log p(z) + log Z over the square grid of an axis; shape (len(axis), len(axis)), z1 first."""
+        return self.log_density(torch.cartesian_prod(axis, axis)).reshape(len(axis), len(axis))
+
     def log_z(self, half_widths: tuple[float, float] = HALF_WIDTHS, cell: float = 0.02) -> float:
         """log Z in nats, by Simpson's rule over |z1|, |z2| <= half_widths with cells of about that width."""
         z1, w1 = _simpson(half_widths[0], cell)

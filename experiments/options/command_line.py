@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import tyro
 
-from dlvm.experiments.sweeps.workers import Workers
+from dlvm.experiments.options.jobs import check_jobs
 from dlvm.inference import Baked, NoCompiler, Refused
 from dlvm.inference.checkpoints.folder import CheckpointFailed
 
@@ -84,16 +84,36 @@ def check_options(config: object) -> None:
             raise ValueError(f"{name} must be at least {LEAST[name]}, {remedy}")
         if name in POSITIVE and not value > 0:
             raise ValueError(f"{name} must be positive, {remedy}")
-    for name in set(names) & set(DIFFERENT):
-        if not (chosen := getattr(config, name)) or len(set(chosen)) < len(chosen):
-            raise ValueError(
-                f"{name} must be different words, at least one, got {chosen}; leave it out for the default"
-            )
+    check_different(config, *(set(names) & set(DIFFERENT)))
     for name in set(names) & set(SOME):
         if not getattr(config, name):
             raise ValueError(f"{name} must hold at least one number, got none; change --{name.replace('_', '-')}")
     if "jobs" in names:
-        Workers.of(config).check()
+        check_jobs(config.jobs, config.backend, config.cluster)
+
+
+def check_different(config: object, *names: str) -> None:
+    """Refuses to be asked for nothing, or for the same thing twice.
+
+    Raises:
+        ValueError: with the option, what it must be, and what it is.
+    """
+    for name in names:
+        if not (chosen := getattr(config, name)) or len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"{name} must be different words, at least one, got {chosen}; leave it out for the default"
+            )
+
+
+def check_least(config: object, **least: int) -> None:
+    """Refuses numbers below what this script needs.
+
+    Raises:
+        ValueError: with the option, what it must be, and what it is.
+    """
+    for name, smallest in least.items():
+        if (value := getattr(config, name)) < smallest:
+            raise ValueError(f"{name} must be at least {smallest}, got {value}")
 
 
 def numbers(config: object, names: list[str]) -> Iterator[tuple[str, float]]:

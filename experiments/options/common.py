@@ -1,15 +1,21 @@
-"""What options of several scripts stand for: optimizers, data, sizes."""
+"""Options that several scripts have, under the same word and with the same meaning."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import torch
+import tyro
 from torch import nn
 
 from dlvm.experiments.data import Splits, load
 
+T = TypeVar("T")
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "softplus": nn.Softplus}
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
@@ -18,12 +24,62 @@ OPTIMIZERS = {
 }
 
 
-def count(*modules: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(math.prod(p.shape) for module in modules for p in module.parameters() if p.requires_grad)
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, and how many at a step."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
+    key: str | None = None
+    """Which array of an .npz file."""
+    scale: float | None = None
+    """Divide a file's numbers by this first (255 for 8-bit images)."""
+    batch_size: int = 50
+    """Data per step."""
+    data_dir: Path | None = None
+    """Where the data lie; data/ or ../shared/data unless told."""
+
+    def splits(self, **settings: object) -> Splits:
+        """The three parts; ``settings`` as in ``dlvm.experiments.data.load``."""
+        which = {name: getattr(self, name) for name in ("batch_size", "data_dir", "key", "scale")}
+        return load(self.data, **which, **settings)
 
 
-def splits(config: object) -> Splits:
-    """The data that a script's config names: its data, key, scale, batch_size, data_dir and eval_data."""
-    settings = {name: getattr(config, name) for name in ("batch_size", "data_dir", "key", "scale")}
-    return load(config.data, **settings).tested_on(config.eval_data)
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How much the evaluation of a trained pair may cost."""
+
+    eval_particles: int = 1000
+    """Importance samples per test datum."""
+    eval_data: int | None = None
+    """Evaluate on so many test data only."""
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """Where a run is written to."""
+
+    out: Path = Path("runs")
+    """Folder for config.json, metrics.jsonl, result.json, figures and report.html."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an earlier run in that folder."""
+
+
+def splits(config: DataOptions) -> Splits:
+    """The data that a script's config names, of the test data no more than its ``eval_data``."""
+    return config.splits().tested_on(config.eval_data)
+
+
+def adam(lr: float) -> Callable:
+    """parameters -> Adam, all of them in one kernel."""
+    return partial(torch.optim.Adam, lr=lr, fused=True)
+
+
+def taken(kind: type[T], settings: Mapping[str, object]) -> T:
+    """A dataclass of those settings that it has fields for; a field that is not among them has its default.
+
+    Example:
+        >>> taken(EvaluationOptions, {"eval_data": 20, "seed": 0})
+        EvaluationOptions(eval_particles=1000, eval_data=20)
+    """
+    return kind(**{field.name: settings[field.name] for field in fields(kind) if field.name in settings})

@@ -1,8 +1,10 @@
-"""The words that scripts accept for guides, objectives, estimators, likelihoods and optimizers, and what they mean."""
+"""The words that scripts accept for guides, and what they mean."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from dlvm.guides import (
@@ -38,3 +40,20 @@ GUIDES: dict[str, Callable] = {
     "spline": NeuralSpline,
     "iaf": IAF,
 }
+
+
+@dataclass(frozen=True)
+class GuideOptions:
+    """Which family q(z | x) is of."""
+
+    guide: GuideWord = "diagonal"
+    """Family of q(z | x)."""
+    iaf_depth: int = 2
+    """Steps of the flow."""
+    iaf_width: tuple[int, ...] = (128,)
+    """Hidden layers of each step of the flow."""
+
+    def family(self, activation: Callable) -> Callable:
+        """(latents, encoder) -> guide; ``activation`` is for the nets of the flow."""
+        flow = {"depth": self.iaf_depth, "width": self.iaf_width, "activation": activation}
+        return partial(GUIDES[self.guide], **flow) if self.guide == "iaf" else GUIDES[self.guide]

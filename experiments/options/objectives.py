@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from dlvm.inference import (
@@ -36,30 +36,22 @@ EstimatorWord = Literal["total", "stl", "dreg", "score", "vimco"]
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers in the formulas of objectives; each objective takes those that it has.
-
-    Args:
-        num_particles: samples of z per datum in all, also where they are drawn in groups.
-        groups: of particles, for miwae and piwae.
-        alpha: order of renyi.
-        beta: share of the ELBO in ciwae.
-        order: of the chi bound, for cubo.
-        intervals: of tvo.
-        sleep: share of the sleep phase in rws.
-    """
+    """The numbers in the formulas of objectives; each objective takes those that it has."""
 
     num_particles: int = 8
+    """Samples of z per datum in all, also where they are drawn in groups."""
     groups: int = 2
+    """For miwae and piwae: in how many groups the particles are drawn."""
     alpha: float = 0.5
+    """For renyi: order of the bound."""
     beta: float = 0.5
+    """For ciwae: share of the ELBO."""
     order: float = 2.0
+    """For cubo: order of the chi bound."""
     intervals: int = 5
+    """For tvo: into how many the path from q to p is cut."""
     sleep: float = 0.5
-
-    @classmethod
-    def of(cls, config: object) -> Numbers:
-        """Those of a script's config, which has them under the same names."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+    """For rws: share of the sleep phase in the guide's update."""
 
     @property
     def each(self) -> int:
@@ -99,7 +91,7 @@ ESTIMATORS: dict[str, Callable] = {
 ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg")}
 
 
-def objective(word: str, numbers: Numbers, estimator: str = "total") -> Objective:
+def objective_of(word: str, numbers: Numbers, estimator: str = "total") -> Objective:
     """The objective that a word stands for, with an estimator of its gradient.
 
     Args:
@@ -113,7 +105,7 @@ def objective(word: str, numbers: Numbers, estimator: str = "total") -> Objectiv
             out of range.
 
     Example:
-        >>> objective("miwae", Numbers(num_particles=8, groups=4), "dreg")
+        >>> objective_of("miwae", Numbers(num_particles=8, groups=4), "dreg")
         MIWAE(groups=4, num_particles=2, estimator=DReG())
     """
     for name, got, known in (("objective", word, OBJECTIVES), ("estimator", estimator, ESTIMATORS)):

@@ -94,6 +94,21 @@ def _value(cell: object) -> float:
     return float(number) if isinstance(number, float | int) else math.nan
 
 
+def with_error(row: Mapping[str, object], name: str) -> tuple[float, float] | None:
+    """A number of a record and its standard error, which is there as ``<name>_se``; None where it is not there."""
+    return (row[name], row[f"{name}_se"]) if name in row else None
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "epoch"), counted(2, "epoch")
+        ('1 epoch', '2 epochs')
+    """
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table to ``console``, standard output by default; the best values are bold."""
     shown = RichTable(

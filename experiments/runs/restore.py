@@ -1,24 +1,30 @@
-"""The trained model and guide of a finished run."""
+"""The trained model and guide of a finished run: how they are kept, and how they come back."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from dlvm.experiments import train
 from dlvm.experiments.data import Loader
-from dlvm.guides import Amortized
-from dlvm.models import VAE
+from dlvm.experiments.runs.recipe import Recipe
+
+X_DIM = "x_dim"
 
 
-def restore(folder: str | Path) -> tuple[VAE, Amortized]:
+def keep(folder: Path, model: nn.Module, guide: nn.Module, x_dim: int) -> None:
+    """Writes the weights of a pair, and for data of which width it is."""
+    for name, module in (("model", model), ("guide", guide)):
+        save_file(module.state_dict(), folder / f"{name}.safetensors", {X_DIM: str(x_dim)})
+
+
+def restore(folder: str | Path) -> tuple[nn.Module, nn.Module]:
     """Loads what ``dlvm.experiments.train`` left in a folder, without its data and without running anything from there.
 
     Returns:
@@ -37,32 +43,42 @@ def restore(folder: str | Path) -> tuple[VAE, Amortized]:
     folder = Path(folder)
     with _told(folder):
         weights = {word: load_file(folder / f"{word}.safetensors") for word in ("model", "guide")}
-        config = dataclasses.replace(_settings(folder), device="cpu", mean_bias=False)
-        x_dim = weights["guide"]["encoder.layers.0.weight"].shape[1]
+        recipe = _recipe(folder)
         with torch.random.fork_rng():
-            model, guide = train.pair(config, Loader(torch.zeros(1, x_dim)))
+            model, guide = recipe.pair(Loader(torch.zeros(1, _width(folder, weights["guide"]))))
         model.load_state_dict(weights["model"])
         guide.load_state_dict(weights["guide"])
     return model, guide
 
 
-def settings_of(folder: str | Path) -> train.Config:
-    """With what ``dlvm.experiments.train`` was called for the run in a folder.
+def recipe_of(folder: str | Path, data_dir: Path | None = None) -> Recipe:
+    """What the pair of the run in a folder was made of.
+
+    Args:
+        folder: with config.json.
+        data_dir: where the data lie by now, if elsewhere than then.
 
     Raises:
         ValueError: config.json is missing, damaged, or of another script.
     """
     with _told(Path(folder)):
-        return _settings(Path(folder))
+        return _recipe(Path(folder), data_dir)
 
 
-def _settings(folder: Path) -> train.Config:
+def _recipe(folder: Path, data_dir: Path | None = None) -> Recipe:
     kept = json.loads((folder / "config.json").read_text("utf-8"))["config"]
-    known = {field.name for field in dataclasses.fields(train.Config)}
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in kept.items() if name in known}
-    if "guide" not in settings or "likelihood" not in settings:
-        raise KeyError("guide or likelihood")
-    return train.Config(**settings | {"data_dir": settings.get("data_dir") and Path(settings["data_dir"])})
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+    if not {"guide", "binarize"} <= set(settings):
+        raise KeyError("guide or binarize")
+    there = data_dir or settings.get("data_dir")
+    return Recipe.of(settings | {"data_dir": there and Path(there)})
+
+
+def _width(folder: Path, guide: Mapping[str, Tensor]) -> int:
+    """Columns of the data; in a run that did not note them, by the encoder's first layer."""
+    with safe_open(folder / "guide.safetensors", "pt") as file:
+        noted = (file.metadata() or {}).get(X_DIM)
+    return guide["encoder.layers.0.weight"].shape[1] if noted is None else int(noted)
 
 
 @contextmanager

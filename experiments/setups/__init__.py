@@ -1,1 +1,1 @@
-"""Models as scripts train them."""
+"""Models as scripts train them, one a file, which bears the word for it."""

@@ -23,7 +23,7 @@ from dlvm.inference.training.run_state import prefixed
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = ("nets", "distributions", "models", "guides", "inference")
-SHARED = ("data", "options", "setups", "sweeps/equal_time.py")  # of the scripts' own room
+SHARED = ("data", "options", "measures", "setups", "sweeps/equal_time.py")  # of the scripts' own room
 
 
 class Done(NamedTuple):

@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import chain, islice, repeat
 from statistics import median
+from typing import Literal
 
 import pyro
 import torch
@@ -16,17 +17,41 @@ from pyro import infer
 from torch import nn
 
 from dlvm.experiments.data import Loader, Splits
-from dlvm.experiments.setups.vae import bernoulli
-from dlvm.guides import Diagonal, latents
+from dlvm.experiments.options.common import adam
+from dlvm.experiments.runs.report import counted
+from dlvm.experiments.setups.setup import fresh_pair
+from dlvm.experiments.setups.vae import VAESetup
+from dlvm.guides import Diagonal
 from dlvm.inference import ELBO, NonFinite, Objective, evaluate, fit
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.snapshot import Snapshot
-from dlvm.models import VAE
-from dlvm.nets import MLP
 
 STEPS_AT_A_TIME = 20
 ENDLESS = 10**9
 ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class TimeOptions:
+    """What every run of a comparison has, the same for all."""
+
+    seconds: float = 8.0
+    """Processor time for the steps of each run, the same for all."""
+    epochs: int | None = None
+    """Instead of seconds: passes over the training data, the same number for all."""
+    lr: float = 2e-3
+    """Learning rate of Adam."""
+    engine: Literal["captured", "eager"] = "captured"
+    """How steps run, the same for all; the time of a capture counts."""
+    looks: int = 20
+    """How often in a run log p(x) is estimated on validation data; the best state is kept."""
+    valid_particles: int = 50
+    """Importance samples per validation datum."""
+
+    @property
+    def effort(self) -> str:
+        """Time or epochs, in words."""
+        return f"{self.seconds:g} s" if self.epochs is None else counted(self.epochs, "epoch")
 
 
 class Pieces:
@@ -132,14 +157,14 @@ class Racer:
     error: str | None = None
 
 
-def race(config: object, seed: int, pair: Callable, objective: Objective, data: Splits) -> Racer:
+def race(config: TimeOptions, seed: int, pair: Callable, objective: Objective, data: Splits) -> Racer:
     """Trains a fresh pair for the time, or the epochs, that every run of a comparison has.
 
     The clock is the calling thread's on the processor, so runs may follow one another or share a machine, one thread
     each. What a process does at its first capture only is done before.
 
     Args:
-        config: with lr, seconds, epochs, looks, valid_particles and engine, see ``timed_fit``.
+        config: see ``timed_fit``.
         seed: of the pair's start, the noise and the shuffling.
         pair: makes model and guide.
         objective: what is maximised.
@@ -148,11 +173,10 @@ def race(config: object, seed: int, pair: Callable, objective: Objective, data: 
     warm_up(config.engine)
     pyro.set_rng_seed(seed)
     model, guide = pair()
-    adam = partial(torch.optim.Adam, lr=config.lr, fused=True)
     effort = (config.seconds, config.epochs, config.looks, config.valid_particles)
     racer = Racer(model, guide, [])
     try:
-        for look in timed_fit(model, guide, objective, data, adam, *effort, seed, config.engine):
+        for look in timed_fit(model, guide, objective, data, adam(config.lr), *effort, seed, config.engine):
             racer.looks.append(look)
     except NonFinite as error:
         racer.error = str(error)
@@ -162,10 +186,9 @@ def race(config: object, seed: int, pair: Callable, objective: Objective, data: 
 @cache
 def warm_up(engine: str) -> None:
     """Trains a tiny pair for a moment, once in a process."""
-    x = torch.eye(4)
-    model = VAE(1, bernoulli(1, (), 4, nn.Tanh, None))
-    guide = Diagonal(latents(model, x), MLP(4, 2))
-    data = Splits(*(Loader(x, batch_size=2) for _ in range(3)))
+    loader = Loader(torch.eye(4), batch_size=2)
+    model, guide = fresh_pair(VAESetup(z_dim=1, hidden=(2,)), loader, Diagonal)
+    data = Splits(loader, loader, loader)
     list(timed_fit(model, guide, ELBO(), data, torch.optim.Adam, 0.01, looks=1, valid_particles=2, engine=engine))
 
 
@@ -177,7 +200,3 @@ def cost_of(looks: list[dict]) -> dict[str, float]:
 def reached(row: dict) -> str:
     """A finished run in a few words."""
     return f"log p(x) {row['log_px']:.2f}   ELBO {row['elbo']:.2f}   {row['steps']} steps"
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"

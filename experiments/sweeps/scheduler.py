@@ -32,7 +32,8 @@ def outcomes(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Done]]:
         cells: what to compute.
         jobs: cells at a time, see ``Workers``.
     """
-    waiting, suspects = list(reversed(cells)), []
+    waiting = list(reversed(cells))
+    suspects: list[Cell] = []
     while waiting:
         under_way: dict[int, Cell] = {}
         try:

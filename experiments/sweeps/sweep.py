@@ -26,6 +26,11 @@ class Sweep(NamedTuple):
     def rows(self) -> list[dict]:
         return [done.record for done in self.done]
 
+    @property
+    def results(self) -> list[dict]:
+        """The rows without what each noted on its way."""
+        return [{name: value for name, value in row.items() if name != "history"} for row in self.rows]
+
     def tables(self) -> list[Table]:
         """What failed, for the report; none if nothing did."""
         caption = "Not among the results; the same command tries these again."

@@ -6,15 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from types import ModuleType
-from typing import Literal
 
 from joblib import parallel_config
 from joblib.parallel import ParallelBackendBase, get_active_backend
 
-Backend = Literal["loky", "dask", "ray"]
-PACKAGES = {"dask": "distributed", "ray": "ray"}
+from dlvm.experiments.options.jobs import Backend, check_jobs, package
 
 
 @dataclass(frozen=True)
@@ -36,27 +32,14 @@ class Workers:
         """Those of a script's config, which has them under the same names."""
         return cls(config.jobs, config.backend, config.cluster)
 
-    def check(self) -> None:
-        """Before any work is given out.
-
-        Raises:
-            ValueError: there are to be none, the backend's package is not there, or a cluster has no backend.
-        """
-        if self.jobs == 0:
-            raise ValueError("jobs must be a number of cells at a time, or -1 for all cores, got 0")
-        if self.backend == "loky" and self.cluster is not None:
-            raise ValueError(f"cluster is for --backend dask or ray, got {self.cluster!r} with loky; name the backend")
-        if self.backend in PACKAGES:
-            _package(PACKAGES[self.backend], self.backend)
-
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Inside, ``joblib.Parallel`` gives its work to these.
 
         Raises:
-            ValueError: as ``check``, the cluster is not there, or it would run cells in threads of one process.
+            ValueError: see ``check_jobs``; the cluster is not there, or it would run cells in threads of one process.
         """
-        self.check()
+        check_jobs(self.jobs, self.backend, self.cluster)
         with CLUSTERS[self.backend](self.cluster):
             active = get_active_backend()[0]
             if getattr(active, "supports_sharedmem", False) and self.jobs != 1:
@@ -68,13 +51,6 @@ class Workers:
             yield
 
 
-def _package(name: str, backend: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ValueError(f"backend {backend} needs the package {name}, which is not installed: install it") from error
-
-
 @contextmanager
 def _here(_: None) -> Iterator[None]:
     yield
@@ -82,7 +58,7 @@ def _here(_: None) -> Iterator[None]:
 
 @contextmanager
 def _dask(address: str | None) -> Iterator[None]:
-    distributed = _package("distributed", "dask")
+    distributed = package("distributed", "dask")
     if address is None:  # a client that the caller made
         with parallel_config(backend="dask"):
             _mend(get_active_backend()[0])
@@ -111,13 +87,13 @@ def _mend(dask: ParallelBackendBase) -> None:
 
 @contextmanager
 def _ray(address: str | None) -> Iterator[None]:
-    ray = _package("ray", "ray")
+    ray = package("ray", "ray")
     if not ray.is_initialized():
         try:
             ray.init(address=address)
         except OSError as error:
             raise ValueError(f"cluster must be the address of a Ray cluster, got {address!r}: {error}") from error
-    backend = _package("ray.util.joblib.ray_backend", "ray").RayBackend()
+    backend = package("ray.util.joblib.ray_backend", "ray").RayBackend()
     backend.supports_return_generator = True  # it does; without a word of it joblib refuses
     with parallel_config(backend=backend):
         yield

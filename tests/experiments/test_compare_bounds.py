@@ -68,10 +68,10 @@ def test_every_pair_of_words_works_or_says_why_not(word, estimator):
     numbers = objectives.Numbers(num_particles=4)
     if (word, estimator) in IMPOSSIBLE:
         with pytest.raises(ValueError, match=IMPOSSIBLE[word, estimator]):
-            objectives.objective(word, numbers, estimator)
+            objectives.objective_of(word, numbers, estimator)
         return
     model, guide, x = pair()
-    objective = objectives.objective(word, numbers, estimator)
+    objective = objectives.objective_of(word, numbers, estimator)
     assert objective.num_particles == 4
     assert check(model, guide, objective, x) == {"z": "analytic" if word == "analytic_kl" else "Monte Carlo"}
     loss = objective.differentiable_loss(model, guide, x)
@@ -98,22 +98,22 @@ def test_numbers_reach_the_formulas():
         "vr_max": log_w.amax(0),
     }
     for word, value in expected.items():
-        assert torch.allclose(objectives.objective(word, numbers).bound(log_w), value, atol=1e-5), word
-    piwae = objectives.objective("piwae", numbers)
+        assert torch.allclose(objectives.objective_of(word, numbers).bound(log_w), value, atol=1e-5), word
+    piwae = objectives.objective_of("piwae", numbers)
     assert isinstance(piwae.model, IWAE) and isinstance(piwae.guide, MIWAE)
-    assert "order=3," in repr(objectives.objective("cubo", numbers))
-    assert "intervals=4" in repr(objectives.objective("tvo", numbers))
-    assert objectives.objective("rws", numbers, "dreg").estimator.doubly
-    assert objectives.objective("rws", numbers).estimator.sleep == 0.1
+    assert "order=3," in repr(objectives.objective_of("cubo", numbers))
+    assert "intervals=4" in repr(objectives.objective_of("tvo", numbers))
+    assert objectives.objective_of("rws", numbers, "dreg").estimator.doubly
+    assert objectives.objective_of("rws", numbers).estimator.sleep == 0.1
 
 
 def test_mistakes_in_words_and_numbers_are_named():
     with pytest.raises(ValueError, match="groups must divide num_particles, the particles in all, got 3 and 8"):
-        objectives.objective("miwae", objectives.Numbers(groups=3))
+        objectives.objective_of("miwae", objectives.Numbers(groups=3))
     with pytest.raises(ValueError, match="objective must be one of elbo, .*, got 'iwaes'"):
-        objectives.objective("iwaes", objectives.Numbers())
+        objectives.objective_of("iwaes", objectives.Numbers())
     with pytest.raises(ValueError, match="estimator must be one of total, .*, got 'drag'"):
-        objectives.objective("iwae", objectives.Numbers(), "drag")
+        objectives.objective_of("iwae", objectives.Numbers(), "drag")
 
 
 @dataclass

@@ -10,13 +10,18 @@ import pytest
 import torch
 
 from dlvm.experiments import estimator_snr
-from dlvm.experiments.estimator_snr import ESTIMATORS, Config, curves, square, summary, toy
+from dlvm.experiments.estimator_snr import Config, summary
 from dlvm.experiments.figures import bias_and_noise, signal_to_noise
-from dlvm.experiments.figures.signal_to_noise import slope
-from dlvm.experiments.measures.gradient_moments import ROUNDING, distance, measure, moments
+from dlvm.experiments.measures.gradient_arms import ESTIMATORS, square
+from dlvm.experiments.measures.gradient_moments import ROUNDING, curves, distance, measure, moments, slope
+from dlvm.experiments.measures.gradient_toy import toy
 
 FIVE = Config(toy_dim=5, toy_data=64, perturbation=0.1, repeats=60)
 HOW = (FIVE.repeats, FIVE.baseline_epochs, FIVE.seed)
+
+
+def toy_of(config):
+    return toy(config.toy_dim, config.toy_data, config.perturbation, config.seed)
 
 
 def named(*names):
@@ -69,7 +74,7 @@ def test_particles_split_into_groups_as_near_to_a_square_as_can_be(particles, gr
 
 def test_toy_with_one_particle_has_the_moments_worked_out_by_hand():
     # With z = m + s eps and s^2 = 2/3, d loss / d b is (2 m - x - mu) + 2 s eps, and s eps / 2 without the score of q.
-    setting = toy(FIVE)
+    setting = toy_of(FIVE)
     rows = {(r["group"], r["estimator"]): r for r in measure(setting, named("total", "DReG", "STL"), [1], *HOW)}
     total, path = rows["b (guide)", "total"], rows["b (guide)", "DReG"]
     assert total["variance"] / path["variance"] == pytest.approx(16, rel=1e-3)
@@ -83,7 +88,7 @@ def test_toy_with_one_particle_has_the_moments_worked_out_by_hand():
 
 def test_toy_has_the_slopes_of_theory():
     near = replace(FIVE, perturbation=0.01)
-    found = curves(measure(toy(near), named("total", "DReG"), [4, 16, 64], *HOW))
+    found = curves(measure(toy_of(near), named("total", "DReG"), [4, 16, 64], *HOW))
     for group in ("A (guide)", "b (guide)"):
         assert slope(found[group, "total"]) == pytest.approx(-0.5, abs=0.1)
         assert slope(found[group, "DReG"]) == pytest.approx(0.5, abs=0.1)
@@ -95,7 +100,7 @@ def test_toy_has_the_slopes_of_theory():
 
 def test_bias_is_found_in_the_guide_under_stl_alone():
     names = ("total", "DReG", "STL", "VIMCO", "score")
-    rows = measure(toy(FIVE), named(*names), [8], *HOW)
+    rows = measure(toy_of(FIVE), named(*names), [8], *HOW)
     assert {(r["estimator"], r["group"]) for r in rows if r["biased"]} == {("STL", "A (guide)"), ("STL", "b (guide)")}
     b = {r["estimator"]: r for r in rows if r["group"] == "b (guide)"}
     assert b["DReG"]["bias"] is None and b["STL"]["bias"] > 1

@@ -19,6 +19,7 @@ from dlvm.experiments import evidence as script
 from dlvm.experiments import evidence_report, train
 from dlvm.experiments.evidence_report import of_estimators, verdict
 from dlvm.experiments.figures.evidence import closing, estimates, weights_by_datum
+from dlvm.experiments.measures import evidence_record
 from dlvm.models import PPCA
 
 RECORDS = {"config.json", "metrics.jsonl", "result.json", "report.html"}
@@ -44,9 +45,9 @@ def made_up(method, values, se=0.01, khat=0.2, count=100, **others):
 
 def found_of(*estimates, truth=(-20.0, -22.0)):
     """A record with estimates by importance sampling with 10, 100, ... samples."""
-    found = evidence_report.Found(truth and Estimate.exactly("quadrature", torch.tensor(truth)))
+    found = evidence_record.Found(truth and Estimate.exactly("quadrature", torch.tensor(truth)))
     for i, one in enumerate(estimates):
-        found.rows.append(script.row_of(one.method, 10 ** (i + 1), 10 ** (i + 1), one, found.truth))
+        found.rows.append(evidence_record.row_of(one.method, 10 ** (i + 1), 10 ** (i + 1), one, found.truth))
         found.largest[one.method] = one
     return found
 
@@ -63,7 +64,7 @@ def test_cost_of_annealing_counts_every_call_of_the_model(monkeypatch):
     for chains, temperatures, leaps in ((3, 4, 2), (8, 120, 1)):
         states[0] = 0
         annealed(model, torch.zeros(5, 3), None, chains, temperatures, leaps, engine="eager")
-        assert states[0] == 5 * script.annealing_cost(chains, temperatures, leaps)
+        assert states[0] == 5 * evidence_record.annealing_cost(chains, temperatures, leaps)
 
 
 @pytest.mark.slow
@@ -132,7 +133,7 @@ def test_ctrl_c_leaves_a_report_of_what_was_done(tmp_path, monkeypatch):
 
 def test_an_interrupted_estimate_is_held_against_the_data_it_has():
     truth = Estimate.exactly("exact", torch.tensor([-20.0, -22.0, -50.0]))
-    row = script.row_of("AIS from the guide", 4, 660, made_up("AIS", [-20.1, -22.3], asked=3), truth)
+    row = evidence_record.row_of("AIS from the guide", 4, 660, made_up("AIS", [-20.1, -22.3], asked=3), truth)
     assert row["bias"] == pytest.approx(-0.2) and row["error"] == pytest.approx(0.2) and row["num_data"] == 2
 
 
@@ -254,10 +255,10 @@ def test_no_figure_clips_a_text():
         assert "mathdefault" not in texts(fig)
 
 
-def test_exact_values_agree_with_quadrature(tmp_path):
+def test_exact_values_agree_with_quadrature():
     model = PPCA(torch.tensor([[1.0, 0.5], [0.0, 1.0], [1.0, -1.0]]), torch.zeros(3), 0.5)
     x = model(n=6).detach()
-    by_formula, _ = script.known_value(tiny(tmp_path), script.Subject(model, None, x, None, ""), x)
+    by_formula, _ = evidence_record.known_value(model, x, seed=0, progress=False)
     model.log_px = None
-    by_grid, why = script.known_value(tiny(tmp_path), script.Subject(model, None, x, None, ""), x)
+    by_grid, why = evidence_record.known_value(model, x, seed=0, progress=False)
     assert (by_grid.log_px - by_formula.log_px).abs().max() < 1e-3 and why == ""

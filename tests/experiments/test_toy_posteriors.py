@@ -13,6 +13,7 @@ from oracles.energies import ENERGIES, LOG_Z_BOX, LOG_Z_CONFINED
 
 from dlvm.experiments import toy_posteriors
 from dlvm.experiments.figures import energy_fits, four_posteriors
+from dlvm.experiments.measures.draws import elbo_of
 from dlvm.experiments.measures.toy_targets import CORNERS, FLOOR, LATENTS, TARGETS, Target, best_diagonal, diagonal_elbo
 from dlvm.experiments.options import command_line
 from dlvm.guides import FullRank
@@ -45,7 +46,7 @@ def test_a_family_that_holds_the_target_reaches_log_z():
     target = Target(lambda z: 0.5 * ((z @ precision.to(z)) * z).sum(-1), confined=False)
     guide, one = FullRank(LATENTS, MLP(1, 4)), torch.ones(1, 1)
     toy_posteriors.train(target, guide, one, 600, 64, 3.0, 0.02)
-    bound, se = toy_posteriors.bound_of(target, guide, one, 20_000)
+    bound, se = elbo_of(target, guide, one, 20_000)
     log_z = target.log_z((8.0, 8.0), 0.05)
     assert log_z == pytest.approx(math.log(2 * math.pi) + 0.5 * math.log(0.36), abs=1e-6)
     assert -4 * se <= log_z - bound < 0.01
@@ -93,7 +94,9 @@ def test_help_explains_every_option(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         command_line.start(toy_posteriors.main, toy_posteriors.Config, "toy_posteriors")
     shown = capsys.readouterr().out
-    assert "python -m experiments.toy_posteriors" in shown and "--temperatures" in shown and "(required)" not in shown
+    assert (
+        "python -m dlvm.experiments.toy_posteriors" in shown and "--temperatures" in shown and "(required)" not in shown
+    )
     assert set(toy_posteriors.FAMILIES) == set(toy_posteriors.Family.__args__)
 
 

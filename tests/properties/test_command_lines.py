@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from benchmarks import __main__ as benchmarks
-from dlvm.experiments import evidence, objective_table, train
+from dlvm.experiments import evidence, objective_table, study, train
 from dlvm.experiments.data import _torchvision, digits, larochelle
 from dlvm.experiments.options import command_line
 from dlvm.experiments.options.command_line import BETWEEN, DIFFERENT, LEAST, POSITIVE, SOME, check_options
 from dlvm.experiments.runs import restore
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.recipe import Recipe
 
 NAMES = (
     "train compare_guides compare_bounds hierarchy toy_posteriors evidence gaps rate_distortion estimator_snr".split()
@@ -107,14 +109,14 @@ class Script(NamedTuple):
 
 def of_experiments(name: str) -> Script:
     module = importlib.import_module(f"dlvm.experiments.{name}")
-    made = module.Run
+    opens = train if name == "train" else study
 
     def run(*settings, **more) -> None:
-        made(*settings, **more)
+        Run(*settings, **more)
         raise Taken
 
     return Script(name, module.Config, lambda: command_line.start(module.main, module.Config, name),
-                  lambda patch: patch.setattr(module, "Run", run))  # fmt: skip
+                  lambda patch: patch.setattr(opens, "Run", run))  # fmt: skip
 
 
 def taken(*_, **__) -> None:
@@ -250,7 +252,7 @@ def run(tmp_path_factory) -> Path:
     """What a training leaves that had no time."""
     folder, config = tmp_path_factory.mktemp("runs"), train.Config(hidden=(5,))
     torch.manual_seed(0)
-    for name, module in zip(("model", "guide"), train.pair(config, digits().train), strict=True):
+    for name, module in zip(("model", "guide"), Recipe.of(vars(config)).pair(digits().train), strict=True):
         save_file(module.state_dict(), folder / f"{name}.safetensors")
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()}
     (folder / "config.json").write_text(json.dumps({"config": settings}))

@@ -1,0 +1,63 @@
+"""Ways to get a gradient, each with what theory says of its signal and noise as the particles become more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+from dlvm.experiments.measures.gradient_moments import Arm
+from dlvm.inference import (
+    CIWAE,
+    IWAE,
+    MIWAE,
+    NVIL,
+    PIWAE,
+    RWS,
+    STL,
+    VIMCO,
+    DReG,
+    GumbelSoftmax,
+    MovingAverage,
+    Objective,
+    ScoreFunction,
+    StraightThrough,
+)
+from dlvm.nets import MLP
+
+
+def square(particles: int) -> tuple[int, int]:
+    """Groups and particles in each, as near to equal as the number allows."""
+    groups = max(n for n in range(1, math.isqrt(particles) + 1) if particles % n == 0)
+    return groups, particles // groups
+
+
+TOTAL = "total"
+ESTIMATORS = (
+    Arm(TOTAL, IWAE, "IWAE", (0.5, -0.5)),
+    Arm("DReG", lambda k: IWAE(k, DReG()), "IWAE", (0.5, 0.5)),
+    Arm("STL", lambda k: IWAE(k, STL()), "IWAE", (0.5, None), biased_guide=True),
+    Arm("VIMCO", lambda k: IWAE(k, VIMCO(everywhere=True)), "IWAE", (0.5, None), least=2),
+    Arm("score", lambda k: IWAE(k, ScoreFunction(everywhere=True)), "IWAE", (0.5, None)),
+    Arm("score, mean", lambda k: IWAE(k, ScoreFunction(MovingAverage(), True)), "IWAE", (0.5, None)),
+    Arm("RWS", RWS, "RWS", (0.5, None), least=2),
+    Arm("RWS, doubly", lambda k: RWS(k, doubly=True), "RWS", (0.5, None), least=2),
+)
+OTHER_BOUNDS = (
+    Arm("MIWAE", lambda k: MIWAE(*square(k)), "MIWAE", (0.5, 0.0)),
+    Arm("PIWAE", lambda k: PIWAE(*square(k)), "PIWAE", (0.5, 0.0)),
+    Arm("CIWAE", lambda k: CIWAE(0.5, k), "CIWAE", (0.5, 0.5)),
+)
+
+
+def discrete_arms(num_particles: int, temperature: float, x_dim: int) -> dict[str, Callable[[], Objective]]:
+    """Every estimator for sites that cannot be reparametrised."""
+    bound, hot = partial(IWAE, num_particles), temperature
+    return {
+        "score function": lambda: bound(ScoreFunction()),
+        "score function, moving average": lambda: bound(ScoreFunction(MovingAverage())),
+        "score function, NVIL": lambda: bound(ScoreFunction(NVIL(MLP(x_dim, 50, 1)))),
+        "VIMCO": lambda: bound(VIMCO()),
+        "Gumbel-softmax": lambda: bound(GumbelSoftmax(hot)),
+        "straight-through": lambda: bound(StraightThrough(hot)),
+    }

@@ -1,0 +1,60 @@
+"""What a run of dlvm.experiments.train makes its pair of, and of which data: everything but how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.options.common import DataOptions, taken
+from dlvm.experiments.options.guides import GuideOptions
+from dlvm.experiments.setups.setup import Setup, fresh_pair, named
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A pair and its data, by the options that name them.
+
+    Args:
+        data: which data.
+        binarize: how grey levels become binary, a word of train's --binarize.
+        setup: of the model.
+        guide: the family of the guide.
+
+    Example:
+        >>> recipe = Recipe.of({"guide": "full_rank", "z_dim": 3})
+        >>> model, guide = recipe.pair(recipe.splits().train)
+        >>> type(guide).__name__, model(n=5).shape
+        ('FullRank', torch.Size([5, 64]))
+    """
+
+    data: DataOptions
+    binarize: str
+    setup: Setup
+    guide: GuideOptions
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> Recipe:
+        """From a script's options; what is not among them has its default.
+
+        Args:
+            settings: {option: value}; "model" is the word for one, the VAE where there is none.
+
+        Raises:
+            ValueError: there is no model of that name.
+        """
+        setup = taken(named(settings.get("model", "vae")), settings)
+        binarize = settings.get("binarize", "default")
+        return cls(taken(DataOptions, settings), binarize, setup, taken(GuideOptions, settings))
+
+    def splits(self, device: str | torch.device = "cpu") -> Splits:
+        """The data; grey levels stay where that is asked for, and by default under a likelihood of real numbers."""
+        greys = self.binarize == "none" or (self.binarize == "default" and not self.setup.binary)
+        return self.data.splits(binarize=None if greys else self.binarize, device=device)
+
+    def pair(self, data: Loader) -> tuple[nn.Module, nn.Module]:
+        """A fresh model and a fresh guide of it, where the data lie."""
+        return fresh_pair(self.setup, data, self.guide.family(self.setup.nonlinearity))

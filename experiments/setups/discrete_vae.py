@@ -1,0 +1,47 @@
+"""The VAE of binary latent variables as scripts train it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from dlvm.distributions import Bernoulli
+from dlvm.experiments.data import Loader
+from dlvm.models import VAE
+from dlvm.nets import MLP
+
+
+@dataclass(frozen=True)
+class DiscreteVAESetup:
+    """Fair bits for a latent vector, and nets of the same layers from x to them and back; tanh."""
+
+    bits: int = 16
+    """Binary latent variables."""
+    hidden: tuple[int, ...] = (100,)
+    """Hidden layers of the encoder, and in reverse of the decoder."""
+
+    binary = True
+    nonlinearity = nn.Tanh
+
+    def model(self, data: Loader) -> VAE:
+        """A fresh p(z) p(x | z)."""
+        decoder = MLP(self.bits, *self.hidden[::-1], data.x_dim, activation=nn.Tanh)
+        return VAE(self.bits, Bernoulli(decoder, data.mean), FairBits(self.bits))
+
+    def encoder(self, data: Loader) -> MLP:
+        """From x to the features of a guide."""
+        return MLP(data.x_dim, *self.hidden, activation=nn.Tanh)
+
+
+class FairBits(nn.Module):
+    """p(z) of independent fair bits."""
+
+    def __init__(self, bits: int):
+        super().__init__()
+        self.register_buffer("logits", torch.zeros(bits))
+
+    def forward(self) -> dist.Distribution:
+        return dist.Bernoulli(logits=self.logits).to_event(1)

@@ -1,0 +1,105 @@
+"""What surrounds a script's question: its options, its folder, its cells, an interrupt, its tables and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pyro
+import torch
+
+from dlvm.experiments.options.command_line import check_options
+from dlvm.experiments.options.common import FolderOptions
+from dlvm.experiments.options.jobs import SweepOptions
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.sweeps.cells import Cell
+from dlvm.experiments.sweeps.sweep import Sweep, sweep
+from dlvm.experiments.sweeps.workers import Workers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = tuple[str, "Figure", str]  # name, figure, caption
+
+
+class Study:
+    """One call of a script, from its options to its report.
+
+    Making it looks at every option and starts the clock; ``open`` makes the folder, which a script leaves for when all
+    that it has to refuse it has refused.
+
+    Args:
+        config: the script's options.
+
+    Raises:
+        ValueError: no run can be made with one of them, see ``check_options``.
+
+    Attributes:
+        run: the folder, once it is open.
+    """
+
+    run: Run
+
+    def __init__(self, config: FolderOptions | SweepOptions):
+        self.config, self.began = config, time.perf_counter()
+        torch.set_num_threads(1)
+        check_options(config)
+
+    def open(self) -> Run:
+        """Makes the folder; that of a sweep which did not come to its end is gone on with.
+
+        Raises:
+            ValueError, TypeError: see ``Run``.
+        """
+        settings, goes_on = dataclasses.asdict(self.config), isinstance(self.config, SweepOptions)
+        self.run = Run(self.config.out, settings, overwrite=self.config.overwrite, goes_on=goes_on)
+        return self.run
+
+    def sweep(self, cells: Sequence[Cell], told: Callable[[dict], str]) -> Sweep:
+        """Computes what the folder does not hold yet of these cells; ``told`` is the line for a record."""
+        return sweep(cells, self.run, Workers.of(self.config), told)
+
+    @contextmanager
+    def interruptible(self, found: Sized) -> Iterator[None]:
+        """Inside, Ctrl-C ends the measuring alone, if there is something in ``found`` by then to report.
+
+        What is put into the parameter store inside stays inside.
+
+        Raises:
+            KeyboardInterrupt: there is nothing.
+        """
+        try:
+            with pyro.get_param_store().scope():
+                yield
+        except KeyboardInterrupt:
+            print("interrupted: what is done is reported", flush=True)
+            if not len(found):
+                raise
+
+    def show(self, tables: Iterable[Table]) -> None:
+        """Prints tables."""
+        for table in tables:
+            print_table(table)
+
+    def report(
+        self, title: str, intro: str, tables: Sequence[Table], said: str, pictures: Iterable[Picture] = ()
+    ) -> None:
+        """Draws what has not been drawn yet, writes the report, and ends with its verdict and where it lies.
+
+        Args:
+            title: the question.
+            intro: what was done, in paragraphs.
+            tables: the results.
+            said: the verdict.
+            pictures: name, figure and caption of each, drawn one at a time.
+        """
+        with pyro.get_param_store().scope():
+            for picture in pictures:
+                self.run.figure(*picture)
+        path = self.run.report(title, intro, tables, said)
+        print(said)
+        print(f"{time.perf_counter() - self.began:.0f} s; report: {path}")

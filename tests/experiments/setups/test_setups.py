@@ -1,0 +1,122 @@
+"""Every model as scripts train it: found by its word, trained by its options' defaults, and restored from a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import get_args, get_type_hints
+
+import pyro
+import pytest
+import torch
+
+from dlvm.experiments.data import Loader, digits
+from dlvm.experiments.options.guides import GuideOptions
+from dlvm.experiments.runs.recipe import Recipe
+from dlvm.experiments.runs.restore import keep, recipe_of, restore
+from dlvm.experiments.setups.hvae import HVAESetup
+from dlvm.experiments.setups.setup import fresh_pair, named, num_parameters, words
+from dlvm.experiments.setups.vae import VAESetup
+from dlvm.guides import Diagonal
+from dlvm.inference import IWAE, VIMCO, check, fit
+from dlvm.models import HVAE, VAE
+
+WORDS = words()
+
+
+def data(setup) -> Loader:
+    """Digits, binary where the model needs them so."""
+    return digits(binarize="static" if setup.binary else None, batch_size=400).train
+
+
+def test_each_file_is_a_model_and_its_name_the_word_for_it():
+    assert {"discrete_vae", "hvae", "ppca", "top_down", "vae"} <= set(WORDS) and WORDS == sorted(WORDS)
+    assert named("vae") is VAESetup and named("hvae") is HVAESetup
+    with pytest.raises(ValueError, match="model must be one of .*hvae, .*vae.*, got .setup."):
+        named("setup")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_model_trains_with_the_defaults_of_its_options(word):
+    setup = named(word)()
+    model, guide = fresh_pair(setup, data(setup), Diagonal)
+    objective = IWAE(2, VIMCO() if word == "discrete_vae" else None)
+    check(model, guide, objective, data(setup).example)
+    before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
+    first, second = fit(model, guide, objective, data(setup), epochs=2, seed=0, patience=None, progress=False)
+    assert second.train > first.train
+    after = [*model.parameters(), *guide.parameters()]
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True)), "a parameter was not trained"
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_option_of_a_model_changes_it(word):
+    others = {int: lambda v: v + 1, bool: lambda v: not v, "tuple[int, ...]": lambda v: (*v[:-1], v[-1] + 1)}
+
+    def shape(setup):
+        pyro.set_rng_seed(0)
+        model, encoder = setup.model(loader), setup.encoder(loader)
+        modules = [str(model), str(encoder)]
+        return [*modules, *(p.tolist() for p in (*model.parameters(), *encoder.parameters()))]
+
+    setup, hints = named(word)(), get_type_hints(named(word))
+    loader = data(setup)
+    for field in dataclasses.fields(setup):
+        kind, value = hints[field.name], getattr(setup, field.name)
+        other = next((v for v in get_args(kind) if isinstance(v, str) and v != value), None)
+        other = others.get(kind, others.get(str(kind)))(value) if other is None else other
+        assert shape(dataclasses.replace(setup, **{field.name: other})) != shape(setup), field.name
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_model_is_restored_from_what_a_run_leaves(word, tmp_path):
+    settings = {"model": word, "guide": "diagonal", "binarize": "default"}
+    recipe = Recipe.of(settings)
+    loader = data(recipe.setup)
+    model, guide = recipe.pair(loader)
+    keep(tmp_path, model, guide, loader.x_dim)
+    (tmp_path / "config.json").write_text(json.dumps({"config": settings}))
+    for kept, back in zip((model, guide), restore(tmp_path), strict=True):
+        assert type(back) is type(kept)
+        assert all(torch.equal(value, kept.state_dict()[name]) for name, value in back.state_dict().items())
+
+
+def test_the_vae_is_the_one_that_scripts_have_always_trained():
+    """Layers, their order of creation and the starting bias, from torch's own layers under the same seed."""
+    setup, loader = VAESetup(z_dim=3, hidden=(5, 4)), data(VAESetup())
+    pyro.set_rng_seed(1)
+    model, guide = fresh_pair(setup, loader, Diagonal)
+    pyro.set_rng_seed(1)
+    layers = [torch.nn.Linear(a, b) for a, b in ((3, 4), (4, 5), (5, 64), (64, 5), (5, 4))]
+    assert isinstance(model, VAE)
+    found = [*model.likelihood.net.layers, *guide.encoder.layers]
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(found, layers, strict=True))
+    assert torch.allclose(model.likelihood.net.bias, torch.logit(loader.mean, eps=1e-3))
+    assert num_parameters(model) == sum(p.numel() for layer in layers[:3] for p in layer.parameters())
+    plain = dataclasses.replace(setup, mean_bias=False).model(loader)
+    assert plain.likelihood.net.bias.abs().max() < 1 / 5**0.5 + 1e-6
+
+
+def test_greys_stay_where_the_model_is_of_real_numbers_or_where_they_are_asked_for():
+    def binary(**settings) -> bool:
+        (x,) = next(iter(Recipe.of(settings).splits().train))
+        return set(x.unique().tolist()) <= {0.0, 1.0}
+
+    assert binary() and binary(model="hvae") and binary(likelihood="normal", binarize="threshold")
+    assert not binary(likelihood="normal") and not binary(model="ppca") and not binary(binarize="none")
+
+
+def test_settings_of_an_earlier_run_are_taken_with_defaults_for_what_it_did_not_know(tmp_path):
+    kept = {"guide": "iaf", "binarize": "static", "z_dim": 3, "hidden": [8, 4], "iaf_width": [16], "data": "x.csv",
+            "likelihood": "normal", "an_option_of_old": 1, "data_dir": "there", "batch_size": 7}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps({"config": kept}))
+    recipe = recipe_of(tmp_path)
+    assert recipe.setup == VAESetup(z_dim=3, hidden=(8, 4), likelihood="normal")
+    assert recipe.guide == GuideOptions("iaf", iaf_width=(16,)) and recipe.binarize == "static"
+    assert (recipe.data.data, recipe.data.batch_size, str(recipe.data.data_dir)) == ("x.csv", 7, "there")
+    assert recipe_of(tmp_path, tmp_path).data.data_dir == tmp_path
+
+
+def test_the_hierarchy_has_a_vector_for_each_size():
+    model = HVAESetup(sizes=(4, 3, 2), hidden=(8, 7, 6)).model(data(HVAESetup()))
+    assert isinstance(model, HVAE) and model(n=5).shape == (5, 64) and len(model.conditionals) == 2
