@@ -5,6 +5,7 @@ And linear-Gaussian pairs of programs whose every number is known, and training 
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -30,6 +31,14 @@ from oracles import Gaussian, LinearGaussian, gauss_hermite  # noqa: E402
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background, which programs that tests start inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.disable()  # what is imported and collected stays: no search for garbage among it, neither now nor later
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from pathlib import Path
 
@@ -29,15 +28,6 @@ def audited(monkeypatch):
 
     every(None)
     return every
-
-
-@pytest.fixture(scope="package", autouse=True)
-def frozen():
-    """What pytest itself has made is left out of the collections that captures set off, or these take the most time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
