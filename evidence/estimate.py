@@ -17,6 +17,7 @@ from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.pair import Pair
 
 SIDES = ("lower", "upper", "exact")
+COLUMNS = ("log_px", "log_px_se", "ess", "khat")
 WORST_KHAT = 0.7
 
 
@@ -145,9 +146,6 @@ class Estimate:
             )
         done = "" if self.complete else f", interrupted after {self.num_data} of {self.asked} data"
         return f"{text}   ({self.method}, {self.seconds:.1f} s{done})"
-
-
-COLUMNS = ("log_px", "log_px_se", "ess", "khat")
 
 
 def _kind(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Chains along a path of densities, and the weights that they gather."""
+"""Chains along a path of densities, the field that they move through, and the weights that they gather."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.rows import rows_of, split
 
-Tick = Callable[[int], None]
 PARTS = ("information", "marginal_kl", "total_correlation", "unit_kl")
 NUMBERS_AT_ONCE = 1_000_000
 
@@ -83,7 +82,7 @@ class Aggregate:
         return Mean(values.mean().item(), error, "=" if whole else side)
 
 
-def aggregated(pair: Pair, args: tuple, components: int, draws: int, tick: Tick) -> Aggregate:
+def aggregated(pair: Pair, args: tuple, components: int, draws: int, tick: Callable[[int], None]) -> Aggregate:
     """Draws of q(z), spread evenly over its data, and the density of the whole mixture at each.
 
     Args:

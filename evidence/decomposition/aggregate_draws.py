@@ -1,4 +1,4 @@
-"""Draws of the aggregate posterior q(z), and of the prior beside them."""
+"""Draws of the aggregate posterior q(z), of the prior beside them, and the factors of their densities."""
 
 from __future__ import annotations
 

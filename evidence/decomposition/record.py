@@ -1,4 +1,4 @@
-"""The record of the two views: every figure with its error, and in words what they come to."""
+"""The record of the two views: every figure with its error, by site and by unit, and in words what they come to."""
 
 from __future__ import annotations
 

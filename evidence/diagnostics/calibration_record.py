@@ -1,4 +1,4 @@
-"""The record of a simulation-based calibration: faults, coverage, and words for them."""
+"""The record of a simulation-based calibration: where truths lie among draws, coverage, faults, and words for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of a Bernoulli decoder held against data, and of the calibration of its probabilities."""
+"""The records of a Bernoulli and of a Gaussian decoder held against data: calibration, and the power of their means."""
 
 from __future__ import annotations
 
@@ -11,48 +11,6 @@ from dlvm.evidence.mean import Measured
 
 WORTHWHILE = 0.05  # nats per datum
 WORTHWHILE_SHARE = 0.01  # of the distortion
-WORTHWHILE = 0.05  # nats per datum
-
-
-@dataclass(frozen=True)
-class Bins:
-    """Predicted probabilities in equal bins from 0 to 1, sums over dimensions of each datum, means over draws.
-
-    Attributes:
-        count: how many predictions fall into the bin, shape (num_data, num_bins).
-        predicted: sum of these probabilities.
-        seen: how many of the pixels they are of were 1.
-    """
-
-    count: Tensor
-    predicted: Tensor
-    seen: Tensor
-
-    @property
-    def probability(self) -> Tensor:
-        """Mean prediction, shape (num_bins,); NaN for an empty bin."""
-        return self.predicted.sum(0) / self.count.sum(0)
-
-    @property
-    def frequency(self) -> Tensor:
-        """How often the pixels were 1, shape (num_bins,); NaN for an empty bin."""
-        return self.seen.sum(0) / self.count.sum(0)
-
-    @property
-    def differences(self) -> list[Measured]:
-        """Frequency less prediction, bin by bin; NaN for an empty one."""
-        pairs = zip((self.seen - self.predicted).T, self.count.T, strict=True)
-        return [Measured.ratio(above, below) for above, below in pairs]
-
-    @property
-    def error(self) -> Measured:
-        """The expected calibration error: mean of |frequency - prediction| over all predictions."""
-        off = self.seen - self.predicted
-        return Measured.ratio((off * off.sum(0).sign()).sum(1), self.count.sum(1))
-
-    def __str__(self) -> str:
-        pairs = zip(self.probability.tolist(), self.frequency.tolist(), self.count.sum(0).tolist(), strict=True)
-        return "   ".join(f"{p:.2f}: {f:.2f}" for p, f, count in pairs if count)
 
 
 @dataclass(frozen=True)
@@ -175,6 +133,47 @@ class GaussianDecoder:
                 f"next: {self.next_step}",
             ]
         )
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Predicted probabilities in equal bins from 0 to 1, sums over dimensions of each datum, means over draws.
+
+    Attributes:
+        count: how many predictions fall into the bin, shape (num_data, num_bins).
+        predicted: sum of these probabilities.
+        seen: how many of the pixels they are of were 1.
+    """
+
+    count: Tensor
+    predicted: Tensor
+    seen: Tensor
+
+    @property
+    def probability(self) -> Tensor:
+        """Mean prediction, shape (num_bins,); NaN for an empty bin."""
+        return self.predicted.sum(0) / self.count.sum(0)
+
+    @property
+    def frequency(self) -> Tensor:
+        """How often the pixels were 1, shape (num_bins,); NaN for an empty bin."""
+        return self.seen.sum(0) / self.count.sum(0)
+
+    @property
+    def differences(self) -> list[Measured]:
+        """Frequency less prediction, bin by bin; NaN for an empty one."""
+        pairs = zip((self.seen - self.predicted).T, self.count.T, strict=True)
+        return [Measured.ratio(above, below) for above, below in pairs]
+
+    @property
+    def error(self) -> Measured:
+        """The expected calibration error: mean of |frequency - prediction| over all predictions."""
+        off = self.seen - self.predicted
+        return Measured.ratio((off * off.sum(0).sign()).sum(1), self.count.sum(1))
+
+    def __str__(self) -> str:
+        pairs = zip(self.probability.tolist(), self.frequency.tolist(), self.count.sum(0).tolist(), strict=True)
+        return "   ".join(f"{p:.2f}: {f:.2f}" for p, f, count in pairs if count)
 
 
 class Sharpness(NamedTuple):

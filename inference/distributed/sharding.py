@@ -14,6 +14,7 @@ from dlvm.inference.distributed.job import Job
 from dlvm.inference.engine.step import Step
 from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
 from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.rows import rows_of, taken
 
 LINEAR = infer.Trace_ELBO, infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO
 OF_A_WHOLE_BATCH = {
@@ -80,8 +81,8 @@ class Shares:
         start, stop = rows * rank // size, rows * (rank + 1) // size
         part = (stop - start) / rows
         chosen = slice(start, stop) if part else slice(0, 1)
-        cut_args = tuple(_cut(value, rows, chosen) for value in args)
-        cut_kwargs = {name: _cut(value, rows, chosen) for name, value in kwargs.items()}
+        cut_args = rows_of(args, chosen)
+        cut_kwargs = {name: taken(value, chosen, rows) for name, value in kwargs.items()}
         key = tuple(tuple(v.shape) if isinstance(v, Tensor) else repr(v) for v in (*args, *kwargs.values()))
         if key not in self.fixed:
             whole, mine = self._count(args, kwargs), self._count(cut_args, cut_kwargs)
@@ -126,10 +127,6 @@ class Shares:
                 'them; use an ELBO, and a plate of the whole data set: pyro.plate("data", N, subsample_size=len(x))'
             )
         return fixed
-
-
-def _cut(value: object, rows: int, chosen: slice) -> object:
-    return value[chosen] if isinstance(value, Tensor) and value.dim() and len(value) == rows else value
 
 
 def _mark(x: Tensor) -> float:

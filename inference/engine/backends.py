@@ -1,4 +1,4 @@
-"""Compiling a captured graph to one native kernel, where a compiler is at hand and the steps to come repay it."""
+"""What a captured graph is replayed by: a CUDA graph of it, or what a compiler makes of it."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from dlvm.inference.engine.capture import IMPLEMENTATION_ROUNDING, Captured
+from dlvm.inference.engine.module_state import SCALARS
 from dlvm.inference.engine.recording import ROUNDING, Outcome, difference
 from dlvm.inference.programs.randomness import drawn_state, restore_drawn
 
 STEPS_BETWEEN_AUDITS = 200
 MOST_RETRIES = 3
 MOST_DOUBTS = 1
-_PLAIN = (bool, int, float, str, type(None))
 
 
 class Baked(RuntimeError):
@@ -118,7 +118,7 @@ class Kind:
         return expected, 0.0 if 0 < self.doubts <= MOST_DOUBTS else max(graph, compiled)
 
 
-def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
+def keyed(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
     """The tensors among arguments, and a key of all else: shapes, strides, types, plain values, global settings.
 
     The key is None where calls cannot be told apart by it: arguments of other kinds, tensors that want a gradient.
@@ -126,7 +126,7 @@ def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
     world = torch.get_default_dtype(), is_validation_enabled(), torch.is_grad_enabled(), *_autocast()
     flat: Sequence[Any] = args
     structure = None
-    if kwargs or not all([type(a) is Tensor or isinstance(a, _PLAIN) for a in args]):
+    if kwargs or not all([type(a) is Tensor or isinstance(a, SCALARS) for a in args]):
         flat, tree = tree_flatten((args, kwargs))
         structure = str(tree)
     entries: list[tuple] = []
@@ -137,7 +137,7 @@ def split(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
                 return [], None
             tensors.append(value)
             entries.append((value.shape, value.stride(), value.dtype, value.device))
-        elif isinstance(value, _PLAIN):
+        elif isinstance(value, SCALARS):
             entries.append((type(value), value))
         else:
             return [], None

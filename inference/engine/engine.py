@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlvm.inference.console import say
 from dlvm.inference.engine.backends import NoCompiler, install, install_compiled
-from dlvm.inference.engine.cache import MOST_RETRIES, Baked, Kind, split
+from dlvm.inference.engine.cache import MOST_RETRIES, Baked, Kind, keyed
 from dlvm.inference.engine.capture import Captured, aliased, hold
 from dlvm.inference.engine.module_state import SCALARS, Place, State
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE, Policy
@@ -79,7 +79,7 @@ class Engine:
         self._follow()
         if self.mode == "eager" or self.given_up is not None or am_i_wrapped():
             return self._eager(args, kwargs)
-        tensors, key = split(args, kwargs)
+        tensors, key = keyed(args, kwargs)
         if key is None:
             self._object("arguments must be tensors that want no gradient, numbers, words or None")
             return self._eager(args, kwargs)

@@ -1,4 +1,4 @@
-"""Recording a function of tensors as one flat graph of ATen operations, backward pass included."""
+"""Recording a function of tensors as one flat graph, backward pass included; and how far two outcomes lie apart."""
 
 from __future__ import annotations
 

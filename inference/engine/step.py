@@ -1,4 +1,4 @@
-"""What one step computes: the loss of a pair under an objective, and its gradient."""
+"""What one step computes: the loss of a pair under an objective, and its gradient, in the precision asked for."""
 
 from __future__ import annotations
 

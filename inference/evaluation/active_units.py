@@ -1,4 +1,4 @@
-"""Which latent dimensions a guide uses, told while training goes on."""
+"""Which latent dimensions a guide uses: counted by their posterior means, and told while training goes on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.rows import rows_of
 
+ACTIVE_VARIANCE = 0.01
 PARTICLES_OF_A_LOOK = 64
 MOST_DATA = 256
 PATIENCE = 5
 Active = dict[str, tuple[int, int]]
-ACTIVE_VARIANCE = 0.01
 
 
 class Lookout:

@@ -18,7 +18,6 @@ from dlvm.inference.programs.rows import split
 
 Tick = Callable[[float], None]
 Work = Callable[[tuple, Tick], None]
-Rows = int | Callable[[tuple], int]
 
 
 class Walked(NamedTuple):
@@ -42,7 +41,7 @@ class Walked(NamedTuple):
 def walk(
     data: Tensor | Iterable,
     pair: Pair,
-    rows: Rows,
+    rows: int | Callable[[tuple], int],
     work: Work,
     seed: int = 0,
     progress: bool = False,
@@ -83,7 +82,7 @@ class Steps:
     def __init__(self, pair: Pair, shown: Progress):
         self.pair, self.shown = pair, shown
 
-    def over(self, data: Tensor | Iterable, rows: Rows, work: Work, text: str) -> Walked:
+    def over(self, data: Tensor | Iterable, rows: int | Callable[[tuple], int], work: Work, text: str) -> Walked:
         """See ``walk``."""
         started, done = time.perf_counter(), 0
         batches, move = batches_of(data), to_device_of(self.pair)

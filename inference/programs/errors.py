@@ -1,4 +1,4 @@
-"""A program that fails on a batch, in words that say which one and on what."""
+"""What went wrong in words: which program fails on a batch and on what, and where numbers ceased to be finite."""
 
 from __future__ import annotations
 

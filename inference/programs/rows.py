@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -20,10 +21,14 @@ def has_rows(value: object, count: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
 
 
+def taken(value: Any, index: Tensor | slice, count: int) -> Any:
+    """Of an argument with a row for each of ``count`` data these rows; any other as it is."""
+    return value[index] if has_rows(value, count) else value
+
+
 def rows_of(args: tuple, index: Tensor | slice) -> tuple:
-    """Some data of a batch: of arguments with a row for each these rows, the others as they are."""
-    count = len(args[0])
-    return tuple(a[index] if has_rows(a, count) else a for a in args)
+    """Some data of a batch, see ``taken``."""
+    return tuple(taken(value, index, len(args[0])) for value in args)
 
 
 def split(args: tuple, rows: int) -> Iterator[tuple]:

@@ -12,7 +12,7 @@ from stepping import Adam, differing, same_by_both_engines, slow_but, state
 from two import X, Y, two
 
 from dlvm.inference import SVI, Refused
-from dlvm.inference.engine.cache import split
+from dlvm.inference.engine.cache import keyed
 
 
 class Calls:
@@ -87,15 +87,15 @@ def test_calls_that_may_need_different_graphs_have_different_keys():
     with pyro.validation_enabled(True):
         for world in (torch.enable_grad, *WORLDS.values()):
             with world():
-                keys.append(split((X,), {})[1])
+                keys.append(keyed((X,), {})[1])
         for args, kwargs in (
             call(X, None), call(X, X), call(x=X), call([X]), call((X,)), call(X, 1), call(X, 1.0), call(X, True),
             call(X, "1"), call(X[:2]), call(X.double()), call(X.int()), call(X.T), call(X.T.contiguous().T),
             call(X[:1].expand(6, 4)), call({"a": X}), call({"b": X}),
         ):  # fmt: skip
-            keys.append(split(args, kwargs)[1])
+            keys.append(keyed(args, kwargs)[1])
     assert None not in keys and len(set(keys)) == len(keys)
-    assert split((X,), {})[1] == split((Y,), {})[1]
+    assert keyed((X,), {})[1] == keyed((Y,), {})[1]
 
 
 def test_data_that_are_a_buffer_of_the_model_may_be_others_later():

@@ -1,0 +1,98 @@
+"""Rows of data are held against the likelihood, have one weight each, and none that is NaN."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from dlvm.inference.particles.row_weights import RowWeights, refuse_nan
+from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.pair import Pair
+
+X = torch.linspace(-1, 1, 6)
+
+
+class Counted:
+    """A program that is counted, and can go wrong in several ways."""
+
+    def __init__(self, observes: bool, fault: str = ""):
+        self.observes, self.fault, self.calls = observes, fault, []
+
+    def __call__(self, x):
+        self.calls.append(len(x))
+        shared = pyro.sample("w", dist.Normal(0.0, 1.0)) if self.fault == "shared" else 0.0
+        with pyro.plate("data", len(x)):
+            scale = math.nan if self.fault == "nan" and not self.observes else 1.0
+            z = pyro.sample("z", dist.Normal(shared + torch.zeros(len(x)), scale))
+            if self.observes:
+                z = z.reshape(len(x)) if self.fault == "flat" else z
+                pyro.sample("x", dist.Normal(z, 1.0, validate_args=False), obs=x)
+
+
+def pair(fault=""):
+    return Pair(Counted(True, fault), Counted(False, fault))
+
+
+def test_weights_are_those_of_the_pair_under_one_stream(float64):
+    rows = RowWeights(programs := pair())
+    torch.manual_seed(0)
+    found = rows((X,), 4)
+    torch.manual_seed(0)
+    programs.model(X)  # the check against the likelihood draws from the same stream
+    expected = weigh(programs, (X,), {}, 4)
+    assert torch.equal(found.log_w, expected.log_w) and found.log_w.shape == (4, 6)
+
+
+def test_every_row_is_checked_and_particles_are_tried_once_on_one_datum():
+    rows = RowWeights(programs := pair())
+    rows.check((X,), 4, rows=2)
+    assert programs.model.calls[:3] == [2, 2, 2] and set(programs.model.calls[3:]) == {1}
+    tried = len(programs.model.calls)
+    rows.check((X,), 4)
+    rows.check((X,), 1)
+    assert programs.model.calls[tried:] == [6, 6]
+    alone = RowWeights(programs := pair("flat"))
+    alone.check((X,), 1)
+    assert programs.model.calls == [6] and programs.guide.calls == []
+    with pytest.raises(ValueError, match="runs alone but not with 2 particles in parallel"):
+        alone.check((X,), 2)
+
+
+def test_what_is_made_of_particles_comes_before_a_look_at_their_weights():
+    def doubled(found):
+        return found.changed({name: term._replace(factor=2.0) for name, term in found.terms.items()})
+
+    torch.manual_seed(0)
+    plain = RowWeights(pair())((X,), 3)
+    torch.manual_seed(0)
+    found = RowWeights(pair(), doubled)((X,), 3)
+    assert torch.equal(found.log_w, plain.log_likelihood - 2 * plain.log_ratio)
+
+
+@pytest.mark.parametrize(
+    "fault, said",
+    [
+        ("shared", "1 weights for 6 data: .*that all data share"),
+        ("nan", "6 data have NaN weights: .*not finite"),
+    ],
+)
+def test_what_is_no_weight_of_a_datum_is_refused(fault, said):
+    with pyro.validation_enabled(False), pytest.raises(ValueError, match=said):
+        RowWeights(pair(fault))((X,), 1)
+
+
+def test_rows_outside_the_support_are_refused_before_they_are_weighed():
+    rows = RowWeights(programs := pair())
+    with pytest.raises(ValueError, match="observed site 'x' holds values outside"):
+        rows((torch.full((6,), math.nan),), 4)
+    assert programs.guide.calls == []
+
+
+def test_data_with_a_weight_that_is_nan_are_counted_and_those_of_no_weight_are_none():
+    refuse_nan(torch.tensor([[0.0, -math.inf]]))
+    with pytest.raises(ValueError, match="^2 data have NaN weights"):
+        refuse_nan(torch.tensor([[math.nan, 0.0, math.nan], [math.nan, 0.0, 0.0]]))
