@@ -177,7 +177,8 @@ def verdict(rows: list[dict], config: Config) -> str:
         return " ".join(said)
     gap = {name: log_px[name] - runs.mean("elbo") for name, runs in found.items()}
     cost = {name: runs.mean("ms_per_step") for name, runs in found.items()}
-    tight, quick, slow = min(names, key=gap.get), min(names, key=cost.get), max(names, key=cost.get)
+    tight = min(names, key=gap.__getitem__)
+    quick, slow = min(names, key=cost.__getitem__), max(names, key=cost.__getitem__)
     said.append(f"{tight} trains the guide closest to the posterior: ELBO {gap[tight]:.2f} nats below log p(x).")
     costs = [f"{cost[name]:.2f} ms ({name})" for name in (quick, slow)]
     said.append(f"A step takes from {' to '.join(costs)}.")

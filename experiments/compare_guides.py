@@ -192,9 +192,10 @@ def pictures(config: Config, done: list[Done]) -> Iterator[Picture]:
     context = context_of(config, test)
     rows = [found.record for found in done]
     rows = [row | {"guide": label_of(row["guide"]), "objective": OBJECTIVES[row["objective"]]} for row in rows]
-    histories = {name: runs.all("history") for name, runs in over_seeds(rows, "guide", "objective").items()}
     yield "bounds", bounds(rows, context), "Test ELBO (open) and log p(x) (full) of each guide and objective."
-    yield "learning_curves", learning_curves(histories, context=context), "Validation bound while training."
+    runs_of = over_seeds(rows, "guide", "objective").items()
+    curves = learning_curves({(guide, bound): runs.all("history") for (guide, bound), runs in runs_of}, context=context)
+    yield "learning_curves", curves, "Validation bound while training."
     shown = [found for found in done if found.record["seed"] == 0 and found.record["objective"] == "elbo"]
     pairs = {label_of(found.record["guide"]): restored(config, found, train) for found in shown}
     x, shape = test.x[:8], test.image_shape

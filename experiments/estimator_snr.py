@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pyro
 
@@ -94,14 +94,14 @@ def trained(config: Config, loaders: Splits, discrete: bool) -> tuple[Setting, f
     pyro.set_rng_seed(config.seed)
     setup = DiscreteVAESetup(config.bits, config.hidden) if discrete else VAESetup(config.z_dim, config.hidden)
     model, guide = fresh_pair(setup, train, GUIDES[config.guide])
-    objective, how = IWAE(5, VIMCO() if discrete else None), dict(seed=config.seed, progress=False)
-    *_, last = fit(model, guide, objective, train, valid, config.epochs, adam(config.lr), **how)
+    objective, optimizer = IWAE(5, VIMCO() if discrete else None), adam(config.lr)
+    *_, last = fit(model, guide, objective, train, valid, config.epochs, optimizer, seed=config.seed, progress=False)
     groups = [
         Group("decoder", "model", list(model.parameters())),
         Group("encoder", "guide", list(guide.parameters())),
     ]
     again = train.seeded(config.seed)
-    return Setting(model, guide, next(iter(again))[0], groups, again), last.valid
+    return Setting(model, guide, next(iter(again))[0], groups, again), cast(float, last.valid)
 
 
 def summary(rows: list[dict], caption: str) -> Table:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -133,13 +133,13 @@ def prepared(config: Config, recipe: Recipe, data: Splits, pair: Pair | None, ru
     """The pair, trained here or before, and the data that it is measured on."""
     pyro.set_rng_seed(config.seed)
     if config.model == "ppca":
-        model = PPCA.maximum_likelihood(data.train.x, config.z_dim).requires_grad_(False)
+        model: nn.Module = PPCA.maximum_likelihood(data.train.x, config.z_dim).requires_grad_(False)
         guide = GUIDES[config.guide](latents(model, data.train.example), recipe.setup.encoder(data.train))
     else:
         model, guide = recipe.pair(data.train) if pair is None else pair
     if pair is None:
         fitted(config, model, guide, data, run)
-    family, size = GUIDES[recipe.guide.guide].__name__, recipe.setup.z_dim
+    family, (size,) = GUIDES[recipe.guide.guide].__name__, latents(model, data.train.example)["z"].shape
     name = f"{data.train.name}, {config.model.upper()}, {family} guide, {size} latent dimensions"
     return Subject(model, guide, data.test.first(config.num_data), data.test, name)
 
@@ -147,7 +147,7 @@ def prepared(config: Config, recipe: Recipe, data: Splits, pair: Pair | None, ru
 def fitted(config: Config, model: nn.Module, guide: nn.Module, data: Splits, run: Run) -> None:
     """Trains; every epoch is a line of metrics.jsonl."""
     epoch, objective = None, objective_of(config.objective, Numbers(config.num_particles))
-    how = dict(epochs=config.epochs, patience=config.patience, seed=config.seed)
+    how: dict[str, Any] = dict(epochs=config.epochs, patience=config.patience, seed=config.seed)
     adam = partial(torch.optim.Adam, lr=config.lr)
     for epoch in fit(model, guide, objective, data.train, valid=data.valid, optimizer=adam, **how):
         run.log(**dataclasses.asdict(epoch))
@@ -157,7 +157,7 @@ def fitted(config: Config, model: nn.Module, guide: nn.Module, data: Splits, run
 def candidates(config: Config, subject: Subject) -> Iterator[tuple[str, int, int, Callable[[], Estimate]]]:
     """Method, budget (samples or temperatures), evaluations of p(x | z) per datum, and what to call."""
     model, guide, x = subject.model, subject.guide, subject.x
-    how = {"seed": config.seed, "progress": config.progress}
+    how: dict[str, Any] = {"seed": config.seed, "progress": config.progress}
     for count in config.particles:
         yield WEIGHTED[0], count, count, partial(prior_sampling, model, x, count, **how)
         yield WEIGHTED[1], count, count, partial(importance, model, guide, x, count, **how)
@@ -227,7 +227,8 @@ def bracketed(config: Config, subject: Subject, run: Run, found: Found) -> Itera
 
 def diagnosed(config: Config, subject: Subject, found: Found) -> Iterator[bool]:
     """The two views, calibration of the guide, and the decoder."""
-    pair, how = (subject.model, subject.guide), {"seed": config.seed, "progress": config.progress}
+    pair = subject.model, subject.guide
+    how: dict[str, Any] = {"seed": config.seed, "progress": config.progress}
     x = subject.test.first(config.view_data)
     found.views = views(*pair, x, **how)
     yield found.views.complete

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from dlvm.evidence import BernoulliDecoder, Sandwich
+from dlvm.evidence import BernoulliDecoder, Sandwich, Views
 from dlvm.experiments.measures.evidence_record import Found, bracket_row, largest
 from dlvm.experiments.runs.report import Table
 from dlvm.experiments.study import Picture
@@ -22,15 +22,15 @@ def tables(found: Found) -> list[Table]:
     if found.brackets:
         made.append(of_brackets(found))
     if found.real is not None:
-        made.append(of_bounds(found))
+        made.append(of_bounds(found, found.real))
     if found.views is not None:
-        made.append(of_diagnosis(found))
+        made.append(of_diagnosis(found, found.views))
     return made
 
 
 def of_estimators(found: Found) -> Table:
     """A line an estimate, by method and cost."""
-    known = found.truth is not None
+    truth, known = found.truth, found.truth is not None
     columns = ["method", "samples or temperatures", "evaluations", "seconds", "log p(x)"]
     columns += ["bias", "error per datum"] if known else []
     lines = []
@@ -40,9 +40,9 @@ def of_estimators(found: Found) -> Table:
         lines.append([*line, row["ess"] / row["num_samples"], _or_none(row["khat_bad"])])
     text = f"{found.rows[0]['num_data']} test data, nats per datum. Evaluations of p(x | z) per datum, those that find "
     text += "annealing's step sizes included, most of which give a slope too. "
-    if known:
+    if truth is not None:
         text += (
-            f"Exact ({found.truth.method}): {found.truth.mean:.3f}; bias is the mean of estimate less exact, error the "
+            f"Exact ({truth.method}): {truth.mean:.3f}; bias is the mean of estimate less exact, error the "
             "mean distance of a datum's estimate from it. "
         )
     return Table(
@@ -74,9 +74,9 @@ def of_brackets(found: Found) -> Table:
     )
 
 
-def of_bounds(found: Found) -> Table:
+def of_bounds(found: Found, real: Sandwich) -> Table:
     """Every bound, on test data and, if there are any, on simulated data."""
-    pair = [found.real, narrowest(found)[2] if found.brackets else None]
+    pair = [real, narrowest(found)[2] if found.brackets else None]
     lines = []
     for name in ("ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO"):
         rows = [None if one is None else one.rows.get(name) for one in pair]
@@ -84,7 +84,7 @@ def of_bounds(found: Found) -> Table:
             side = next(SIDES[row.side] for row in rows if row is not None)
             cells = [None if row is None else (row.mean, row.mean_se) for row in rows]
             lines.append([name, "biased" if name == "CUBO" else side, *cells])
-    samples = found.real.rows["IWAE"].num_samples
+    samples = real.rows["IWAE"].num_samples
     text = (
         f"nats per datum; ELBO, IWAE and CUBO from the same {samples:,} samples of the guide. CUBO is an upper bound "
     )
@@ -93,9 +93,9 @@ def of_bounds(found: Found) -> Table:
     return Table(columns, lines, text, {"test data": ".3f", "simulated data": ".3f"})
 
 
-def of_diagnosis(found: Found) -> Table:
+def of_diagnosis(found: Found, views: Views) -> Table:
     """The two views, the guide's calibration, and the decoder."""
-    views, lines = found.views, []
+    lines: list[list] = []
     parts = (
         ("rate", "KL(q(z | x) || p(z)), mean over data"),
         ("distortion", "-E log p(x | z)"),
@@ -173,13 +173,13 @@ def verdict(found: Found) -> str:
     if found.real is not None:
         said += [_sentence(text) for text in found.real.verdict if not text.startswith("CUBO")]
     following = "longer annealing: --temperatures 1000" if _close(found) is None else ""
-    if (one := found.calibration) is not None:
-        held = one.coverage(0.9)
+    if (seen := found.calibration) is not None:
+        held = seen.coverage(0.9)
         said.append(
-            f"q(z | x): {one.verdict}; its 90 % intervals hold {100 * held.value:.0f} ± {100 * held.se:.0f} % of the "
+            f"q(z | x): {seen.verdict}; its 90 % intervals hold {100 * held.value:.0f} ± {100 * held.se:.0f} % of the "
             "truths."
         )
-        following = following or ("" if one.calibrated else one.next_step)
+        following = following or ("" if seen.calibrated else seen.next_step)
     if found.decoder is not None:
         said.append(f"The decoder: {found.decoder.verdict}.")
         following = following or found.decoder.next_step
@@ -234,7 +234,7 @@ def _weights(found: Found) -> str:
     return f"{text}."
 
 
-def _named(row: dict) -> str:
+def _named(row: Mapping) -> str:
     unit = "temperatures" if row["method"].startswith("AIS") else "samples"
     return f"{row['method']} with {row['budget']:,} {unit}"
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 from torch import Tensor, nn
 
-from dlvm.evidence import Estimate, annealed, exact_gaps, free, gaps, importance
+from dlvm.evidence import Estimate, Gaps, annealed, exact_gaps, free, gaps, importance
 from dlvm.experiments.data import Splits
 from dlvm.experiments.measures.divided_gap import DividedGap
 from dlvm.experiments.options.command_line import check_least, start
@@ -26,7 +25,7 @@ from dlvm.experiments.study import Picture, Study
 from dlvm.guides import latents
 from dlvm.inference import ELBO, fit
 
-POORER = {"none": (), "full_rank": ("diagonal", "low_rank"), "iaf": ("diagonal", "low_rank", "full_rank")}
+POORER = {"full_rank": ("diagonal", "low_rank"), "iaf": ("diagonal", "low_rank", "full_rank")}
 GAUSSIAN = {"diagonal": True, "full_rank": False}  # whose exact split quadrature knows
 
 INTRO = (
@@ -79,17 +78,19 @@ class Config(FolderOptions, DataOptions):
     """Of everything."""
     out: Path = Path("runs/gaps")
 
-    def family(self, word: str) -> partial:
+    def family(self, word: GuideWord) -> Callable:
         """(latents, encoder) -> guide."""
         return GuideOptions(word, self.iaf_depth, self.iaf_width).family(nn.Tanh)
 
 
-def trained(config: Config, word: str, encoder: tuple[int, ...], data: Splits) -> tuple[nn.Module, nn.Module, int]:
+def trained(
+    config: Config, word: GuideWord, encoder: tuple[int, ...], data: Splits
+) -> tuple[nn.Module, nn.Module, int]:
     """A model and a guide, trained together, and for how many epochs."""
     pyro.set_rng_seed(config.seed)
     model = VAESetup(config.z_dim, config.hidden).model(data.train)
     guide = config.family(word)(latents(model, data.train.example), VAESetup(hidden=encoder).encoder(data.train))
-    how = dict(valid=data.valid, epochs=config.epochs, patience=config.patience, seed=config.seed)
+    how: dict[str, Any] = dict(valid=data.valid, epochs=config.epochs, patience=config.patience, seed=config.seed)
     epochs = sum(1 for _ in fit(model, guide, ELBO(), data.train, optimizer=adam(config.lr), **how))
     return model, guide, epochs
 
@@ -106,16 +107,21 @@ def evidence_of(config: Config, model: nn.Module, guide: nn.Module, x: Tensor) -
     return annealing if annealing.mean > weighing.mean + noise else weighing
 
 
-def divided(config: Config, part: str, word: str, encoder: tuple[int, ...], data: Splits) -> DividedGap:
+def divided(config: Config, part: str, word: GuideWord, encoder: tuple[int, ...], data: Splits) -> DividedGap:
     """Trains one pair, and divides its gap."""
     began = time.perf_counter()
     model, guide, epochs = trained(config, word, encoder, data)
     x = data.test.first(config.eval_data)
     log_px = evidence_of(config, model, guide, x) if part == "guides" else None
     x = x if log_px is None else x[: log_px.num_data]
-    richer = free(config.family(config.richer)) if part == "guides" and word in POORER[config.richer] else None
-    how = dict(steps=config.steps, num_particles=config.num_particles, seed=config.seed, objective=ELBO(8))
-    split = partial(gaps, model, guide, progress=True, **how)
+    richer = None
+    if config.richer != "none" and part == "guides" and word in POORER[config.richer]:
+        richer = free(config.family(config.richer))
+
+    def split(x: Tensor, **known: Any) -> Gaps:
+        how: dict[str, Any] = dict(steps=config.steps, num_particles=config.num_particles, seed=config.seed)
+        return gaps(model, guide, x, objective=ELBO(8), progress=True, **how, **known)
+
     test = split(x, richer=richer, log_px=log_px)
     stopped = not test.elbo.complete or (log_px is not None and not log_px.complete)
     train = None if stopped else split(data.train.first(config.eval_data))
@@ -268,7 +274,8 @@ def pictures(found: list[DividedGap], config: Config, name: str) -> Iterator[Pic
 def main(config: Config) -> list[dict]:
     study = Study(config)
     check(config)
-    data, found = splits(config), []
+    data = splits(config)
+    found: list[DividedGap] = []
     run = study.open()
     with study.interruptible(found):
         measure(config, data, run, found)

@@ -31,7 +31,8 @@ from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE
 from dlvm.inference.objectives.schedules import check_warm_up, warming
 from dlvm.models import HVAE
 
-ORDERS: dict[str, Callable] = {
+OrderWord = Literal["independent", "bottom_up", "top_down", "chain", "ladder", "residual", "joint"]
+ORDERS: dict[OrderWord, Callable] = {
     "independent": lambda guide, spec, encoder, model: guide(spec, encoder, order="independent"),
     "bottom_up": lambda guide, spec, encoder, model: guide(spec, encoder, order="bottom_up"),
     "top_down": lambda guide, spec, encoder, model: guide(spec, encoder, order="top_down"),
@@ -52,9 +53,7 @@ class Config(SweepOptions, EvaluationOptions, TimeOptions, DataOptions):
 
     layers: tuple[int, ...] = (2, 3, 5)
     """Depths of the hierarchy: how many of the latent layers below there are, z1 first."""
-    orders: tuple[Literal["independent", "bottom_up", "top_down", "chain", "ladder", "residual", "joint"], ...] = tuple(
-        ORDERS
-    )
+    orders: tuple[OrderWord, ...] = tuple(ORDERS)
     """In which order a guide infers. With the family of --guide at every layer: independent, bottom_up, top_down; with
     diagonal Gaussians: chain (bottom up, each layer seeing the one below it alone); merged with the model's own
     distribution: ladder (by precision), residual; joint is one full-rank Gaussian over all layers."""
@@ -77,7 +76,7 @@ class Config(SweepOptions, EvaluationOptions, TimeOptions, DataOptions):
     out: Path = Path("runs/hierarchy")
 
 
-def pair(config: Config, depth: int, order: str, train: Loader) -> tuple[HVAE, nn.Module]:
+def pair(config: Config, depth: int, order: OrderWord, train: Loader) -> tuple[HVAE, nn.Module]:
     """A fresh hierarchy of so many layers and a fresh guide of it."""
     setup = HVAESetup(config.sizes[:depth], config.hidden[:depth], config.encoder)
     model, encoder = setup.model(train), setup.encoder(train)
@@ -90,7 +89,7 @@ def objective_of(config: Config) -> Objective:
     return tempered(bound, linear(0.0, 1.0, steps=config.warm_up)) if config.warm_up else bound
 
 
-def trained(config: Config, depth: int, order: str, seed: int) -> Done:
+def trained(config: Config, depth: int, order: OrderWord, seed: int) -> Done:
     """One pair: what it is worth, what its layers hold, and what its training cost."""
     data, objective = splits(config), objective_of(config)
     racer = race(config, seed, partial(pair, config, depth, order, data.train), objective, data)

@@ -39,7 +39,7 @@ from dlvm.nets import MLP
 DOCUMENT = Path(__file__).parent.parent / "docs" / "objectives.md"
 EXACT = (1e-9, 1e-6, 1e-3, 1e-2)
 
-OBJECTIVES = {
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "ELBO": partial(ELBO, 2),
     "IWAE": partial(IWAE, 2),
     "Renyi(0.5)": partial(Renyi, 0.5, 2),
@@ -51,14 +51,14 @@ OBJECTIVES = {
     "TVO": partial(TVO, 2, 3, 0.1),
     "CUBO(2)": partial(CUBO, 2.0, 2),
 }
-CONTINUOUS = {
+CONTINUOUS: dict[str, Callable] = {
     "`Total`": Total,
     "`STL`": STL,
     "`DReG`": DReG,
     "`ScoreFunction`": partial(ScoreFunction, everywhere=True),
     "`VIMCO`": partial(VIMCO, everywhere=True),
 }
-DISCRETE = {
+DISCRETE: dict[str, Callable] = {
     "`Total`, `STL`, `DReG`": Total,
     "`ScoreFunction`": ScoreFunction,
     "`ScoreFunction(NVIL)`": lambda: ScoreFunction(NVIL(MLP(2, 4, 1).double())),

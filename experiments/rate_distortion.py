@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -91,7 +91,7 @@ def measured(config: Config, decoder: str, beta: float, data: Splits) -> dict:
     pyro.set_rng_seed(config.seed)
     model, guide = pair(config, decoder, data.train)
     objective = tempered(ELBO(analytic_kl=True), beta)
-    how = dict(epochs=config.epochs, optimizer=adam(config.lr), seed=config.seed)
+    how: dict[str, Any] = dict(epochs=config.epochs, optimizer=adam(config.lr), seed=config.seed)
     for _ in fit(model, guide, objective, data.train, **how):
         pass
     seen = views(model, guide, data.test, seed=config.seed)
@@ -197,7 +197,8 @@ def pictures(rows: list[dict], corner: float, config: Config, name: str) -> Iter
 def main(config: Config) -> list[dict]:
     study = Study(config)
     check(config)
-    data, rows = splits(config), []
+    data = splits(config)
+    rows: list[dict] = []
     run = study.open()
     with study.interruptible(rows):
         measure(config, data, run, rows)

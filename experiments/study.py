@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pyro
 import torch
@@ -23,10 +23,11 @@ from dlvm.experiments.sweeps.workers import Workers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Options = TypeVar("Options", bound=FolderOptions | SweepOptions, covariant=True)
 Picture = tuple[str, "Figure", str]  # name, figure, caption
 
 
-class Study:
+class Study(Generic[Options]):
     """One call of a script, from its options to its report.
 
     Making it looks at every option and starts the clock; ``open`` makes the folder, which a script leaves for when all
@@ -44,7 +45,7 @@ class Study:
 
     run: Run
 
-    def __init__(self, config: FolderOptions | SweepOptions):
+    def __init__(self, config: Options):
         self.config, self.began = config, time.perf_counter()
         torch.set_num_threads(1)
         check_options(config)
@@ -59,7 +60,7 @@ class Study:
         self.run = Run(self.config.out, settings, overwrite=self.config.overwrite, goes_on=goes_on)
         return self.run
 
-    def sweep(self, cells: Sequence[Cell], told: Callable[[dict], str]) -> Sweep:
+    def sweep(self: Study[SweepOptions], cells: Sequence[Cell], told: Callable[[dict], str]) -> Sweep:
         """Computes what the folder does not hold yet of these cells; ``told`` is the line for a record."""
         return sweep(cells, self.run, Workers.of(self.config), told)
 

@@ -35,7 +35,7 @@ from dlvm.guides import (
     Sylvester,
     latents,
 )
-from dlvm.inference import ELBO, SVI, linear, tempered
+from dlvm.inference import ELBO, SVI, Objective, linear, tempered
 from dlvm.models import VAE
 from dlvm.nets import MLP
 
@@ -109,7 +109,7 @@ def train(
     model: Callable, guide: nn.Module, x: Tensor, steps: int, num_particles: int, beta: float, lr: float
 ) -> Callable:
     """Maximises the ELBO, with the latent terms' weight going from beta to 1 in the first half; returns the guide."""
-    objective = ELBO(num_particles)
+    objective: Objective = ELBO(num_particles)
     if beta != 1:
         objective = tempered(objective, linear(beta, 1.0, steps=max(1, steps // 2)))
     svi = SVI(model, guide, adam(lr), objective, steps=steps)
@@ -142,7 +142,8 @@ def energies(config: Config, run: Run) -> tuple[list[dict], Table, str]:
     """Every family on every energy: rows, table, sentence."""
     from dlvm.experiments.figures import energy_fits
 
-    rows, draws = [], {}
+    rows: list[dict] = []
+    draws: dict[str, dict[str, Tensor]] = {}
     for name in config.energies:
         log_z = TARGETS[name].log_z()
         for family in config.families:
@@ -151,9 +152,11 @@ def energies(config: Config, run: Run) -> tuple[list[dict], Table, str]:
             draws.setdefault(name, {})[row["family"]] = z
             run.log(part="energies", **row)
             print(f"{name}, {row['family']}: KL {row['kl']:.3f}   {row['seconds']:.1f} s", flush=True)
-    kl = {name: {row["family"]: row["kl"] for row in rows if row["energy"] == name} for name in config.energies}
+    kl: dict[str, dict[str, float]] = {
+        name: {row["family"]: row["kl"] for row in rows if row["energy"] == name} for name in config.energies
+    }
     axis = torch.linspace(-4.5, 4.5, 91)
-    targets = {name: TARGETS[name].over(axis) for name in config.energies}
+    targets: dict[str, Tensor] = {name: TARGETS[name].over(axis) for name in config.energies}
     context = f"{config.steps} steps of {config.num_particles} draws."
     figure = energy_fits(axis, targets, draws, kl, context)
     run.figure("energies", figure, f"Energies and what each family makes of them. {context}")

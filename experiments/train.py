@@ -196,13 +196,13 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
             every=config.checkpoint_every,
         ):
             history.append(epoch)
-            if first:
+            if run is not None:
                 run.log(**dataclasses.asdict(epoch))
                 print(epoch, flush=True)
     finally:
-        if first:
+        if run is not None:
             keep(run.folder, model, guide, train.x_dim)
-    if not first:
+    if run is None:
         return None
 
     result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)

@@ -85,7 +85,7 @@ class Loader:
         return -(-self.num_data // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor]]:
-        source, size = self._thresholds if self.dynamic else self.x, min(self.batch_size, self.num_data)
+        source, size = self.x if self._thresholds is None else self._thresholds, min(self.batch_size, self.num_data)
         if self.shuffle:
             order = torch.randperm(self.num_data, generator=self._generator, device=self.device)
             parts = (source.index_select(0, rows) for rows in order.split(size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from matplotlib.axes import Axes
@@ -13,10 +13,21 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
-from dlvm.experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, colours, number, sheet, styled
+from dlvm.experiments.figures.style import (
+    DASHES,
+    FAINT,
+    INK,
+    MARKERS,
+    PALETTE,
+    Look,
+    Row,
+    colours,
+    number,
+    sheet,
+    styled,
+)
 from dlvm.experiments.measures.evidence_record import finite, largest
 
-Row = Mapping[str, object]
 WORST_KHAT = 0.7
 LEAST = 1e-4  # nats: what is smaller is drawn here
 SHOWN = 4.0  # how many times the median shortfall the axis of estimates reaches down
@@ -82,7 +93,7 @@ def _curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: curves[name] for name in order if name in curves}
 
 
-def _looks(names: Mapping[str, object]) -> dict[str, dict]:
+def _looks(names: Iterable[str]) -> dict[str, Look]:
     """Colour and marker of each method."""
     return {
         name: {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5.5}
@@ -106,7 +117,7 @@ def _decimals(axis: Axis, steps: tuple[int, ...] = (1, 2, 5)) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _against_cost(ax: Axes, curve: Sequence[Row], look: Mapping, floor: float) -> None:
+def _against_cost(ax: Axes, curve: Sequence[Row], look: Look, floor: float) -> None:
     inside = [row for row in curve if row["log_px"] > floor]
     if inside:
         x, y, se = ([row[key] for row in inside] for key in ("evaluations", "log_px", "log_px_se"))

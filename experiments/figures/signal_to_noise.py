@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from dlvm.experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, Look, Row, number, sheet, styled
 from dlvm.experiments.measures.gradient_moments import FITTED
-
-Row = Mapping[str, object]
 
 
 @styled
@@ -65,11 +63,11 @@ def signal_to_noise(rows: Sequence[Row], context: str = "") -> Figure:
     return fig
 
 
-def _looks(rows: Sequence[Row]) -> dict[str, dict[str, object]]:
+def _looks(rows: Sequence[Row]) -> dict[str, Look]:
     """Colour by family, dash by variant, a marker of its own for each."""
     names = list(dict.fromkeys(str(row["estimator"]) for row in rows))
     families = list(dict.fromkeys(name.split(",")[0] for name in names))
-    looks = {}
+    looks: dict[str, Look] = {}
     for i, name in enumerate(names):
         family = name.split(",")[0]
         variant = [other for other in names if other.split(",")[0] == family].index(name)
@@ -90,13 +88,13 @@ def _coincide(curves: Sequence[Sequence[Row]]) -> bool:
     return all(max(found) <= 1.01 * min(found) for found in heights.values())
 
 
-def _draw(ax: Axes, points: Sequence[Row], value: str, look: Mapping[str, object]) -> None:
+def _draw(ax: Axes, points: Sequence[Row], value: str, look: Look) -> None:
     shown = [row for row in points if row[value] > 0]
     counts = [row["num_particles"] for row in shown]
     ax.plot(counts, [row[value] for row in shown], **look, zorder=3)
     if value == "snr":
         unsure = [(row["num_particles"], row[value]) for row in shown if not row["resolved"]]
-        hollow = {**look, "linestyle": "", "markerfacecolor": "white", "zorder": 4}
+        hollow: Look = {**look, "linestyle": "", "markerfacecolor": "white", "zorder": 4}
         ax.plot([count for count, _ in unsure], [height for _, height in unsure], **hollow)
 
 
@@ -120,7 +118,7 @@ def _theory(ax: Axes, curves: Mapping[str, Sequence[Row]]) -> None:
         middle = np.log([row["snr"] for row in last]).mean() - rate * np.log(counts).mean()
         heights = np.exp(middle) * counts**rate
         ax.plot(counts, heights, color=INK, linestyle=DASHES[1], linewidth=1.1, zorder=5)
-        beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+        beside: Look = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
         ax.annotate(_power(rate), (counts[-1], heights[-1]), color=INK, size=9, **beside)
 
 
@@ -165,7 +163,7 @@ def bias_and_noise(rows: Sequence[Row], context: str = "") -> Figure:
         raise ValueError("rows: expected at least one estimator, got none; check the runs")
     groups = list(dict.fromkeys(row["group"] for row in rows))
     names = list(dict.fromkeys(row["estimator"] for row in rows))
-    unsure = {"marker": "<", "color": FAINT, "fillstyle": "none"}
+    unsure: Look = {"marker": "<", "color": FAINT, "fillstyle": "none"}
     legend = [
         Line2D([], [], marker="o", linestyle="", color=PALETTE[0], markersize=8, label="noise: standard deviation"),
         Line2D([], [], marker="D", linestyle="", color=PALETTE[1], markersize=7, label="bias"),

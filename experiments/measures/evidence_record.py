@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dlvm.evidence import BernoulliDecoder, Calibration, Estimate, GaussianDecoder, Sandwich, Views, exact, quadrature
 from dlvm.evidence.annealing.step_sizes import FIRST_MOVES, MOST_MOVES, PILOT_CHAINS, PILOT_MOVES, PILOT_TEMPERATURES
@@ -54,7 +55,7 @@ class Found:
         }
 
 
-def known_value(model: Callable, data: object, seed: int, progress: bool) -> tuple[Estimate | None, str]:
+def known_value(model: Callable, data: Any, seed: int, progress: bool) -> tuple[Estimate | None, str]:
     """The exact log p(x) of data, from the model or by quadrature; or why there is none."""
     if callable(getattr(model, "log_px", None)):
         return exact(model, data), ""

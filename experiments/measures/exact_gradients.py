@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyro
@@ -59,7 +60,7 @@ class Forced(Messenger):
         super().__init__()
         self.values, self.noise = values, noise
 
-    def _pyro_sample(self, msg):
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] == "z" and msg["value"] is None and not msg["done"]:
             fn = getattr(msg["fn"], "base_dist", msg["fn"])
             msg["value"] = fn.loc + fn.scale * self.values if self.noise else self.values
@@ -93,7 +94,9 @@ class Bed:
         x = self.x.expand(len(z), -1)
         trace = poutine.trace(poutine.condition(program, data={"z": z})).get_trace(x)
         trace.compute_log_prob()
-        return sum(site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample" and "log_prob" in site)
+        sites = (site for site in trace.nodes.values() if site["type"] == "sample")
+        first, *others = (site["log_prob"] for site in sites if "log_prob" in site)
+        return sum(others, first)
 
     def truth(self, objective: Objective) -> Tensor:
         """The gradient of E bound(log w), with respect to all parameters, from densities alone: no draw is moved.

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyro
@@ -228,7 +228,7 @@ def curves(rows: Sequence[dict]) -> dict[tuple[str, str], list[dict]]:
     return dict(sorted(found.items(), key=lambda item: [row["group"] for row in rows].index(item[0][0])))
 
 
-def slope(rows: Sequence[Mapping[str, object]], value: str = "snr") -> float | None:
+def slope(rows: Sequence[Mapping[str, Any]], value: str = "snr") -> float | None:
     """The exponent s of value ~ num_particles^s at the largest particle numbers, by least squares in log-log.
 
     Args:
@@ -242,4 +242,5 @@ def slope(rows: Sequence[Mapping[str, object]], value: str = "snr") -> float | N
     last = sorted(rows, key=lambda row: row["num_particles"])[-FITTED:]
     if len(last) < 2 or (value == "snr" and not all(row["resolved"] for row in last)):
         return None
-    return float(np.polyfit(*np.log([[row["num_particles"], row[value]] for row in last]).T, 1)[0])
+    counts, values = np.log([[row["num_particles"], row[value]] for row in last]).T
+    return float(np.polyfit(counts, values, 1)[0])

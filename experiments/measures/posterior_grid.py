@@ -46,7 +46,7 @@ def at_points(program: Callable, x: Tensor, z: Tensor, site: str = "z") -> Tenso
     parts = []
     for points in z.split(max(1, NUMBERS_AT_ONCE // max(1, x.numel()))):
 
-        def there(x, points=points):
+        def there(x: Tensor, points: Tensor = points) -> None:
             with pyro.plate("data", len(x)):
                 pyro.sample(site, dist.Delta(points if len(points) > 1 else points[0]).to_event(1))
 
@@ -83,13 +83,14 @@ def _windows(programs: Mapping[str, Callable], x: Tensor, size: int) -> tuple[Te
     """Per datum and axis, equally spaced points over where any of the densities has its mass."""
     coarse = torch.linspace(-REACH, REACH, 121, dtype=x.dtype, device=x.device)
     z = torch.cartesian_prod(coarse, coarse)
-    low, high = [], []
+    lows, highs = [], []
     for program in programs.values():
         mass = at_points(program, x, z[:, None].expand(-1, len(x), -1)).softmax(0)
         mean = mass.T @ z
         spread = (mass.T @ z.square() - mean.square()).clamp_min((coarse[1] - coarse[0]) ** 2).sqrt()
-        low.append(mean - 5 * spread)
-        high.append(mean + 5 * spread)
-    low, high = torch.stack(low).amin(0), torch.stack(high).amax(0)
+        lows.append(mean - 5 * spread)
+        highs.append(mean + 5 * spread)
+    low, high = torch.stack(lows).amin(0), torch.stack(highs).amax(0)
     steps = torch.linspace(0, 1, size, dtype=x.dtype, device=x.device)
-    return tuple(low[:, [d]] + (high - low)[:, [d]] * steps for d in (0, 1))
+    first, second = (low[:, [d]] + (high - low)[:, [d]] * steps for d in (0, 1))
+    return first, second

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from typing import Any
 
 import tyro
 
@@ -47,7 +48,7 @@ def start(main: Callable, config: type, name: str) -> None:
         config: a dataclass whose fields are the options.
         name: of the script's module.
     """
-    settings = tyro.cli(config, prog=f"python -m dlvm.experiments.{name}")
+    settings: Any = tyro.cli(config, prog=f"python -m dlvm.experiments.{name}")
     try:
         main(settings)
     except (ValueError, OSError, ArithmeticError, CheckpointFailed, Refused, NoCompiler, Baked) as error:
@@ -56,7 +57,7 @@ def start(main: Callable, config: type, name: str) -> None:
         raise SystemExit(f"interrupted; {error or 'what was done is in the folder of the run'}") from None
 
 
-def check_options(config: object) -> None:
+def check_options(config: Any) -> None:
     """Refuses the first option that no run can be made with; what a script asks of its own comes after.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 import tyro
@@ -15,8 +15,8 @@ from torch import nn
 from dlvm.experiments.data import Splits, load
 
 T = TypeVar("T")
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "softplus": nn.Softplus}
-OPTIMIZERS = {
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "softplus": nn.Softplus}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
     "rmsprop": partial(torch.optim.RMSprop, centered=True),
@@ -39,7 +39,7 @@ class DataOptions:
     data_dir: Path | None = None
     """Where the data lie; data/ or ../shared/data unless told."""
 
-    def splits(self, **settings: object) -> Splits:
+    def splits(self, **settings: Any) -> Splits:
         """The three parts; ``settings`` as in ``dlvm.experiments.data.load``."""
         which = {name: getattr(self, name) for name in ("batch_size", "data_dir", "key", "scale")}
         return load(self.data, **which, **settings)
@@ -65,7 +65,16 @@ class FolderOptions:
     """Replace an earlier run in that folder."""
 
 
-def splits(config: DataOptions) -> Splits:
+class Tested(Protocol):
+    """Options that name data, and how many of the test data to take."""
+
+    @property
+    def eval_data(self) -> int | None: ...
+
+    def splits(self, **settings: Any) -> Splits: ...
+
+
+def splits(config: Tested) -> Splits:
     """The data that a script's config names, of the test data no more than its ``eval_data``."""
     return config.splits().tested_on(config.eval_data)
 
@@ -75,11 +84,12 @@ def adam(lr: float) -> Callable:
     return partial(torch.optim.Adam, lr=lr, fused=True)
 
 
-def taken(kind: type[T], settings: Mapping[str, object]) -> T:
+def taken(kind: type[T], settings: Mapping[str, Any]) -> T:
     """A dataclass of those settings that it has fields for; a field that is not among them has its default.
 
     Example:
         >>> taken(EvaluationOptions, {"eval_data": 20, "seed": 0})
         EvaluationOptions(eval_particles=1000, eval_data=20)
     """
-    return kind(**{field.name: settings[field.name] for field in fields(kind) if field.name in settings})
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass: typing has no word for one
+    return kind(**{name: value for name, value in settings.items() if name in names})

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
@@ -65,7 +65,7 @@ class Run:
         self.folder = Path(folder)
         self.config = config
         self._figures: dict[str, tuple[Path, str]] = {}
-        self._origin = {
+        self._origin: dict[str, Any] = {
             "command": shlex.join(["python", *sys.orig_argv[1:]]),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {
@@ -160,7 +160,7 @@ class Run:
         return path
 
 
-def plain(value: object, name: str = "config") -> object:
+def plain(value: object, name: str = "config") -> Any:
     """``value`` in the types of JSON: tensors as lists, non-finite floats and paths as text.
 
     Args:

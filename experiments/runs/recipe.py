@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ class Recipe:
     guide: GuideOptions
 
     @classmethod
-    def of(cls, settings: Mapping[str, object]) -> Recipe:
+    def of(cls, settings: Mapping[str, Any]) -> Recipe:
         """From a script's options; what is not among them has its default.
 
         Args:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -39,7 +40,7 @@ class Table:
     """
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
+    rows: Sequence[Sequence[Any]]
     caption: str
     formats: Mapping[str, str] = field(default_factory=dict)
     highlight: Mapping[str, Callable[[Iterable[float]], float]] | None = None
@@ -94,7 +95,7 @@ def _value(cell: object) -> float:
     return float(number) if isinstance(number, float | int) else math.nan
 
 
-def with_error(row: Mapping[str, object], name: str) -> tuple[float, float] | None:
+def with_error(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
     """A number of a record and its standard error, which is there as ``<name>_se``; None where it is not there."""
     return (row[name], row[f"{name}_se"]) if name in row else None
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -67,7 +68,7 @@ def recipe_of(folder: str | Path, data_dir: Path | None = None) -> Recipe:
 
 def _recipe(folder: Path, data_dir: Path | None = None) -> Recipe:
     kept = json.loads((folder / "config.json").read_text("utf-8"))["config"]
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+    settings: dict[str, Any] = kept | {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
     if not {"guide", "binarize"} <= set(settings):
         raise KeyError("guide or binarize")
     there = data_dir or settings.get("data_dir")

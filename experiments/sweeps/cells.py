@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -51,7 +51,7 @@ class Cell:
 
     title: str
     function: Callable[..., Done]
-    config: object
+    config: Any
     names: Mapping[str, object]
     data: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -106,8 +106,8 @@ class Kept:
         wanted, found = {cell.title: cell.parts for cell in cells}, {}
         for place in sorted(self.folder.glob("*")) if wanted else ():
             saved = Checkpoints(place, keep=1).latest()
-            title = saved and saved.record.get("title")
-            if title in wanted:
+            title = None if saved is None else saved.record.get("title")
+            if saved is not None and title in wanted:
                 theirs = saved.record["parts"]
                 found[title] = [word for word, part in wanted[title].items() if theirs.get(word) != part]
         return found

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -22,7 +22,7 @@ LOOKS_FOR_PARENT = 0.5
 _alone = threading.Lock()
 
 
-def outcomes(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Done]]:
+def outcomes(cells: Sequence[Cell], jobs: int) -> Generator[tuple[Cell, Done], None, None]:
     """What each cell gives, as they end; a record with the key ``error`` where one failed.
 
     Where a process dies nobody knows of which cell: those under way are tried once more, each by itself, and the rest

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from joblib import parallel_config
 from joblib.parallel import ParallelBackendBase, get_active_backend
 
-from dlvm.experiments.options.jobs import Backend, check_jobs, package
+from dlvm.experiments.options.jobs import Backend, SweepOptions, check_jobs, package
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Workers:
     cluster: str | None = None
 
     @classmethod
-    def of(cls, config: object) -> Workers:
+    def of(cls, config: SweepOptions) -> Workers:
         """Those of a script's config, which has them under the same names."""
         return cls(config.jobs, config.backend, config.cluster)
 
@@ -52,7 +52,7 @@ class Workers:
 
 
 @contextmanager
-def _here(_: None) -> Iterator[None]:
+def _here(_: str | None) -> Iterator[None]:
     yield
 
 
@@ -99,4 +99,5 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
 
 
-CLUSTERS = {"loky": _here, "dask": _dask, "ray": _ray}
+Inside = Callable[[str | None], AbstractContextManager[None]]
+CLUSTERS: dict[Backend, Inside] = {"loky": _here, "dask": _dask, "ray": _ray}
