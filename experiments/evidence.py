@@ -263,7 +263,7 @@ def main(config: Config) -> Found:
     study = Study(config)
     recipe, data, pair = checked(config)  # what cannot work is found before a folder is made
     run = study.open()
-    subject, found = prepared(config, recipe, data, pair, run), Found(interrupted=True)
+    subject, found = prepared(config, recipe, data, pair, run), Found(interrupted=True)  # until all is measured
     with study.interruptible(found.rows):
         for complete in steps(config, subject, run, found):
             if not complete:

@@ -23,6 +23,7 @@ class Found:
         largest: {method: its estimate at the largest budget}.
         brackets: (start, temperatures, sandwich) on simulated data; real: the bounds of the test data.
         left_out: {method: why it does not work with this pair}.
+        interrupted: whether something is missing.
     """
 
     truth: Estimate | None = None
