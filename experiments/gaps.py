@@ -12,9 +12,9 @@ from typing import Any, Literal
 import pyro
 from torch import Tensor, nn
 
-from dlvm.evidence import Estimate, Gaps, annealed, exact_gaps, free, gaps, importance
+from dlvm.evidence import Estimate, annealed, free, importance
 from dlvm.experiments.data import Splits
-from dlvm.experiments.measures.divided_gap import DividedGap
+from dlvm.experiments.measures.divided_gap import DividedGap, divide
 from dlvm.experiments.options.command_line import check_least, start
 from dlvm.experiments.options.common import DataOptions, FolderOptions, adam, splits
 from dlvm.experiments.options.guides import GuideOptions, GuideWord
@@ -26,7 +26,7 @@ from dlvm.guides import latents
 from dlvm.inference import ELBO, fit
 
 POORER = {"full_rank": ("diagonal", "low_rank"), "iaf": ("diagonal", "low_rank", "full_rank")}
-GAUSSIAN = {"diagonal": True, "full_rank": False}  # whose exact split quadrature knows
+GAUSSIAN: dict[str, bool] = {"diagonal": True, "full_rank": False}  # whose exact split quadrature knows
 
 INTRO = (
     "p(z) p(x | z) is a VAE with a Bernoulli decoder, trained together with each guide by the ELBO. Then both stay as "
@@ -112,23 +112,16 @@ def divided(config: Config, part: str, word: GuideWord, encoder: tuple[int, ...]
     began = time.perf_counter()
     model, guide, epochs = trained(config, word, encoder, data)
     x = data.test.first(config.eval_data)
-    log_px = evidence_of(config, model, guide, x) if part == "guides" else None
-    x = x if log_px is None else x[: log_px.num_data]
-    richer = None
-    if config.richer != "none" and part == "guides" and word in POORER[config.richer]:
-        richer = free(config.family(config.richer))
-
-    def split(x: Tensor, **known: Any) -> Gaps:
-        how: dict[str, Any] = dict(steps=config.steps, num_particles=config.num_particles, seed=config.seed)
-        return gaps(model, guide, x, objective=ELBO(8), progress=True, **how, **known)
-
-    test = split(x, richer=richer, log_px=log_px)
-    stopped = not test.elbo.complete or (log_px is not None and not log_px.complete)
-    train = None if stopped else split(data.train.first(config.eval_data))
-    exact = None
-    if config.z_dim <= 2 and word in GAUSSIAN and part == "guides" and not stopped:
-        exact = exact_gaps(model, guide, x, diagonal=GAUSSIAN[word], seed=config.seed, progress=True)
-    return DividedGap(part, word, encoder, test, train, exact, epochs, time.perf_counter() - began)
+    log_px = richer = diagonal = None
+    if part == "guides":
+        log_px = evidence_of(config, model, guide, x)
+        x = x[: log_px.num_data]
+        if config.richer != "none" and word in POORER[config.richer]:
+            richer = free(config.family(config.richer))
+        diagonal = GAUSSIAN.get(word) if config.z_dim <= 2 else None
+    numbers = (config.steps, config.num_particles, config.seed)
+    parts = divide(model, guide, x, data.train.first(config.eval_data), *numbers, log_px, richer, diagonal)
+    return DividedGap(part, word, encoder, *parts, epochs, time.perf_counter() - began)
 
 
 def measure(config: Config, data: Splits, run: Run, done: list[DividedGap]) -> None:
@@ -274,9 +267,8 @@ def pictures(found: list[DividedGap], config: Config, name: str) -> Iterator[Pic
 def main(config: Config) -> list[dict]:
     study = Study(config)
     check(config)
-    data = splits(config)
+    data, run = splits(config), study.open()
     found: list[DividedGap] = []
-    run = study.open()
     with study.interruptible(found):
         measure(config, data, run, found)
     rows = [one.row for one in found]

@@ -1,10 +1,14 @@
-"""The inference gap of one trained pair, divided, as plain numbers."""
+"""The inference gap of one trained pair, divided: that of test data, of training data, and exactly."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from dlvm.evidence.inference_gap.record import Gaps
+from torch import Tensor, nn
+
+from dlvm.evidence import Estimate, Gaps, exact_gaps, gaps
+from dlvm.inference import ELBO
 
 PARTS = ("elbo", "best", "log_px", "approximation", "amortisation", "total")
 
@@ -60,3 +64,40 @@ def flat(found: Gaps) -> dict[str, float]:
         for name in names
         for key, value in ((name, getattr(found, name).mean), (f"{name}_se", getattr(found, name).mean_se))
     }
+
+
+def divide(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    others: Tensor,
+    steps: int,
+    num_particles: int,
+    seed: int,
+    log_px: Estimate | None = None,
+    richer: Callable | None = None,
+    diagonal: bool | None = None,
+) -> tuple[Gaps, Gaps | None, Gaps | None]:
+    """The gap of test data, that of training data, and that of test data by quadrature; None for what is not reached.
+
+    Args:
+        model, guide: the trained pair.
+        x, others: test data, training data.
+        steps, num_particles, seed: as in ``gaps``.
+        log_px, richer: of the test data, as in ``gaps``.
+        diagonal: whether the family's Gaussians are diagonal; None leaves quadrature out.
+    """
+
+    def split(x: Tensor, log_px: Estimate | None = None, richer: Callable | None = None) -> Gaps:
+        return gaps(
+            model, guide, x, richer=richer, log_px=log_px, steps=steps, num_particles=num_particles,
+            objective=ELBO(8), seed=seed, progress=True,
+        )  # fmt: skip
+
+    test = split(x, log_px, richer)
+    if not test.elbo.complete or (log_px is not None and not log_px.complete):
+        return test, None, None
+    train = split(others)
+    if diagonal is None:
+        return test, train, None
+    return test, train, exact_gaps(model, guide, x, diagonal=diagonal, seed=seed, progress=True)
