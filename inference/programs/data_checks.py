@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import constraints
@@ -31,11 +32,22 @@ def check_observed(trace: poutine.Trace) -> None:
             "model observes nothing when called with these arguments; pass data, and write obs=x at its site"
         )
     for site in observed:
-        check_values(site["name"], site["value"], site["fn"].support, tuple(site["fn"].event_shape))
+        check_values(site["name"], site["value"], support_of(site["fn"]), tuple(site["fn"].event_shape))
 
 
-def check_values(name: str, value: Tensor, support: constraints.Constraint, event_shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless ``value``, shape (*batch, *event_shape), lies in ``support``."""
+def support_of(likelihood: TorchDistributionMixin) -> constraints.Constraint | None:
+    """The support of a distribution; None where it states none that values can be held against."""
+    try:
+        support = likelihood.support
+    except (NotImplementedError, AttributeError):
+        return None
+    return None if constraints.is_dependent(support) else support
+
+
+def check_values(
+    name: str, value: Tensor, support: constraints.Constraint | None, event_shape: tuple[int, ...]
+) -> None:
+    """Raises ValueError unless ``value``, shape (*batch, *event_shape), lies in ``support``; None takes any value."""
     if not isinstance(value, Tensor):
         raise TypeError(f"observed site {name!r} needs a tensor, got {type(value).__name__}; pass torch.as_tensor(x)")
     got = tuple(value.shape[value.dim() - len(event_shape) :])
@@ -44,7 +56,7 @@ def check_values(name: str, value: Tensor, support: constraints.Constraint, even
             f"observed site {name!r} has events of shape {event_shape} under the likelihood, but the data have shape "
             f"{tuple(value.shape)}; make the likelihood's width that of the data"
         )
-    if support.check(value).all():
+    if support is None or support.check(value).all():
         if value.is_floating_point() and value.isinf().any():
             raise ValueError(
                 f"observed site {name!r} holds infinite values, which have no density; remove these data, or limit them"
@@ -66,6 +78,10 @@ def _elementwise(support: constraints.Constraint) -> constraints.Constraint | No
     return support if support.event_dim == 0 else None
 
 
+def _same_for_all(support: constraints.Constraint | None, rank: int) -> bool:
+    return support is None or is_fixed(support, rank)
+
+
 def check_data(pair: Pair, first: tuple, batches: Batches) -> None:
     """Holds every batch against the supports of the sites that observe it, before any training.
 
@@ -80,10 +96,10 @@ def check_data(pair: Pair, first: tuple, batches: Batches) -> None:
     trace = _traced(pair, first)
     observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
     watched = {
-        site["name"]: (position, site["fn"].support, tuple(site["fn"].event_shape))
+        site["name"]: (position, support, tuple(site["fn"].event_shape))
         for site in observed
         for position, value in enumerate(first)
-        if value is site["value"] and is_fixed(site["fn"].support, len(site["fn"].event_shape))
+        if value is site["value"] and _same_for_all(support := support_of(site["fn"]), len(site["fn"].event_shape))
     }
     for args, _ in batches:
         for name, (position, support, event_shape) in watched.items():

@@ -18,7 +18,7 @@ from dlvm.inference.particles.analytic_kl import mean_field_violations
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import check_particles
 from dlvm.inference.programs.batches import check_dense
-from dlvm.inference.programs.data_checks import check_observed
+from dlvm.inference.programs.data_checks import check_observed, support_of
 from dlvm.inference.programs.errors import in_words
 from dlvm.inference.programs.modules import reached
 from dlvm.inference.programs.pair import Pair
@@ -157,9 +157,10 @@ def _check_site(name: str, p: dict, q: dict) -> None:
                 f"latent site {name!r} has {word} {p[word]} in the model and {q[word]} in the guide; put {handler} "
                 "around both"
             )
-    if not p["fn"].support.check(q["value"]).all():
+    support = support_of(p["fn"])
+    if support is not None and not support.check(q["value"]).all():
         raise ValueError(
-            f"guide draws values of {name!r} outside the model's support {p['fn'].support}; "
+            f"guide draws values of {name!r} outside the model's support {support}; "
             "map them there with torch.distributions.biject_to(support)"
         )
 
