@@ -51,7 +51,7 @@ class Step:
         self.parameters: list[Tensor] = []
         self.beside: set[int] = set()  # the objective's own, as a baseline's, which the norm leaves out
         self._precise = precise(precision)
-        self._kept = None if pair.has_functions else empty_store()
+        self._kept = None if pair.shows else empty_store()
 
     def find_parameters(self, args: tuple, kwargs: dict) -> None:
         """Runs both programs once, so that every parameter exists; spends no random number."""
@@ -68,7 +68,7 @@ class Step:
         return [pyro.get_param_store()._params if self._kept is None else self._kept["params"]]
 
     def store(self) -> AbstractContextManager:
-        """Where the objective keeps what it declares: here, or where plain functions keep theirs."""
+        """Where the objective keeps what it declares: here, or where functions and methods show theirs."""
         return nullcontext() if self._kept is None else scoped(self._kept)
 
     def gradients(self, *args: Any, **kwargs: Any) -> Outcome:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from dlvm.inference.programs.modules import modules_of
+from dlvm.inference.programs.modules import reached
 from dlvm.inference.programs.pair import Pair
 
 
@@ -72,7 +72,7 @@ def to_device(device: str | torch.device | None, *programs: Callable) -> Callabl
     except (RuntimeError, AssertionError, TypeError) as error:
         said = str(error).split("\n")[0]
         raise ValueError(f"device must be one that torch can use here, got {device!r} ({said}); pass 'cpu'") from error
-    for module in modules_of(*programs):
+    for module in reached(*programs):
         module.to(device)
     return lambda args: tuple(a.to(device, non_blocking=True) if isinstance(a, Tensor) else a for a in args)
 

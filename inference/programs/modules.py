@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from types import ModuleType
 
+from pyro.poutine.messenger import _context_wrap
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -25,7 +27,57 @@ def modules_of(*programs: Callable) -> list[nn.Module]:
 
 def bare(program: Callable) -> Callable:
     """The module that a program is or wraps, or the function that it is."""
+    while hasattr(program, "owned_program"):
+        program = program.owned_program
     return module_of(program) or program
+
+
+def owner_of(program: Callable) -> object | None:
+    """What a program's parameters belong to: the module that it is or wraps, or the object whose method it is.
+
+    None for a plain function, and for the method of a class.
+    """
+    program = unwrapped(program)
+    if isinstance(program, nn.Module):
+        return program
+    owner = program.__self__ if inspect.ismethod(program) else _decorated(program)
+    return None if isinstance(owner, type) else owner
+
+
+def unwrapped(program: Callable) -> Callable:
+    """The module, method or function inside handlers and partials."""
+    while (inner := inner_of(program)) is not None:
+        program = inner
+    return program
+
+
+def inner_of(program: Callable) -> Callable | None:
+    """What a handler or a partial was made of; None for a module, a method or a function."""
+    if isinstance(program, nn.Module) or inspect.ismethod(program) or _decorated(program) is not None:
+        return None
+    if handled := _handled(program):
+        return handled[1]
+    return getattr(program, "__wrapped__", None) or getattr(program, "func", None)
+
+
+def _handled(program: Callable) -> tuple:
+    """(handler, program, *arguments) of what Pyro makes of a handled program."""
+    made = program.func if isinstance(program, partial) and isinstance(program.func, partial) else program
+    return made.args if isinstance(made, partial) and made.func is _context_wrap else ()
+
+
+def _decorated(program: Callable) -> object | None:
+    """The object of a method that a handler decorates in its class."""
+    if len(handled := _handled(program)) > 2:
+        _, function, owner = handled[:3]
+        if hasattr(type(owner), getattr(function, "__name__", "")):
+            return owner
+    return None
+
+
+def roots_of(*programs: Callable) -> list[nn.Module]:
+    """The modules that programs are or wrap, or whose methods they are."""
+    return [owner for program in programs if isinstance(owner := owner_of(program), nn.Module)]
 
 
 def signature_of(program: Callable) -> inspect.Signature:
@@ -53,7 +105,8 @@ def closure(parts: Iterable[object], near: Callable[[object], Iterable[object]])
 def _around(program: object) -> list:
     """What a function, a method, a partial or a wrapped program refers to by itself."""
     if isinstance(program, partial):
-        return [program.func, *program.args, *program.keywords.values()]
+        given = [*program.args, *program.keywords.values()]
+        return [program.func, *given, *(part for value in given for part in _held(value))]
     if isinstance(program, nn.Module) or not callable(program):
         return []
     function = getattr(program, "__func__", program)
@@ -61,11 +114,23 @@ def _around(program: object) -> list:
     names = code.co_names if code is not None else ()
     world = getattr(function, "__globals__", {})
     near = [getattr(program, "__self__", None), getattr(program, "__wrapped__", None), getattr(program, "fn", None)]
+    near += _held(near[0])
     near += [world[name] for name in names if isinstance(world.get(name), nn.Module)]
     for cell in getattr(function, "__closure__", None) or ():
         with suppress(ValueError):  # a name that has no value yet
             near.append(cell.cell_contents)
     return [part for part in near if callable(part)]
+
+
+def _held(owner: object) -> list:
+    """The modules that an object has which is none itself, also in a list, a tuple or a dictionary."""
+    if isinstance(owner, nn.Module | type | ModuleType):
+        return []
+    found = []
+    for value in getattr(owner, "__dict__", {}).values():
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        found += [part for part in parts if isinstance(part, nn.Module)]
+    return found
 
 
 @contextmanager

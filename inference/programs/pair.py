@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from dlvm.inference.programs.modules import bare, evaluation_mode, module_of, modules_of, reached
+from dlvm.inference.programs.modules import bare, evaluation_mode, owner_of, reached, unwrapped
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import depth, sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -71,14 +71,24 @@ class Pair:
 
     @property
     def roots(self) -> dict[str, nn.Module]:
-        """{"model" or "guide": the module that this program is or wraps}; plain functions are left out."""
+        """{"model" or "guide": the module that this program is or wraps, or whose method it is}; no others."""
+        return {word: owner for word, owner in self.owners.items() if isinstance(owner, nn.Module)}
+
+    @property
+    def owners(self) -> dict[str, object]:
+        """The same, and objects that are no modules, whose methods programs are; plain functions are left out."""
         words = ("model", self.model), ("guide", self.guide)
-        return {word: module for word, program in words if (module := module_of(program)) is not None}
+        return {word: owner for word, program in words if (owner := owner_of(program)) is not None}
 
     @property
     def has_functions(self) -> bool:
         """Whether a program is a plain function, which declares its parameters in Pyro's global store."""
-        return len(self.roots) < len(self.programs)
+        return len(self.owners) < len(self.programs)
+
+    @property
+    def shows(self) -> bool:
+        """Whether what a program declares is found in Pyro's global store: it is no module, see ``own``."""
+        return not all(isinstance(unwrapped(program), nn.Module) for program in self.programs)
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -88,7 +98,7 @@ class Pair:
     @property
     def device(self) -> torch.device | None:
         """Where the parameters are; None where there is none."""
-        parameters = (p for module in modules_of(*self.programs) for p in module.parameters())
+        parameters = (p for module in (*self.roots.values(), *self.modules) for p in module.parameters())
         return next((p.device for p in parameters), None)
 
     def evaluating(self) -> AbstractContextManager[None]:
@@ -128,6 +138,7 @@ def _look(value: object) -> object:
 
 
 def _flags(program: Callable) -> tuple:
-    parts = program.modules() if isinstance(program, nn.Module) else ()
+    owner = owner_of(program)
+    parts = owner.modules() if isinstance(owner, nn.Module) else ()
     held = (value for part in parts for name, value in vars(part).items() if name != "training")
     return tuple(value for value in held if isinstance(value, bool | str))

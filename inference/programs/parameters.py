@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import pyro
 from pyro import poutine
+from pyro.contrib.easyguide import EasyGuide
+from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
+from pyro.params.param_store import ParamStoreDict
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.distributions import constraints
 
-from dlvm.inference.programs.modules import module_of, modules_of
+from dlvm.inference.programs.modules import inner_of, owner_of, reached, roots_of, unwrapped
 
-_STATES: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
+_STORES: dict[int, ParamStoreDict] = {}
 
 
 def own(program: Callable) -> Callable:
-    """A module's program, run so that no parameter is read from or left in Pyro's global store.
+    """A program that trains what it computes with, whatever Pyro's global store holds.
 
-    A plain function is returned as it is: what it declares by ``pyro.param`` lives in Pyro's global store, as always
-    there. So is a program that is owned already, also inside handlers.
+    A module's program reads no parameter from that store and leaves none in it. What a method declares belongs to its
+    object, so that no other object's method meets it; the global store shows what the last of them has run with. What
+    a plain function declares by ``pyro.param`` lives in that store, as always there, but a module that it registers by
+    ``pyro.module`` is trained itself, also where the store holds another one's parameters under that name.
+
+    What is owned already is returned as it is, also inside handlers.
     """
     if not callable(program):
         raise TypeError(
@@ -28,39 +39,133 @@ def own(program: Callable) -> Callable:
         )
     if isinstance(program, type):
         raise TypeError(f"model and guide must be Pyro programs, got the class {program.__name__}; pass an instance")
-    module = module_of(program)
-    return program if module is None or _is_owned(program) else _Owned(program, module)
+    return program if _is_owned(program) else _Owned(program)
 
 
 def _is_owned(program: Callable) -> bool:
-    while not isinstance(program, _Owned) and hasattr(program, "__wrapped__"):
-        program = program.__wrapped__
-    return isinstance(program, _Owned)
+    while program is not None and not isinstance(program, _Owned):
+        program = inner_of(program)
+    return program is not None
 
 
 class _Owned:
     """A program that wraps the given one, as handlers do."""
 
-    def __init__(self, program: Callable, module: nn.Module):
-        self.__wrapped__, self.module = program, module
-        self.state = _STATES.setdefault(module, empty_store())
-        for part in module.modules():
-            # A context made outside local mode lacks the state that Pyro expects of it inside.
-            if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
-                part._pyro_context.param_state = empty_store()
+    def __init__(self, program: Callable):
+        self.__wrapped__ = self.owned_program = program
+        self.owner = owner_of(program)
+        self.shows = not isinstance(unwrapped(program), nn.Module)
+        self.guides = [] if self.owner is None else _localised(program)
 
-    def __call__(self, *args, **kwargs):
-        try:
-            with pyro.get_param_store().scope(self.state), pyro.settings.context(module_local_params=True):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        store = pyro.get_param_store()
+        if self.owner is None:
+            with _Declaring(store, store):
                 return self.__wrapped__(*args, **kwargs)
-        except NotImplementedError as error:
-            if "pyro.param" not in str(error):
-                raise
-            raise ValueError(
-                f"{type(self.module).__name__} is a PyroModule, in whose run parameters are declared by pyro.param, by "
-                "itself or by what it calls; Pyro does not keep these with a module: write a PyroModule with "
-                "self.loc = PyroParam(torch.zeros(2)) instead"
-            ) from error
+        outer = ParamStoreDict()
+        outer.set_state(store.get_state())
+        declarer = _declarer(self.owner)
+        kept = outer if declarer is None else store_of(declarer)
+        local, declaring = pyro.settings.context(module_local_params=True), _Declaring(kept, outer)
+        with store.scope(kept.get_state()), local, declaring, _declaring_inside(self.guides, _Declaring(kept, outer)):
+            found = self.__wrapped__(*args, **kwargs)
+        if kept is outer or self.shows:
+            store.set_state(kept.get_state())
+        return found
+
+
+def store_of(owner: object) -> ParamStoreDict:
+    """What programs of a module or an object have declared, for as long as it lives."""
+    if id(owner) not in _STORES:
+        weakref.finalize(owner, _STORES.pop, id(owner), None).atexit = False
+        _STORES[id(owner)] = ParamStoreDict()
+    return _STORES[id(owner)]
+
+
+def _declarer(owner: object) -> object | None:
+    """Whose ``pyro.param`` runs in programs of an owner: an AutoGuide runs its model's, which may be a function's."""
+    while isinstance(owner, AutoGuide):
+        owner = owner_of(owner.model)
+    return owner
+
+
+def _localised(program: Callable) -> list[nn.Module]:
+    """Lets modules made elsewhere have parameters of their own in a run; returns guides that run a model in theirs."""
+    modules, guides = reached(program), []
+    for module in modules:
+        for part in module.modules():
+            if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+                part._pyro_context.param_state = empty_store()  # as Pyro expects of a context in local mode
+            if isinstance(part, AutoGuide | EasyGuide):
+                guides.append(part)
+                modules += [new for new in reached(part.model) if new not in modules]
+    return guides
+
+
+@contextmanager
+def _declaring_inside(guides: list[nn.Module], declaring: _Declaring) -> Iterator[None]:
+    """Inside, models that guides run for themselves, out of reach of handlers around the guide, declare as these do."""
+    models = [guide._model for guide in guides]
+    try:
+        for guide in guides:
+            guide._model = (declaring(guide.model),)
+        yield
+    finally:
+        for guide, model in zip(guides, models, strict=True):
+            guide._model = model
+
+
+class _Declaring(Messenger):
+    """Has ``pyro.param`` and ``pyro.module`` declare in one store, and every registered module its own parameters.
+
+    Args:
+        kept: where parameters are declared.
+        outer: where one is found that is asked for without a value to begin with, or asked to be put into a module.
+    """
+
+    def __init__(self, kept: ParamStoreDict, outer: ParamStoreDict):
+        super().__init__()
+        self.kept, self.outer = kept, outer
+
+    def _pyro_param(self, msg: dict) -> None:
+        if msg["fn"] == pyro.get_param_store().get_param:  # a PyroModule's own parameters come by themselves
+            msg["fn"] = self.declare
+
+    def declare(
+        self,
+        name: str,
+        init: Tensor | Callable[[], Tensor] | None = None,
+        constraint: constraints.Constraint = constraints.real,
+        event_dim: int | None = None,
+    ) -> Tensor:
+        known = self.kept._params.get(name)
+        registers = isinstance(init, nn.Parameter) and known is not init
+        updates = _updates_module() if registers else None
+        if known is None and (init is None or updates) and name in self.outer:
+            _put(self.kept, name, self.outer._params[name], self.outer._constraints[name])
+        elif updates is False:
+            _put(self.kept, name, init, constraints.real)
+        return self.kept.get_param(name, init, constraint, event_dim)
+
+
+def _put(store: ParamStoreDict, name: str, value: Tensor, constraint: constraints.Constraint) -> None:
+    if name in store:
+        del store[name]
+    store.set_state({"params": {name: value}, "constraints": {name: constraint}})
+
+
+def _updates_module() -> bool | None:
+    """Whether a module's parameter is declared to be replaced by the store's; None where no module declares it.
+
+    Pyro passes this on to nobody, so it is read off the calls on their way here.
+    """
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code is not pyro.param.__code__:
+        frame = frame.f_back
+    caller = None if frame is None else frame.f_back
+    if caller is not None and caller.f_code is pyro.module.__code__:
+        return bool(caller.f_locals["update_module_params"])
+    return False if caller is not None and caller.f_code is PyroModule.__getattr__.__code__ else None
 
 
 def empty_store() -> dict:
@@ -78,11 +183,10 @@ def scoped(store: dict) -> Iterator[None]:
         kept.update(after[key])
 
 
-def declared(module: nn.Module) -> dict[str, Tensor]:
-    """What a module has declared by ``pyro.param`` when it ran, unconstrained, and does not hold itself."""
-    kept = _STATES.get(module, empty_store())["params"]
-    held = {id(parameter) for parameter in module.parameters()}
-    return {name: value for name, value in kept.items() if id(value) not in held}
+def declared(owner: object) -> dict[str, Tensor]:
+    """What programs of a module or an object have declared, unconstrained, and it does not hold itself."""
+    held = {id(p) for p in owner.parameters()} if isinstance(owner, nn.Module) else ()
+    return {name: value for name, value in store_of(owner)._params.items() if id(value) not in held}
 
 
 def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -> list[Tensor]:
@@ -91,7 +195,7 @@ def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -
     Raises:
         ValueError: there is none.
     """
-    found = [p for module in modules_of(*parts) for p in module.parameters()]
+    found = [p for module in roots_of(*parts) for p in module.parameters()]
     sites = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
     found += [value.unconstrained() if hasattr(value, "unconstrained") else value for value in sites]
     parameters = list({id(p): p for p in found if p.requires_grad}.values())

@@ -8,7 +8,6 @@ import pyro
 import torch
 from torch import Tensor
 
-from dlvm.inference.programs.modules import modules_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import declared
 
@@ -17,12 +16,13 @@ class Snapshot:
     """Two programs as they were at the last ``take``: states of modules, and Pyro's store where one is a function."""
 
     def __init__(self, pair: Pair):
-        self.modules, self.functions = modules_of(*pair.programs), pair.has_functions
+        self.modules, self.owners = [*pair.roots.values()], [*pair.owners.values()]
+        self.functions = pair.has_functions
         self.take()
 
     def take(self) -> None:
         self.states = [_copied(module.state_dict()) for module in self.modules]
-        self.declared = [_copied(declared(module)) for module in self.modules]
+        self.declared = [_copied(declared(owner)) for owner in self.owners]
         if self.functions:
             self.store = _copied(dict(pyro.get_param_store().named_parameters()))
 
@@ -34,9 +34,10 @@ class Snapshot:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        for module, state, others in zip(self.modules, self.states, self.declared, strict=True):
+        for module, state in zip(self.modules, self.states, strict=True):
             module.load_state_dict(state)
-            put_back(declared(module), others)
+        for owner, others in zip(self.owners, self.declared, strict=True):
+            put_back(declared(owner), others)
         if self.functions:
             put_back(dict(pyro.get_param_store().named_parameters()), self.store)
 

@@ -29,8 +29,8 @@ def settings_of(
     """
     named = {
         f"{word}.{name}": [str(value.dtype), *value.shape]
-        for word, module in svi.pair.roots.items()
-        for name, value in (module.state_dict() | declared(module)).items()
+        for word, owner in svi.pair.owners.items()
+        for name, value in ((owner.state_dict() if isinstance(owner, nn.Module) else {}) | declared(owner)).items()
     }
     steps = {} if schedule is None else schedule_state(schedule)
     return {

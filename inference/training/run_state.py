@@ -30,7 +30,9 @@ def svi_state(svi: SVI) -> tuple[Tensors, dict]:
     """
     tensors: Tensors = {}
     for word, module in _modules(svi).items():
-        tensors |= prefixed(word, module.state_dict()) | prefixed(f"declared/{word}", declared(module))
+        tensors |= prefixed(word, module.state_dict())
+    for word, owner in _owners(svi).items():
+        tensors |= prefixed(f"declared/{word}", declared(owner))
     tensors |= prefixed("store", _declared(svi))
     state = svi.optimizer.state_dict()
     numbers: dict[str, dict] = {}
@@ -49,7 +51,8 @@ def restore_svi(svi: SVI, tensors: Mapping[str, Tensor], record: Mapping) -> Non
     """Puts back what ``svi_state`` gave, in place."""
     for word, module in _modules(svi).items():
         module.load_state_dict(under(tensors, word))
-        put_back(declared(module), under(tensors, f"declared/{word}"))
+    for word, owner in _owners(svi).items():
+        put_back(declared(owner), under(tensors, f"declared/{word}"))
     stored, known = under(tensors, "store"), _declared(svi)
     with svi.store():
         store = pyro.get_param_store()
@@ -169,14 +172,18 @@ def under(tensors: Mapping[str, Tensor], word: str) -> Tensors:
 
 
 def _modules(svi: SVI) -> dict[str, nn.Module]:
+    return {word: owner for word, owner in _owners(svi).items() if isinstance(owner, nn.Module)}
+
+
+def _owners(svi: SVI) -> dict[str, object]:
     objective = module_of(svi.objective)
-    return svi.pair.roots | ({} if objective is None else {"objective": objective})
+    return svi.pair.owners | ({} if objective is None else {"objective": objective})
 
 
 def _declared(svi: SVI) -> Tensors:
     """What was declared by ``pyro.param``: in a store that others share, the run's own parameters and baselines."""
     found = {name: value for store in svi.stores() for name, value in store.items()}
-    if not svi.pair.has_functions:
+    if not svi.pair.shows:
         return found
     trained = {id(p) for group in svi.optimizer.param_groups for p in group["params"]}
     return {name: value for name, value in found.items() if id(value) in trained or name.startswith(BASELINE)}

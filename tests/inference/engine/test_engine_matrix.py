@@ -65,8 +65,6 @@ SPECIAL_CELLS = [(name, objective) for name, (_, objectives) in SPECIAL.items() 
 
 def impossible(objective: str, guide: str, model: str) -> tuple[type[Exception], str] | None:
     """The error of a cell that no engine can step."""
-    if guide.startswith("auto") and model == "function":
-        return ValueError, "in whose run parameters are declared by pyro.param"  # an AutoGuide calls it from within
     if (guide, model) == ("auto_diagonal", "minibatch") and objective in ("iwae", "renyi"):
         return ValueError, "plate 'data' around site 'z' is subsampled .* but is not around every site"
     return None
