@@ -12,6 +12,7 @@ from torch import Tensor
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.distributed.job import Job
 from dlvm.inference.engine.step import Step
+from dlvm.inference.programs.beside import beside
 from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.rows import rows_of, taken
@@ -100,6 +101,11 @@ class Shares:
                 'write with pyro.plate("data", len(x)) around the sites of a datum'
             )
         names = {frame.name for frame in plates}
+        if apart := [site["name"] for site in beside(sites)]:
+            raise ValueError(
+                f"observed sites {apart} lie outside the plate over data, and each rank of a job would count them; put "
+                "them into the plate, or train in one process"
+            )
         outside = [
             s["name"] for s in sites if not s["is_observed"] and not names <= {f.name for f in s["cond_indep_stack"]}
         ]

@@ -132,9 +132,9 @@ def _path_alone(path: Tensor, particles: Particles) -> Tensor:
 
 def _by_value(numbers: Tensor, particles: Particles) -> list[tuple[Tensor, Tensor]]:
     """Values as they entered the model, each with (num_particles, batch) numbers in a shape that fits it."""
-    events = {site["name"]: site["fn"].event_dim for site in particles.drawn}
-    entered = particles.entered.items()
-    return [(value, particles.layout.spread(numbers, events[name])) for name, value in entered]
+    sites = {site["name"]: site for site in particles.drawn}
+    entered, spread = particles.entered.items(), particles.layout.spread
+    return [(value, spread(numbers, sites[name]["fn"].event_dim, sites[name])) for name, value in entered]
 
 
 def shown(value: Tensor, trained: Tensor) -> Tensor:

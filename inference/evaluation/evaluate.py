@@ -80,7 +80,7 @@ class Evaluation:
         ess: effective sample size, mean over data, out of num_particles.
         khat: Pareto k, mean over the data that have one; NaN where none has.
         khat_bad: share of these whose k is above 0.7, so that their log_px cannot be trusted.
-        bits_per_dim: -log_px per observed dimension, in bits.
+        bits_per_dim: -log_px per observed dimension, in bits; NaN where ``pyro.factor`` alone observes.
         num_particles: K.
         num_data: how many data the means are over.
         complete: whether that is all; False after Ctrl-C.
@@ -167,7 +167,7 @@ class Totals:
             ess=ess,
             khat=khat,
             khat_bad=bad,
-            bits_per_dim=-log_px / math.log(2) / self.x_dim,
+            bits_per_dim=-log_px / math.log(2) / self.x_dim if self.x_dim else math.nan,
             num_particles=self.num_particles,
             num_data=count,
             complete=complete,

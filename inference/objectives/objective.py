@@ -54,12 +54,13 @@ class Fixed:
 class Objective(nn.Module, infer.ELBO):
     """A bound that is trained on by an estimator of its gradient; particles are always drawn in parallel.
 
-        loss = -sum_i scale_i bound(log_w[:, i])
+        loss = -sum_i scale_i bound(log_w[:, i]) - shared
 
     Reduction to one weight per datum comes first, the bound second, plate and ``poutine.scale`` factors last, so that a
-    subsampled plate gives an unbiased estimate of the full-data bound. The estimator is a separate choice: it decides
-    how the bound is differentiated, and never what is reported. An upper bound is lowered by the guide, and gives
-    parameters of the model no gradient.
+    subsampled plate gives an unbiased estimate of the full-data bound. What is observed beside the data, as by
+    ``pyro.factor`` outside their plates, is ``shared``: it counts once for a batch. The estimator is a separate choice:
+    it decides how the bound is differentiated, and never what is reported. An upper bound is lowered by the guide, and
+    gives parameters of the model no gradient.
 
     Args:
         bound: a function of log-weights, (num_particles, batch) -> (batch,), as a ``Bound``.
@@ -151,6 +152,8 @@ class Objective(nn.Module, infer.ELBO):
             trained = self.surrogate(particles, value)
             if trained is not value:
                 value = shown(value, trained)
+        if particles.shared is not None:
+            value = value + (particles.shared.detach() if self.bound.side == "upper" else particles.shared)
         return -value
 
     def loss(self, model: Callable, guide: Callable, *args, **kwargs) -> float:

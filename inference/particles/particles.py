@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from dlvm.inference.particles.layout import Layout
+from dlvm.inference.programs.data_sites import data_of
 from dlvm.inference.programs.modules import statistics_kept
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import depth, same, sample_sites
+from dlvm.inference.programs.plates import same, sample_sites
 
 
 class Term(NamedTuple):
@@ -32,38 +31,6 @@ class Term(NamedTuple):
     @property
     def ratio(self) -> Tensor:
         return _times(self.factor, self.log_q - self.log_p if self.kl is None else self.kl)
-
-
-class Layout(NamedTuple):
-    """How densities of sites are brought to one number per particle and datum."""
-
-    num_particles: int
-    plates: tuple
-    scale: Tensor | float
-    nesting: int
-
-    @property
-    def batch(self) -> int:
-        return math.prod(frame.size for frame in self.plates)
-
-    def reduce(self, log_prob: Tensor, site: dict, scaled: bool = True) -> Tensor:
-        """A site's log-density, shape (num_particles, batch): masked, summed, with its scale beyond the common one."""
-        scale = _share(site["scale"], self.scale) if scaled else 1.0
-        log_prob = scale_and_mask(log_prob, scale, site["mask"])
-        kept = {frame.dim for frame in self.plates}
-        inner = [dim for dim in range(-depth([site]), 0) if dim not in kept and log_prob.dim() >= -dim]
-        if inner:
-            log_prob = log_prob.sum(inner, keepdim=True)
-        return log_prob.reshape(self.num_particles, -1).expand(self.num_particles, self.batch)
-
-    def spread(self, numbers: Tensor, event_dim: int) -> Tensor:
-        """(num_particles, batch) -> the shape that broadcasts against a site's values."""
-        shape = [1] * (self.nesting + (self.num_particles > 1))
-        if self.num_particles > 1:
-            shape[0] = self.num_particles
-        for frame in self.plates:
-            shape[frame.dim] = frame.size
-        return numbers.reshape(shape + [1] * event_dim)
 
 
 class Programs(NamedTuple):
@@ -84,11 +51,13 @@ class Particles:
         log_likelihood: log p(x | z) over the observed sites, shape (num_particles, batch), nats.
         terms: {latent site: Term}.
         layout: plates, and the scale that each datum's bound is multiplied by.
-        joint, drawn: sample sites of the model and of the guide, as traced.
+        joint, drawn: sample sites of the model and of the guide, as traced, without those that ``shared`` is of.
         programs: what was run.
         entered: {site: values as they entered the model}, views of those drawn; empty where draws are constants.
         detached: whether draws are constants.
         kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
+        shared: log-density of what is observed beside the data (``pyro.factor`` outside their plates, a known number),
+            nats, with its own scale; counted once for a batch, and in no datum's weight. None where there is nothing.
     """
 
     log_likelihood: Tensor
@@ -100,6 +69,7 @@ class Particles:
     entered: Mapping[str, Tensor] = field(default_factory=dict)
     detached: bool = False
     kl: Mapping[str, str] = field(default_factory=dict)
+    shared: Tensor | None = None
 
     @property
     def log_ratio(self) -> Tensor:
@@ -127,7 +97,7 @@ class Particles:
     def scale(self) -> Tensor | float:
         """What each datum's bound is multiplied by: a number, or shape (batch,)."""
         layout = self.layout
-        if isinstance(layout.scale, Tensor) and layout.scale.dim():
+        if isinstance(layout.scale, Tensor) and layout.scale.dim() and not layout.loops:
             single = layout._replace(num_particles=1)
             shape = single.spread(layout.scale.new_empty(layout.batch), 0).shape
             return layout.scale.expand(shape).reshape(-1)
@@ -141,8 +111,8 @@ class Particles:
 
     @property
     def x_dim(self) -> int:
-        """How many observed numbers one datum has."""
-        observed = (site["value"].numel() for site in self.joint if site["is_observed"])
+        """How many observed numbers one datum has; those of factors are none."""
+        observed = (site["value"].numel() for site in data_of(self.joint))
         return sum(observed) // max(1, self.layout.batch)
 
     @property
@@ -203,12 +173,3 @@ def needs_inverse() -> Iterator[None]:
 
 def _times(factor: Tensor | float, value: Tensor | float) -> Tensor | float:
     return value if isinstance(factor, float) and factor == 1.0 else factor * value
-
-
-def _share(scale: Tensor | float, outer: Tensor | float) -> Tensor | float:
-    """scale / outer, and 1 where both are equal, 0 included."""
-    if same(scale, outer):
-        return 1.0
-    if isinstance(scale, Tensor) or isinstance(outer, Tensor):
-        return torch.where(torch.as_tensor(scale == outer), 1.0, scale / outer)
-    return scale / outer

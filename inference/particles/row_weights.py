@@ -66,6 +66,11 @@ def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:
             "the data plate, so that no datum has a weight of its own, whatever the size of batches; give these sites "
             "values, by poutine.condition inside poutine.block, and evaluate that model with the guide of the others"
         )
+    if found.layout.loops:
+        raise ValueError(
+            f"the pair runs through plate {'/'.join(found.layout.loops)!r} one datum at a time, with sites of its own "
+            "for each, so that no site holds a batch; write with pyro.plate(...) around the sites, or use log_weights(...)"
+        )
     if got != rows:
         raise ValueError(
             f"the pair gives {got} weights for {rows} data; each needs one of its own: put every site into the data "

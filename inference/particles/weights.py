@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import torch
@@ -15,10 +15,13 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from dlvm.distributions.pyro_lock import TURN
-from dlvm.inference.particles.particles import Layout, Particles, Programs, Term, needs_inverse
+from dlvm.inference.particles.layout import Layout, layout_of
+from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
+from dlvm.inference.programs.beside import beside, depending
+from dlvm.inference.programs.data_sites import data_of
 from dlvm.inference.programs.errors import FAILURES, explaining
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import PARTICLES, common_plates, depth, in_particles, outer_scale, sample_sites
+from dlvm.inference.programs.plates import PARTICLES, common_loops, common_plates, depth, in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import whole
 
@@ -28,9 +31,10 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
 
         log w = log p(x, z) - log q(z | x),   z ~ q(z | x)
 
-    Plates around every site index independent data, one weight each; what lies in further plates is summed. A scale
-    that all sites share (a subsampled plate, ``poutine.scale`` around both programs) multiplies bounds, never weights,
-    and is left out here.
+    Plates around every site index independent data, one weight each; what lies in further plates is summed. In a plate
+    that is run through one by one, each turn is a datum. What is observed beside the data and does not depend on the
+    draws, as by ``pyro.factor`` outside the plate, is in no datum's weight. A scale that all sites share (a subsampled
+    plate, ``poutine.scale`` around both programs) multiplies bounds, never weights, and is left out here.
 
     Returns:
         shape (num_particles, batch), nats; differentiable. A model without a plate around every site has batch = 1.
@@ -41,7 +45,8 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
         num_particles: K, drawn in parallel by a plate on the left of all others.
 
     Raises:
-        ValueError: ``num_particles`` is below 1, or a plate around some sites only is subsampled.
+        ValueError: ``num_particles`` is below 1, a plate around some sites only is subsampled, or data lie in another
+            plate than the latent sites that they depend on.
 
     Example:
         >>> import torch
@@ -54,7 +59,10 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
     """
     pair = Pair(model, guide)
     with TURN, explaining(pair, args, kwargs):
-        return weigh(pair, args, kwargs, num_particles).log_w
+        found = weigh(pair, args, kwargs, num_particles)
+    if not found.layout.plates and not found.layout.loops:
+        _check_one_plate([*found.joint, *found.drawn])
+    return found.log_w
 
 
 def weigh(
@@ -93,9 +101,10 @@ def weigh(
         check_model_guide_match(model_trace, guide_trace, deepest)
     programs = Programs(pair, args, kwargs, run_guide, guide_trace)
     traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    found = _scored(*traces, num_particles, programs, entered, detached)
     if not linear:
-        _check_inner_plates(sample_sites(*traces))
-    return _scored(*traces, num_particles, programs, entered, detached)
+        _check_inner_plates([*found.joint, *found.drawn])
+    return found
 
 
 def _scored(
@@ -116,9 +125,11 @@ def _scored(
     if is_validation_enabled():
         for site in sites:
             check_site_shape(site, nesting + (num_particles > 1))
-    plates = tuple(common_plates(sites))
+            _check_scale(site, num_particles)
     _check_all_drawn(joint, drawn)
-    layout = Layout(num_particles, plates, outer_scale(sites, plates), nesting)
+    apart = _apart(sites, programs)
+    joint, sites = ([site for site in part if site["name"] not in apart] for part in (joint, sites))
+    layout = layout_of(sites, num_particles, nesting)
     density = {
         (site["name"], kind): layout.reduce(site["unscaled_log_prob"], site)
         for kind, found in (("p", joint), ("q", drawn))
@@ -127,10 +138,27 @@ def _scored(
     observed = [density[site["name"], "p"] for site in joint if site["is_observed"]]
     names = [site["name"] for site in drawn]
     terms = {name: Term(density[name, "q"], density.get((name, "p"), 0.0)) for name in names}
-    likelihood = sum(observed[1:], observed[0]) if observed else next(iter(density.values())).new_zeros(())
+    none = next(iter(density.values()), torch.zeros(())).new_zeros(())
+    likelihood = sum(observed[1:], observed[0]) if observed else none
     likelihood = likelihood.expand(num_particles, layout.batch)
     kl = dict.fromkeys(names, "Monte Carlo")
-    return Particles(likelihood, terms, layout, joint, drawn, programs, entered, detached, kl)
+    shared = _sum_of(apart.values(), num_particles, nesting)
+    return Particles(likelihood, terms, layout, joint, drawn, programs, entered, detached, kl, shared)
+
+
+def _apart(sites: list[dict], programs: Programs) -> dict[str, dict]:
+    """What is observed beside the data and does not depend on what is drawn; empty where a batch is one datum."""
+    found = {site["name"]: site for site in beside(sites)}
+    if found and found.keys() & depending(programs.pair, programs.args, programs.kwargs):
+        return {}
+    return found
+
+
+def _sum_of(sites: Iterable[dict], num_particles: int, nesting: int) -> Tensor | None:
+    """Log-density of sites that is the same for all particles, a 0-d tensor, scaled; None where there are none."""
+    whole_batch = Layout(num_particles, (), 1.0, nesting)
+    parts = [whole_batch.reduce(site["unscaled_log_prob"], site).mean() for site in sites]
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 class _Detached(Messenger):
@@ -168,7 +196,7 @@ def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
 
 
 def _check_inner_plates(sites: list[dict]) -> None:
-    outer = {PARTICLES, *(frame.name for frame in common_plates(sites))}
+    outer = {PARTICLES, *(frame.name for frame in common_plates(sites)), *common_loops(sites)}
     for site in sites:
         for frame in site["cond_indep_stack"]:
             if frame.name not in outer and frame.full_size not in (None, frame.size):
@@ -177,6 +205,32 @@ def _check_inner_plates(sites: list[dict]) -> None:
                     f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
                     "no unbiased subsample; use ELBO, or the whole plate"
                 )
+
+
+def _check_scale(site: dict, num_particles: int) -> None:
+    scale, shape = site["scale"], site["unscaled_log_prob"].shape[num_particles > 1 :]
+    if isinstance(scale, Tensor) and (
+        scale.shape.numel() != scale.shape[max(0, scale.dim() - len(shape)) :].numel()
+        or any(a not in (1, b) for a, b in zip(reversed(scale.shape), reversed(shape), strict=False))
+    ):
+        raise ValueError(
+            f"site {site['name']!r} has a density of shape {tuple(shape)} and a scale of shape {tuple(scale.shape)}, "
+            "which is no number for each; give poutine.scale a shape that broadcasts to that of the plates"
+        )
+
+
+def _check_one_plate(sites: list[dict]) -> None:
+    latent, data = (common_plates(found) for found in ([s for s in sites if not s["is_observed"]], data_of(sites)))
+    if latent and data:
+        raise ValueError(
+            f"latent sites lie in plates {[f.name for f in latent]} and the data in {[f.name for f in data]}, so that "
+            "no datum has a weight of its own; put the sites of a datum into one plate"
+        )
+    if outside := beside(sites):
+        raise ValueError(
+            f"observed site {outside[0]['name']!r} depends on latent sites in a plate that it does not lie in, so that "
+            "no datum has a weight of its own; put the sites of a datum into one plate"
+        )
 
 
 def check_particles(pair: Pair, args: tuple, kwargs: dict) -> None:

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from dlvm.distributions.supports import is_fixed
 from dlvm.inference.programs.batches import Batches
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -26,7 +27,7 @@ def check_observed(trace: poutine.Trace) -> None:
     Raises:
         ValueError: nothing is observed, or a value has the wrong shape or lies outside the support.
     """
-    observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    observed = [site for site in sample_sites(trace) if site["is_observed"]]
     if not observed:
         raise ValueError(
             "model observes nothing when called with these arguments; pass data, and write obs=x at its site"
@@ -94,7 +95,7 @@ def check_data(pair: Pair, first: tuple, batches: Batches) -> None:
         ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
     """
     trace = _traced(pair, first)
-    observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    observed = [site for site in sample_sites(trace) if site["is_observed"]]
     watched = {
         site["name"]: (position, support, tuple(site["fn"].event_shape))
         for site in observed

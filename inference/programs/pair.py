@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlvm.inference.programs.modules import bare, evaluation_mode, owner_of, reached, unwrapped
 from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import depth, sample_sites
+from dlvm.inference.programs.plates import all_sample_sites, depth
 from dlvm.inference.programs.randomness import untouched
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class Pair:
     def nesting(self, args: tuple, kwargs: dict) -> int:
         """How deep the plates of both programs nest; found by one run of each, and remembered."""
         with untouched(), torch.no_grad(), poutine.block(), self.evaluating():
-            return depth(sample_sites(*self.traces(args, kwargs)))
+            return depth(all_sample_sites(*self.traces(args, kwargs)))
 
     def recall(self, find: Callable[[Pair, tuple, dict], T], args: tuple, kwargs: dict) -> T:
         """What ``find(pair, args, kwargs)`` returns, found once for these programs and calls that look alike.

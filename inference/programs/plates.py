@@ -11,10 +11,17 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from dlvm.inference.programs.data_sites import batch_shape, data_of, is_deterministic, names_around
+
 PARTICLES = "_particles_of_the_bound"
 
 
 def sample_sites(*traces: poutine.Trace) -> list[dict]:
+    """The sample sites of traces without those of subsampling and of ``pyro.deterministic``, which count nothing."""
+    return [site for site in all_sample_sites(*traces) if not is_deterministic(site)]
+
+
+def all_sample_sites(*traces: poutine.Trace) -> list[dict]:
     """The sample sites of traces without subsampling ones."""
     return [s for t in traces for s in prune_subsample_sites(t).nodes.values() if s["type"] == "sample"]
 
@@ -26,27 +33,64 @@ def depth(sites: list[dict]) -> int:
 
 
 def common_plates(sites: list[dict]) -> list:
-    """Frames of the plates around every site, from left to right."""
+    """Frames of the plates around every site, from left to right, their sizes known."""
     stacks = [{f.name: f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES} for site in sites]
     shared = [frame for name, frame in stacks[0].items() if all(name in stack for stack in stacks)] if stacks else []
-    return sorted(shared, key=lambda frame: frame.dim)
+    return [frame if frame.size > 0 else sized(frame, sites) for frame in sorted(shared, key=lambda frame: frame.dim)]
+
+
+def sized(frame, sites: list[dict]):
+    """The frame of a plate that was given no size, with that of the sites in it."""
+    shapes = [batch_shape(site) for site in sites if frame.name in names_around(site)]
+    size = max((shape[frame.dim] for shape in shapes if len(shape) >= -frame.dim), default=1)
+    return frame._replace(size=size, full_size=size)
+
+
+def common_loops(sites: list[dict]) -> frozenset[str]:
+    """Names of the plates, run through one by one (``for i in pyro.plate(...)``), that every site lies in."""
+    stacks = [{f.name for f in site["cond_indep_stack"] if not f.vectorized} for site in sites]
+    return frozenset.intersection(*map(frozenset, stacks)) if stacks else frozenset()
+
+
+def inside_the_plates(sites: list[dict]) -> list[dict]:
+    """The latent sites and the data that lie with them in plates: what a datum is made of.
+
+    Where all have a plate in common, that is all of them. Where they have not, data that lie in no plate with the
+    latent sites are left out, see ``beside``; so are those in no plate at all where others are in one.
+    """
+    latent, data = [site for site in sites if not site["is_observed"]], data_of(sites)
+    for around in (common_plates, common_loops):
+        if around(latent + data):
+            return latent + data
+    for around in (common_plates, common_loops):
+        if latent and (inner := [site for site in data if around([*latent, site])]) and around(latent + inner):
+            return latent + inner
+    return latent + ([site for site in data if site["cond_indep_stack"]] or data)
 
 
 def data_plates(sites: list[dict]) -> list:
-    """Frames of the plates that index data: around every observed site and every latent one that is not global."""
-    around = {frame.name for frame in common_plates([site for site in sites if site["is_observed"]])}
-    return common_plates([s for s in sites if s["is_observed"] or around & {f.name for f in s["cond_indep_stack"]}])
+    """Frames of the plates that index data: around all data and every latent site that is not global."""
+    data = [site for site in inside_the_plates(sites) if site["is_observed"]]
+    around = {frame.name for frame in common_plates(data)}
+    return common_plates(data + [s for s in sites if not s["is_observed"] and around & names_around(s)])
 
 
-def outer_scale(sites: list[dict], plates: list) -> Tensor | float:
+def outer_scale(sites: list[dict], plates: list, loops: frozenset[str] = frozenset()) -> Tensor | float:
     """The scale that multiplies each datum's bound; what a site has beyond it tempers that site.
 
-    It is the scale that all observed sites share, or else what subsampling the plates makes.
+    It is the scale that all sites in the plates share, or else what subsampling the plates makes.
     """
-    scales = [site["scale"] for site in sites if site["is_observed"]] or [sites[0]["scale"]]
-    if all(same(scale, scales[0]) for scale in scales[1:]):
+    names, dims = {frame.name for frame in plates}, {frame.dim for frame in plates}
+    scales = [site["scale"] for site in sites if names <= names_around(site)]
+    if scales and all(same(scale, scales[0]) for scale in scales[1:]) and _spans(scales[0], dims):
         return scales[0]
-    return math.prod((frame.full_size or frame.size) / frame.size for frame in plates)
+    turned = [f for f in (sites[0]["cond_indep_stack"] if loops else ()) if not f.vectorized and f.name in loops]
+    return math.prod((frame.full_size or frame.size) / frame.size for frame in (*plates, *turned))
+
+
+def _spans(scale: Tensor | float, dims: set[int]) -> bool:
+    """Whether a scale is a number, or differs along these dimensions alone."""
+    return not isinstance(scale, Tensor) or all(scale.shape[d] == 1 or d in dims for d in range(-scale.dim(), 0))
 
 
 def same(a: Tensor | float, b: Tensor | float) -> bool:

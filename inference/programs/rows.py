@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,8 +10,9 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.inference.programs.batches import arguments, batches_of
+from dlvm.inference.programs.beside import number_of_data
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
+from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -74,8 +74,9 @@ def width_of(args: tuple) -> int:
 class DataCount:
     """By how many data a loss on a batch is to be divided, to be nats per datum.
 
-    It is the common scale of the observed sites summed over the batch: the batch size in a plain plate, the full size
-    in a subsampled one. Counts are remembered by the shapes of a batch.
+    It is the scale that a datum's sites share, summed over the batch: the batch size in a plain plate, the full size in
+    a subsampled one; in a plate without a size, as many as its sites have rows. What is observed beside the data, as
+    by ``pyro.factor`` or outside the plate, counts as no datum. Counts are remembered by the shapes of a batch.
     """
 
     def __init__(self, pair: Pair):
@@ -87,9 +88,5 @@ class DataCount:
         if key not in self.known:
             with untouched(), torch.no_grad(), self.pair.evaluating():
                 sites = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
-            plates = data_plates(sites)
-            shape, scale = [frame.size for frame in plates], outer_scale(sites, plates)
-            self.known[key] = (
-                scale.expand(shape).sum().item() if isinstance(scale, Tensor) else scale * math.prod(shape)
-            )
+            self.known[key] = number_of_data(sites)
         return self.known[key]

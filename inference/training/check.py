@@ -23,6 +23,7 @@ from dlvm.inference.programs.errors import in_words
 from dlvm.inference.programs.modules import reached
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import trainable
+from dlvm.inference.programs.plates import sized
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -166,7 +167,8 @@ def _check_site(name: str, p: dict, q: dict) -> None:
 
 
 def _plates(site: dict) -> tuple:
-    return tuple(sorted((f.name, f.dim, f.size, f.full_size or f.size) for f in site["cond_indep_stack"]))
+    frames = (frame if frame.size > 0 else sized(frame, [site]) for frame in site["cond_indep_stack"])
+    return tuple(sorted((f.name, f.dim, f.size, f.full_size or f.size) for f in frames))
 
 
 def kl_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str, str]:

@@ -1,0 +1,66 @@
+"""What a site is: a datum under its likelihood, a factor, or a value that was only written down; and where it lies."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions import Delta, MaskedDistribution, Unit
+from torch.distributions import Distribution, Independent
+
+
+def is_deterministic(site: dict) -> bool:
+    """Whether a site keeps a value that follows from others: by ``pyro.deterministic``, or after a reparametrisation.
+
+    It has no density, and counts nothing: no plate, no observed number, no datum.
+    """
+    if site["infer"].get("_deterministic"):
+        return True
+    fn = site["fn"]
+    silent = isinstance(fn, MaskedDistribution) and fn._mask is False
+    observed = site["is_observed"] or site["infer"].get("was_observed", False)
+    return observed and silent and isinstance(_inner(fn), Delta)
+
+
+def is_factor(site: dict) -> bool:
+    """Whether an observed site has a density and no data: ``pyro.factor``, or a Delta held against its own value.
+
+    Inside the plates of the data it is part of each datum's weight; outside, see ``beside``.
+    """
+    return site["is_observed"] and isinstance(_inner(site["fn"]), Unit | Delta)
+
+
+def data_of(sites: list[dict]) -> list[dict]:
+    """The observed sites that are data: those with a likelihood; where no site has one, the factors in its place.
+
+    Example:
+        >>> import pyro.distributions as dist, torch
+        >>> def site(fn, observed=True):
+        ...     return {"is_observed": observed, "fn": fn}
+        >>> x, tilt, z = site(dist.Normal(0.0, 1.0)), site(Unit(torch.zeros(()))), site(dist.Normal(0.0, 1.0), False)
+        >>> data_of([z, tilt, x]) == [x], data_of([z, tilt]) == [tilt]
+        (True, True)
+    """
+    observed = [site for site in sites if site["is_observed"]]
+    return [site for site in observed if not is_factor(site)] or observed
+
+
+def batch_shape(site: dict) -> torch.Size:
+    """That of a site's log-density: what the shapes of its distribution and of its value make together."""
+    fn = site["fn"]
+    value = site["value"].shape
+    return torch.broadcast_shapes(fn.batch_shape, value[: len(value) - len(fn.event_shape)])
+
+
+def names_around(site: dict) -> set[str]:
+    """Names of the plates around a site, those that are run through one by one included."""
+    return {frame.name for frame in site["cond_indep_stack"]}
+
+
+def turn(site: dict, loops: frozenset[str]) -> tuple[int, ...]:
+    """Which turn of these loops a site belongs to."""
+    return tuple(f.counter for f in site["cond_indep_stack"] if not f.vectorized and f.name in loops)
+
+
+def _inner(fn: Distribution) -> Distribution:
+    while isinstance(fn, MaskedDistribution | Independent):
+        fn = fn.base_dist
+    return fn
