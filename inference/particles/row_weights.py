@@ -69,7 +69,7 @@ def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:
     if found.layout.loops:
         raise ValueError(
             f"the pair runs through plate {'/'.join(found.layout.loops)!r} one datum at a time, with sites of its own "
-            "for each, so that no site holds a batch; write with pyro.plate(...) around the sites, or use log_weights(...)"
+            "for each, so that no site holds a batch; write with pyro.plate(...) around the sites, or use log_weights"
         )
     if got != rows:
         raise ValueError(

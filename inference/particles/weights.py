@@ -101,10 +101,11 @@ def weigh(
         check_model_guide_match(model_trace, guide_trace, deepest)
     programs = Programs(pair, args, kwargs, run_guide, guide_trace)
     traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
-    found = _scored(*traces, num_particles, programs, entered, detached)
     if not linear:
-        _check_inner_plates([*found.joint, *found.drawn])
-    return found
+        sites = sample_sites(*traces)
+        apart = _apart(sites, programs)
+        _check_inner_plates([site for site in sites if site["name"] not in apart])
+    return _scored(*traces, num_particles, programs, entered, detached)
 
 
 def _scored(

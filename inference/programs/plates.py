@@ -78,14 +78,19 @@ def data_plates(sites: list[dict]) -> list:
 def outer_scale(sites: list[dict], plates: list, loops: frozenset[str] = frozenset()) -> Tensor | float:
     """The scale that multiplies each datum's bound; what a site has beyond it tempers that site.
 
-    It is the scale that all sites in the plates share, or else what subsampling the plates makes.
+    It is the scale that all sites in the plates share. Where they differ, it is what subsampling the plates makes, if
+    the latent sites have just that, so that a scale on likelihoods alone tempers these; else what the observed sites
+    share, so that one on latent sites alone tempers those.
     """
     names, dims = {frame.name for frame in plates}, {frame.dim for frame in plates}
-    scales = [site["scale"] for site in sites if names <= names_around(site)]
-    if scales and all(same(scale, scales[0]) for scale in scales[1:]) and _spans(scales[0], dims):
-        return scales[0]
     turned = [f for f in (sites[0]["cond_indep_stack"] if loops else ()) if not f.vectorized and f.name in loops]
-    return math.prod((frame.full_size or frame.size) / frame.size for frame in (*plates, *turned))
+    made = math.prod((frame.full_size or frame.size) / frame.size for frame in (*plates, *turned))
+    inside = [site for site in sites if names <= names_around(site)]
+    latent, observed = ([s["scale"] for s in inside if s["is_observed"] is seen] for seen in (False, True))
+    for scales in (latent + observed, [] if latent and all(same(scale, made) for scale in latent) else observed):
+        if scales and all(same(scale, scales[0]) for scale in scales[1:]) and _spans(scales[0], dims):
+            return scales[0]
+    return made
 
 
 def _spans(scale: Tensor | float, dims: set[int]) -> bool:
