@@ -16,7 +16,7 @@ from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.particles.row_weights import RowWeights, weigh_rows
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.rows import width_of
+from dlvm.inference.programs.rows import must_be_whole, width_of
 from dlvm.nets.arguments import whole
 
 CHUNK_NUMBERS = 800_000
@@ -79,7 +79,7 @@ class _Scorer:
     """
 
     def __init__(self, pair: Pair, num_particles: int, chunk: int | None, engine: str, number: int):
-        self.rows, self.weights = RowWeights(pair), _Weights(pair)
+        self.pair, self.rows, self.weights = pair, RowWeights(pair), _Weights(pair)
         self.num_particles, self.chunk = num_particles, chunk
         self.engine, self.number = engine, number
         self.replay: Engine | None = None
@@ -87,6 +87,8 @@ class _Scorer:
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         rows, at_once = _pick(args, self.chunk, self.num_particles)
+        if rows < len(args[0]) and must_be_whole(self.pair, args):
+            rows, at_once = len(args[0]), max(1, rows * at_once // len(args[0]))
         self.rows.check(args, at_once, rows * at_once)
         if self.replay is None:
             calls = self.number * math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once)

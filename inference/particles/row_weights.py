@@ -12,7 +12,7 @@ from dlvm.inference.particles.weights import check_particles, weigh
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import data_plates
-from dlvm.inference.programs.rows import first_datum, split
+from dlvm.inference.programs.rows import first_datum, must_be_whole, split
 
 
 class RowWeights:
@@ -45,10 +45,11 @@ class RowWeights:
         Raises:
             ValueError: a datum lies outside the likelihood's support, or the pair cannot run particles in parallel.
         """
-        for part in [args] if rows is None else split(args, rows):
+        whole = must_be_whole(self.pair, args)
+        for part in [args] if rows is None or whole else split(args, rows):
             check_rows(self.pair, part, {})
         if num_particles > 1 and not self.parallel:
-            check_particles(self.pair, first_datum(args), {})
+            check_particles(self.pair, args if whole else first_datum(args), {})
             self.parallel = True
 
 

@@ -14,7 +14,7 @@ from dlvm.inference.console import bar
 from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
-from dlvm.inference.programs.rows import split
+from dlvm.inference.programs.rows import must_be_whole, split
 
 Tick = Callable[[float], None]
 Work = Callable[[tuple, Tick], None]
@@ -55,7 +55,8 @@ def walk(
     Args:
         data: a tensor x, or an iterable of batches (tuples of arguments), moved to the device of the modules.
         pair: whose modules are put into evaluation mode.
-        rows: how many data at once; or a function of a batch's arguments that says it, and may look at the batch.
+        rows: how many data at once; or a function of a batch's arguments that says it, and may look at the batch. A
+            batch that cannot be cut, see ``must_be_whole``, is handed over whole.
         work: (arguments of at most ``rows`` data, tick); within long work ``tick(share)`` tells the bar what share of
             it has just been done.
         seed: of all that is drawn.
@@ -98,7 +99,8 @@ class Steps:
                 if total is None and hasattr(batches, "__len__"):
                     total = len(args[0]) * len(batches)
                     self.shown.update(task, total=total)
-                for part in split(args, rows(args) if callable(rows) else rows):
+                at_once = rows(args) if callable(rows) else rows
+                for part in [args] if must_be_whole(self.pair, args) else split(args, at_once):
                     count = len(part[0])
                     work(part, tick)
                     done += count

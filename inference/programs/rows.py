@@ -12,7 +12,7 @@ from torch import Tensor
 from dlvm.inference.programs.batches import arguments, batches_of
 from dlvm.inference.programs.beside import number_of_data
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.plates import common_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -40,6 +40,26 @@ def split(args: tuple, rows: int) -> Iterator[tuple]:
 def first_datum(args: tuple) -> tuple:
     """A batch's arguments, cut to one datum."""
     return rows_of(args, slice(0, 1))
+
+
+def must_be_whole(pair: Pair, args: tuple) -> bool:
+    """Whether a batch cannot be cut into rows of its first arguments' first axis: told by what its first row gives.
+
+    So it is with a guide that has a parameter for each datum, with data along another axis, with data that the programs
+    subsample by themselves. Costs one run of both programs on one row, once for a pair and calls that look alike.
+    """
+    return len(args[0]) > 1 and pair.recall(_fails_on_one_row, args, {})
+
+
+def _fails_on_one_row(pair: Pair, args: tuple, kwargs: dict) -> bool:
+    try:
+        with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
+            traces = pair.traces(first_datum(args), kwargs)
+            for trace in traces:
+                trace.compute_log_prob()
+    except Exception:  # whatever a program raises on one row; on the whole batch it will say what is wrong
+        return True
+    return any(frame.size != 1 for frame in common_plates(sample_sites(*traces)))
 
 
 def gathered(data: Tensor | Iterable) -> tuple:
