@@ -30,7 +30,7 @@ from dlvm.inference.particles.weights import log_weights
 from dlvm.inference.programs.errors import NonFinite
 from dlvm.inference.training.check import check
 from dlvm.inference.training.epochs import Epoch
-from dlvm.inference.training.fit import fit
+from dlvm.inference.training.fit import fit, train
 from dlvm.inference.training.svi import SVI
 
 __all__ = [
@@ -84,5 +84,6 @@ __all__ = [
     "log_weights",
     "tempered",
     "total_correlation",
+    "train",
     "verdict",
 ]

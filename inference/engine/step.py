@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dlvm.inference.engine.module_state import State
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.errors import NonFinite, broken_gradient, explaining, locate
@@ -62,6 +63,33 @@ class Step:
                 self.objective.loss(*self.pair.programs, *args, **kwargs)
         self.parameters = trainable((*self.pair.programs, self.objective), [handler.trace])
         self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
+        self.clear()
+
+    def require_gradient(self, args: tuple, kwargs: dict) -> None:
+        """Makes one gradient and leaves no trace of it.
+
+        Raises:
+            ValueError: no parameter gets one that is not zero.
+        """
+        with untouched(), State(self.parts, self.stores()).restored():
+            try:
+                _, gradients = self.gradients(*args, **kwargs)
+            except Exception:  # the first step, which comes next, raises it again and says where
+                return
+        self.refuse_zero(gradients)
+
+    def refuse_zero(self, gradients: list[Tensor | None]) -> None:
+        """Raises ValueError where no parameter of the programs has a gradient that is not zero."""
+        pairs = zip(self.parameters, gradients, strict=True)
+        found = [g for p, g in pairs if g is not None and id(p) not in self.beside]
+        if any(bool((g != 0).any()) for g in found):
+            return
+        kind = "it is zero for all parameters" if found else "no parameter has one"
+        raise ValueError(
+            f"nothing would be trained by the gradient on the first batch: {kind} of model and guide; "
+            "let the programs compute with the very modules that they register by pyro.module or have as attributes, "
+            "do not detach them or run them under no_grad, and begin where the gradient is not zero"
+        )
 
     def stores(self) -> list[dict[str, Any]]:
         """The dictionaries that hold what was declared by ``pyro.param``."""
@@ -107,6 +135,7 @@ class Step:
             parameter.grad = None
 
     def _gradients(self, *args: Any, **kwargs: Any) -> Outcome:
+        self.clear()  # what others have left
         with self.store(), self._precise:
             loss = self.objective.loss_and_grads(*self.pair.programs, *args, **kwargs)
         gradients = [parameter.grad for parameter in self.parameters]

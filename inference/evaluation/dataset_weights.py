@@ -14,6 +14,7 @@ from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.particles.row_weights import RowWeights, weigh_rows
+from dlvm.inference.programs.batches import length_of
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.rows import must_be_whole, width_of
@@ -65,7 +66,7 @@ def score(
     whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    number = len(data) if not isinstance(data, Tensor) and hasattr(data, "__len__") else 1
+    number = 1 if isinstance(data, Tensor) else length_of(data) or 1
     scorer = _Scorer(pair, num_particles, chunk, engine, number)
     return walk(data, pair, scorer.prepare, lambda part, _: take(scorer(part)), seed, progress, "evaluating")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
 from pyro.infer.inspect import get_dependencies
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
@@ -79,11 +81,29 @@ def mean_field_violations(pair: Pair, args: tuple, kwargs: dict) -> dict[str, se
 
 def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
     try:
-        found = get_dependencies(program, args, kwargs)["prior_dependencies"]
+        found = get_dependencies(_Unconstrained()(program), args, kwargs)["prior_dependencies"]
     except (NotImplementedError, KeyError):  # a flow without an inverse; at worst, a site depends on all before it
         names = [site["name"] for site in sample_sites(poutine.trace(program).get_trace(*args, **kwargs))]
         found = {name: names[: j + 1] for j, name in enumerate(names)}
     return {site: set(upstream) - {site} for site, upstream in found.items()}
+
+
+class _Unconstrained(Messenger):
+    """Leaves a parameter what a plate asks of it that takes rows of it, also where its dependencies are followed."""
+
+    def _pyro_param(self, msg: dict) -> None:
+        declare = msg["fn"]
+
+        def found(*args: Any, **kwargs: Any) -> Tensor:
+            self.value = declare(*args, **kwargs)
+            return self.value
+
+        self.value, msg["fn"] = None, found
+
+    def _pyro_post_param(self, msg: dict) -> None:
+        value, unconstrained = msg["value"], getattr(self.value, "unconstrained", None)
+        if unconstrained is not None and not hasattr(value, "unconstrained"):
+            value.unconstrained = unconstrained
 
 
 def _descendants(parents: dict[str, set[str]]) -> dict[str, set[str]]:

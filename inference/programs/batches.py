@@ -62,6 +62,25 @@ def batches_of(data: Tensor | Iterable) -> Iterable:
     return data
 
 
+def length_of(data: object) -> int | None:
+    """How many batches there are, where this is known: a loader over a stream has a ``len`` that raises."""
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def tensors_of(data: object) -> list[Tensor]:
+    """The tensors that data consist of, as far as they are at hand."""
+    if isinstance(x := getattr(data, "x", None), Tensor):
+        return [x]
+    if isinstance(held := getattr(getattr(data, "dataset", None), "tensors", None), tuple):
+        return [x for x in held if isinstance(x, Tensor)]
+    rows = data if isinstance(data, list | tuple) else ()
+    parts = [part for row in rows for part in (row if isinstance(row, list | tuple) else (row,))]
+    return [part for part in parts if isinstance(part, Tensor)]
+
+
 def to_device(device: str | torch.device | None, *programs: Callable) -> Callable[[tuple], tuple]:
     """Moves the programs that are modules; returns what moves a batch's arguments."""
     if device is None:
@@ -98,6 +117,15 @@ class Batches:
         self.data = data.seeded(int(seed)) if seed is not None and hasattr(data, "seeded") else data
         self.move, self.count = move, count
         self._resumed: tuple[int, Callable[[], None]] | None = None
+        self._check: Callable[[tuple], None] | None = None
+
+    def check_by(self, check: Callable[[tuple], None]) -> None:
+        """Holds every batch against ``check``: at once where data are in memory, or as they come for the first time."""
+        if isinstance(self.data, list | tuple) or tensors_of(self.data):
+            for args, _ in self:
+                check(args)
+        else:
+            self._check = check
 
     def resume_at(self, position: int, then: Callable[[], None]) -> None:
         """Lets the next pass begin after so many batches, which are drawn and left, and a call of ``then``."""
@@ -113,4 +141,7 @@ class Batches:
                 then()
         for batch in batches:
             args = self.move(arguments(batch))
+            if self._check is not None:
+                self._check(args)
             yield args, self.count(args)
+        self._check = None

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dlvm.inference.console import bar
-from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
+from dlvm.inference.programs.batches import arguments, batches_of, length_of, to_device_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.rows import must_be_whole, split
@@ -96,8 +96,8 @@ class Steps:
         try:
             for batch in batches:
                 args = move(arguments(batch))
-                if total is None and hasattr(batches, "__len__"):
-                    total = len(args[0]) * len(batches)
+                if total is None and (number := length_of(batches)) is not None:
+                    total = len(args[0]) * number
                     self.shown.update(task, total=total)
                 at_once = rows(args) if callable(rows) else rows
                 for part in [args] if must_be_whole(self.pair, args) else split(args, at_once):

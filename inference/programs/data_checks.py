@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from dlvm.distributions.supports import is_fixed
-from dlvm.inference.programs.batches import Batches
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -83,30 +82,34 @@ def _same_for_all(support: constraints.Constraint | None, rank: int) -> bool:
     return support is None or is_fixed(support, rank)
 
 
-def check_data(pair: Pair, first: tuple, batches: Batches) -> None:
-    """Holds every batch against the supports of the sites that observe it, before any training.
+class DataCheck:
+    """Holds batches against the supports of the sites that observe them.
+
+    Where a site observes an argument as it is, and its support is the same for all data, only numbers are compared;
+    otherwise the model runs on the batch.
 
     Args:
         pair: of which the model runs.
         first: the arguments of one batch, which find out what observes what.
-        batches: one pass is made.
-
-    Raises:
-        ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
     """
-    trace = _traced(pair, first)
-    observed = [site for site in sample_sites(trace) if site["is_observed"]]
-    watched = {
-        site["name"]: (position, support, tuple(site["fn"].event_shape))
-        for site in observed
-        for position, value in enumerate(first)
-        if value is site["value"] and _same_for_all(support := support_of(site["fn"]), len(site["fn"].event_shape))
-    }
-    for args, _ in batches:
-        for name, (position, support, event_shape) in watched.items():
+
+    def __init__(self, pair: Pair, first: tuple):
+        trace = _traced(pair, first)
+        observed = [site for site in sample_sites(trace) if site["is_observed"]]
+        self.watched = {
+            site["name"]: (position, support, tuple(site["fn"].event_shape))
+            for site in observed
+            for position, value in enumerate(first)
+            if value is site["value"] and _same_for_all(support := support_of(site["fn"]), len(site["fn"].event_shape))
+        }
+        self.pair, self.runs = pair, len(self.watched) < len(observed)
+
+    def __call__(self, args: tuple) -> None:
+        """Raises ValueError where a batch has the wrong width, or values that the likelihood cannot have produced."""
+        for name, (position, support, event_shape) in self.watched.items():
             check_values(name, args[position], support, event_shape)
-        if len(watched) < len(observed):
-            check_observed(_traced(pair, args))
+        if self.runs:
+            check_observed(_traced(self.pair, args))
 
 
 def _traced(pair: Pair, args: tuple) -> poutine.Trace:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from typing import Any
+from weakref import finalize
 
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
 from dlvm.inference.checkpoints.shared import checkpoints_of
-from dlvm.inference.console import bar
+from dlvm.inference.console import bar, tell
 from dlvm.inference.distributed.job import RankLost
 from dlvm.inference.engine.cache import Baked
 from dlvm.inference.evaluation.active_units import Lookout
 from dlvm.inference.objectives.schedules import warming
-from dlvm.inference.programs.batches import Batches, arguments, to_device
-from dlvm.inference.programs.data_checks import check_data
+from dlvm.inference.programs.batches import Batches, arguments, length_of, to_device
+from dlvm.inference.programs.data_checks import DataCheck
 from dlvm.inference.programs.errors import NonFinite
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import Stream, untouched
@@ -66,6 +69,10 @@ def fit(
     (to rounding with ``engine="compiled"``; "auto" compiles nothing then): epochs that were done are yielded again as
     they were recorded. Ctrl-C and SIGTERM end it after the step at hand, with a last checkpoint.
 
+    Before the first step the model runs about ten times, and once for every further shape of a batch; two batches are
+    read of ``train`` and of ``valid``. Data in memory (lists, tensors, a DataLoader over a TensorDataset) are gone
+    through once, and held against the likelihood's support; others are, as their batches come for the first time.
+
     Under ``torchrun``, inside ``with joined():``, every rank makes the same call on the same data; each computes its
     part of every batch, on noise of its own, and the steps are those of the whole batch.
 
@@ -95,7 +102,8 @@ def fit(
             learning rate, before it stops.
 
     Raises:
-        ValueError: the pair fails ``check``, a batch lies outside the likelihood's support, ``epochs`` or
+        ValueError: the pair fails ``check``, no parameter gets a gradient that is not zero, a batch lies outside the
+            likelihood's support, ``epochs`` or
             ``patience`` is below 1, ``patience`` has no ``valid``, there is no batch, or ``checkpoint`` holds another
             run.
         TypeError: ``train`` is a bare tensor or cannot be iterated again.
@@ -125,12 +133,15 @@ def fit(
         train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
         first = move(arguments(next(iter(train.data))))
         kl = check_pair(pair, objective, first, {})
+        check = DataCheck(pair, first)
         for batches in (train, valid):
             if batches is not None:
-                check_data(pair, first, batches)
-        steps = epochs * len(train.data) if hasattr(train.data, "__len__") else None
+                batches.check_by(check)
+        number = length_of(train.data)
+        steps = None if number is None else epochs * number
         svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
         svi.prepare(*first)
+        svi.require_gradient(*first)
         lookout = Lookout(pair, first if valid is None else next(iter(valid))[0])
     schedule = scheduled(scheduler, svi.optimizer)
     keeper = Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
@@ -144,7 +155,44 @@ def fit(
             svi.stay_exact()
             run.go_on(keeper.checkpoints)
         held = held.pop_all()
-    return _epochs(run, epochs, patience, stream, keeper, rollbacks, kl, lookout, progress, held)
+    begun: list[bool] = []
+    found = _epochs(run, epochs, patience, stream, keeper, rollbacks, kl, lookout, progress, held, begun)
+    finalize(found, _say_unless, begun, held)
+    return found
+
+
+def train(*args: Any, **settings: Any) -> list[Epoch]:
+    """Trains a model and a guide, and returns the record of every epoch: the loop over ``fit`` in one call.
+
+    Returns:
+        a list of ``Epoch``.
+
+    Args:
+        *args, **settings: those of ``fit``.
+
+    Example:
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.inference import IWAE
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
+        >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+        >>> guide = Diagonal(latents(model, x), MLP(3, 8))
+        >>> len(train(model, guide, IWAE(2), [(x,)], epochs=2))
+        2
+    """
+    return [*fit(*args, **settings)]
+
+
+train.__signature__ = signature(fit).replace(return_annotation="list[Epoch]")  # type: ignore[attr-defined]
+
+
+def _say_unless(begun: list[bool], held: ExitStack) -> None:
+    """What happens when nobody looks at a run any more: if nobody has, nothing was trained."""
+    if not begun:
+        held.close()
+        tell(
+            "fit: nothing was trained, since nobody went through its epochs: write for epoch in fit(...), or train(...)"
+        )
 
 
 def _epochs(
@@ -158,7 +206,9 @@ def _epochs(
     lookout: Lookout,
     progress: bool,
     held: ExitStack,
+    begun: list[bool],
 ) -> Iterator[Epoch]:
+    begun.append(True)
     with held, bar(progress) as shown:
         task = shown.add_task("training", total=epochs, completed=run.progress.epoch - 1)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import Tensor, nn
 
 from dlvm.inference.checkpoints.folder import fingerprint
+from dlvm.inference.programs.batches import length_of, tensors_of
 from dlvm.inference.programs.parameters import declared
 from dlvm.inference.training.run_state import Schedule, schedule_state
 from dlvm.inference.training.svi import SVI
@@ -78,19 +79,8 @@ def _is_plain_list(value: object) -> bool:
 
 
 def _data(data: Iterable) -> dict:
-    batches = len(data) if hasattr(data, "__len__") else None
+    batches = length_of(data)
     flags = {
         name: getattr(data, name) for name in ("shuffle", "dynamic") if isinstance(getattr(data, name, None), bool)
     }
-    return {"batches": batches, "numbers": [fingerprint(x) for x in _tensors(data)], **flags}
-
-
-def _tensors(data: object) -> list[Tensor]:
-    """The tensors that data consist of, as far as they are at hand."""
-    if isinstance(x := getattr(data, "x", None), Tensor):
-        return [x]
-    if isinstance(held := getattr(getattr(data, "dataset", None), "tensors", None), tuple):
-        return [x for x in held if isinstance(x, Tensor)]
-    rows = data if isinstance(data, list | tuple) else ()
-    parts = [part for row in rows for part in (row if isinstance(row, list | tuple) else (row,))]
-    return [part for part in parts if isinstance(part, Tensor)]
+    return {"batches": batches, "numbers": [fingerprint(x) for x in tensors_of(data)], **flags}

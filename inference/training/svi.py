@@ -25,8 +25,14 @@ class SVI:
     """Steps a model and a guide down an objective.
 
     It has the ``step`` and ``evaluate_loss`` of ``pyro.infer.SVI``. The parameters of modules are their own: nothing
-    is read from or left in Pyro's global store, so two runs never share parameters by name. A model or guide that is a
-    plain function keeps what it declares by ``pyro.param`` in that store, as always in Pyro.
+    is read from or left in Pyro's global store, so two runs never share parameters by name. What a method declares by
+    ``pyro.param`` or ``pyro.module`` belongs to its object, and Pyro's global store shows it. A model or guide that is
+    a plain function keeps what it declares by ``pyro.param`` in that store, as always in Pyro; a module that it
+    registers by ``pyro.module`` is trained itself, also where the store holds another one's parameters by that name.
+
+    A parameter that a batch leaves without a gradient stays as it is at that step, as does its state in the optimizer;
+    pyro.infer.SVI does so with parameters that it does not meet, and steps those that it meets by momentum alone.
+    Gradients that others have left on parameters are cleared.
 
     From the second step on, a step need not go through Pyro: its operations are recorded once as a flat graph, checked
     against the ordinary step, and replayed ("captured") or compiled to fused kernels ("compiled"). Every 200 steps, and
@@ -49,7 +55,7 @@ class SVI:
     Raises:
         TypeError: optimizer or objective is of another kind.
         ValueError: an unknown engine or precision; a warm-up longer than ``steps``; at the first step, if neither
-            program has a parameter to train.
+            program has a parameter to train, or none gets a gradient.
         Refused, NoCompiler: the engine asked for by name cannot run this pair.
         Baked: a captured step holds a Python value that has changed since.
         NonFinite: loss or gradient is not finite; parameters are as they were before that step.
@@ -86,7 +92,7 @@ class SVI:
         check_warm_up(objective, steps)
         self.model, self.guide, self.objective, self.clip_norm = model, guide, objective, clip_norm
         self.pair = Pair(model, guide)
-        self.grad_norm = float("nan")
+        self.grad_norm, self._begun = float("nan"), False
         self.optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
         self._step, job = Step(self.pair, objective, precision), current()
@@ -109,6 +115,11 @@ class SVI:
             self.optimizer = made(self._make_optimizer, self._step.parameters)
             self._optimize = QuickStep(self.optimizer)
 
+    def require_gradient(self, *args, **kwargs) -> None:
+        """Makes one gradient and leaves no trace of it; raises ValueError where no parameter gets one but zero."""
+        with TURN:
+            self._step.require_gradient(args, kwargs)
+
     def step(self, *args, **kwargs) -> float | tuple[float, ...]:
         """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
         with TURN:
@@ -118,6 +129,9 @@ class SVI:
 
     def _descend(self, args: tuple, kwargs: dict) -> list[float]:
         (*losses, self.grad_norm), gradients = self._gradients(*args, **kwargs)
+        if not self._begun and all(gradient is None for gradient in gradients):
+            self._step.refuse_zero(gradients)
+        self._begun = True
         if self.clip_norm is not None and self.grad_norm > self.clip_norm:
             factor = self.clip_norm / self.grad_norm
             apart, pairs = self._step.beside, zip(self._step.parameters, gradients, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -103,3 +104,4 @@ CASES = [
     Case("fit", "rollbacks", lambda v: fitted(rollbacks=v), NOT_COUNTS.filter(lambda v: v is False or v != 0)),
 ]
 ANY = {"fit(progress)": "any truth value"}
+ANY |= {f"train({name})": "handed on to fit" for name in signature(fit).parameters}

@@ -102,6 +102,7 @@ def test_units_stay_nats_per_datum_in_a_subsampled_and_scaled_plate(objective, s
             self.weight, self.program = truth.weight, program
 
         def forward(self, x):
+            assert self.weight is truth.weight  # read, without which Pyro takes no gradient
             with poutine.scale(scale=scale), pyro.plate("data", 400, subsample_size=len(x)):
                 return self.program(x)
 
