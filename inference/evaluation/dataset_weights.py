@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -65,7 +65,7 @@ def score(
     whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    number = len(data) if not isinstance(data, Tensor) and hasattr(data, "__len__") else 1
+    number = len(data) if isinstance(data, Sized) and not isinstance(data, Tensor) else 1
     scorer = _Scorer(pair, num_particles, chunk, engine, number)
     return walk(data, pair, scorer.prepare, lambda part, _: take(scorer(part)), seed, progress, "evaluating")
 
@@ -82,13 +82,14 @@ class _Scorer:
         self.rows, self.weights = RowWeights(pair), _Weights(pair)
         self.num_particles, self.chunk = num_particles, chunk
         self.engine, self.number = engine, number
-        self.replay: Engine | None = None
+        self.at_once = 0
+        self.replay: Engine  # from the first batch on
 
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         rows, at_once = _pick(args, self.chunk, self.num_particles)
         self.rows.check(args, at_once, rows * at_once)
-        if self.replay is None:
+        if not self.at_once:
             calls = self.number * math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once)
             self.replay = _engine(self.weights, self.engine, calls)
         self.at_once = at_once
@@ -98,9 +99,10 @@ class _Scorer:
         K = self.num_particles
         counts = [min(self.at_once, K - start) for start in range(0, K, self.at_once)]
         # A CUDA graph writes its next results over these.
-        parts = [[t.clone() if t.is_cuda else t for t in self.replay(count, *args)[1]] for count in counts]
+        found = (self.replay(count, *args)[1] for count in counts)
+        parts = [[t.clone() if t.is_cuda else t for t in tensors if t is not None] for tensors in found]
         likelihood, ratio, first, second = zip(*parts, strict=True)
-        mean, square = sum(first) / K, sum(second) / K
+        mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
         return Scored(torch.cat(likelihood), torch.cat(ratio), mean, square, self.weights.x_dim)
 
 
@@ -110,7 +112,7 @@ class _Weights:
     def __init__(self, pair: Pair):
         self.pair, self.x_dim = pair, 1
 
-    def __call__(self, num_particles: int, *args) -> Outcome:
+    def __call__(self, num_particles: int, *args: Any) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
             found = weigh_rows(self.pair, args, num_particles)
         self.x_dim = found.x_dim

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -78,6 +79,7 @@ def mean_field_violations(pair: Pair, args: tuple, kwargs: dict) -> dict[str, se
 
 
 def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
+    found: Any
     try:
         found = get_dependencies(program, args, kwargs)["prior_dependencies"]
     except (NotImplementedError, KeyError):  # a flow without an inverse; at worst, a site depends on all before it

@@ -11,7 +11,7 @@ from dlvm.inference.programs.modules import modules_of
 from dlvm.inference.programs.pair import Pair
 
 
-def arguments(batch) -> tuple:
+def arguments(batch: object) -> tuple:
     """The arguments that a batch stands for: a tuple or list of them, or a single tensor.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -95,7 +95,7 @@ class Steps:
         try:
             for batch in batches:
                 args = move(arguments(batch))
-                if total is None and hasattr(batches, "__len__"):
+                if total is None and isinstance(batches, Sized):
                     total = len(args[0]) * len(batches)
                     self.shown.update(task, total=total)
                 for part in split(args, rows(args) if callable(rows) else rows):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
@@ -25,7 +28,7 @@ def check_observed(trace: poutine.Trace) -> None:
     Raises:
         ValueError: nothing is observed, or a value has the wrong shape or lies outside the support.
     """
-    observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    observed = _observed(trace)
     if not observed:
         raise ValueError(
             "model observes nothing when called with these arguments; pass data, and write obs=x at its site"
@@ -78,7 +81,7 @@ def check_data(pair: Pair, first: tuple, batches: Batches) -> None:
         ValueError: a batch has the wrong width, or holds values that the likelihood cannot have produced.
     """
     trace = _traced(pair, first)
-    observed = [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    observed = _observed(trace)
     watched = {
         site["name"]: (position, site["fn"].support, tuple(site["fn"].event_shape))
         for site in observed
@@ -90,6 +93,10 @@ def check_data(pair: Pair, first: tuple, batches: Batches) -> None:
             check_values(name, args[position], support, event_shape)
         if len(watched) < len(observed):
             check_observed(_traced(pair, args))
+
+
+def _observed(trace: poutine.Trace) -> list[Mapping[str, Any]]:
+    return [site for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
 
 
 def _traced(pair: Pair, args: tuple) -> poutine.Trace:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pyro
 from pyro import poutine
 from pyro.nn import PyroModule
+from pyro.params.param_store import StateDict
 from torch import Tensor, nn
 
 from dlvm.inference.programs.modules import module_of, modules_of
 
-_STATES: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
+_STATES: WeakKeyDictionary[nn.Module, StateDict] = WeakKeyDictionary()
 
 
 def own(program: Callable) -> Callable:
@@ -49,7 +51,7 @@ class _Owned:
             if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
                 part._pyro_context.param_state = empty_store()
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             with pyro.get_param_store().scope(self.state), pyro.settings.context(module_local_params=True):
                 return self.__wrapped__(*args, **kwargs)
@@ -63,19 +65,21 @@ class _Owned:
             ) from error
 
 
-def empty_store() -> dict:
+def empty_store() -> StateDict:
     """A store without parameters, for ``scoped``."""
     return {"params": {}, "constraints": {}}
 
 
 @contextmanager
-def scoped(store: dict) -> Iterator[None]:
+def scoped(store: StateDict) -> Iterator[None]:
     """Inside, Pyro's store is this one; afterwards ``store`` holds in place what it has become."""
-    with pyro.get_param_store().scope({key: dict(kept) for key, kept in store.items()}) as after:
+    params, constraints = store["params"], store["constraints"]
+    with pyro.get_param_store().scope({"params": dict(params), "constraints": dict(constraints)}) as after:
         yield
-    for key, kept in store.items():
-        kept.clear()
-        kept.update(after[key])
+    params.clear()
+    params.update(after["params"])
+    constraints.clear()
+    constraints.update(after["constraints"])
 
 
 def declared(module: nn.Module) -> dict[str, Tensor]:
@@ -91,8 +95,8 @@ def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -
     Raises:
         ValueError: there is none.
     """
-    found = [p for module in modules_of(*parts) for p in module.parameters()]
-    sites = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
+    found: list[Tensor] = [p for module in modules_of(*parts) for p in module.parameters()]
+    sites: list[Any] = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
     found += [value.unconstrained() if hasattr(value, "unconstrained") else value for value in sites]
     parameters = list({id(p): p for p in found if p.requires_grad}.values())
     if not parameters:

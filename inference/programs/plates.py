@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import pyro
 import torch
@@ -16,7 +17,8 @@ PARTICLES = "_particles_of_the_bound"
 
 def sample_sites(*traces: poutine.Trace) -> list[dict]:
     """The sample sites of traces without subsampling ones."""
-    return [s for t in traces for s in prune_subsample_sites(t).nodes.values() if s["type"] == "sample"]
+    found = [s for t in traces for s in prune_subsample_sites(t).nodes.values() if s["type"] == "sample"]
+    return cast("list[dict]", found)  # of a run that has ended, every entry is there
 
 
 def depth(sites: list[dict]) -> int:
@@ -38,7 +40,7 @@ def data_plates(sites: list[dict]) -> list:
     return common_plates([s for s in sites if s["is_observed"] or around & {f.name for f in s["cond_indep_stack"]}])
 
 
-def outer_scale(sites: list[dict], plates: list) -> Tensor | float:
+def outer_scale(sites: list[dict], plates: Sequence) -> Tensor | float:
     """The scale that multiplies each datum's bound; what a site has beyond it tempers that site.
 
     It is the scale that all observed sites share, or else what subsampling the plates makes.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pyro.infer import ELBO
@@ -122,25 +123,26 @@ def fit(
         for name, data in (("train", train), ("valid", valid)):
             if data is not None or name == "train":
                 check_batches(name, data)
-        train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
-        first = move(arguments(next(iter(train.data))))
+        trained = Batches(train, move, count, seed)
+        judged = None if valid is None else Batches(valid, move, count, seed)
+        first = move(arguments(next(iter(trained.data))))
         kl = check_pair(pair, objective, first, {})
-        for batches in (train, valid):
+        for batches in (trained, judged):
             if batches is not None:
                 check_data(pair, first, batches)
-        steps = epochs * len(train.data) if hasattr(train.data, "__len__") else None
+        steps = epochs * len(trained.data) if isinstance(trained.data, Sized) else None
         svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
-        svi.prepare(*first)
-        lookout = Lookout(pair, first if valid is None else next(iter(valid))[0])
-    schedule = scheduled(scheduler, svi.optimizer)
+        own = svi.prepare(*first)
+        lookout = Lookout(pair, first if judged is None else next(iter(judged))[0])
+    schedule = scheduled(scheduler, own)
     keeper = Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
-    words = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}
+    words: dict[str, Any] = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}
     with ExitStack() as held, stream:
-        run = Run(svi, train, valid, schedule)
+        run = Run(svi, own, trained, judged, schedule)
         if keeper.checkpoints is not None:
             held.enter_context(keeper.checkpoints.held())
-            data = (batches and batches.data for batches in (train, valid))
-            run.settings = settings_of(svi, schedule, first, *data, **words)
+            data = trained.data, None if judged is None else judged.data
+            run.settings = settings_of(svi, own, schedule, first, *data, **words)
             svi.stay_exact()
             run.go_on(keeper.checkpoints)
         held = held.pop_all()
