@@ -117,6 +117,11 @@ class Particles:
         return self.log_likelihood + sum(_times(term.factor, term.log_p) for term in self.terms.values())
 
     @property
+    def log_prior(self) -> Tensor:
+        """log p(z), shape (num_particles, batch), each site counted once."""
+        return self._sum([torch.as_tensor(term.log_p) for term in self.terms.values()])
+
+    @property
     def log_q(self) -> Tensor:
         """log q(z | x), shape (num_particles, batch)."""
         parts = (_times(term.factor, term.log_q) for term in self.terms.values())
