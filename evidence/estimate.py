@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -58,7 +59,7 @@ class Estimate:
                 raise ValueError(f"{name} must be a tensor with one number per datum, shape (num_data,), got {got}")
 
     @classmethod
-    def of_weights(cls, method: str, log_w: Tensor, side: str = "lower", **others) -> Estimate:
+    def of_weights(cls, method: str, log_w: Tensor, side: str = "lower", **others: Any) -> Estimate:
         """From log importance weights, shape (num_samples, num_data), nats.
 
             lower: E[w] = p(x), log_px = log mean w        upper: E[w] = 1 / p(x), log_px = -log mean w
@@ -89,7 +90,7 @@ class Estimate:
         )
 
     @classmethod
-    def exactly(cls, method: str, log_px: Tensor, **others) -> Estimate:
+    def exactly(cls, method: str, log_px: Tensor, **others: Any) -> Estimate:
         """From values that are no estimates, shape (num_data,)."""
         if not is_dense(log_px) or log_px.isnan().any():
             got = "NaN" if is_dense(log_px) else _kind(log_px)

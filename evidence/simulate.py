@@ -81,7 +81,7 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
             f"model draws the sites {sorted(sites)}, none of which is its argument {names[0]!r}: arguments must be "
             "named after the sites that they observe; where data need inputs, pass example=(x, inputs)"
         )
-    args = tuple(sites[name] if name in drawn else value for name, value in zip(names, passed, strict=False))
+    args: tuple = tuple(sites[name] if name in drawn else value for name, value in zip(names, passed, strict=False))
     if len(args[0]) != n:
         raise ValueError(f"model(n={n}) drew {len(args[0])} data; let n be the size of its plate over data")
     return Simulated(args, {name: value for name, value in sites.items() if name not in drawn})

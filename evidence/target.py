@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -57,8 +58,12 @@ class Target:
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """log p(u) and log p(x | u), shapes (num_chains, num_data), for u of shape (num_chains, num_data, dim)."""
         found = weigh(self._at(self.model, u), self.args, {}, len(u), nesting=self.nesting)
-        prior = sum(term.log_p for term in found.terms.values()) + self.log_volume(u)
-        return prior, found.log_likelihood
+        return found.log_prior + self.log_volume(u), found.log_likelihood
+
+    def joint(self, u: Tensor) -> Tensor:
+        """log p(x, u), shape (num_chains, num_data)."""
+        prior, likelihood = self(u)
+        return prior + likelihood
 
     def log_q(self, guide: Callable, u: Tensor) -> Tensor:
         """log q(u | x) of a guide with the model's sites alone, shape (num_chains, num_data).
@@ -78,12 +83,12 @@ class Target:
         program = own(program)
         if num_chains > 1:
             program = in_particles(program, num_chains, self.nesting)
-        trace = poutine.trace(program).get_trace(*self.args)
-        if missing := sorted(self.sites.keys() - trace.nodes.keys()):
+        nodes: Mapping[str, Mapping[str, Any]] = poutine.trace(program).get_trace(*self.args).nodes
+        if missing := sorted(self.sites.keys() - nodes.keys()):
             raise ValueError(f"guide lacks the latent sites {missing}; add them, or start from the prior")
-        u = self.flat({name: trace.nodes[name]["value"] for name in self.sites})
+        u = self.flat({name: nodes[name]["value"] for name in self.sites})
         if u.numel() != num_chains * self.num_data * self.dim:
-            shapes = {name: tuple(trace.nodes[name]["value"].shape) for name in self.sites}
+            shapes = {name: tuple(nodes[name]["value"].shape) for name in self.sites}
             raise ValueError(
                 f"guide or model draws {num_chains} x {self.num_data} values of shape {shapes}, of which the model has "
                 f"{self.dim} unconstrained numbers per datum; give both one shape, in one plate over data"
@@ -104,7 +109,8 @@ class Target:
 
     def log_volume(self, u: Tensor) -> Tensor:
         """log |dz / du|, shape (num_chains, num_data)."""
-        return sum(volume for _, volume in self._moved(u).values())
+        first, *others = (volume for _, volume in self._moved(u).values())
+        return sum(others, first)
 
     def _moved(self, u: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         pieces = u.split([site.size for site in self.sites.values()], dim=-1)
@@ -122,7 +128,7 @@ def placed(
 ) -> Pair:
     """A model with a guide that draws these values, in a plate over data, and nothing else."""
 
-    def program(*args, **kwargs):
+    def program(*args: Any, **kwargs: Any) -> None:
         subsample = num_data if plate.size else None
         with pyro.plate(plate.name, plate.size or num_data, subsample_size=subsample, dim=-1):
             for name, value in values.items():

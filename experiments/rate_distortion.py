@@ -100,7 +100,9 @@ def measured(config: Config, decoder: str, beta: float, data: Splits) -> dict:
     for name in ("rate", "distortion", "elbo", "information", "marginal_kl"):
         mean = getattr(seen, name)
         row |= {name: mean.value, f"{name}_se": mean.se}
-    row |= {"khat_bad": found.khat_bad, "active_units": seen.units["z"].active, "unit_kl": seen.kl["z"].units.tolist()}
+    each = seen.kl["z"].units
+    row |= {"khat_bad": found.khat_bad, "active_units": seen.units["z"].active}
+    row |= {"unit_kl": None if each is None else each.tolist()}
     return row | {"num_data": found.num_data, "complete": seen.complete and found.complete,
                   "seconds": time.perf_counter() - began}  # fmt: skip
 

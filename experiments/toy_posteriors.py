@@ -101,8 +101,7 @@ def train(
     if beta != 1:
         objective = tempered(objective, linear(beta, 1.0, steps=max(1, steps // 2)))
     svi = SVI(model, guide, adam(lr), objective, steps=steps)
-    svi.prepare(x)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(svi.optimizer, [2 * steps // 3], gamma=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(svi.prepare(x), [2 * steps // 3], gamma=0.1)
     for _ in range(steps):
         svi.step(x)
         schedule.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,18 +84,19 @@ class Replayed:
 
     def __init__(self, pair: Pair, engine: str = "auto"):
         self.engine = Engine(self._evaluated, pair.modules, engine, finite=False, name="annealed")
-        self.path: Path | None = None
+        self.path: Path  # from the first ``follow`` on
 
     def follow(self, path: Path) -> None:
         """From now on the field is that of this path."""
         self.path = path
 
     def __call__(self, u: Tensor) -> Point:
-        found = self.engine(u, *self.path.target.args)[1]
+        found = (tensor for tensor in self.engine(u, *self.path.target.args)[1] if tensor is not None)
         # A CUDA graph writes its next results over these.
-        return Point(u, *(tensor.clone() if tensor.is_cuda else tensor for tensor in found))
+        terms, slopes = (tensor.clone() if tensor.is_cuda else tensor for tensor in found)
+        return Point(u, terms, slopes)
 
-    def _evaluated(self, u: Tensor, *args) -> Outcome:
+    def _evaluated(self, u: Tensor, *args: Any) -> Outcome:
         kept, self.path.target.args = self.path.target.args, args
         try:
             found = at(self.path, u)

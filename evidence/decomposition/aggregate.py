@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.evidence.decomposition.aggregate_draws import Draws, Unknown, drawn, factors, prior_draws
+from dlvm.evidence.decomposition.aggregate_draws import Draws, Factors, Unknown, drawn, factors, prior_draws
 from dlvm.evidence.mean import Mean
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import in_particles, sample_sites
@@ -45,9 +46,9 @@ class Aggregate:
     def parts(self, num_data: int) -> dict:
         """What a ``Views`` has of it, by name."""
         left_out = dict.fromkeys(PARTS, self.reason)
-        found = dict.fromkeys(PARTS)
+        found: dict[str, Mean | None] = dict.fromkeys(PARTS)
         draws, whole = self.draws, self.components == num_data
-        if self.mixture is not None:
+        if draws is not None and self.mixture is not None:
             left_out = {}
             found["information"] = self._mean(draws.log_q - self.mixture, whole, ">=")
             if draws.log_p is None:
@@ -125,16 +126,17 @@ def log_mixture(
     width = sum(value[0].numel() for value in draws.values.values())
     pieces = torch.arange(number, device=draws.log_q.device).split(max(1, NUMBERS_AT_ONCE // max(1, width)))
     rows = max(1, NUMBERS_AT_ONCE // (max(1, width) * len(pieces[0])))
-    joint: list[Tensor | None] = [None] * len(pieces)
-    units: list[Tensor | None] = [None] * len(pieces)
+    joint: dict[int, Tensor] = {}
+    units: dict[int, Tensor] = {}
     for part in split(args, rows):
         for i, piece in enumerate(pieces):
             log_q, each = _scored(guide, {n: v[piece] for n, v in draws.values.items()}, part, draws.apart)
-            joint[i] = _added(joint[i], log_q)
+            joint[i] = _added(joint.get(i), log_q)
             if each is not None:
-                units[i] = _added(units[i], each)
+                units[i] = _added(units.get(i), each)
         tick(len(part[0]))
-    return torch.cat(joint) - math.log(count), torch.cat(units) - math.log(count) if draws.apart else None
+    log_q, each = torch.cat([*joint.values()]), torch.cat([*units.values()]) if draws.apart else None
+    return log_q - math.log(count), None if each is None else each - math.log(count)
 
 
 def _scored(guide: Callable, values: Mapping[str, Tensor], args: tuple, apart: bool) -> tuple[Tensor, Tensor | None]:
@@ -145,7 +147,8 @@ def _scored(guide: Callable, values: Mapping[str, Tensor], args: tuple, apart: b
     trace = poutine.trace(program).get_trace(*args)
     sites = sample_sites(trace)
     if apart:
-        each = [factors(site["fn"]).log_prob(site["value"]).expand(number, rows, -1) for site in sites]
+        known = (cast(Factors, factors(site["fn"])) for site in sites)  # apart from one another, all have some
+        each = [f.log_prob(site["value"]).expand(number, rows, -1) for f, site in zip(known, sites, strict=True)]
         joined = each[0] if len(each) == 1 else torch.cat(each, dim=-1)
         return joined.sum(-1), joined
     try:
@@ -154,7 +157,8 @@ def _scored(guide: Callable, values: Mapping[str, Tensor], args: tuple, apart: b
         raise Unknown(
             "since the guide has no density for values other than its own draws: its flow has no inverse"
         ) from error
-    return sum(site["unscaled_log_prob"] for site in sites).expand(number, rows), None
+    first, *others = (site["unscaled_log_prob"] for site in sites)
+    return sum(others, first).expand(number, rows), None
 
 
 def _added(total: Tensor | None, found: Tensor) -> Tensor:

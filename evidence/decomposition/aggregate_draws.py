@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -58,12 +58,12 @@ def drawn(pair: Pair, source: tuple) -> Draws:
         Unknown: the guide's density at given values is not that of its latents.
     """
     parts = [_drawn(pair, args) for args in split(source, ROWS_AT_ONCE)]
-    first, log_p = parts[0], [part.log_p for part in parts]
+    first, log_p = parts[0], [part.log_p for part in parts if part.log_p is not None]
     return Draws(
         {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
         {name: torch.cat([part.latents[name] for part in parts]) for name in first.latents},
         torch.cat([part.log_q for part in parts]),
-        None if any(found is None for found in log_p) else torch.cat(log_p),
+        torch.cat(log_p) if len(log_p) == len(parts) else None,
         first.apart,
         first.factorised,
     )
@@ -83,7 +83,7 @@ def _drawn(pair: Pair, args: tuple) -> Draws:
         raise Unknown(f"since the guide's site {names[0]!r} has no density that a mixture can be made of")
     latents, values = found.latents, {s["name"]: s["value"] for s in found.drawn if s["name"] not in placed}
     prior = [site for site in found.joint if site["name"] in latents]
-    log_p = sum(term.log_p for term in found.terms.values()).reshape(-1)
+    log_p = found.log_prior.reshape(-1)
     return Draws(
         values,
         latents,
@@ -94,13 +94,13 @@ def _drawn(pair: Pair, args: tuple) -> Draws:
     )
 
 
-def _same_for_all(model: Callable, args: tuple, latents: Mapping[str, Tensor], log_p: Tensor) -> bool:
+def _same_for_all(model: Callable, args: tuple, latents: dict[str, Tensor], log_p: Tensor) -> bool:
     """Whether z has the prior density under its neighbour's datum that it has under its own."""
     rolled = rows_of(args, torch.arange(len(args[0]), device=args[0].device).roll(1))
     trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(*rolled)
     trace.compute_log_prob(lambda name, site: name in latents)
-    other = sum(trace.nodes[name]["unscaled_log_prob"] for name in latents)
-    return torch.allclose(other, log_p, rtol=1e-4, atol=1e-4)
+    first, *others = (trace.nodes[name]["unscaled_log_prob"] for name in latents)
+    return torch.allclose(sum(others, first), log_p, rtol=1e-4, atol=1e-4)
 
 
 def _independent(program: Callable, args: tuple, sites: list[dict]) -> bool:
@@ -109,6 +109,7 @@ def _independent(program: Callable, args: tuple, sites: list[dict]) -> bool:
         return False
     if len(sites) == 1:
         return True
+    parents: Any
     try:
         parents = get_dependencies(program, args)["prior_dependencies"]
     except (NotImplementedError, KeyError):
@@ -121,9 +122,9 @@ def prior_draws(model: Callable, source: tuple, latents: Mapping[str, Tensor]) -
     """{site: draws of p(z)}, one per row of some data."""
     found: dict[str, list[Tensor]] = {name: [] for name in latents}
     for args in split(source, ROWS_AT_ONCE):
-        trace = poutine.trace(model).get_trace(*args)
+        nodes: Mapping[str, Mapping[str, Any]] = poutine.trace(model).get_trace(*args).nodes
         for name, values in found.items():
-            values.append(trace.nodes[name]["value"])
+            values.append(nodes[name]["value"])
     return {name: torch.cat(values) for name, values in found.items()}
 
 
@@ -153,6 +154,8 @@ def factors(fn: Distribution | None) -> Factors | None:
     """The factors of a distribution; None where its dimensions depend on one another, or may."""
     dims = 0
     while isinstance(fn, Independent):
-        fn, dims = fn.base_dist, dims + fn.reinterpreted_batch_ndims
-    single = fn is not None and (fn.event_shape == torch.Size() or isinstance(fn, OneHotCategorical))
-    return Factors(fn, dims) if single else None
+        dims += fn.reinterpreted_batch_ndims
+        fn = fn.base_dist
+    if fn is None or not (fn.event_shape == torch.Size() or isinstance(fn, OneHotCategorical)):
+        return None
+    return Factors(fn, dims)

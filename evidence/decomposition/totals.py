@@ -50,15 +50,19 @@ class Totals:
         value, variance = torch.cat(self.found[kind][name], dim=1)
         return value.mean(0), variance.sum(0).sqrt() / self.num_data
 
+    def _number(self, kind: str, name: str) -> Mean:
+        value, se = self._mean(kind, name)
+        return Mean(value.item(), se.item())
+
     def record(self, second: Aggregate, complete: bool, seconds: float) -> Views:
-        means = {name: Mean(*(t.item() for t in self._mean("mean", name))) for name in self.found["mean"]}
         kl = {}
         for name in self.found["kl"]:
             units = self._mean("unit_kl", name) if name in self.found["unit_kl"] else (None, None)
-            mean = Mean(*(t.item() for t in self._mean("kl", name)))
-            kl[name] = SiteKL(mean, self.how.get(name, "Monte Carlo"), *units)
+            kl[name] = SiteKL(self._number("kl", name), self.how.get(name, "Monte Carlo"), *units)
         return Views(
-            **means,
+            elbo=self._number("mean", "elbo"),
+            rate=self._number("mean", "rate"),
+            distortion=self._number("mean", "distortion"),
             kl=kl,
             units={name: self._units(name) for name in self.found["units"]},
             **second.parts(self.num_data),
@@ -77,14 +81,14 @@ class Totals:
 
 def _unit_ratios(found: Particles, name: str) -> Tensor | None:
     """KL, or log q / p, of each unit of a site, shape (num_particles, data, units)."""
-    sites = [next((s for s in part if s["name"] == name), None) for part in (found.drawn, found.joint)]
-    if not all(site is not None and alone(site) for site in sites):
+    ours, theirs = (next((s for s in part if s["name"] == name), None) for part in (found.drawn, found.joint))
+    if ours is None or theirs is None or not (alone(ours) and alone(theirs)):
         return None
-    q, p = (factors(site["fn"]) for site in sites)
+    q, p = factors(ours["fn"]), factors(theirs["fn"])
     if q is None or p is None:
         return None
     each = q.kl(p) if found.kl[name] == "analytic" else None
     if each is None:
-        each = q.log_prob(sites[0]["value"]) - p.log_prob(sites[0]["value"])
+        each = q.log_prob(ours["value"]) - p.log_prob(ours["value"])
     each = each.flatten(0, -3) if each.dim() > 3 else each
     return each.expand(found.layout.num_particles, found.layout.batch, each.shape[-1])

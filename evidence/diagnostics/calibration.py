@@ -131,7 +131,8 @@ def _log_joint(pair: Pair, found: Particles, args: tuple, values: dict[str, Tens
         trace = poutine.trace(poutine.condition(pair.model, data=values)).get_trace(*args)
         trace.compute_log_prob()
     layout = found.layout._replace(num_particles=1)
-    return sum(layout.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace))[0]
+    first, *others = (layout.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace))
+    return sum(others, first)[0]
 
 
 def _check(num_data: int, num_particles: int, levels: Sequence[float]) -> None:

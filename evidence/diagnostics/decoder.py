@@ -65,17 +65,16 @@ def decoder_report(
         torch.Size([3])
     """
     _check(image_shape, site)
-    sums: GaussianSums | BernoulliSums | None = None
+    sums: list[GaussianSums | BernoulliSums] = []
 
     def take(found: Particles, args: tuple) -> None:
-        nonlocal sums
         part = decoded(found, site)
-        if sums is None:
-            sums = (BernoulliSums if part.scale is None else GaussianSums)(part, image_shape)
-        sums.add(part)
+        if not sums:
+            sums.append(BernoulliSums(part, image_shape) if part.scale is None else GaussianSums(part, image_shape))
+        sums[0].add(part)
 
     complete = draw_each(Pair(model, guide), data, num_particles, take, rows, seed, progress, "decoding")
-    return sums.result(complete)
+    return sums[0].result(complete)
 
 
 def _check(image_shape: object, site: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pyro.distributions as dist
 import torch
@@ -64,8 +64,8 @@ def decoded(found: Particles, site: str | None = None) -> Decoded:
             "independent Normal or Bernoulli variables"
         )
     x = value.expand(shape).reshape(k, count, -1)[0].double()
-    found = (fn.mean, -fn.log_prob(value), fn.stddev, fn.entropy())
-    mean, surprise, scale, entropy = (t.expand(shape).reshape(k, count, -1).double() for t in found)
+    parts = (fn.mean, -fn.log_prob(value), fn.stddev, fn.entropy())
+    mean, surprise, scale, entropy = (t.expand(shape).reshape(k, count, -1).double() for t in parts)
     return Decoded(x, mean, surprise, scale if gaussian else None, entropy)
 
 
@@ -114,8 +114,9 @@ class GaussianSums(Sums):
 
     def add(self, part: Decoded) -> None:
         super().add(part)
-        score = ((part.x - part.mean) / part.scale).square().mean(0)
-        self.scales += part.scale.square().mean(0).sum(0)
+        scale = cast(Tensor, part.scale)  # a Gaussian has one
+        score = ((part.x - part.mean) / scale).square().mean(0)
+        self.scales += scale.square().mean(0).sum(0)
         self.scores += score.sum(0)
         self.residuals.append((part.x - part.mean).square().mean(0).cpu())
         self.each.append(score.mean(-1))

@@ -163,7 +163,7 @@ def _moments(u: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
 
 def _joint(target: Target, u: Tensor) -> Tensor:
     """log p(x, u), shape (points, num_data), a few points at a time."""
-    return torch.cat([sum(target(piece)) for piece in _pieces(target, u)])
+    return torch.cat([target.joint(piece) for piece in _pieces(target, u)])
 
 
 def _pieces(target: Target, u: Tensor) -> tuple[Tensor, ...]:
@@ -197,7 +197,7 @@ def _climbed(target: Target, loc: Tensor, tril: Tensor, diagonal: bool) -> Tenso
         factor = torch.diag_embed(size.exp()) + below.tril(-1)
         u = loc + (factor @ eps[:, None, :, None]).squeeze(-1)
         entropy = size.sum(-1) + 0.5 * target.dim * (1 + math.log(2 * math.pi))
-        return (weight[:, None] * sum(target(u))).sum(0) + entropy
+        return (weight[:, None] * target.joint(u)).sum(0) + entropy
 
     def closure() -> Tensor:
         loss = -bound().sum()
@@ -205,8 +205,14 @@ def _climbed(target: Target, loc: Tensor, tril: Tensor, diagonal: bool) -> Tenso
             parameter.grad = slope
         return loss
 
-    settings = dict(max_iter=300, history_size=20, tolerance_grad=1e-8, tolerance_change=1e-12)
-    torch.optim.LBFGS(free, line_search_fn="strong_wolfe", **settings).step(closure)
+    torch.optim.LBFGS(
+        free,
+        max_iter=300,
+        history_size=20,
+        tolerance_grad=1e-8,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    ).step(closure)
     with torch.no_grad():
         return bound().double()
 

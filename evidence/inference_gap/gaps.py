@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import pyro
 import torch
-from pyro.infer import ELBO as AnyELBO
 from torch import Tensor, nn
 
 from dlvm.evidence.estimate import Estimate
 from dlvm.evidence.inference_gap.local_fit import climb, frozen
 from dlvm.evidence.inference_gap.record import Gaps, divided, joined, some
 from dlvm.evidence.inference_gap.unamortized import Freed, is_plain
+from dlvm.guides.amortized import Amortized
+from dlvm.guides.refined import Differentiable
 from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.estimators.pathwise import STL
 from dlvm.inference.objectives.elbo import ELBO
@@ -42,7 +44,7 @@ def gaps(
     num_particles: int = 1000,
     rate: float = 0.05,
     rows: int = 100,
-    objective: AnyELBO | None = None,
+    objective: Differentiable | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Gaps:
@@ -134,7 +136,7 @@ class _Work:
     steps: int
     num_particles: int
     rate: float
-    objective: AnyELBO
+    objective: Differentiable
 
     def __call__(self, args: tuple, log_px: Estimate | None, seed: int, tick: Tick) -> Gaps:
         with torch.no_grad():
@@ -152,7 +154,7 @@ class _Work:
     def _make(self, factory: Local | None, args: tuple) -> nn.Module:
         if factory is None:
             with torch.no_grad():
-                guide = self.pair.roots["guide"]
+                guide = cast(Amortized, self.pair.roots["guide"])  # others were refused
                 return Freed(guide, guide.features(*args)).eval()
         x = args[0]
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pyro
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
 
+from dlvm.guides.refined import Differentiable
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.optimizer import QuickStep
 from dlvm.inference.engine.recording import Outcome
@@ -22,7 +23,7 @@ SLOW = 0.1
 def climb(
     pair: Pair,
     args: tuple,
-    objective: ELBO,
+    objective: Differentiable,
     steps: int,
     rate: float,
     tick: Callable[[float], None],
@@ -46,11 +47,11 @@ def climb(
         ValueError: the guide has no parameter to train, or the bound is not finite.
     """
     guide = pair.roots["guide"]
-    parameters = [p for p in guide.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in guide.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError(f"local guide {type(guide).__name__} has no parameter that requires a gradient")
 
-    def slopes(*args) -> Outcome:
+    def slopes(*args: Any) -> Outcome:
         loss = objective.differentiable_loss(*pair.programs, *args)
         return [loss.item()], list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
@@ -78,7 +79,7 @@ def climb(
             for group, (_, start) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = start * min(1.0, 2 - 2 * (step + 1) / steps)
             tick(1 / steps)
-    return seen
+    return cast(Tensor, seen)  # of at least one step
 
 
 def _step(parameters: list[Tensor], gradients: list[Tensor | None], advance: QuickStep) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ class Gaps:
             f"inference gap {word}{self.total} = approximation {word}{self.approximation} (the family) + "
             f"amortisation {self.amortisation} (the encoder)",
         ]
-        if self.gain is not None:
+        if self.richer is not None and self.gain is not None:
             lines.append(f"the richer family reaches {_of(self.richer)}, {self.gain} above the best of the family")
         if self.left is not None:
             found = "converged" if self.converged else "has not converged"
@@ -137,7 +138,8 @@ def divided(weights: list[Tensor], early: list[Tensor], log_px: Estimate | None)
     bounds = [_elbo(name, log_w) for name, log_w in zip(names, weights, strict=False)]
     noise = [log_w - log_w.mean(0) for log_w in weights]
     lefts = [_gained(before, after) for before, after in zip(early, weights[1:], strict=True)]
-    elbo, best, richer = (*bounds, None)[:3]
+    elbo, best, *more = bounds
+    richer = more[0] if more else None
     if log_px is None:
         log_w = max(weights[1:], key=lambda log_w: log_w.mean().item())
         log_px = Estimate.of_weights("importance weights of the best local guide, a lower bound", log_w)
@@ -201,4 +203,5 @@ def joined(parts: list[Gaps], seconds: float, asked: int) -> Gaps:
             return Estimate.joined(columns, seconds, asked)
         return Difference.joined(columns)
 
-    return Gaps(**{field.name: column(field.name) for field in fields(Gaps)})
+    columns: dict[str, Any] = {field.name: column(field.name) for field in fields(Gaps)}
+    return Gaps(**columns)

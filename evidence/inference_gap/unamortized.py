@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from typing import Any, TypeGuard
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from dlvm.guides.amortized import Amortized
+from dlvm.guides.sites.latents import Latent
 from dlvm.nets import out_features
 from dlvm.nets.arguments import made
 
@@ -51,12 +53,12 @@ class Freed(PyroModule):
         """Parameters that the data have in common."""
         return list(self.twin.parameters())
 
-    def forward(self, *args, **kwargs) -> dict[str, Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on all the data; returns {site: value}."""
         return self.twin.draw(self.h, self.twin.known(*args, **kwargs))
 
 
-def is_plain(guide: object) -> bool:
+def is_plain(guide: object) -> TypeGuard[Amortized]:
     """Whether a guide draws from its features alone, so that it can be set free."""
     return isinstance(guide, Amortized) and type(guide).forward is Amortized.forward
 
@@ -79,7 +81,7 @@ def free(guide: Callable[..., Amortized]) -> Callable[..., Freed]:
             "FullRank, or partial(IAF, depth=4)"
         )
 
-    def local(latents, num_data: int) -> Freed:
+    def local(latents: Mapping[str, Latent], num_data: int) -> Freed:
         amortised = made("guide", guide, latents, nn.Linear(1, 1))
         if not is_plain(amortised):
             raise TypeError(

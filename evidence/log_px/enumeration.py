@@ -136,7 +136,7 @@ class JointValues:
     def weigh(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x, z) and log p(z) at some values, shapes (values, data)."""
         found = weigh(self._at(index), self.args, {}, len(index), nesting=self.nesting)
-        prior = sum(term.log_p for term in found.terms.values())
+        prior = found.log_prior
         return found.log_likelihood + prior, prior
 
     def __getitem__(self, index: Tensor) -> dict[str, Tensor]:

@@ -156,5 +156,5 @@ def on_grid(target: Target, low: Tensor, high: Tensor, size: int, at_once: int) 
     """log p(x, u) on a grid of size points per axis, shape (*[size] * dim, data)."""
     unit = torch.linspace(0, 1, size, dtype=low.dtype, device=low.device)
     shares = torch.cartesian_prod(*[unit] * target.dim).reshape(-1, 1, target.dim)
-    parts = [sum(target(low + (high - low) * share)).double() for share in shares.split(at_once)]
+    parts = [target.joint(low + (high - low) * share).double() for share in shares.split(at_once)]
     return torch.cat(parts).reshape(*[size] * target.dim, -1)

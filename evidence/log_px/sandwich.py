@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from numbers import Integral
+from typing import Any
 
 from torch import Tensor
 
@@ -78,25 +79,26 @@ def sandwich(
     """
     count(num_particles=num_particles, num_chains=num_chains, temperatures=temperatures, leaps=leaps)
     count(rows=1 if rows is None else rows)
-    simulated = _simulated(model, data, seed) if isinstance(data, Integral) else data
-    known = isinstance(simulated, Simulated)
-    batches = [simulated.args] if known else list(batches_of(data))
-    chains = dict(num_chains=num_chains, temperatures=temperatures, leaps=leaps, rows=rows, seed=seed)
+    given = _simulated(model, data, seed) if isinstance(data, int | Integral) else data
+    simulated = given if isinstance(given, Simulated) else None
+    batches = [given.args] if isinstance(given, Simulated) else list(batches_of(given))
+    chains: dict[str, Any] = dict(num_chains=num_chains, temperatures=temperatures, leaps=leaps, rows=rows, seed=seed)
     start = None if from_prior else guide
-    stages = [
+    stages: list[Callable[[], dict[str, Estimate]]] = [
         lambda: weighed(model, guide, batches, num_particles, seed, progress),
         lambda: {"AIS": annealed(model, batches, start, progress=progress, **chains)},
     ]
     if callable(getattr(bare(model), "log_px", None)):
         stages.insert(1, lambda: {"exact": exact(model, batches)})
-    if known:
+    if simulated is not None:
         stages.append(lambda: {"reverse AIS": reverse_annealed(model, simulated, start, progress=progress, **chains)})
     found = _until_interrupted(stages)
-    complete = all(row.complete for row in found.values()) and ("reverse AIS" if known else "AIS") in found
-    return Sandwich({name: found[name] for name in ORDER if name in found}, known, complete)
+    last = "AIS" if simulated is None else "reverse AIS"
+    complete = all(row.complete for row in found.values()) and last in found
+    return Sandwich({name: found[name] for name in ORDER if name in found}, simulated is not None, complete)
 
 
-def _simulated(model: Callable, data: int, seed: int) -> Simulated:
+def _simulated(model: Callable, data: Any, seed: int) -> Simulated:
     count(data=data)
     return simulate(model, data, seed)
 

@@ -22,6 +22,9 @@ class MovingAverage(nn.Module):
         ValueError: ``decay`` is out of range.
     """
 
+    sum: Tensor
+    weight: Tensor
+
     def __init__(self, decay: float = 0.9):
         super().__init__()
         real(decay=decay)

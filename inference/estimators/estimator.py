@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,7 @@ def differentiated(bound: Bound, particles: Particles, value: Tensor | None) -> 
 
 def assemble(found: Coefficients, particles: Particles) -> Tensor:
     """A 0-d tensor with the gradient that the coefficients say, summed over data and scaled."""
-    total = 0.0 if found.model is None else _through_model(found, particles)
+    total: Tensor | float = 0.0 if found.model is None else _through_model(found.model, found.path, particles)
     if found.path is not None:
         total = total - (found.path * particles.log_q).sum(0)
     if found.score is not None:
@@ -105,24 +105,23 @@ def assemble(found: Coefficients, particles: Particles) -> Tensor:
         total = total + (found.score * log_q).sum(0)
     if found.jump is not None:
         total = total + (found.jump * particles.jump_log_q()).sum(0)
-    total = particles.total(total)
+    total = particles.total(torch.as_tensor(total))
     if found.model is None and found.path is not None:
         total = total + _path_alone(found.path, particles)
     return total if found.extra is None else total + found.extra
 
 
-def _through_model(found: Coefficients, particles: Particles) -> Tensor:
+def _through_model(model: Tensor, path: Tensor | None, particles: Particles) -> Tensor:
     """What log p(x, z) adds to the gradient of the model's parameters, and of the guide's through draws; (batch,)."""
-    model = found.model
-    if found.path is not None and found.path is not model:
+    if path is not None and path is not model:
         model = torch.where(model.abs() < SMALLEST, SMALLEST, model)
-        for value, factor in _by_value(found.path / model, particles):
+        for value, factor in _by_value(path / model, particles):
             value.register_hook(partial(torch.mul, factor))
     return (model * particles.log_p).sum(0)
 
 
-def _path_alone(path: Tensor, particles: Particles) -> Tensor:
-    """sum_k path_k (d log p / d z_k) z_k with the derivative held constant, a 0-d tensor, scaled."""
+def _path_alone(path: Tensor, particles: Particles) -> Tensor | float:
+    """sum_k path_k (d log p / d z_k) z_k with the derivative held constant, a 0-d tensor, scaled; 0 without draws."""
     values = list(particles.entered.values())
     found = torch.autograd.grad(particles.log_p.sum(), values, allow_unused=True) if values else ()
     slope = dict(zip(map(id, values), found, strict=True))
@@ -151,9 +150,9 @@ def shown(value: Tensor, trained: Tensor) -> Tensor:
 
 class _Shown(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, trained: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, trained: Tensor, value: Tensor) -> Tensor:
         return value.clone()
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
@@ -22,6 +24,8 @@ from dlvm.nets.arguments import real
 
 class _Relaxation(Estimator):
     """What both have in common: a temperature, and the sites they can treat."""
+
+    temperature: Tensor | float
 
     def __init__(self, temperature: float | Tensor = 0.5):
         super().__init__()
@@ -109,7 +113,7 @@ class _Relax(Messenger):
         super().__init__()
         self.temperature, self.hard = temperature, hard
 
-    def _pyro_sample(self, msg):
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
         if not msg["is_observed"] and not getattr(fn, "has_rsample", True) and _logits(fn) is not None:
             msg["fn"] = _Relaxed(fn, self.temperature, self.hard)
@@ -126,15 +130,19 @@ class _Relaxed(dist.TorchDistribution):
         super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
 
     @property
+    def _known(self) -> tuple[Tensor, bool]:
+        return cast(tuple[Tensor, bool], _logits(self.fn))  # only such sites are relaxed
+
+    @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.unit_interval, len(self.event_shape))
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> _Relaxed:
+    def expand(self, batch_shape: Sequence[int], _instance: _Relaxed | None = None) -> _Relaxed:
         return _Relaxed(self.fn.expand(batch_shape), self.temperature, self.hard)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        logits, binary = _logits(self.fn)
-        u = torch.rand(sample_shape + logits.shape, dtype=logits.dtype, device=logits.device)
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        logits, binary = self._known
+        u = torch.rand(torch.Size(sample_shape) + logits.shape, dtype=logits.dtype, device=logits.device)
         u = u.clamp(torch.finfo(u.dtype).tiny, 1 - torch.finfo(u.dtype).eps)
         if binary:
             noisy = logits + u.log() - torch.log1p(-u)
@@ -146,7 +154,7 @@ class _Relaxed(dist.TorchDistribution):
         return shown(hard, soft) if self.hard else soft
 
     def log_prob(self, value: Tensor) -> Tensor:
-        logits, binary = _logits(self.fn)
+        logits, binary = self._known
         if binary:
             return sum_rightmost(value * logits - F.softplus(logits), len(self.event_shape))
         return sum_rightmost(value * logits.log_softmax(-1), len(self.event_shape))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pyro
 import torch
 from pyro import poutine
@@ -33,12 +35,11 @@ class Lookout:
 
     def __init__(self, pair: Pair, args: tuple):
         self.pair, self.asleep = pair, 0
-        self.args: tuple | None = rows_of(args, slice(0, MOST_DATA))
-        try:
-            with untouched(0):
-                self._sites()
-        except (ValueError, RuntimeError, NotImplementedError, AttributeError):
-            self.args = None
+        self.args: tuple | None = None
+        few = rows_of(args, slice(0, MOST_DATA))
+        with suppress(ValueError, RuntimeError, NotImplementedError, AttributeError), untouched(0):
+            self._sites(few)
+            self.args = few
 
     def look(self, warming: bool) -> Active:
         """{site: (active units, all units)}; empty where nothing can be said.
@@ -49,7 +50,7 @@ class Lookout:
         if self.args is None:
             return {}
         with untouched(0):
-            found = {site["name"]: _active(site["value"]) for site in self._sites()}
+            found = {site["name"]: _active(site["value"]) for site in self._sites(self.args)}
         all_asleep = [name for name, (active, _) in found.items() if not active]
         self.asleep = self.asleep + 1 if all_asleep and not warming else 0
         if self.asleep == PATIENCE:
@@ -60,14 +61,14 @@ class Lookout:
         return found
 
     @torch.no_grad()
-    def _sites(self) -> list[dict]:
+    def _sites(self, args: tuple) -> list[dict]:
         """The guide's sites whose values have shape (particles, data, *event)."""
         with self.pair.evaluating():
-            nesting = self.pair.nesting(self.args, {})
+            nesting = self.pair.nesting(args, {})
             program = in_particles(self.pair.guide, PARTICLES_OF_A_LOOK, nesting)
             with pyro.validation_enabled(False):
-                trace = poutine.trace(program).get_trace(*self.args)
-        shape = PARTICLES_OF_A_LOOK, len(self.args[0])
+                trace = poutine.trace(program).get_trace(*args)
+        shape = PARTICLES_OF_A_LOOK, len(args[0])
         drawn = (site for site in sample_sites(trace) if not site["infer"].get("is_auxiliary"))
         return [site for site in drawn if site["value"].shape[:2] == shape]
 

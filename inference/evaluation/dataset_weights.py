@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -83,7 +83,8 @@ class _Scorer:
         self.pair, self.rows, self.weights = pair, RowWeights(pair), _Weights(pair)
         self.num_particles, self.chunk = num_particles, chunk
         self.engine, self.number = engine, number
-        self.replay: Engine | None = None
+        self.at_once = 0
+        self.replay: Engine  # from the first batch on
 
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
@@ -91,7 +92,7 @@ class _Scorer:
         if rows < len(args[0]) and must_be_whole(self.pair, args):
             rows, at_once = len(args[0]), max(1, rows * at_once // len(args[0]))
         self.rows.check(args, at_once, rows * at_once)
-        if self.replay is None:
+        if not self.at_once:
             calls = self.number * math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once)
             self.replay = _engine(self.weights, self.engine, calls)
         self.at_once = at_once
@@ -101,9 +102,10 @@ class _Scorer:
         K = self.num_particles
         counts = [min(self.at_once, K - start) for start in range(0, K, self.at_once)]
         # A CUDA graph writes its next results over these.
-        parts = [[t.clone() if t.is_cuda else t for t in self.replay(count, *args)[1]] for count in counts]
+        found = (self.replay(count, *args)[1] for count in counts)
+        parts = [[t.clone() if t.is_cuda else t for t in tensors if t is not None] for tensors in found]
         likelihood, ratio, first, second = zip(*parts, strict=True)
-        mean, square = sum(first) / K, sum(second) / K
+        mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
         return Scored(torch.cat(likelihood), torch.cat(ratio), mean, square, self.weights.x_dim)
 
 
@@ -113,7 +115,7 @@ class _Weights:
     def __init__(self, pair: Pair):
         self.pair, self.x_dim = pair, 1
 
-    def __call__(self, num_particles: int, *args) -> Outcome:
+    def __call__(self, num_particles: int, *args: Any) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
             found = weigh_rows(self.pair, args, num_particles)
         self.x_dim = found.x_dim

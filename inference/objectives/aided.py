@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 from pyro import infer
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlvm.inference.estimators.estimator import Coefficients
 from dlvm.inference.estimators.score_function import ScoreFunction
@@ -15,24 +16,35 @@ from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.pair import Pair
 
 
+class Aid(Protocol):
+    """A module that an objective can be given."""
+
+    name: str
+
+    def accept(self, objective: Objective) -> None:
+        """Raises ValueError where an objective is none that this can aid."""
+
+    def __call__(self, objective: Objective, particles: Particles, value: Tensor | None) -> Tensor:
+        """A 0-d tensor to be maximised in place of the bound, whose value it is given if it is known."""
+
+
 class Aided(Objective):
     """An objective whose gradient is changed by an aid; its value is not, and is what is reported and selected on.
 
     Args:
         objective: the bound.
-        aid: module (objective, particles, value) -> a 0-d tensor to be maximised in place of the bound, whose value it
-            is given if it is known; says by ``accept(objective)`` which it can aid.
+        aid: what is maximised in its place.
 
     Raises:
         TypeError: ``objective`` is neither ours nor Pyro's Trace_ELBO or TraceMeanField_ELBO, see ``ours``.
         ValueError: ``objective`` is aided already, or of a kind that this aid is not defined for.
     """
 
-    def __init__(self, objective: Objective, aid: nn.Module):
-        objective = ours(objective)
-        super().__init__(replace(objective.bound, linear=False), objective.num_particles)  # what is trained need not be
-        self.objective, self.aid = objective, aid
-        aid.accept(self.objective)
+    def __init__(self, objective: infer.ELBO, aid: Aid):
+        bare = ours(objective)
+        super().__init__(replace(bare.bound, linear=False), bare.num_particles)  # what is trained need not be
+        self.objective, self.aid = bare, aid
+        aid.accept(bare)
 
     def __repr__(self) -> str:
         return f"{self.aid.name}({self.objective!r}, {self.aid!r})"

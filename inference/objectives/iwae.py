@@ -173,10 +173,10 @@ class _Mixture:
         return self.joined(self.loose(log_w), self.tight(log_w))
 
     def curvature(self, log_w: Tensor) -> Tensor:
-        return self.joined(self.loose.curvature(log_w), self.tight.curvature(log_w))
+        return self.joined(self.loose.curvatures(log_w), self.tight.curvatures(log_w))
 
     def without(self, log_w: Tensor, others: Tensor) -> Tensor:
-        return self.joined(self.loose.without(log_w, others), self.tight.without(log_w, others))
+        return self.joined(power_left_out(log_w, others, 0.0), power_left_out(log_w, others, 1.0))
 
     def signal(self, log_w: Tensor) -> Tensor:
         return self.joined(self.loose.signals(log_w), self.tight.signals(log_w))

@@ -31,7 +31,7 @@ class MaximumLikelihood(Objective):
         An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 1.6, arXiv:1906.02691.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(Bound(_only, side="exact", linear=True))
 
     def _settings(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -97,7 +97,7 @@ class Objective(nn.Module, infer.ELBO):
             )
         self.estimator.accept(self.bound, self.num_particles)
 
-    def __call__(self, model: nn.Module, guide: nn.Module) -> nn.Module:
+    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
         """A module whose value on a batch is ``differentiable_loss``."""
         return ELBOModule(model, guide, self)
 
@@ -129,19 +129,19 @@ class Objective(nn.Module, infer.ELBO):
         found = self.estimator.coefficients(self.bound, particles)
         if self.bound.side != "upper":
             return found
-        downhill = (None if part is None else -part for part in (found.path, found.score, found.jump))
-        return Coefficients(None, *downhill, found.extra)
+        path, score, jump = (None if part is None else -part for part in (found.path, found.score, found.jump))
+        return Coefficients(None, path, score, jump, found.extra)
 
     def surrogate(self, particles: Particles, value: Tensor | None = None) -> Tensor:
         """A 0-d tensor whose gradient is the estimate of the bound's; ``value`` is the bound itself, if it is known."""
-        if self.bound.side == "upper":
-            return assemble(self.coefficients(particles), particles)
+        if self.bound.side == "upper" and (downhill := self.coefficients(particles)) is not None:
+            return assemble(downhill, particles)
         return self.estimator.surrogate(self.bound, particles, value)
 
-    def _get_trace(self, model, guide, args, kwargs):
+    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> NoReturn:
         raise NotImplementedError("bounds over log-weights work on whole sets of particles, not on single traces")
 
-    def differentiable_loss(self, model: Callable, guide: Callable, *args, **kwargs) -> Tensor:
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over data and scaled; a 0-d tensor in nats whose gradient is the estimator's."""
         if next(self.parameters(), None) is not None:  # where stock SVI looks for what is to be trained
             pyro.module(_NAMES.setdefault(self, f"objective_{next(_SERIALS)}"), self)
@@ -156,12 +156,12 @@ class Objective(nn.Module, infer.ELBO):
             value = value + (particles.shared.detach() if self.bound.side == "upper" else particles.shared)
         return -value
 
-    def loss(self, model: Callable, guide: Callable, *args, **kwargs) -> float:
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """``differentiable_loss`` as a number, without gradients."""
         with torch.no_grad():
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
-    def loss_and_grads(self, model: Callable, guide: Callable, *args, **kwargs) -> float:
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """``differentiable_loss`` as a number; adds its gradients to the parameters'."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from dlvm.inference.objectives.schedules import Schedule, as_schedule
 from dlvm.inference.objectives.tempered import check_sites
 from dlvm.inference.particles.particles import Particles
 from dlvm.nets.arguments import real
+
+Number = TypeVar("Number", int, float)
 
 
 def free_bits(objective: ELBO, nats: float | Mapping[str, float], groups: int | Mapping[str, int] = 1) -> Aided:
@@ -158,7 +161,7 @@ def batch_mean(particles: Particles, values: Tensor) -> Tensor:
     return joint_sum((values * particles.scale).sum(-1)) / joint_sum(data_count(particles))
 
 
-def _by_site(value: float | Mapping[str, float], names: list[str], rest: float) -> dict[str, float]:
+def _by_site(value: Number | Mapping[str, Number], names: list[str], rest: Number) -> dict[str, Number]:
     if not isinstance(value, Mapping):
         return dict.fromkeys(names, value)
     if unknown := set(value) - set(names):
@@ -168,8 +171,9 @@ def _by_site(value: float | Mapping[str, float], names: list[str], rest: float) 
 
 def _grouped(particles: Particles, name: str, groups: int) -> Tensor:
     """log q / p, or the analytic KL, of groups of a site's dimensions: shape (groups, num_particles, batch)."""
-    site, prior = (next((s for s in part if s["name"] == name), None) for part in (particles.drawn, particles.joint))
-    q, p = site["fn"], None if prior is None else prior["fn"]
+    site = next(s for s in particles.drawn if s["name"] == name)
+    q: Any = site["fn"]
+    p: Any = next((s["fn"] for s in particles.joint if s["name"] == name), None)
     rank = q.event_dim
     if not all(_factorised(fn, rank) for fn in (q, p)):
         raise ValueError(

@@ -27,6 +27,9 @@ class Schedule(nn.Module):
         value: a 0-d tensor.
     """
 
+    value: Tensor  # None where ``at`` is not
+    step: Tensor
+
     def __init__(self, at: Callable[[Tensor], Tensor] | None, steps: int, text: str, value: Tensor | None = None):
         super().__init__()
         self.at, self.steps, self.text = at, steps, text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class Separate(Objective):
     def coefficients(self, particles: Particles) -> Coefficients:
         """The slopes of the model's bound for theta, and for phi what the guide's objective says."""
         theta, phi = self.model.bound.slopes(particles.log_w), self.guide.coefficients(particles)
-        return phi._replace(model=theta)
+        return cast(Coefficients, phi)._replace(model=theta)  # a guide's objective without them was refused
 
     def surrogate(self, particles: Particles, value: Tensor | None = None) -> Tensor:
         return assemble(self.coefficients(particles), particles)

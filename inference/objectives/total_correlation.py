@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
@@ -112,7 +113,7 @@ def _draws(site: dict) -> Tensor:
     return z.flatten(z.dim() - site["fn"].event_dim).movedim(-2, 0).unsqueeze(-2)
 
 
-def _log_sums(fn: Independent, z: Tensor) -> tuple[Tensor, Tensor]:
+def _log_sums(fn: dist.Independent, z: Tensor) -> tuple[Tensor, Tensor]:
     """log sum_j q(z_i | x_j), shape (batch i, [num_particles]), and log sum_j q(z_id | x_j), with dim on the right."""
     each = fn.base_dist.log_prob(z.reshape(*z.shape[:-2], 1, *fn.event_shape)).flatten(-fn.event_dim)
     return each.sum(-1).logsumexp(-1), each.logsumexp(-2)
@@ -134,7 +135,8 @@ def _site(particles: Particles, name: str | None) -> dict:
     if name not in sites:
         raise ValueError(f"total_correlation names {name!r}, but the latent sites are {list(sites)}")
     fn = sites[name]["fn"]
-    if not isinstance(fn, Independent) or fn.reinterpreted_batch_ndims != fn.event_dim or not fn.has_rsample:
+    rank = fn.event_dim
+    if not isinstance(fn, Independent) or fn.reinterpreted_batch_ndims != rank or not fn.has_rsample:
         raise ValueError(
             f"total_correlation needs the marginals q(z_d | x) of {name!r}, which {type(fn).__name__} does not give; "
             "use a guide with independent, reparametrised dimensions, as Diagonal"

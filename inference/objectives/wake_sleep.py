@@ -104,7 +104,8 @@ def dreamt_log_q(particles: Particles) -> Tensor:
     with needs_inverse():
         trace.compute_log_prob()
     single = particles.layout._replace(num_particles=1)
-    return sum(single.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace)).squeeze(0)
+    parts = [single.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace)]
+    return sum(parts[1:], parts[0]).squeeze(0)
 
 
 class WakeSleep(Objective):

@@ -80,6 +80,7 @@ def mean_field_violations(pair: Pair, args: tuple, kwargs: dict) -> dict[str, se
 
 
 def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
+    found: Any
     try:
         found = get_dependencies(_Unconstrained()(program), args, kwargs)["prior_dependencies"]
     except (NotImplementedError, KeyError):  # a flow without an inverse; at worst, a site depends on all before it

@@ -49,8 +49,9 @@ class Layout(NamedTuple):
 
     def _outer(self, site: dict) -> Tensor | float:
         """The scale that a site shares with all others of its datum."""
-        single = not self.loops or not isinstance(self.scale, Tensor) or not self.scale.dim()
-        return self.scale if single else self.scale[self.turns.index(turn(site, self.loops))]
+        if not self.loops or not isinstance(self.scale, Tensor) or not self.scale.dim():
+            return self.scale
+        return self.scale[self.turns.index(turn(site, self.loops))]
 
     def spread(self, numbers: Tensor, event_dim: int, site: dict | None = None) -> Tensor:
         """(num_particles, batch) -> the shape that broadcasts against a site's values; in loops, those of ``site``."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
+import torch
 from pyro import poutine
 from torch import Tensor
 
@@ -23,7 +24,7 @@ class Term(NamedTuple):
     ``kl`` takes the place of the sampled log q - log p where it is given, and ``factor`` multiplies either.
     """
 
-    log_q: Tensor | float
+    log_q: Tensor
     log_p: Tensor | float
     factor: Tensor | float = 1.0
     kl: Tensor | None = None
@@ -74,8 +75,7 @@ class Particles:
     @property
     def log_ratio(self) -> Tensor:
         """log q(z | x) / p(z), shape (num_particles, batch)."""
-        ratios = [term.ratio for term in self.terms.values()]
-        return sum(ratios[1:], ratios[0]) if ratios else self.log_likelihood.new_zeros(self.log_likelihood.shape)
+        return self._sum([term.ratio for term in self.terms.values()])
 
     @property
     def log_w(self) -> Tensor:
@@ -86,6 +86,11 @@ class Particles:
     def log_p(self) -> Tensor:
         """log p(x, z), shape (num_particles, batch)."""
         return self.log_likelihood + sum(_times(term.factor, term.log_p) for term in self.terms.values())
+
+    @property
+    def log_prior(self) -> Tensor:
+        """log p(z), shape (num_particles, batch), each site counted once."""
+        return self._sum([torch.as_tensor(term.log_p) for term in self.terms.values()])
 
     @property
     def log_q(self) -> Tensor:
@@ -131,13 +136,13 @@ class Particles:
         """Sum over data of what each is worth, (batch,) -> a 0-d tensor, with plate and ``poutine.scale`` factors."""
         return (values * self.scale).sum()
 
-    def changed(self, terms: Mapping[str, Term], **others) -> Particles:
+    def changed(self, terms: Mapping[str, Term], **others: Any) -> Particles:
         """The same draws, counted otherwise."""
         return replace(self, terms={**self.terms, **terms}, **others)
 
     def jump_log_q(self) -> Tensor:
         """log q of ``jumps`` without their scales; shape (num_particles, batch)."""
-        return sum(self.layout.reduce(site["unscaled_log_prob"], site, scaled=False) for site in self.jumps)
+        return self._sum([self.layout.reduce(s["unscaled_log_prob"], s, scaled=False) for s in self.jumps])
 
     def log_q_at_fixed_values(self) -> Tensor:
         """log q of the draws as constants: its gradient is the score; shape (num_particles, batch)."""
@@ -156,7 +161,10 @@ class Particles:
             with needs_inverse():
                 found.compute_log_prob()
             scored = {s["name"]: self.layout.reduce(s["unscaled_log_prob"], s) for s in sample_sites(found)}
-        return sum(_times(self.terms[name].factor, log_q) for name, log_q in scored.items())
+        return self._sum([_times(self.terms[name].factor, log_q) for name, log_q in scored.items()])
+
+    def _sum(self, parts: list[Tensor]) -> Tensor:
+        return sum(parts[1:], parts[0]) if parts else self.log_likelihood.new_zeros(self.log_likelihood.shape)
 
 
 @contextmanager
@@ -169,6 +177,14 @@ def needs_inverse() -> Iterator[None]:
             f"the guide has no density for values other than its own last draw ({str(error)[:120]}), as flows without "
             "an inverse; use Total(), or a flow that can be inverted"
         ) from error
+
+
+@overload
+def _times(factor: Tensor | float, value: Tensor) -> Tensor: ...
+
+
+@overload
+def _times(factor: Tensor | float, value: Tensor | float) -> Tensor | float: ...
 
 
 def _times(factor: Tensor | float, value: Tensor | float) -> Tensor | float:

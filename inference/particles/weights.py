@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
@@ -26,7 +28,7 @@ from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import whole
 
 
-def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1, **kwargs) -> Tensor:
+def log_weights(model: Callable, guide: Callable, *args: Any, num_particles: int = 1, **kwargs: Any) -> Tensor:
     """Log importance weights of particles drawn from the guide.
 
         log w = log p(x, z) - log q(z | x),   z ~ q(z | x)
@@ -124,7 +126,7 @@ def _scored(
     sites = joint + drawn
     nesting = depth(sites)
     if is_validation_enabled():
-        for site in sites:
+        for site in cast("list[Message]", sites):
             check_site_shape(site, nesting + (num_particles > 1))
             _check_scale(site, num_particles)
     _check_all_drawn(joint, drawn)
@@ -165,7 +167,7 @@ def _sum_of(sites: Iterable[dict], num_particles: int, nesting: int) -> Tensor |
 class _Detached(Messenger):
     """What is drawn inside is a constant to all that follows."""
 
-    def _pyro_post_sample(self, msg):
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if not msg["is_observed"] and msg["value"] is not None:
             msg["value"] = msg["value"].detach()
 
@@ -208,7 +210,7 @@ def _check_inner_plates(sites: list[dict]) -> None:
                 )
 
 
-def _check_scale(site: dict, num_particles: int) -> None:
+def _check_scale(site: Mapping[str, Any], num_particles: int) -> None:
     scale, shape = site["scale"], site["unscaled_log_prob"].shape[num_particles > 1 :]
     if isinstance(scale, Tensor) and (
         scale.shape.numel() != scale.shape[max(0, scale.dim() - len(shape)) :].numel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from dlvm.inference.programs.modules import reached
 from dlvm.inference.programs.pair import Pair
 
 
-def arguments(batch) -> tuple:
+def arguments(batch: object) -> tuple:
     """The arguments that a batch stands for: a tuple or list of them, or a single tensor.
 
     Raises:
@@ -65,7 +65,7 @@ def batches_of(data: Tensor | Iterable) -> Iterable:
 def length_of(data: object) -> int | None:
     """How many batches there are, where this is known: a loader over a stream has a ``len`` that raises."""
     try:
-        return len(data)
+        return len(data) if isinstance(data, Sized) else None
     except (TypeError, NotImplementedError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -44,7 +45,7 @@ def depending(pair: Pair, args: tuple, kwargs: dict) -> frozenset[str]:
     """
     with untouched(0), torch.no_grad(), poutine.block(), pair.evaluating():
         try:
-            found = get_dependencies(pair.model, args, kwargs)["prior_dependencies"]
+            found: Any = get_dependencies(pair.model, args, kwargs)["prior_dependencies"]
             return frozenset(site for site, above in found.items() if above.keys() - {site})
         except Exception:  # whatever a program does to a tensor that remembers where it comes from
             return _differing(pair, args, kwargs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from pyro.distributions import Delta, MaskedDistribution, Unit
 from torch.distributions import Distribution, Independent
@@ -43,14 +46,14 @@ def data_of(sites: list[dict]) -> list[dict]:
     return [site for site in observed if not is_factor(site)] or observed
 
 
-def batch_shape(site: dict) -> torch.Size:
+def batch_shape(site: Mapping[str, Any]) -> torch.Size:
     """That of a site's log-density: what the shapes of its distribution and of its value make together."""
     fn = site["fn"]
     value = site["value"].shape
     return torch.broadcast_shapes(fn.batch_shape, value[: len(value) - len(fn.event_shape)])
 
 
-def names_around(site: dict) -> set[str]:
+def names_around(site: Mapping[str, Any]) -> set[str]:
     """Names of the plates around a site, those that are run through one by one included."""
     return {frame.name for frame in site["cond_indep_stack"]}
 

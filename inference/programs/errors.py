@@ -86,8 +86,10 @@ def _first(error: Exception) -> str:
 def _spoken(error: Exception) -> bool:
     """Whether a ``raise`` of one of our rooms has made it."""
     at = error.__traceback__
-    while at.tb_next is not None:
+    while at is not None and at.tb_next is not None:
         at = at.tb_next
+    if at is None:
+        return False
     ours = at.tb_frame.f_globals.get("__name__", "").startswith("dlvm.")
     return ours and at.tb_frame.f_code.co_code[at.tb_lasti] == RAISE
 

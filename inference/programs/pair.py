@@ -31,7 +31,7 @@ def remembered(find: Callable[[Pair, tuple, dict], T]) -> Callable[[Pair, tuple,
     return look_up
 
 
-def draws_nothing(*args, **kwargs) -> None:
+def draws_nothing(*args: object, **kwargs: object) -> None:
     """The guide of a model that stands alone, or that observes everything."""
 
 

@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pyro
@@ -13,7 +14,7 @@ from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
-from pyro.params.param_store import ParamStoreDict
+from pyro.params.param_store import ParamStoreDict, StateDict
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -43,9 +44,10 @@ def own(program: Callable) -> Callable:
 
 
 def _is_owned(program: Callable) -> bool:
-    while program is not None and not isinstance(program, _Owned):
-        program = inner_of(program)
-    return program is not None
+    inner: Callable | None = program
+    while inner is not None and not isinstance(inner, _Owned):
+        inner = inner_of(inner)
+    return inner is not None
 
 
 class _Owned:
@@ -89,9 +91,10 @@ def _declarer(owner: object) -> object | None:
     return owner
 
 
-def _localised(program: Callable) -> list[nn.Module]:
+def _localised(program: Callable) -> list[AutoGuide | EasyGuide]:
     """Lets modules made elsewhere have parameters of their own in a run; returns guides that run a model in theirs."""
-    modules, guides = reached(program), []
+    modules: list[nn.Module] = reached(program)
+    guides: list[AutoGuide | EasyGuide] = []
     for module in modules:
         for part in module.modules():
             if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
@@ -103,7 +106,7 @@ def _localised(program: Callable) -> list[nn.Module]:
 
 
 @contextmanager
-def _declaring_inside(guides: list[nn.Module], declaring: _Declaring) -> Iterator[None]:
+def _declaring_inside(guides: list[AutoGuide | EasyGuide], declaring: _Declaring) -> Iterator[None]:
     """Inside, models that guides run for themselves, out of reach of handlers around the guide, declare as these do."""
     models = [guide._model for guide in guides]
     try:
@@ -134,7 +137,7 @@ class _Declaring(Messenger):
     def declare(
         self,
         name: str,
-        init: Tensor | Callable[[], Tensor] | None = None,
+        init: Any = None,  # a tensor, a function that makes one, or None
         constraint: constraints.Constraint = constraints.real,
         event_dim: int | None = None,
     ) -> Tensor:
@@ -159,7 +162,7 @@ def _updates_module() -> bool | None:
 
     Pyro passes this on to nobody, so it is read off the calls on their way here.
     """
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code is not pyro.param.__code__:
         frame = frame.f_back
     caller = None if frame is None else frame.f_back
@@ -168,19 +171,21 @@ def _updates_module() -> bool | None:
     return False if caller is not None and caller.f_code is PyroModule.__getattr__.__code__ else None
 
 
-def empty_store() -> dict:
+def empty_store() -> StateDict:
     """A store without parameters, for ``scoped``."""
     return {"params": {}, "constraints": {}}
 
 
 @contextmanager
-def scoped(store: dict) -> Iterator[None]:
+def scoped(store: StateDict) -> Iterator[None]:
     """Inside, Pyro's store is this one; afterwards ``store`` holds in place what it has become."""
-    with pyro.get_param_store().scope({key: dict(kept) for key, kept in store.items()}) as after:
+    params, constraints = store["params"], store["constraints"]
+    with pyro.get_param_store().scope({"params": dict(params), "constraints": dict(constraints)}) as after:
         yield
-    for key, kept in store.items():
-        kept.clear()
-        kept.update(after[key])
+    params.clear()
+    params.update(after["params"])
+    constraints.clear()
+    constraints.update(after["constraints"])
 
 
 def declared(owner: object) -> dict[str, Tensor]:
@@ -195,8 +200,8 @@ def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -
     Raises:
         ValueError: there is none.
     """
-    found = [p for module in roots_of(*parts) for p in module.parameters()]
-    sites = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
+    found: list[Tensor] = [p for module in roots_of(*parts) for p in module.parameters()]
+    sites: list[Any] = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
     found += [value.unconstrained() if hasattr(value, "unconstrained") else value for value in sites]
     parameters = list({id(p): p for p in found if p.requires_grad}.values())
     if not parameters:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import pyro
 import torch
@@ -23,7 +24,8 @@ def sample_sites(*traces: poutine.Trace) -> list[dict]:
 
 def all_sample_sites(*traces: poutine.Trace) -> list[dict]:
     """The sample sites of traces without subsampling ones."""
-    return [s for t in traces for s in prune_subsample_sites(t).nodes.values() if s["type"] == "sample"]
+    found = [s for t in traces for s in prune_subsample_sites(t).nodes.values() if s["type"] == "sample"]
+    return cast("list[dict]", found)  # of a run that has ended, every entry is there
 
 
 def depth(sites: list[dict]) -> int:
@@ -39,7 +41,7 @@ def common_plates(sites: list[dict]) -> list:
     return [frame if frame.size > 0 else sized(frame, sites) for frame in sorted(shared, key=lambda frame: frame.dim)]
 
 
-def sized(frame, sites: list[dict]):
+def sized(frame: Any, sites: Sequence[Mapping[str, Any]]) -> Any:
     """The frame of a plate that was given no size, with that of the sites in it."""
     shapes = [batch_shape(site) for site in sites if frame.name in names_around(site)]
     size = max((shape[frame.dim] for shape in shapes if len(shape) >= -frame.dim), default=1)
@@ -75,7 +77,7 @@ def data_plates(sites: list[dict]) -> list:
     return common_plates(data + [s for s in sites if not s["is_observed"] and around & names_around(s)])
 
 
-def outer_scale(sites: list[dict], plates: list, loops: frozenset[str] = frozenset()) -> Tensor | float:
+def outer_scale(sites: list[dict], plates: Sequence, loops: frozenset[str] = frozenset()) -> Tensor | float:
     """The scale that multiplies each datum's bound; what a site has beyond it tempers that site.
 
     It is the scale that all sites in the plates share. Where they differ, it is what subsampling the plates makes, if

@@ -94,7 +94,8 @@ class Stream:
     """
 
     def __init__(self, seed: int | None):
-        self._own = self._outer = None
+        self._own: tuple | None = None
+        self._outer: tuple = ()  # as it was before it was entered
         if seed is not None:
             with untouched(seed):
                 self._own = generator_state()
@@ -106,7 +107,7 @@ class Stream:
             restore_generators(self._own)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             if self._own is not None:
                 self._own = generator_state()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from pyro.infer import ReweightedWakeSleep
@@ -32,7 +33,7 @@ def check_aims(objective: object, valid: Iterable | None, epochs: object, patien
         raise ValueError("patience needs valid: early stopping looks at the validation bound")
 
 
-def check_batches(name: str, data: object) -> None:
+def check_batches(name: str, data: Any) -> None:
     """Raises TypeError or ValueError unless data can be gone through again and again, and hold a batch."""
     if isinstance(data, Tensor):
         raise TypeError(

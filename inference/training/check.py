@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -26,8 +27,10 @@ from dlvm.inference.programs.parameters import trainable
 from dlvm.inference.programs.plates import sized
 from dlvm.inference.programs.randomness import untouched
 
+Nodes = Mapping[str, Mapping[str, Any]]  # of a trace, by name
 
-def check(model: Callable, guide: Callable, objective: ELBO, *args, **kwargs) -> dict[str, str]:
+
+def check(model: Callable, guide: Callable, objective: ELBO, *args: Any, **kwargs: Any) -> dict[str, str]:
     """Proves that a pair fits an objective and a batch, or says why not.
 
     Both programs run on ``args``; parameters and random state stay as they were.
@@ -123,7 +126,8 @@ def _check_rescored(particles: Particles) -> None:
 
 
 def _latent(trace: poutine.Trace) -> list[str]:
-    sites = ((n, s) for n, s in trace.nodes.items() if s["type"] == "sample")
+    nodes: Nodes = trace.nodes
+    sites = ((n, s) for n, s in nodes.items() if s["type"] == "sample")
     return [n for n, s in sites if not s["is_observed"] and not s["infer"].get("is_auxiliary")]
 
 
@@ -133,12 +137,13 @@ def _check_names(model_trace: poutine.Trace, guide_trace: poutine.Trace, enumera
         raise ValueError(f"guide samples {extra}, which are no latent sites of the model; it has {wanted}")
     missing = [name for name in wanted if name not in given]
     if enumerates:
-        missing = [name for name in missing if not model_trace.nodes[name]["infer"].get("enumerate")]
+        nodes: Nodes = model_trace.nodes
+        missing = [name for name in missing if not nodes[name]["infer"].get("enumerate")]
     if missing:
         raise ValueError(f"guide lacks the latent sites {missing} of the model; it has {given}: add them to the guide")
 
 
-def _check_site(name: str, p: dict, q: dict) -> None:
+def _check_site(name: str, p: Mapping[str, Any], q: Mapping[str, Any]) -> None:
     remedy = "make the guide's the same"
     subsample = (
         f"{remedy}; to subsample, pass the batch, write plate('data', N, subsample_size=len(x)) in the model, and call "
@@ -152,8 +157,8 @@ def _check_site(name: str, p: dict, q: dict) -> None:
         if a != b:
             raise ValueError(f"latent site {name!r} has {word} {a} in the model and {b} in the guide; {cure}")
     for word, handler in (("scale", "poutine.scale"), ("mask", "poutine.mask")):
-        a, b = (1.0 if site[word] is None or site[word] is True else site[word] for site in (p, q))
-        if not torch.equal(*torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float64) for v in (a, b)))):
+        both = (1.0 if site[word] is None or site[word] is True else site[word] for site in (p, q))
+        if not torch.equal(*torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float64) for v in both))):
             raise ValueError(
                 f"latent site {name!r} has {word} {p[word]} in the model and {q[word]} in the guide; put {handler} "
                 "around both"
@@ -166,7 +171,7 @@ def _check_site(name: str, p: dict, q: dict) -> None:
         )
 
 
-def _plates(site: dict) -> tuple:
+def _plates(site: Mapping[str, Any]) -> tuple:
     frames = (frame if frame.size > 0 else sized(frame, [site]) for frame in site["cond_indep_stack"])
     return tuple(sorted((f.name, f.dim, f.size, f.full_size or f.size) for f in frames))
 
@@ -174,10 +179,11 @@ def _plates(site: dict) -> tuple:
 def kl_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str, str]:
     """How ``TraceMeanField_ELBO`` gets each latent site's KL: {site: "analytic" | "Monte Carlo"}."""
     terms = {}
-    for name, site in guide_trace.nodes.items():
-        if site["type"] == "sample" and name in model_trace.nodes:
+    drawn, joint = cast(Nodes, guide_trace.nodes), cast(Nodes, model_trace.nodes)
+    for name, site in drawn.items():
+        if site["type"] == "sample" and name in joint:
             try:
-                kl_divergence(site["fn"], model_trace.nodes[name]["fn"])
+                kl_divergence(site["fn"], joint[name]["fn"])
                 terms[name] = "analytic"
             except NotImplementedError:
                 terms[name] = "Monte Carlo"
@@ -203,7 +209,7 @@ def require(
     objective: ELBO, pair: Pair, args: tuple, kwargs: dict, model_trace: poutine.Trace, guide_trace: poutine.Trace
 ) -> None:
     """Raises ValueError where the objective cannot work for this pair."""
-    drawn = [site for site in guide_trace.nodes.values() if site["type"] == "sample"]
+    drawn: list[Mapping[str, Any]] = [site for site in guide_trace.nodes.values() if site["type"] == "sample"]
     if isinstance(objective, TraceMeanField_ELBO):
         for site in drawn:
             if not site["fn"].has_rsample:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from dlvm.inference.checkpoints.folder import Checkpoints
 from dlvm.inference.console import tell
@@ -68,7 +69,7 @@ class Keeper:
         found = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
         before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
 
-        def ask(number: int, frame) -> None:
+        def ask(number: int, frame: FrameType | None) -> None:
             if (job := current()) is None:
                 self.asked = number
             else:  # all ranks end after the same step

@@ -82,7 +82,7 @@ def train_epoch(
     before = sums.seconds
     for args, count in batches:
         with _placed(f"epoch {epoch}, batch {sums.batches + 1}"):
-            sums.bound -= svi.step(*args)
+            sums.bound -= svi.step(*args)  # type: ignore[operator]  # `fit` takes no objective of two losses
         sums.data += count
         sums.norms += svi.grad_norm
         sums.batches += 1
@@ -103,11 +103,11 @@ def check_parameters(svi: SVI, epoch: int, batch: int) -> None:
 
 def validate(svi: SVI, batches: Batches, epoch: int) -> float:
     """The bound on validation data in nats per datum, with the same particles in every epoch."""
-    total = number = 0
+    total = number = 0.0
     with untouched(VALIDATION_SEED), svi.pair.evaluating():
         for position, (args, count) in enumerate(batches, start=1):
             with _placed(f"epoch {epoch}, validation batch {position}"):
-                total -= svi.evaluate_loss(*args)
+                total -= svi.evaluate_loss(*args)  # type: ignore[operator]  # see ``train_epoch``
             number += count
     return total / number
 

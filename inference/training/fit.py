@@ -130,28 +130,29 @@ def fit(
         for name, data in (("train", train), ("valid", valid)):
             if data is not None or name == "train":
                 check_batches(name, data)
-        train, valid = (data if data is None else Batches(data, move, count, seed) for data in (train, valid))
-        first = move(arguments(next(iter(train.data))))
+        trained = Batches(train, move, count, seed)
+        judged = None if valid is None else Batches(valid, move, count, seed)
+        first = move(arguments(next(iter(trained.data))))
         kl = check_pair(pair, objective, first, {})
         check = DataCheck(pair, first)
-        for batches in (train, valid):
+        for batches in (trained, judged):
             if batches is not None:
                 batches.check_by(check)
-        number = length_of(train.data)
+        number = length_of(trained.data)
         steps = None if number is None else epochs * number
         svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
-        svi.prepare(*first)
+        own = svi.prepare(*first)
         svi.require_gradient(*first)
-        lookout = Lookout(pair, first if valid is None else next(iter(valid))[0])
-    schedule = scheduled(scheduler, svi.optimizer)
+        lookout = Lookout(pair, first if judged is None else next(iter(judged))[0])
+    schedule = scheduled(scheduler, own)
     keeper = Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
-    words = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}
+    words: dict[str, Any] = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}
     with ExitStack() as held, stream:
-        run = Run(svi, train, valid, schedule)
+        run = Run(svi, own, trained, judged, schedule)
         if keeper.checkpoints is not None:
             held.enter_context(keeper.checkpoints.held())
-            data = (batches and batches.data for batches in (train, valid))
-            run.settings = settings_of(svi, schedule, first, *data, **words)
+            data = trained.data, None if judged is None else judged.data
+            run.settings = settings_of(svi, own, schedule, first, *data, **words)
             svi.stay_exact()
             run.go_on(keeper.checkpoints)
         held = held.pop_all()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+import torch
+
 from dlvm.inference.checkpoints.folder import Checkpoints, Saved
 from dlvm.inference.console import tell
 from dlvm.inference.objectives.schedules import warming
@@ -56,6 +58,7 @@ class Run:
 
     Args:
         svi: prepared, so that every parameter exists.
+        optimizer: of its parameters.
         train, valid: its data.
         schedule: of the learning rate.
 
@@ -64,8 +67,15 @@ class Run:
         safe: the state at the beginning of the epoch, while a rollback may be made to it.
     """
 
-    def __init__(self, svi: SVI, train: Batches, valid: Batches | None, schedule: Schedule | None):
-        self.svi, self.train, self.valid, self.schedule = svi, train, valid, schedule
+    def __init__(
+        self,
+        svi: SVI,
+        optimizer: torch.optim.Optimizer,
+        train: Batches,
+        valid: Batches | None,
+        schedule: Schedule | None,
+    ):
+        self.svi, self.optimizer, self.train, self.valid, self.schedule = svi, optimizer, train, valid, schedule
         self.settings: dict = {}
         self.progress, self.best = Progress(), Snapshot(svi.pair)
         self.safe: State | None = None
@@ -99,11 +109,14 @@ class Run:
     def end_epoch(self, value: float | None, kl: dict, active: dict, patience: int | None) -> None:
         """Records the epoch, and makes ready for the next."""
         now, svi = self.progress, self.svi
-        rate, sums = float(svi.optimizer.param_groups[0]["lr"]), now.sums
+        rate, sums = float(self.optimizer.param_groups[0]["lr"]), now.sums
         if self.schedule is not None:
             self.schedule.step()
-        improved = value is not None and value > now.best
-        now.best, now.since = (value, 0) if improved else (now.best, 0 if warming(svi.objective) else now.since + 1)
+        improved = False
+        if value is not None and value > now.best:
+            improved, now.best, now.since = True, value, 0
+        else:
+            now.since = 0 if warming(svi.objective) else now.since + 1
         if improved or patience is None:
             self.best.take()
         numbers = now.epoch, sums.train, value, sums.seconds, rate, sums.grad_norm, improved
@@ -112,17 +125,18 @@ class Run:
         self.begin_epoch()
 
     def roll_back(self, error: NonFinite) -> None:
-        """Goes back to the beginning of the epoch, with half the learning rate from then on."""
+        """Goes back to the safe state, the beginning of the epoch, with half the learning rate from then on."""
         count = self.progress.rollbacks + 1
-        self.restore(*self.safe)
+        if self.safe is not None:
+            self.restore(*self.safe)
         self.progress.rollbacks, self.safe = count, None
-        slow_down(self.svi.optimizer, self.schedule, SLOWER)
-        rate = float(self.svi.optimizer.param_groups[0]["lr"])
+        slow_down(self.optimizer, self.schedule, SLOWER)
+        rate = float(self.optimizer.param_groups[0]["lr"])
         tell(f"{error}: back to the beginning of epoch {self.progress.epoch}, with a learning rate of {rate:.3g}")
 
     def state(self) -> State:
         """All that the next step depends on, not copied."""
-        tensors, optimizer = svi_state(self.svi)
+        tensors, optimizer = svi_state(self.svi, self.optimizer)
         tensors = {**tensors, **prefixed("loader", self.at_start)}
         if self.valid is not None:
             tensors |= prefixed("loader/valid", loader_state(self.valid.data))
@@ -140,7 +154,7 @@ class Run:
 
     def restore(self, tensors: Tensors, record: dict) -> None:
         """Goes back, or on, to a state; inside the run's own random stream."""
-        restore_svi(self.svi, tensors, record["optimizer"])
+        restore_svi(self.svi, self.optimizer, tensors, record["optimizer"])
         if self.schedule is not None:
             restore_schedule(self.schedule, record["schedule"])
         for word, state in self.best.parts().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from dlvm.inference.checkpoints.folder import fingerprint
@@ -17,12 +18,19 @@ COUNTERS = {"last_epoch", "_step_count", "_last_lr", "T_cur", "T_i"}
 
 
 def settings_of(
-    svi: SVI, schedule: Schedule | None, first: tuple, train: Iterable, valid: Iterable | None, **others: object
+    svi: SVI,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule | None,
+    first: tuple,
+    train: Iterable,
+    valid: Iterable | None,
+    **others: object,
 ) -> dict:
     """What has to be the same for a run to go on, {word: value in the types of JSON}.
 
     Args:
         svi: prepared.
+        optimizer: of its parameters.
         schedule: of the learning rate, before its first step.
         first: the arguments of one batch.
         train, valid: the data; of a loader, a DataLoader or a list their numbers count, of anything else their number.
@@ -36,7 +44,7 @@ def settings_of(
     steps = {} if schedule is None else schedule_state(schedule)
     return {
         "objective": _described(svi.objective),
-        "optimizer": {"kind": type(svi.optimizer).__name__, **_scalars(svi.optimizer.defaults)},
+        "optimizer": {"kind": type(optimizer).__name__, **_scalars(optimizer.defaults)},
         "scheduler": None
         if schedule is None
         else {"kind": type(schedule).__name__, **_scalars({k: v for k, v in steps.items() if k not in COUNTERS})},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pyro
@@ -22,7 +23,7 @@ BASELINE = "__baseline"  # what Pyro calls its own
 RATES = {"lr", "initial_lr", "max_lr", "min_lr", "base_lrs", "max_lrs"}
 
 
-def svi_state(svi: SVI) -> tuple[Tensors, dict]:
+def svi_state(svi: SVI, optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict]:
     """Parameters, buffers, what the objective keeps, and the optimizer's state.
 
     Returns:
@@ -33,8 +34,8 @@ def svi_state(svi: SVI) -> tuple[Tensors, dict]:
         tensors |= prefixed(word, module.state_dict())
     for word, owner in _owners(svi).items():
         tensors |= prefixed(f"declared/{word}", declared(owner))
-    tensors |= prefixed("store", _declared(svi))
-    state = svi.optimizer.state_dict()
+    tensors |= prefixed("store", _declared(svi, optimizer))
+    state = optimizer.state_dict()
     numbers: dict[str, dict] = {}
     for index, held in state["state"].items():
         for name, value in held.items():
@@ -47,13 +48,13 @@ def svi_state(svi: SVI) -> tuple[Tensors, dict]:
 
 
 @torch.no_grad()
-def restore_svi(svi: SVI, tensors: Mapping[str, Tensor], record: Mapping) -> None:
+def restore_svi(svi: SVI, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], record: Mapping) -> None:
     """Puts back what ``svi_state`` gave, in place."""
     for word, module in _modules(svi).items():
         module.load_state_dict(under(tensors, word))
     for word, owner in _owners(svi).items():
         put_back(declared(owner), under(tensors, f"declared/{word}"))
-    stored, known = under(tensors, "store"), _declared(svi)
+    stored, known = under(tensors, "store"), _declared(svi, optimizer)
     with svi.store():
         store = pyro.get_param_store()
         for name in known.keys() - stored.keys():
@@ -69,9 +70,9 @@ def restore_svi(svi: SVI, tensors: Mapping[str, Tensor], record: Mapping) -> Non
         state.setdefault(int(index), {})[word] = value
     groups = [
         {name: _as(value, now.get(name)) for name, value in group.items()}
-        for group, now in zip(record["groups"], svi.optimizer.state_dict()["param_groups"], strict=True)
+        for group, now in zip(record["groups"], optimizer.state_dict()["param_groups"], strict=True)
     ]
-    svi.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def schedule_state(schedule: Schedule) -> dict:
@@ -180,12 +181,12 @@ def _owners(svi: SVI) -> dict[str, object]:
     return svi.pair.owners | ({} if objective is None else {"objective": objective})
 
 
-def _declared(svi: SVI) -> Tensors:
+def _declared(svi: SVI, optimizer: torch.optim.Optimizer) -> Tensors:
     """What was declared by ``pyro.param``: in a store that others share, the run's own parameters and baselines."""
     found = {name: value for store in svi.stores() for name, value in store.items()}
     if not svi.pair.shows:
         return found
-    trained = {id(p) for group in svi.optimizer.param_groups for p in group["params"]}
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return {name: value for name, value in found.items() if id(value) in trained or name.startswith(BASELINE)}
 
 
@@ -199,7 +200,7 @@ def _is_plain(value: object) -> bool:
     return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, int | float | str | None)
 
 
-def _as(value: object, like: object) -> object:
+def _as(value: Any, like: object) -> Any:
     """A value from JSON in the type that the optimizer has for it."""
     if isinstance(like, tuple):
         return tuple(value)

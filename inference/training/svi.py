@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from pyro.infer import ELBO
@@ -104,23 +105,28 @@ class SVI:
         self._gradients = self._joint or self._steps
         self._loss = self._losses if job is None else JointLosses(job, step, self._losses)
 
-    def prepare(self, *args, **kwargs) -> None:
-        """Runs both programs once, so that every parameter exists, and makes the optimizer; spends no random number."""
+    def prepare(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Runs both programs once, so that every parameter exists, and makes the optimizer; spends no random number.
+
+        Returns:
+            the optimizer.
+        """
         if self.optimizer is not None:
-            return
+            return self.optimizer
         with TURN:
             self._step.find_parameters(args, kwargs)
             if self._joint is not None:
                 self._joint.align()
             self.optimizer = made(self._make_optimizer, self._step.parameters)
             self._optimize = QuickStep(self.optimizer)
+        return self.optimizer
 
-    def require_gradient(self, *args, **kwargs) -> None:
+    def require_gradient(self, *args: Any, **kwargs: Any) -> None:
         """Makes one gradient and leaves no trace of it; raises ValueError where no parameter gets one but zero."""
         with TURN:
             self._step.require_gradient(args, kwargs)
 
-    def step(self, *args, **kwargs) -> float | tuple[float, ...]:
+    def step(self, *args: Any, **kwargs: Any) -> float | tuple[float, ...]:
         """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
         with TURN:
             self.prepare(*args, **kwargs)
@@ -144,7 +150,7 @@ class SVI:
             self._step.clear()
         return losses
 
-    def evaluate_loss(self, *args, **kwargs) -> float | tuple[float, ...]:
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float | tuple[float, ...]:
         """The loss in nats, summed over data, without a step."""
         with TURN, torch.no_grad():
             losses, _ = self._loss(*args, **kwargs)

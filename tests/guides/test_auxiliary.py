@@ -33,13 +33,13 @@ def linear_pair(dim=1):
 
 def trained(augmented, guide):
     """By L-BFGS on the exact expectation: log w is quadratic in three numbers of noise."""
-    nodes, log_weight = gauss_hermite(3, 3)
+    nodes, log_weight = gauss_hermite(2, 3)
     rows, weight = XS.repeat_interleave(len(nodes), 0), log_weight.exp().repeat(len(XS)) / len(XS)
     noise = nodes.repeat(len(XS), 1)
     forced = Forced({}, {"a": noise[:, :1], "z": noise[:, 1:]})(guide)
     programs = [poutine.scale(program, scale=weight) for program in (augmented, forced)]
     parameters = [p for p in (*augmented.parameters(), *guide.parameters()) if p.requires_grad]
-    settings = {"tolerance_grad": 1e-9, "tolerance_change": 1e-14, "line_search_fn": "strong_wolfe"}
+    settings = {"tolerance_grad": 1e-9, "tolerance_change": 1e-11, "line_search_fn": "strong_wolfe"}
     optimizer = torch.optim.LBFGS(parameters, max_iter=800, history_size=30, **settings)
 
     def closure():
@@ -84,7 +84,7 @@ def test_importance_sampling_with_it_is_unbiased_for_the_models_own_evidence():
     assert_close(found.log_px, GOLDEN_1.log_px(XS).mean(), 4 * found.log_px_se + 1e-6)
 
 
-@pytest.mark.parametrize("Guide", [Diagonal, pytest.param(partial(IAF, width=8), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("Guide", [Diagonal, pytest.param(partial(IAF, width=8, depth=1), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(3, DReG()), ELBO(2, STL())], ids=repr)
 def test_every_parameter_learns_and_captured_steps_are_the_eager_ones(Guide, objective):
     runs = []

@@ -69,8 +69,8 @@ def carried(oracle, hamiltonian, guide, x, noise):
 
 
 def exact_bound(oracle, hamiltonian, guide, x):
-    """E log w of one x (1, 4): a quadratic in the noise, by three nodes per dimension."""
-    nodes, log_weight = gauss_hermite(3, 2 * (1 + len(guide.momenta)))
+    """E log w of one x (1, 4): a quadratic in the noise, by two nodes per dimension."""
+    nodes, log_weight = gauss_hermite(2, 2 * (1 + len(guide.momenta)))
     rows = x.expand(len(nodes), -1)
     forced = Forced({"trajectory": carried(oracle, hamiltonian, guide, rows, nodes)})(guide)
     return log_weight.exp() @ log_weights(hamiltonian, forced, rows)[0]

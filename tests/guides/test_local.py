@@ -30,7 +30,7 @@ def build():
 def test_every_datum_gets_the_best_of_its_family(family, width, gap, minimised):
     model, sites = build()
     guide = Local(sites, len(XS), **({} if family is None else {"family": family}), width=width).double()
-    bound = -minimised(ELBO(), model, _Repeated(guide, 27), XS, dims=3)
+    bound = -minimised(ELBO(), model, _Repeated(guide, 8), XS, dims=3)
     assert_close(GOLDEN_2.log_px(XS).mean() - bound, gap, 1e-6)
 
 
@@ -59,7 +59,7 @@ def test_it_beats_an_encoder_by_the_amortisation_gap(minimised):
 
     blind = Diagonal(sites, Blind()).double()
     amortised = -minimised(ELBO(), model, blind, XS, dims=3)
-    own = -minimised(ELBO(), model, _Repeated(Local(sites, len(XS)).double(), 27), XS, dims=3)
+    own = -minimised(ELBO(), model, _Repeated(Local(sites, len(XS)).double(), 8), XS, dims=3)
     means = GOLDEN_2.posterior(XS).loc
     spread = means - means.mean(0)
     expected = 0.5 * torch.einsum("ni,ij,nj->n", spread, GOLDEN_2.precision, spread).mean()

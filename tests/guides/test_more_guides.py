@@ -49,9 +49,22 @@ def odd(x=None):
         pyro.sample("x", dist.Normal(mean.unsqueeze(-1).expand(*mean.shape, 4), 1.0).to_event(1), obs=x)
 
 
-@every_guide
-@pytest.mark.parametrize("order", ["top_down", "bottom_up", "independent"])
-@pytest.mark.parametrize("objective", [ELBO(), IWAE(3), IWAE(3, DReG()), ELBO(estimator=STL())], ids=repr)
+ORDERS = ["top_down", "bottom_up", "independent"]
+OBJECTIVES = [ELBO(), IWAE(3), IWAE(3, DReG()), ELBO(estimator=STL())]
+
+
+# The order says what a site's features hold, the objective what is made of its density: each meets each in some guides.
+@pytest.mark.parametrize(
+    ("name", "order", "objective"),
+    [
+        (n, o, OBJECTIVES[j])
+        for i, n in enumerate(GUIDES)
+        for k, o in enumerate(ORDERS)
+        for j in range(4)
+        if (i + j) % 3 == k
+    ],
+    ids=str,
+)
 def test_one_step_in_every_order_moves_every_parameter(name, order, objective):
     guide = GUIDES[name](latents(hierarchy, X), MLP(4, 8), order=order)
     before = [value.detach().clone() for value in guide.parameters()]
@@ -118,7 +131,7 @@ def golden(oracle, x, Guide):
 
 
 def least(loss, guide) -> float:
-    settings = dict(max_iter=600, tolerance_grad=1e-9, tolerance_change=1e-14, history_size=30)
+    settings = dict(max_iter=600, tolerance_grad=1e-9, tolerance_change=1e-11, history_size=30)
     optimizer = torch.optim.LBFGS(guide.parameters(), line_search_fn="strong_wolfe", **settings)
 
     def closure():
@@ -180,7 +193,7 @@ def test_low_rank_of_the_golden_models_closes_the_gap_by_its_own_draws(oracle, x
 def test_one_linear_coupling_holds_any_gaussian_in_two_dimensions(float64):
     """z_2 = loc + M z_1 + scale eps_2, by quadrature in place of noise."""
     model, guide, xs = golden(GOLDEN_1, X_1, partial(RealNVP, depth=1, width=()))
-    eps, log_weight = gauss_hermite(6, 2)
+    eps, log_weight = gauss_hermite(4, 2)
 
     def loss():
         q = guide.posteriors[0](guide.features(xs))

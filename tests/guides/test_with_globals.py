@@ -127,7 +127,7 @@ def trained(model, guide, dims: int) -> float:
     """The exact ELBO at its maximum over the guide, by L-BFGS."""
     objective = Trace_ELBO(num_particles=2 * dims, vectorize_particles=True, max_plate_nesting=1)
     placed, parameters = _Cubature(dims)(guide), list(guide.parameters())
-    settings = dict(max_iter=800, tolerance_grad=1e-10, tolerance_change=1e-15, history_size=40)
+    settings = dict(max_iter=800, tolerance_grad=1e-9, tolerance_change=1e-13, history_size=40)
     optimizer = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **settings)
 
     def closure():
@@ -231,9 +231,10 @@ def test_every_parameter_learns_in_stock_svi_and_in_ours(family):
 
 
 @EVERY
-@pytest.mark.parametrize("objective", [Trace_ELBO(), ELBO(), ELBO(3), IWAE(3)], ids=lambda o: type(o).__name__)
-def test_a_pair_passes_the_check(family, objective):
-    assert set(check(*offset(family), objective, X).values()) == {"Monte Carlo"}
+def test_a_pair_passes_the_check(family):
+    pair = offset(family)
+    for objective in (Trace_ELBO(), ELBO(), ELBO(3), IWAE(3)):
+        assert set(check(*pair, objective, X).values()) == {"Monte Carlo"}
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow, id=n) for n, f in FAMILIES.items()])
@@ -549,7 +550,7 @@ def test_fit_reports_nats_per_datum(full, count):
     model, guide = offset(full=full)
     still = partial(torch.optim.SGD, lr=0.0)
     (epoch,) = fit(model, guide, ELBO(), [(X,)], epochs=1, optimizer=still, seed=1, progress=False, engine="eager")
-    losses = [ELBO().loss(model, guide, X) for _ in range(400)]
+    losses = [ELBO().loss(model, guide, X) for _ in range(60)]
     assert abs(epoch.train + sum(losses) / len(losses) / count) < 6 * torch.tensor(losses).std() / count
 
 

@@ -121,9 +121,9 @@ def test_density_of_any_value_integrates_to_one_over_the_plane(family):
     q = build(family, dim=2, depth=3, size=0.2)(features())
     draws = q.sample((10_000,))
     centre, reach = draws.mean(0), 2 * (draws - draws.mean(0)).abs().amax(0)
-    axis = torch.linspace(-1, 1, 401).double()
+    axis = torch.linspace(-1, 1, 201).double()
     density = q.log_prob(centre + reach * torch.cartesian_prod(axis, axis)).exp()
-    assert_close(density.sum() * reach.prod() / 200**2, 1.0, 1e-4)
+    assert_close(density.sum() * reach.prod() / 100**2, 1.0, 1e-4)
 
 
 @every_family
@@ -241,15 +241,15 @@ def test_dreg_has_the_mean_of_the_total_derivative(name):
     phi, found = list(guide.parameters()), {}
     for kind, estimator in (("total", Total()), ("dreg", DReG()), ("stl", STL())):
         rows = []
-        for seed in range(60):
+        for seed in range(24):
             pyro.set_rng_seed(seed)
-            rows.append(gradient(IWAE(4, estimator).differentiable_loss(model, guide, XS.repeat(60, 1)), phi))
+            rows.append(gradient(IWAE(4, estimator).differentiable_loss(model, guide, XS.repeat(150, 1)), phi))
         found[kind] = torch.stack(rows)
 
     def worst(kind):
         difference = found[kind] - found["total"]
         moving = difference.std(0) > 1e-9
-        return (difference.mean(0) / difference.std(0))[moving].abs().max().item() * math.sqrt(60)
+        return (difference.mean(0) / difference.std(0))[moving].abs().max().item() * math.sqrt(24)
 
     assert worst("dreg") < 4.5 and worst("stl") > 6
 

@@ -92,9 +92,9 @@ def test_log_det_is_that_of_the_autograd_jacobian(family, depth, dim):
 def test_density_integrates_to_one_over_the_plane(family):
     """Cells of a grid are mapped corner by corner: density at the mapped centre times area of the mapped quadrangle."""
     q = build(family, dim=2, size=0.3)(features())
-    axis = torch.linspace(-8, 8, 801).double()
+    axis = torch.linspace(-8, 8, 401).double()
     loc, scale = q.base_dist.base_dist.loc, q.base_dist.base_dist.scale
-    corners = through(q, loc + scale * torch.cartesian_prod(axis, axis)).unflatten(0, (801, 801))
+    corners = through(q, loc + scale * torch.cartesian_prod(axis, axis)).unflatten(0, (401, 401))
     one, two = corners[1:, 1:] - corners[:-1, :-1], corners[:-1, 1:] - corners[1:, :-1]
     area = 0.5 * (one[..., 0] * two[..., 1] - one[..., 1] * two[..., 0]).flatten()
     middle = (axis[1:] + axis[:-1]) / 2
@@ -312,8 +312,8 @@ def pair(name: str) -> tuple[PPCA, nn.Module]:
 @pytest.mark.parametrize("objective", [ELBO(2), pytest.param(IWAE(3), marks=pytest.mark.slow)], ids=repr)
 def test_bounds_are_bounds_and_train_every_parameter(objective, name):
     model, guide = pair(name)
-    losses = torch.tensor([objective.loss(model, guide, XS) for _ in range(300)])
-    assert -losses.mean() < GOLDEN_1.log_px(XS).sum() + 5 * losses.std() / math.sqrt(300)
+    losses = torch.tensor([objective.loss(model, guide, XS.repeat(20, 1)) / 20 for _ in range(15)])
+    assert -losses.mean() < GOLDEN_1.log_px(XS).sum() + 5 * losses.std() / math.sqrt(15)
     objective.differentiable_loss(model, guide, XS).backward()
     for parameter, value in guide.named_parameters():
         assert value.grad is not None and value.grad.abs().sum() > 0, parameter

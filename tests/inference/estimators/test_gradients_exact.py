@@ -68,7 +68,7 @@ def test_elbo_gradients_are_those_of_the_closed_form(Guide, name):
     loss = -oracle_of(model).elbo(XS, posterior(guide, XS)).sum()
     expected = flat(torch.autograd.grad(loss, parameters))
     assert expected.abs().min() > 1e-3
-    t, se = worst_t(OBJECTIVES[name](300), model, guide, XS, parameters, expected, 100)
+    t, se = worst_t(OBJECTIVES[name](1000), model, guide, XS, parameters, expected, 30)
     assert t < 4.5 and se < 0.03 * expected.abs().max()
 
 
@@ -82,9 +82,9 @@ def test_iwae_gradients_are_those_of_the_quadrature(Guide, num_particles):
     oracle, q = oracle_of(model), Gaussian(loc[0], cov.reshape(2, 2))
     bound = iwae(lambda z: oracle.log_joint(X_1, z), q, num_particles, half_width=9.0, points=91)
     expected = -flat(torch.autograd.grad(bound, parameters))
-    data = x.expand(200, -1)
-    t, se = worst_t(IWAE(num_particles), model, guide, data, parameters, 200 * expected, 150)
-    assert t < 4.5 and se < 0.03 * 200 * expected.abs().max()
+    data = x.expand(1000, -1)
+    t, se = worst_t(IWAE(num_particles), model, guide, data, parameters, 1000 * expected, 30)
+    assert t < 4.5 and se < 0.03 * 1000 * expected.abs().max()
 
 
 @pytest.mark.parametrize("Guide", [Diagonal, FullRank, IAF])

@@ -152,15 +152,15 @@ def test_dreg_has_the_mean_of_the_total_derivative(kind):
     found = {}
     for name, estimator in (("total", Total()), ("dreg", DReG()), ("stl", STL())):
         rows = []
-        for seed in range(60):
+        for seed in range(24):
             pyro.set_rng_seed(seed)
-            rows.append(gradient(IWAE(4, estimator).differentiable_loss(model, guide, XS.repeat(60, 1)), phi))
+            rows.append(gradient(IWAE(4, estimator).differentiable_loss(model, guide, XS.repeat(150, 1)), phi))
         found[name] = torch.stack(rows)
 
     def worst(name):
         difference = found[name] - found["total"]
         moving = difference.std(0) > 1e-9
-        return (difference.mean(0) / difference.std(0))[moving].abs().max().item() * math.sqrt(60)
+        return (difference.mean(0) / difference.std(0))[moving].abs().max().item() * math.sqrt(24)
 
     assert worst("dreg") < 4.5 and worst("stl") > 6
 

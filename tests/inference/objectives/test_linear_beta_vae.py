@@ -30,18 +30,21 @@ def test_units_of_the_linear_beta_vae_collapse_where_the_spectrum_says(beta):
     model = PPCA(0.3 * torch.randn(5, 3), torch.zeros(5), s2**0.5)
     model.log_scale.requires_grad_(False)
     guide = Diagonal(latents(model, xs), MLP(5, activation=nn.Identity))
-    nodes, log_weight = gauss_hermite(3, 3)
+    nodes, log_weight = gauss_hermite(2, 3)
     rows, weight = xs.repeat_interleave(len(nodes), 0), log_weight.exp().repeat(len(xs)) / len(xs)
     noise = nodes.repeat(len(xs), 1)
     programs = [poutine.scale(program, scale=weight) for program in (model, Forced({}, {"z": noise})(guide))]
     objective = tempered(ELBO(analytic_kl=True), beta)
     parameters = [p for p in (*model.parameters(), *guide.parameters()) if p.requires_grad]
-    adam = torch.optim.Adam(parameters, lr=0.05)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(adam, 0.998)
-    for _ in range(2500):
-        adam.zero_grad()
-        objective.differentiable_loss(*programs, rows).backward()
-        adam.step()
-        schedule.step()
+    # by gradients alone, without a line search: the loss itself is not that of beta
+    optimizer = torch.optim.LBFGS(parameters, lr=0.5, max_iter=400, tolerance_grad=1e-6, tolerance_change=0)
+
+    def loss():
+        optimizer.zero_grad()
+        found = objective.differentiable_loss(*programs, rows)
+        found.backward()
+        return found
+
+    optimizer.step(loss)
     found = torch.linalg.svdvals(model.weight.detach()).square()
-    assert_close(found, (values - beta * s2).clamp(min=0), 0.02)
+    assert_close(found, (values - beta * s2).clamp(min=0), 0.001)

@@ -62,6 +62,13 @@ OBJECTIVES = {
 }
 
 
+# Every model with every objective, and every guide with each of them: a step takes the guide's draws as it finds them.
+GRID = [(i, j, model, objective) for i, model in enumerate(MODELS) for j, objective in enumerate(OBJECTIVES)]
+PAIRS = [(model, [*GUIDES][(i + j) % 3], objective) for i, j, model, objective in GRID]
+# Each of them at least twice: what many steps add to one lies in the optimizer and in the captured step.
+SOME = [trio for n, trio in enumerate(PAIRS) if n % 4 in (n // 4, (n // 4 + 1) % 4)]
+
+
 def pair(model: str, guide: str):
     """Model, guide and data; the same ones at every call."""
     pyro.set_rng_seed(11)
@@ -91,9 +98,7 @@ def both(model, guide, objective):
     return (ours, partial(values, p, q)), (stock, partial(values, stock_p, stock_q)), x
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("guide", GUIDES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "guide", "objective"), PAIRS)
 def test_our_first_step_is_that_of_stock_pyro(model, guide, objective, float64):
     """To the last bit in double precision, and every parameter moves."""
     (ours, ours_now), (stock, stock_now), x = both(model, guide, objective)
@@ -104,8 +109,7 @@ def test_our_first_step_is_that_of_stock_pyro(model, guide, objective, float64):
     assert all((a != b).any() for a, b in zip(start, stock_now(), strict=True))
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize(("model", "guide"), [*((model, "diagonal") for model in MODELS), ("vae", "iaf")])
+@pytest.mark.parametrize(("model", "guide", "objective"), SOME)
 def test_our_thirty_steps_are_those_of_stock_pyro(model, guide, objective, float64):
     (ours, ours_now), (stock, stock_now), x = both(model, guide, objective)
     assert steps(ours, x, 30) == steps(stock, x, 30)
@@ -123,7 +127,7 @@ def test_stock_pyro_trains_every_model(model):
     p, q, x = pair(model, "diagonal")
     svi = pyro.infer.SVI(p, q, pyro.optim.Adam({"lr": LR}), Trace_ELBO(num_particles=50, vectorize_particles=True))
     before = svi.evaluate_loss(x)
-    steps(svi, x, 60)
+    steps(svi, x, 30)
     assert svi.evaluate_loss(x) < before - 1
 
 
