@@ -8,11 +8,13 @@ import pyro
 from torch import Tensor
 
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.particles.weights import check_particles, weigh
+from dlvm.inference.particles.weights import in_parallel, weigh
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import data_plates
-from dlvm.inference.programs.rows import first_datum, must_be_whole, split
+from dlvm.inference.programs.rows import must_be_whole, rows_of, split
+
+ROWS_TO_TRY = 3  # more than one, or what mixes data goes unseen; and another number than the 2 particles
 
 
 class RowWeights:
@@ -24,7 +26,8 @@ class RowWeights:
     """
 
     def __init__(self, pair: Pair, finish: Callable[[Particles], Particles] | None = None):
-        self.pair, self.finish, self.parallel = pair, finish, False
+        self.pair, self.finish = pair, finish
+        self.parallel: bool | None = None
 
     def __call__(self, args: tuple, num_particles: int) -> Particles:
         """Particles of some rows.
@@ -40,17 +43,17 @@ class RowWeights:
         return found
 
     def check(self, args: tuple, num_particles: int, rows: int | None = None) -> None:
-        """Holds data against the likelihood, ``rows`` at a time; once, proves on one datum that particles run together.
+        """Holds data against the likelihood, ``rows`` at a time; once, tries on some how particles run.
 
         Raises:
-            ValueError: a datum lies outside the likelihood's support, or the pair cannot run particles in parallel.
+            ValueError: a datum lies outside the likelihood's support.
         """
         whole = must_be_whole(self.pair, args)
         for part in [args] if rows is None or whole else split(args, rows):
             check_rows(self.pair, part, {})
-        if num_particles > 1 and not self.parallel:
-            check_particles(self.pair, args if whole else first_datum(args), {})
-            self.parallel = True
+        if num_particles > 1 and self.parallel is None:
+            tried = args if whole else rows_of(args, slice(0, ROWS_TO_TRY))
+            self.parallel = in_parallel(self.pair, tried, {}, again=True)
 
 
 def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:

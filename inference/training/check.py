@@ -16,7 +16,7 @@ from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.analytic_kl import mean_field_violations
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.particles.weights import check_particles
+from dlvm.inference.particles.weights import in_parallel
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.data_checks import check_observed, support_of
 from dlvm.inference.programs.errors import in_words
@@ -72,8 +72,8 @@ def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[s
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
     trainable((*pair.programs, objective), (model_trace, guide_trace))
-    if objective.vectorize_particles:
-        check_particles(pair, args, kwargs)
+    if objective.vectorize_particles and objective.num_particles > 1:
+        _check_particles(pair, objective, args, kwargs)
     with untouched(), pair.evaluating():
         require(objective, pair, args, kwargs, model_trace, guide_trace)
     if isinstance(objective, Objective):
@@ -119,6 +119,16 @@ def _check_rescored(particles: Particles) -> None:
         raise ValueError(
             "the guide gives its own draws another density when it is run again, so that STL and DReG, or RWS with "
             "doubly=True, would be wrong; leave out its dropout, or use estimator=Total(), or doubly=False"
+        )
+
+
+def _check_particles(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> None:
+    """Ours draw particles one after the other where they cannot run in parallel; Pyro's have to be told."""
+    if not in_parallel(pair, args, kwargs, again=True) and not isinstance(objective, Objective):
+        raise ValueError(
+            f"{type(objective).__name__} is to run {objective.num_particles} particles in parallel, which give other "
+            "numbers than each alone, or none: pass vectorize_particles=False, or let nets keep every leading "
+            "dimension, (particles, batch, ...)"
         )
 
 
