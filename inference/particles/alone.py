@@ -82,7 +82,17 @@ def stacked(parts: list[Particles]) -> Particles:
     )
     likelihood = torch.cat([part.log_likelihood for part in parts])
     return Particles(
-        likelihood, terms, layout, joint, drawn, first.programs, {}, first.detached, first.kl, first.shared, tuple(parts)
+        likelihood,
+        terms,
+        layout,
+        joint,
+        drawn,
+        first.programs,
+        {},
+        first.detached,
+        first.kl,
+        first.shared,
+        tuple(parts),
     )
 
 

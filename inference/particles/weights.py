@@ -20,11 +20,17 @@ from dlvm.inference.console import say
 from dlvm.inference.particles.alone import same_alone, stacked
 from dlvm.inference.particles.layout import Layout, layout_of
 from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
+from dlvm.inference.particles.site_checks import (
+    check_all_drawn,
+    check_inner_plates,
+    check_masks,
+    check_one_plate,
+    check_scale,
+)
 from dlvm.inference.programs.beside import beside, depending
-from dlvm.inference.programs.data_sites import data_of
 from dlvm.inference.programs.errors import FAILURES, explaining
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import PARTICLES, common_loops, common_plates, depth, in_particles, sample_sites
+from dlvm.inference.programs.plates import depth, in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import whole
 
@@ -64,9 +70,10 @@ def log_weights(model: Callable, guide: Callable, *args, num_particles: int = 1,
     pair = Pair(model, guide)
     with TURN, explaining(pair, args, kwargs):
         found = weigh(pair, args, kwargs, num_particles)
-    if not found.layout.plates and not found.layout.loops:
-        _check_one_plate([*found.joint, *found.drawn])
-    return found.log_w
+        if not found.layout.plates and not found.layout.loops:
+            check_one_plate([*found.joint, *found.drawn])
+        check_masks(found.joint, found.drawn)
+        return found.log_w
 
 
 def weigh(
@@ -127,7 +134,7 @@ def _pass(
     if not linear:
         sites = sample_sites(*traces)
         apart = _apart(sites, programs)
-        _check_inner_plates([site for site in sites if site["name"] not in apart])
+        check_inner_plates([site for site in sites if site["name"] not in apart])
     return _scored(*traces, num_particles, programs, entered, detached)
 
 
@@ -149,8 +156,8 @@ def _scored(
     if is_validation_enabled():
         for site in sites:
             check_site_shape(site, nesting + (num_particles > 1))
-            _check_scale(site, num_particles)
-    _check_all_drawn(joint, drawn)
+            check_scale(site, num_particles)
+    check_all_drawn(joint, drawn)
     apart = _apart(sites, programs)
     joint, sites = ([site for site in part if site["name"] not in apart] for part in (joint, sites))
     layout = layout_of(sites, num_particles, nesting)
@@ -205,56 +212,6 @@ def _views(trace: poutine.Trace) -> tuple[poutine.Trace, dict[str, Tensor]]:
             views[name] = value.view_as(value)
             seen.nodes[name] = {**site, "value": views[name]}
     return seen, views
-
-
-def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
-    names = {site["name"] for site in drawn}
-    if twice := [site["name"] for site in joint if site["is_observed"] and site["name"] in names]:
-        raise ValueError(f"guide draws {twice}, which the model observes; leave them out of the guide")
-    lacking = {site["name"] for site in joint if not site["is_observed"]} - names
-    if lacking:
-        raise ValueError(
-            f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; "
-            "add them to the guide (sites that TraceEnum_ELBO sums out cannot be weighed)"
-        )
-
-
-def _check_inner_plates(sites: list[dict]) -> None:
-    outer = {PARTICLES, *(frame.name for frame in common_plates(sites)), *common_loops(sites)}
-    for site in sites:
-        for frame in site["cond_indep_stack"]:
-            if frame.name not in outer and frame.full_size not in (None, frame.size):
-                raise ValueError(
-                    f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of "
-                    f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
-                    "no unbiased subsample; use ELBO, or the whole plate"
-                )
-
-
-def _check_scale(site: dict, num_particles: int) -> None:
-    scale, shape = site["scale"], site["unscaled_log_prob"].shape[num_particles > 1 :]
-    if isinstance(scale, Tensor) and (
-        scale.shape.numel() != scale.shape[max(0, scale.dim() - len(shape)) :].numel()
-        or any(a not in (1, b) for a, b in zip(reversed(scale.shape), reversed(shape), strict=False))
-    ):
-        raise ValueError(
-            f"site {site['name']!r} has a density of shape {tuple(shape)} and a scale of shape {tuple(scale.shape)}, "
-            "which is no number for each; give poutine.scale a shape that broadcasts to that of the plates"
-        )
-
-
-def _check_one_plate(sites: list[dict]) -> None:
-    latent, data = (common_plates(found) for found in ([s for s in sites if not s["is_observed"]], data_of(sites)))
-    if latent and data:
-        raise ValueError(
-            f"latent sites lie in plates {[f.name for f in latent]} and the data in {[f.name for f in data]}, so that "
-            "no datum has a weight of its own; put the sites of a datum into one plate"
-        )
-    if outside := beside(sites):
-        raise ValueError(
-            f"observed site {outside[0]['name']!r} depends on latent sites in a plate that it does not lie in, so that "
-            "no datum has a weight of its own; put the sites of a datum into one plate"
-        )
 
 
 def in_parallel(pair: Pair, args: tuple, kwargs: dict, again: bool = False) -> bool:

@@ -16,6 +16,7 @@ from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.analytic_kl import mean_field_violations
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.data_checks import check_observed, support_of
@@ -161,19 +162,24 @@ def _check_site(name: str, p: dict, q: dict) -> None:
     ):
         if a != b:
             raise ValueError(f"latent site {name!r} has {word} {a} in the model and {b} in the guide; {cure}")
-    for word, handler in (("scale", "poutine.scale"), ("mask", "poutine.mask")):
-        a, b = (1.0 if site[word] is None or site[word] is True else site[word] for site in (p, q))
-        if not torch.equal(*torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float64) for v in (a, b)))):
-            raise ValueError(
-                f"latent site {name!r} has {word} {p[word]} in the model and {q[word]} in the guide; put {handler} "
-                "around both"
-            )
+    a, b = (torch.as_tensor(site["scale"], dtype=torch.float64) for site in (p, q))
+    if not torch.equal(*torch.broadcast_tensors(a, b)):
+        raise ValueError(
+            f"latent site {name!r} has scale {_short(p['scale'])} in the model and {_short(q['scale'])} in the guide; "
+            "put poutine.scale around both"
+        )
+    check_masks([p], [q])
     support = support_of(p["fn"])
     if support is not None and not support.check(q["value"]).all():
         raise ValueError(
             f"guide draws values of {name!r} outside the model's support {support}; "
             "map them there with torch.distributions.biject_to(support)"
         )
+
+
+def _short(scale: torch.Tensor | float) -> str:
+    many = isinstance(scale, torch.Tensor) and scale.numel() > 1
+    return f"of shape {tuple(scale.shape)}" if many else f"{float(scale):g}"
 
 
 def _plates(site: dict) -> tuple:
