@@ -179,7 +179,7 @@ def _check_site(name: str, p: dict, q: dict) -> None:
 
 def _short(scale: torch.Tensor | float) -> str:
     many = isinstance(scale, torch.Tensor) and scale.numel() > 1
-    return f"of shape {tuple(scale.shape)}" if many else f"{float(scale):g}"
+    return f"of shape {tuple(scale.shape)}" if many else str(float(scale))
 
 
 def _plates(site: dict) -> tuple:
