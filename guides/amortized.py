@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 import pyro
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from dlvm.guides.sites.arguments import encoder_width, family_of, function
 from dlvm.guides.sites.conditioning import Arguments, check_given, check_rows, first, parted
 from dlvm.guides.sites.latent_checks import check_latents
 from dlvm.guides.sites.latents import Latent, Plate
+from dlvm.guides.sites.masks import masking
 from dlvm.guides.sites.site_types import site_of
 from dlvm.nets import MLP
 from dlvm.nets.arguments import made, widths
@@ -72,7 +75,9 @@ class Amortized(PyroModule):
         posteriors: {site: family} for the sites whose family differs. At a discrete site, dim is the number of
             logits, at a direction 3, and the module's distribution has the site's own event shape.
         present: called with the guide's arguments, returns the names of the sites that the model has then; the others
-            are not drawn, and enter the nets of later sites as zeros. Unless told, the model has all sites always.
+            are not drawn, and enter the nets of later sites as zeros. Unless told, the model has all sites always. A
+            dict {site: mask}, with one bool per datum, says for which data a site counts that the model masks; it is
+            not needed where the mask is an argument or a part of one, see ``Latent.mask``.
 
     Raises:
         ValueError: an unknown order or site; a latent that is global, in more than one plate, discrete but neither
@@ -131,7 +136,9 @@ class Amortized(PyroModule):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
-        return self.draw(self.features(*args, **kwargs), self.known(*args, **kwargs))
+        masks = self.masks(*args, **kwargs)
+        with masking(masks) if masks else nullcontext():
+            return self.draw(self.features(*args, **kwargs), self.known(*args, **kwargs))
 
     def draw(self, h: Tensor, known: Mapping[str, Tensor | None] | None = None) -> dict[str, Tensor]:
         """Runs the program on features of the data, shape (batch, H); returns {site: value}, of drawn sites alone.
@@ -193,6 +200,20 @@ class Amortized(PyroModule):
             )
         return {name: None for name in self.names if name not in there} | given
 
+    def masks(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """{site: which data it counts for, (batch,) bools}, of the sites that the model masks or ``present`` does."""
+        there = self.present(*args, **kwargs) if self.present else {}
+        said = dict(there) if isinstance(there, Mapping) else {}
+        for name, mask in said.items():
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
+                raise TypeError(
+                    f"present must give {name!r} a mask of one bool per datum, got {_told(mask)}; write mask[:, 0]"
+                )
+        found = {n: latent.mask for n, latent in self.latents.items() if latent.mask and n not in said}
+        if self.present:
+            found = {name: mask for name, mask in found.items() if name in there}
+        return said | {name: mask(args, kwargs) for name, mask in found.items()}
+
     def _parted(self, args: tuple, kwargs: dict) -> Arguments:
         return parted(self.latents, args, kwargs)
 
@@ -205,6 +226,10 @@ class Amortized(PyroModule):
         make = partial(deepcopy, activation if isinstance(activation, nn.Module) else nn.ReLU())
         inputs = self.inputs(self.width, before)
         return MLP(sum(inputs), *hidden, activation=make, output=make if hidden else nn.Identity)
+
+
+def _told(value: object) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _named(site: str, posteriors: Mapping[str, Family] | None) -> str:

@@ -64,8 +64,8 @@ def views(
         progress: show a bar with the time left.
 
     Raises:
-        ValueError: a number is below 1, there are no data, data lie outside the likelihood's support, the pair cannot
-            run particles in parallel, gives more or less than one weight per datum, or NaN.
+        ValueError: a number is below 1, there are no data, data lie outside the likelihood's support, or the pair
+            gives more or less than one weight per datum, or NaN.
 
     References:
         ELBO surgery: yet another way to carve up the variational evidence lower bound, Hoffman, Johnson, 2016.

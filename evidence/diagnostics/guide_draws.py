@@ -47,8 +47,7 @@ def draw_each(
 
     Raises:
         ValueError: ``num_particles`` or ``rows`` is below 1, there are no data, data lie outside the likelihood's
-            support, the pair cannot run particles in parallel or gives more or less than one weight per datum, or a
-            density is NaN.
+            support, the pair gives more or less than one weight per datum, or a density is NaN.
     """
     count(num_particles=num_particles, rows=1 if rows is None else rows)
     weigh = RowWeights(pair)

@@ -17,6 +17,7 @@ from torch.distributions import constraints
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.distributions.supports import collapsed
 from dlvm.guides.sites.arguments import program
+from dlvm.guides.sites.masks import Mask, mask_in
 
 Node = Mapping[str, Any]  # one statement in a trace of Pyro's
 
@@ -33,13 +34,15 @@ class Latent(NamedTuple):
     """A latent site: shape of one event, support, the plates around it, and where it can be given.
 
     ``position`` is that of the model's argument of the same name, which observes the site where it is not None; None
-    where there is no such argument, or it is passed by name alone.
+    where there is no such argument, or it is passed by name alone. ``mask`` says where the model's mask of the site
+    comes from, where that is an argument of bools or a part of it, as mask[:, t]; it is recognised in memory.
     """
 
     shape: torch.Size
     support: constraints.Constraint = constraints.real_vector
     plates: tuple[Plate, ...] = (Plate(),)
     position: int | None = None
+    mask: Mask | None = None
 
 
 def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
@@ -50,7 +53,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
     the first call; a site that an argument may observe is latent in a call without it, ``latents(model, x)``.
 
     Returns:
-        {site: Latent(shape, support, plates, position)}; a dict written by hand serves guides as well.
+        {site: Latent(shape, support, plates, position, mask)}; a dict written by hand serves guides as well.
 
     Args:
         model: a Pyro program.
@@ -76,6 +79,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
             collapsed(site["fn"].support, len(shape)),
             _plates(site),
             position.get(name),
+            mask_in(trace.nodes, name, args, kwargs, position),
         )
         for name, site in nodes
         if not site["infer"].get("is_auxiliary")

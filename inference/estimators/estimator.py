@@ -115,25 +115,18 @@ def _through_model(model: Tensor, path: Tensor | None, particles: Particles) -> 
     """What log p(x, z) adds to the gradient of the model's parameters, and of the guide's through draws; (batch,)."""
     if path is not None and path is not model:
         model = torch.where(model.abs() < SMALLEST, SMALLEST, model)
-        for value, factor in _by_value(path / model, particles):
+        for value, factor in particles.by_value(path / model):
             value.register_hook(partial(torch.mul, factor))
     return (model * particles.log_p).sum(0)
 
 
 def _path_alone(path: Tensor, particles: Particles) -> Tensor | float:
     """sum_k path_k (d log p / d z_k) z_k with the derivative held constant, a 0-d tensor, scaled; 0 without draws."""
-    values = list(particles.entered.values())
+    pairs = particles.by_value(path * particles.scale)
+    values = [value for value, _ in pairs]
     found = torch.autograd.grad(particles.log_p.sum(), values, allow_unused=True) if values else ()
-    slope = dict(zip(map(id, values), found, strict=True))
-    pairs = _by_value(path * particles.scale, particles)
-    return sum((value * factor * slope[id(value)]).sum() for value, factor in pairs if slope[id(value)] is not None)
-
-
-def _by_value(numbers: Tensor, particles: Particles) -> list[tuple[Tensor, Tensor]]:
-    """Values as they entered the model, each with (num_particles, batch) numbers in a shape that fits it."""
-    sites = {site["name"]: site for site in particles.drawn}
-    entered, spread = particles.entered.items(), particles.layout.spread
-    return [(value, spread(numbers, sites[name]["fn"].event_dim, sites[name])) for name, value in entered]
+    slopes = zip(pairs, found, strict=True)
+    return sum((value * factor * slope).sum() for (value, factor), slope in slopes if slope is not None)
 
 
 def shown(value: Tensor, trained: Tensor) -> Tensor:

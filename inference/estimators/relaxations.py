@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.estimators.estimator import Estimator, differentiated, shown
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.particles.weights import weigh
+from dlvm.inference.particles.weights import in_parallel, weigh
 from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import real
 
@@ -43,7 +43,7 @@ class _Relaxation(Estimator):
         return f"temperature={float(self.temperature):g}"
 
     def require(self, bound: Bound, particles: Particles) -> None:
-        for site in particles.drawn:
+        for site in (particles.parts or (particles,))[0].drawn:
             if not site["fn"].has_rsample and _logits(site["fn"]) is None:
                 raise ValueError(
                     f"{type(self).__name__} cannot relax {site['name']!r} ({type(site['fn']).__name__}): only "
@@ -79,7 +79,9 @@ class GumbelSoftmax(_Relaxation):
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         program, layout = particles.programs, particles.layout
         pair = program.pair.inside(_Relax(self.temperature, hard=False))
-        relaxed = weigh(pair, program.args, program.kwargs, layout.num_particles, linear=True, nesting=layout.nesting)
+        nesting, parallel = layout.nesting, not particles.parts
+        calls = program.args, program.kwargs, layout.num_particles
+        relaxed = weigh(pair, *calls, linear=True, nesting=nesting, parallel=parallel)
         factors = {name: term._replace(factor=particles.terms[name].factor) for name, term in relaxed.terms.items()}
         return differentiated(bound, relaxed.changed(factors), None)
 
@@ -98,9 +100,10 @@ class StraightThrough(_Relaxation):
     """
 
     def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
-        nesting = pair.nesting(args, kwargs) if num_particles > 1 else None
+        many = num_particles > 1
+        nesting, parallel = (pair.nesting(args, kwargs), in_parallel(pair, args, kwargs)) if many else (None, None)
         pair = pair.inside(_Relax(self.temperature, hard=True))
-        return weigh(pair, args, kwargs, num_particles, linear=bound.linear, nesting=nesting)
+        return weigh(pair, args, kwargs, num_particles, linear=bound.linear, nesting=nesting, parallel=parallel)
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         return differentiated(bound, particles, value)

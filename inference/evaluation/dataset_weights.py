@@ -92,6 +92,8 @@ class _Scorer:
         if rows < len(args[0]) and must_be_whole(self.pair, args):
             rows, at_once = len(args[0]), max(1, rows * at_once // len(args[0]))
         self.rows.check(args, at_once, rows * at_once)
+        if self.rows.parallel is False:
+            rows, at_once = _pick(args, self.chunk, 1)
         if not self.at_once:
             calls = self.number * math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once)
             self.replay = _engine(self.weights, self.engine, calls)

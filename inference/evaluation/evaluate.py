@@ -48,8 +48,7 @@ def evaluate(
 
     Raises:
         ValueError: ``engine`` is unknown, ``num_particles`` or ``chunk`` is below 1, there are no data, data lie
-            outside the likelihood's support, the pair cannot run particles in parallel, or gives more or less than one
-            weight per datum, or NaN.
+            outside the likelihood's support, or the pair gives more or less than one weight per datum, or NaN.
 
     Example:
         >>> import torch

@@ -52,7 +52,7 @@ class Fixed:
 
 
 class Objective(nn.Module, infer.ELBO):
-    """A bound that is trained on by an estimator of its gradient; particles are always drawn in parallel.
+    """A bound that is trained on by an estimator of its gradient; particles are drawn in parallel where that is right.
 
         loss = -sum_i scale_i bound(log_w[:, i]) - shared
 

@@ -13,6 +13,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from dlvm.inference.particles.alone import stacked
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.pair import Pair, remembered
 from dlvm.inference.programs.plates import sample_sites
@@ -28,6 +29,8 @@ def with_analytic_kl(particles: Particles, strict: bool = False) -> Particles:
     Raises:
         ValueError: ``strict``, and a site has no such KL.
     """
+    if particles.parts:
+        return stacked([with_analytic_kl(part, strict) for part in particles.parts])
     programs, prior = particles.programs, {site["name"]: site for site in particles.joint}
     broken = mean_field_violations(programs.pair, programs.args, programs.kwargs)
     terms, kl = {}, dict(particles.kl)

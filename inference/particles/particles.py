@@ -59,6 +59,7 @@ class Particles:
         kl: how each latent site's KL is got, {site: "analytic" | "Monte Carlo"}.
         shared: log-density of what is observed beside the data (``pyro.factor`` outside their plates, a known number),
             nats, with its own scale; counted once for a batch, and in no datum's weight. None where there is nothing.
+        parts: the single particles that these are made of, where they were drawn one after the other.
     """
 
     log_likelihood: Tensor
@@ -71,6 +72,7 @@ class Particles:
     detached: bool = False
     kl: Mapping[str, str] = field(default_factory=dict)
     shared: Tensor | None = None
+    parts: tuple[Particles, ...] = ()
 
     @property
     def log_ratio(self) -> Tensor:
@@ -142,26 +144,41 @@ class Particles:
 
     def jump_log_q(self) -> Tensor:
         """log q of ``jumps`` without their scales; shape (num_particles, batch)."""
+        if self.parts:
+            return torch.cat([part.jump_log_q() for part in self.parts])
         return self._sum([self.layout.reduce(s["unscaled_log_prob"], s, scaled=False) for s in self.jumps])
+
+    def by_value(self, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Values as they entered the model, each with (num_particles, batch) numbers in a shape that fits it."""
+        if self.parts:
+            rows = zip(self.parts, numbers.split(1), strict=True)
+            return [found for part, row in rows for found in part.by_value(row)]
+        sites, spread = {site["name"]: site for site in self.drawn}, self.layout.spread
+        return [(v, spread(numbers, sites[name]["fn"].event_dim, sites[name])) for name, v in self.entered.items()]
 
     def log_q_at_fixed_values(self) -> Tensor:
         """log q of the draws as constants: its gradient is the score; shape (num_particles, batch)."""
+        return self._sum([_times(self.terms[name].factor, log_q) for name, log_q in self._scored_again().items()])
+
+    def _scored_again(self) -> dict[str, Tensor]:
+        if self.parts:
+            parts = [part._scored_again() for part in self.parts]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         if len(self.drawn) == 1:
             (site,) = self.drawn
             with needs_inverse():
                 log_q = site["fn"].log_prob(site["value"].detach())
-            scored = {site["name"]: self.layout.reduce(log_q, site)}
-        else:  # a site's distribution is made from the values of its parents, so it has to be made anew
-            trace = self.programs.guide_trace.copy()
-            for site in self.drawn:
-                trace.nodes[site["name"]] = {**site, "value": site["value"].detach()}
-            again = poutine.replay(self.programs.guide_of_particles, trace=trace)
-            with statistics_kept(self.programs.pair.guide):
-                found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
-            with needs_inverse():
-                found.compute_log_prob()
-            scored = {s["name"]: self.layout.reduce(s["unscaled_log_prob"], s) for s in sample_sites(found)}
-        return self._sum([_times(self.terms[name].factor, log_q) for name, log_q in scored.items()])
+            return {site["name"]: self.layout.reduce(log_q, site)}
+        trace = self.programs.guide_trace.copy()  # a site's distribution is made from its parents' values, so anew
+        for site in self.drawn:
+            trace.nodes[site["name"]] = {**site, "value": site["value"].detach()}
+        again = poutine.replay(self.programs.guide_of_particles, trace=trace)
+        with statistics_kept(self.programs.pair.guide):
+            found = poutine.trace(again).get_trace(*self.programs.args, **self.programs.kwargs)
+        with needs_inverse():
+            found.compute_log_prob()
+        drawn = (site for site in sample_sites(found) if not site["is_observed"])
+        return {site["name"]: self.layout.reduce(site["unscaled_log_prob"], site) for site in drawn}
 
     def _sum(self, parts: list[Tensor]) -> Tensor:
         return sum(parts[1:], parts[0]) if parts else self.log_likelihood.new_zeros(self.log_likelihood.shape)

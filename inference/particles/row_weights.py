@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pyro
+import torch
+from pyro import poutine
 from torch import Tensor
 
+from dlvm.distributions.masks import masks_of
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.particles.weights import check_particles, weigh
+from dlvm.inference.particles.site_checks import check_masks
+from dlvm.inference.particles.weights import in_parallel, weigh
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import data_plates
-from dlvm.inference.programs.rows import first_datum, must_be_whole, split
+from dlvm.inference.programs.plates import data_plates, sample_sites
+from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.rows import must_be_whole, rows_of, split
+
+ROWS_TO_TRY = 3  # more than one, or what mixes data goes unseen; and another number than the 2 particles
 
 
 class RowWeights:
@@ -24,7 +31,9 @@ class RowWeights:
     """
 
     def __init__(self, pair: Pair, finish: Callable[[Particles], Particles] | None = None):
-        self.pair, self.finish, self.parallel = pair, finish, False
+        self.pair, self.finish = pair, finish
+        self.parallel: bool | None = None
+        self.masked: bool | None = None
 
     def __call__(self, args: tuple, num_particles: int) -> Particles:
         """Particles of some rows.
@@ -40,17 +49,31 @@ class RowWeights:
         return found
 
     def check(self, args: tuple, num_particles: int, rows: int | None = None) -> None:
-        """Holds data against the likelihood, ``rows`` at a time; once, proves on one datum that particles run together.
+        """Holds data against the likelihood, ``rows`` at a time; once, tries on some how particles run.
 
         Raises:
-            ValueError: a datum lies outside the likelihood's support, or the pair cannot run particles in parallel.
+            ValueError: a datum lies outside the likelihood's support.
         """
         whole = must_be_whole(self.pair, args)
         for part in [args] if rows is None or whole else split(args, rows):
             check_rows(self.pair, part, {})
-        if num_particles > 1 and not self.parallel:
-            check_particles(self.pair, args if whole else first_datum(args), {})
-            self.parallel = True
+        tried = args if whole else rows_of(args, slice(0, ROWS_TO_TRY))
+        if self.masked is None:
+            self.masked = self._masks(tried)
+        if self.masked:
+            self._masks(args)
+        if num_particles > 1 and self.parallel is None:
+            self.parallel = in_parallel(self.pair, tried, {}, again=True)
+
+    def _masks(self, args: tuple) -> bool:
+        """Whether the model masks a latent site; if so, the guide is held against it."""
+        with untouched(), torch.no_grad():
+            joint = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
+            if not any(masks_of(site) for site in joint if not site["is_observed"]):
+                return False
+            guide_trace, model_trace = self.pair.traces(args, {})
+        check_masks(sample_sites(model_trace), sample_sites(guide_trace))
+        return True
 
 
 def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:

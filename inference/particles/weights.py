@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -17,13 +18,21 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from dlvm.distributions.pyro_lock import TURN
+from dlvm.inference.console import say
+from dlvm.inference.particles.alone import same_alone, stacked
 from dlvm.inference.particles.layout import Layout, layout_of
 from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
+from dlvm.inference.particles.site_checks import (
+    check_all_drawn,
+    check_inner_plates,
+    check_masks,
+    check_one_plate,
+    check_scale,
+)
 from dlvm.inference.programs.beside import beside, depending
-from dlvm.inference.programs.data_sites import data_of
 from dlvm.inference.programs.errors import FAILURES, explaining
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import PARTICLES, common_loops, common_plates, depth, in_particles, sample_sites
+from dlvm.inference.programs.plates import depth, in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import whole
 
@@ -44,7 +53,8 @@ def log_weights(model: Callable, guide: Callable, *args: Any, num_particles: int
     Args:
         model, guide: Pyro programs of the same signature.
         *args, **kwargs: what both are called with.
-        num_particles: K, drawn in parallel by a plate on the left of all others.
+        num_particles: K, drawn in parallel by a plate on the left of all others, or one after the other where the
+            programs' nets cannot take that.
 
     Raises:
         ValueError: ``num_particles`` is below 1, a plate around some sites only is subsampled, or data lie in another
@@ -62,9 +72,10 @@ def log_weights(model: Callable, guide: Callable, *args: Any, num_particles: int
     pair = Pair(model, guide)
     with TURN, explaining(pair, args, kwargs):
         found = weigh(pair, args, kwargs, num_particles)
-    if not found.layout.plates and not found.layout.loops:
-        _check_one_plate([*found.joint, *found.drawn])
-    return found.log_w
+        if not found.layout.plates and not found.layout.loops:
+            check_one_plate([*found.joint, *found.drawn])
+        check_masks(found.joint, found.drawn)
+        return found.log_w
 
 
 def weigh(
@@ -75,8 +86,9 @@ def weigh(
     detached: bool = False,
     linear: bool = False,
     nesting: int | None = None,
+    parallel: bool | None = None,
 ) -> Particles:
-    """Draws particles and scores them.
+    """Draws particles and scores them: in parallel, or one after the other where that gives other numbers.
 
     Args:
         pair: whose programs run.
@@ -86,13 +98,31 @@ def weigh(
         linear: whether what is made of the weights is linear in their logarithms, so that plates around some sites only
             may be subsampled.
         nesting: how deep plates nest, where it is known.
+        parallel: whether particles may run in parallel, where it is known; see ``in_parallel``.
     """
     whole(num_particles=num_particles)
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+    if num_particles == 1:
+        return _pass(pair, args, kwargs, 1, detached, linear)
+    if not (in_parallel(pair, args, kwargs) if parallel is None else parallel):
+        return stacked([_pass(pair, args, kwargs, 1, detached, linear) for _ in range(num_particles)])
+    nesting = pair.nesting(args, kwargs) if nesting is None else nesting
+    return _pass(pair, args, kwargs, num_particles, detached, linear, nesting)
+
+
+def _pass(
+    pair: Pair,
+    args: tuple,
+    kwargs: dict,
+    num_particles: int,
+    detached: bool = False,
+    linear: bool = True,
+    nesting: int | None = None,
+) -> Particles:
+    """One run of both programs."""
     (run_model, run_guide), deepest = pair.programs, math.inf
-    if num_particles > 1:
-        nesting = pair.nesting(args, kwargs) if nesting is None else nesting
+    if num_particles > 1 and nesting is not None:
         run_model, run_guide = (in_particles(program, num_particles, nesting) for program in pair.programs)
         deepest = nesting + 1
     with _Detached() if detached else nullcontext():  # outside the trace, which keeps what handlers outside it made
@@ -106,7 +136,7 @@ def weigh(
     if not linear:
         sites = sample_sites(*traces)
         apart = _apart(sites, programs)
-        _check_inner_plates([site for site in sites if site["name"] not in apart])
+        check_inner_plates([site for site in sites if site["name"] not in apart])
     return _scored(*traces, num_particles, programs, entered, detached)
 
 
@@ -122,14 +152,14 @@ def _scored(
     model_trace.compute_log_prob()
     with needs_inverse():
         guide_trace.compute_log_prob()
-    joint, drawn = sample_sites(model_trace), sample_sites(guide_trace)
+    joint, drawn = sample_sites(model_trace), [s for s in sample_sites(guide_trace) if not s["is_observed"]]
     sites = joint + drawn
     nesting = depth(sites)
     if is_validation_enabled():
         for site in cast("list[Message]", sites):
             check_site_shape(site, nesting + (num_particles > 1))
-            _check_scale(site, num_particles)
-    _check_all_drawn(joint, drawn)
+            check_scale(site, num_particles)
+    check_all_drawn(joint, drawn)
     apart = _apart(sites, programs)
     joint, sites = ([site for site in part if site["name"] not in apart] for part in (joint, sites))
     layout = layout_of(sites, num_particles, nesting)
@@ -186,71 +216,39 @@ def _views(trace: poutine.Trace) -> tuple[poutine.Trace, dict[str, Tensor]]:
     return seen, views
 
 
-def _check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
-    names = {site["name"] for site in drawn}
-    if twice := [site["name"] for site in joint if site["is_observed"] and site["name"] in names]:
-        raise ValueError(f"guide draws {twice}, which the model observes; leave them out of the guide")
-    lacking = {site["name"] for site in joint if not site["is_observed"]} - names
-    if lacking:
-        raise ValueError(
-            f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; "
-            "add them to the guide (sites that TraceEnum_ELBO sums out cannot be weighed)"
-        )
+def in_parallel(pair: Pair, args: tuple, kwargs: dict, again: bool = False) -> bool:
+    """Whether particles can be drawn in parallel: each then has the densities that it has when it runs alone.
 
+    It is found by values, with 2 particles and the same draws, and remembered; where it is not so, a line says so.
 
-def _check_inner_plates(sites: list[dict]) -> None:
-    outer = {PARTICLES, *(frame.name for frame in common_plates(sites)), *common_loops(sites)}
-    for site in sites:
-        for frame in site["cond_indep_stack"]:
-            if frame.name not in outer and frame.full_size not in (None, frame.size):
-                raise ValueError(
-                    f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of "
-                    f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
-                    "no unbiased subsample; use ELBO, or the whole plate"
-                )
-
-
-def _check_scale(site: Mapping[str, Any], num_particles: int) -> None:
-    scale, shape = site["scale"], site["unscaled_log_prob"].shape[num_particles > 1 :]
-    if isinstance(scale, Tensor) and (
-        scale.shape.numel() != scale.shape[max(0, scale.dim() - len(shape)) :].numel()
-        or any(a not in (1, b) for a, b in zip(reversed(scale.shape), reversed(shape), strict=False))
-    ):
-        raise ValueError(
-            f"site {site['name']!r} has a density of shape {tuple(shape)} and a scale of shape {tuple(scale.shape)}, "
-            "which is no number for each; give poutine.scale a shape that broadcasts to that of the plates"
-        )
-
-
-def _check_one_plate(sites: list[dict]) -> None:
-    latent, data = (common_plates(found) for found in ([s for s in sites if not s["is_observed"]], data_of(sites)))
-    if latent and data:
-        raise ValueError(
-            f"latent sites lie in plates {[f.name for f in latent]} and the data in {[f.name for f in data]}, so that "
-            "no datum has a weight of its own; put the sites of a datum into one plate"
-        )
-    if outside := beside(sites):
-        raise ValueError(
-            f"observed site {outside[0]['name']!r} depends on latent sites in a plate that it does not lie in, so that "
-            "no datum has a weight of its own; put the sites of a datum into one plate"
-        )
-
-
-def check_particles(pair: Pair, args: tuple, kwargs: dict) -> None:
-    """Proves that a pair runs with particles as one more batch dimension on the left.
-
-    Raises:
-        ValueError: it does not, with what happened.
+    Args:
+        pair: whose programs run, 7 times each at most.
+        args, kwargs: what both are called with.
+        again: look anew, since parameters have changed, and raise what a single particle raises.
     """
-    with untouched(), torch.no_grad(), pair.evaluating():
+    found = pair.recall(_run_in_parallel, args, kwargs, again)
+    if found is None and again:
+        with untouched(), torch.no_grad(), poutine.block(), pair.silent(), explaining(pair, args, kwargs):
+            _pass(pair, args, kwargs, 1)
+    return found is not False
+
+
+def _run_in_parallel(pair: Pair, args: tuple, kwargs: dict) -> bool | None:
+    """None where there is nothing to compare with, since one particle alone cannot run."""
+    with untouched(), torch.no_grad(), poutine.block(), pair.silent(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
-            weigh(pair, args, kwargs, 2, linear=True)
-        except FAILURES as error:
-            with explaining(pair, args, kwargs):
-                weigh(pair, args, kwargs, linear=True)
-            said = str(error).split("\n")[0]
-            raise ValueError(
-                f"the pair runs alone but not with 2 particles in parallel ({said}); nets must keep every leading "
-                "dimension, (particles, batch, ...): map the last ones only, as h.reshape(*z.shape[:-1], 1, 28, "
-                "28) does"
-            ) from error
+            alike = same_alone(_pass(pair, args, kwargs, 2, nesting=pair.nesting(args, kwargs)))
+        except FAILURES:
+            try:
+                _pass(pair, args, kwargs, 1)
+            except FAILURES:
+                return None
+            alike = False
+    if not alike:
+        say(
+            "nets of this pair do not take particles as one more dimension on the left, (particles, batch, ...): K "
+            "particles are drawn one after the other, by K runs of both programs in place of one; nets that map the "
+            "last dimensions only, as h.reshape(*z.shape[:-1], 1, 28, 28) does, take them at once"
+        )
+    return alike

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 import torch
 from pyro import poutine
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
-from dlvm.inference.programs.modules import bare, evaluation_mode, owner_of, reached, unwrapped
+from dlvm.inference.programs.modules import bare, evaluation_mode, owner_of, reached, statistics_kept, unwrapped
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import all_sample_sites, depth
 from dlvm.inference.programs.randomness import untouched
@@ -105,6 +106,21 @@ class Pair:
         """Inside, all modules are in evaluation mode."""
         return evaluation_mode(*self.programs)
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Inside, modules are as in evaluation mode, but for those that normalise over a batch: they go on to do so.
+
+        These gather no statistics.
+        """
+        normalising = [part for part in self._normalising() if part.training]
+        with statistics_kept(self.model), statistics_kept(self.guide), self.evaluating():
+            for part in normalising:
+                part.training = True
+            yield
+
+    def _normalising(self) -> list[nn.Module]:
+        return [part for root in self.modules for part in root.modules() if isinstance(part, _NormBase)]
+
     def traces(self, args: tuple, kwargs: dict) -> tuple[poutine.Trace, poutine.Trace]:
         """Traces of the guide and of the model at what the guide drew."""
         guide_trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
@@ -116,24 +132,25 @@ class Pair:
         with untouched(), torch.no_grad(), poutine.block(), self.evaluating():
             return depth(all_sample_sites(*self.traces(args, kwargs)))
 
-    def recall(self, find: Callable[[Pair, tuple, dict], T], args: tuple, kwargs: dict) -> T:
+    def recall(self, find: Callable[[Pair, tuple, dict], T], args: tuple, kwargs: dict, again: bool = False) -> T:
         """What ``find(pair, args, kwargs)`` returns, found once for these programs and calls that look alike.
 
-        Calls look alike if their tensors have as many dimensions, other arguments are the same, and so are the flags
-        and words that the programs' modules hold.
+        Calls look alike if their tensors have as many dimensions, of size 1 in the same places, other arguments are the
+        same, and so are the flags and words that the programs' modules hold, and whether they normalise over a batch.
+        ``again``: find it anew.
         """
         first, second = (bare(program) for program in self.programs)
         known = _KNOWN.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
         given = *map(_look, args), *((name, _look(value)) for name, value in sorted(kwargs.items()))
-        key = find, given, _flags(first), _flags(second)
-        if key not in known:
+        key = find, given, _flags(first), _flags(second), tuple(part.training for part in self._normalising())
+        if again or key not in known:
             known[key] = find(self, args, kwargs)
         return known[key]
 
 
 def _look(value: object) -> object:
     if isinstance(value, Tensor):
-        return Tensor, value.dim()
+        return Tensor, tuple(size == 1 for size in value.shape)
     return value if isinstance(value, bool | int | float | str | None) else type(value)
 
 

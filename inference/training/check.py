@@ -17,7 +17,8 @@ from dlvm.inference.estimators.pathwise import Total
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.analytic_kl import mean_field_violations
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.particles.weights import check_particles
+from dlvm.inference.particles.site_checks import check_masks
+from dlvm.inference.particles.weights import in_parallel
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.data_checks import check_observed, support_of
 from dlvm.inference.programs.errors import in_words
@@ -75,8 +76,8 @@ def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[s
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
     trainable((*pair.programs, objective), (model_trace, guide_trace))
-    if objective.vectorize_particles:
-        check_particles(pair, args, kwargs)
+    if objective.vectorize_particles and objective.num_particles > 1:
+        _check_particles(pair, objective, args, kwargs)
     with untouched(), pair.evaluating():
         require(objective, pair, args, kwargs, model_trace, guide_trace)
     if isinstance(objective, Objective):
@@ -125,6 +126,16 @@ def _check_rescored(particles: Particles) -> None:
         )
 
 
+def _check_particles(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> None:
+    """Ours draw particles one after the other where they cannot run in parallel; Pyro's have to be told."""
+    if not in_parallel(pair, args, kwargs, again=True) and not isinstance(objective, Objective):
+        raise ValueError(
+            f"{type(objective).__name__} is to run {objective.num_particles} particles in parallel, which give other "
+            "numbers than each alone, or none: pass vectorize_particles=False, or let nets keep every leading "
+            "dimension, (particles, batch, ...)"
+        )
+
+
 def _latent(trace: poutine.Trace) -> list[str]:
     nodes: Nodes = trace.nodes
     sites = ((n, s) for n, s in nodes.items() if s["type"] == "sample")
@@ -156,19 +167,25 @@ def _check_site(name: str, p: Mapping[str, Any], q: Mapping[str, Any]) -> None:
     ):
         if a != b:
             raise ValueError(f"latent site {name!r} has {word} {a} in the model and {b} in the guide; {cure}")
-    for word, handler in (("scale", "poutine.scale"), ("mask", "poutine.mask")):
-        both = (1.0 if site[word] is None or site[word] is True else site[word] for site in (p, q))
-        if not torch.equal(*torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float64) for v in both))):
-            raise ValueError(
-                f"latent site {name!r} has {word} {p[word]} in the model and {q[word]} in the guide; put {handler} "
-                "around both"
-            )
+    scales = (torch.as_tensor(site["scale"], dtype=torch.float64) for site in (p, q))
+    if not torch.equal(*torch.broadcast_tensors(*scales)):
+        raise ValueError(
+            f"latent site {name!r} has scale {_short(p['scale'])} in the model and {_short(q['scale'])} in the guide; "
+            "put poutine.scale around both"
+        )
+    check_masks([dict(p)], [dict(q)])
     support = support_of(p["fn"])
     if support is not None and not support.check(q["value"]).all():
         raise ValueError(
             f"guide draws values of {name!r} outside the model's support {support}; "
             "map them there with torch.distributions.biject_to(support)"
         )
+
+
+def _short(scale: torch.Tensor | float) -> str:
+    if isinstance(scale, torch.Tensor) and scale.numel() > 1:
+        return f"of shape {tuple(scale.shape)}"
+    return str(float(scale))
 
 
 def _plates(site: Mapping[str, Any]) -> tuple:

@@ -47,10 +47,10 @@ def test_weights_are_those_of_the_pair_under_one_stream(float64):
     assert torch.equal(found.log_w, expected.log_w) and found.log_w.shape == (4, 6)
 
 
-def test_every_row_is_checked_and_particles_are_tried_once_on_one_datum():
+def test_every_row_is_checked_and_particles_are_tried_once_on_three_data():
     rows = RowWeights(programs := pair())
     rows.check((X,), 4, rows=2)
-    assert programs.model.calls[:3] == [2, 2, 2] and set(programs.model.calls[3:]) == {1}
+    assert programs.model.calls[:3] == [2, 2, 2] and set(programs.model.calls[3:]) == {3}
     tried = len(programs.model.calls)
     rows.check((X,), 4)
     rows.check((X,), 1)
@@ -58,8 +58,9 @@ def test_every_row_is_checked_and_particles_are_tried_once_on_one_datum():
     alone = RowWeights(programs := pair("flat"))
     alone.check((X,), 1)
     assert programs.model.calls == [6] and programs.guide.calls == []
-    with pytest.raises(ValueError, match="runs alone but not with 2 particles in parallel"):
-        alone.check((X,), 2)
+    assert alone.parallel is None
+    alone.check((X,), 2)
+    assert alone.parallel is False and rows.parallel is True
 
 
 def test_what_is_made_of_particles_comes_before_a_look_at_their_weights():
