@@ -10,6 +10,7 @@ from torch import Tensor
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import check_particles, weigh
 from dlvm.inference.programs.data_checks import check_rows
+from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import data_plates
 from dlvm.inference.programs.rows import first_datum, must_be_whole, split
@@ -59,7 +60,8 @@ def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:
     Raises:
         ValueError: there is more or less than one weight per datum.
     """
-    found = weigh(pair, args, {}, num_particles)
+    with in_words("the pair", args, {}):
+        found = weigh(pair, args, {}, num_particles)
     got, rows = found.layout.batch, len(args[0])
     if len(data_plates(found.joint)) > len(found.layout.plates):
         raise ValueError(
