@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from dlvm.inference.engine.module_state import State
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.programs.batches import check_dense
-from dlvm.inference.programs.errors import NonFinite, broken_gradient, explaining, locate
+from dlvm.inference.programs.errors import NonFinite, explaining, fault
 from dlvm.inference.programs.modules import modules_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import empty_store, scoped, trainable
@@ -152,13 +152,12 @@ class Step:
         with explaining(self.pair, args, kwargs):
             try:
                 yield
-            except (NonFinite, ValueError) as error:
+            except (NonFinite, ValueError, torch.linalg.LinAlgError) as error:
                 check_dense(*args, **kwargs)
-                place = locate(self.pair, args, kwargs, before) or broken_gradient(self.pair)
-                if place is None:
+                found = fault(error, self.pair, args, kwargs, before)
+                if found is None:
                     raise
-                said = f"{error}: " if isinstance(error, NonFinite) else ""
-                raise NonFinite(f"{said}not finite in {place}; no step was taken") from error
+                raise found from error
 
 
 def _require_finite(losses: list[float], norm: float | None = None) -> None:

@@ -32,7 +32,8 @@ def same_alone(found: Particles) -> bool:
             if b is None or (a.shape == b.shape and torch.allclose(a, b, tolerance, tolerance, equal_nan=True)):
                 continue
             again = _alone(found, k)[who == "guide"]
-            if again is not None and a.shape == b.shape and not torch.allclose(again, b, tolerance, tolerance, equal_nan=True):
+            noisy = again is None or not torch.allclose(again, b, tolerance, tolerance, equal_nan=True)
+            if noisy and a.shape == b.shape:
                 continue
             return False
     return True

@@ -14,6 +14,7 @@ from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel, weigh
 from dlvm.inference.programs.data_checks import check_rows
+from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import data_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -82,7 +83,8 @@ def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:
     Raises:
         ValueError: there is more or less than one weight per datum.
     """
-    found = weigh(pair, args, {}, num_particles)
+    with in_words("the pair", args, {}):
+        found = weigh(pair, args, {}, num_particles)
     got, rows = found.layout.batch, len(args[0])
     if len(data_plates(found.joint)) > len(found.layout.plates):
         raise ValueError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dlvm.inference.programs.modules import reached
+from dlvm.inference.programs.notes import noting
 from dlvm.inference.programs.pair import Pair
 
 
@@ -132,16 +134,19 @@ class Batches:
         self._resumed = position, then
 
     def __iter__(self) -> Iterator[tuple[tuple, float]]:
-        batches = iter(self.data)
+        batches, first = iter(self.data), 1
         if self._resumed is not None:
             (position, then), self._resumed = self._resumed, None
+            first += position
             for _ in range(position):
                 next(batches)
             if position:  # at the beginning, the streams stand right, and iter may have drawn from them
                 then()
-        for batch in batches:
-            args = self.move(arguments(batch))
-            if self._check is not None:
-                self._check(args)
-            yield args, self.count(args)
+        for number, batch in enumerate(batches, start=first):
+            with noting(partial("in batch {}".format, number)):
+                args = self.move(arguments(batch))
+                if self._check is not None:
+                    self._check(args)
+                count = self.count(args)
+            yield args, count
         self._check = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from rich.progress import Progress
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dlvm.inference.console import bar
 from dlvm.inference.programs.batches import arguments, batches_of, length_of, to_device_of
+from dlvm.inference.programs.notes import noting
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.rows import must_be_whole, split
@@ -94,17 +96,18 @@ class Steps:
             self.shown.update(task, advance=share * count, refresh=True)
 
         try:
-            for batch in batches:
+            for place, batch in enumerate(batches, start=1):
                 args = move(arguments(batch))
                 if total is None and (number := length_of(batches)) is not None:
                     total = len(args[0]) * number
                     self.shown.update(task, total=total)
-                at_once = rows(args) if callable(rows) else rows
-                for part in [args] if must_be_whole(self.pair, args) else split(args, at_once):
-                    count = len(part[0])
-                    work(part, tick)
-                    done += count
-                    self.shown.update(task, completed=done, refresh=True)
+                with noting(partial("in batch {} of the data".format, place)):
+                    at_once = rows(args) if callable(rows) else rows
+                    for part in [args] if must_be_whole(self.pair, args) else split(args, at_once):
+                        count = len(part[0])
+                        work(part, tick)
+                        done += count
+                        self.shown.update(task, completed=done, refresh=True)
         except KeyboardInterrupt:
             if not done:
                 raise

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from dlvm.distributions.supports import is_fixed
+from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -17,7 +18,9 @@ from dlvm.inference.programs.randomness import untouched
 
 def check_rows(pair: Pair, args: tuple, kwargs: dict) -> None:
     """Runs the model on some data and holds what it observes against its likelihood, see ``check_observed``."""
-    check_observed(poutine.trace(pair.model).get_trace(*args, **kwargs))
+    with in_words("the model", args, kwargs):
+        trace = poutine.trace(pair.model).get_trace(*args, **kwargs)
+    check_observed(trace)
 
 
 def check_observed(trace: poutine.Trace) -> None:
@@ -114,4 +117,5 @@ class DataCheck:
 
 def _traced(pair: Pair, args: tuple) -> poutine.Trace:
     with untouched(), torch.no_grad(), pair.evaluating():
-        return prune_subsample_sites(poutine.trace(pair.model).get_trace(*args))
+        with in_words("the model", args, {}):
+            return prune_subsample_sites(poutine.trace(pair.model).get_trace(*args))

@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import dis
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from dlvm.inference.programs.data_checks import check_rows
+from dlvm.inference.programs.notes import note, shorten, spoken, worded
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import declared
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import restore_generators, untouched
 
-RAISE = dis.opmap["RAISE_VARARGS"]
-FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError, AttributeError)
+FAILURES = (
+    RuntimeError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+)
+OUTSIDE = re.compile(r"Expected parameter \w+ [^\n]*to satisfy the constraint [^\n]*?(?=, but found|$)")
 
 
 class NonFinite(ArithmeticError):
     """A loss, gradient or parameter that is not a finite number; the message says where it came from."""
 
 
-@contextmanager
-def in_words(who: str, args: tuple, kwargs: dict) -> Iterator[None]:
-    """Says of an error that no room of ours has raised which program failed, and on what.
-
-    Raises:
-        TypeError, ValueError: as the error was.
-    """
-    try:
-        yield
-    except FAILURES as error:
-        raise (told := worded(error, who, args, kwargs)) from told.__cause__
-
-
-def worded(error: Exception, who: str, args: tuple, kwargs: dict) -> Exception:
-    """The error itself where it says enough, or one that goes on after its words: who fails, and on what."""
-    if type(error) not in FAILURES or _spoken(error):
-        return error
-    given = ", ".join([*map(_told, args), *(f"{name}={_told(value)}" for name, value in kwargs.items())])
-    said = (
-        f"{_first(error)}: {who} fails so on a batch ({given}); pass the arguments that both programs take, of the "
-        "width that they are made for"
-    )
-    return _caused(TypeError(said) if isinstance(error, TypeError) else ValueError(said), error)
+class OutOfConstraint(NonFinite):
+    """A parameter of a distribution that training has carried out of its constraint, as a scale below zero."""
 
 
 @contextmanager
@@ -54,64 +44,70 @@ def explaining(pair: Pair, args: tuple, kwargs: dict) -> Iterator[None]:
     """The same, for a pair: says what is wrong with the data where the model alone can tell."""
     try:
         yield
-    except FAILURES as error:
-        raise (told := explained(error, pair, args, kwargs)) from told.__cause__
+    except Exception as error:
+        explained(error, pair, args, kwargs)
+        raise
 
 
-def explained(error: Exception, pair: Pair, args: tuple, kwargs: dict) -> Exception:
-    """What ``explaining`` raises in place of an error."""
-    if type(error) not in FAILURES or _spoken(error):
-        return error
+def explained(error: Exception, pair: Pair, args: tuple, kwargs: dict) -> None:
+    """Adds to an error what ``explaining`` has to say of it."""
+    shorten(error)
+    if spoken(error):
+        return
     try:
         with untouched(), torch.no_grad():
             check_rows(pair, args, kwargs)
     except (TypeError, ValueError) as found:
-        if _spoken(found):
-            return _caused(type(found)(f"{_first(error)}: {found}"), error)
+        if spoken(found):
+            shorten(found)
+            return note(error, str(found))
     except Exception:  # a model that fails by itself: what it said first is what counts
         pass
-    return worded(error, "the pair", args, kwargs)
+    worded(error, "the pair", args, kwargs)
 
 
-def _caused(new: Exception, error: Exception) -> Exception:
-    new.__cause__ = error.__cause__ or error
-    return new
-
-
-def _first(error: Exception) -> str:
-    said = str(error).strip().partition("\n")[0]
-    return said if isinstance(error, TypeError | ValueError | RuntimeError) else f"{type(error).__name__}: {said}"
-
-
-def _spoken(error: Exception) -> bool:
-    """Whether a ``raise`` of one of our rooms has made it."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    if at is None:
-        return False
-    ours = at.tb_frame.f_globals.get("__name__", "").startswith("dlvm.")
-    return ours and at.tb_frame.f_code.co_code[at.tb_lasti] == RAISE
-
-
-def _told(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
-    return " ".join(repr(value).split())[:60]
-
-
-def locate(pair: Pair, args: tuple, kwargs: dict, state: tuple) -> str | None:
-    """The first place where a batch gives something that is not finite, in words; None if there is none.
+def fault(error: Exception, pair: Pair, args: tuple, kwargs: dict, state: tuple) -> NonFinite | None:
+    """The fault in numbers that an error of a step comes from, in words; None if it comes from something else.
 
     Args:
+        error: what was raised.
         pair: that of the failed step.
         args, kwargs: its batch.
         state: the random state before it, see ``generator_state``, so that the same particles are drawn.
     """
+    place, outside = _broken_input(pair, args, kwargs), OUTSIDE.search(str(error))
+    if place is None and outside is not None:
+        found = _first_of_sites(pair, args, kwargs, state, _unconstrained)
+        if found is not None:
+            return OutOfConstraint(f"out of its constraint: {found}; no step was taken; try a smaller lr")
+    place = place or _first_of_sites(pair, args, kwargs, state, _broken) or broken_gradient(pair)
+    if place is not None:
+        said = f"{error}: " if isinstance(error, NonFinite) else ""
+        return NonFinite(f"{said}not finite in {place}; no step was taken")
+    if outside is not None:
+        return OutOfConstraint(f"{outside.group()}: out of its constraint; no step was taken; try a smaller lr")
+    return None
+
+
+def check_constraints(pair: Pair, args: tuple) -> None:
+    """Raises OutOfConstraint where a distribution of either program has a parameter outside its constraint."""
+    with untouched(), torch.no_grad(), pair.evaluating(), pyro.validation_enabled(False):
+        try:
+            traces = pair.traces(args, {})
+        except Exception:  # a program that fails for a reason of its own says so in its own step
+            return
+    for word, trace in zip(("guide", "model"), traces, strict=True):
+        for site in sample_sites(trace):
+            if (found := _unconstrained(site)) is not None:
+                place = f"{found} of site {site['name']!r} in the {word}"
+                raise OutOfConstraint(f"out of its constraint: {place} after the step; try a smaller lr")
+
+
+def _broken_input(pair: Pair, args: tuple, kwargs: dict) -> str | None:
     for name, value in (*enumerate(args), *kwargs.items()):
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
             return f"argument {name} of the batch (data)"
-    return broken_parameter(pair) or _broken_site(pair, args, kwargs, state)
+    return broken_parameter(pair)
 
 
 def broken_parameter(pair: Pair) -> str | None:
@@ -136,7 +132,10 @@ def _parameters(pair: Pair) -> Iterator[tuple[str, str, Tensor]]:
             yield word, name, parameter
 
 
-def _broken_site(pair: Pair, args: tuple, kwargs: dict, state: tuple) -> str | None:
+Look = Callable[[dict], str | None]
+
+
+def _first_of_sites(pair: Pair, args: tuple, kwargs: dict, state: tuple, look: Look) -> str | None:
     """Runs both programs again, without validation so that they get past the fault, and looks at every site."""
     with untouched(), torch.no_grad(), pyro.validation_enabled(False):
         restore_generators(state)
@@ -146,8 +145,25 @@ def _broken_site(pair: Pair, args: tuple, kwargs: dict, state: tuple) -> str | N
             return None
         for word, trace in zip(("guide", "model"), traces, strict=True):
             for site in sample_sites(trace):
-                if not site["value"].isfinite().all():
-                    return f"the value of site {site['name']!r} in the {word}"
-                if not site["fn"].log_prob(site["value"]).isfinite().all():
-                    return f"the log-density of site {site['name']!r} in the {word}"
+                if (found := look(site)) is not None:
+                    return f"{found} of site {site['name']!r} in the {word}"
+    return None
+
+
+def _broken(site: dict) -> str | None:
+    if not site["value"].isfinite().all():
+        return "the value"
+    return None if site["fn"].log_prob(site["value"]).isfinite().all() else "the log-density"
+
+
+def _unconstrained(site: dict) -> str | None:
+    """The first parameter of a site's distribution, or of one that it is made of, that is outside its constraint."""
+    part = site["fn"]
+    while part is not None:
+        for name, constraint in getattr(part, "arg_constraints", {}).items():
+            if constraints.is_dependent(constraint) or not isinstance(value := getattr(part, name, None), Tensor):
+                continue
+            if value.isfinite().all() and not constraint.check(value).all():
+                return f"parameter {name!r}, which must be {constraint},"
+        part = getattr(part, "base_dist", None)
     return None

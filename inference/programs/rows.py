@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlvm.inference.programs.batches import arguments, batches_of
 from dlvm.inference.programs.beside import number_of_data
+from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import common_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -106,7 +107,7 @@ class DataCount:
     def __call__(self, args: tuple) -> float:
         key = tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in args)
         if key not in self.known:
-            with untouched(), torch.no_grad(), self.pair.evaluating():
+            with untouched(), torch.no_grad(), self.pair.evaluating(), in_words("the model", args, {}):
                 sites = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
             self.known[key] = number_of_data(sites)
         return self.known[key]

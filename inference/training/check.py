@@ -21,8 +21,8 @@ from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.data_checks import check_observed, support_of
-from dlvm.inference.programs.errors import in_words
 from dlvm.inference.programs.modules import reached
+from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import trainable
 from dlvm.inference.programs.plates import sized
@@ -88,7 +88,7 @@ def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[s
 
 
 def _traced(name: str, program: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
-    with in_words(name, args, kwargs):
+    with in_words(f"the {name}", args, kwargs):
         return prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs))
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dlvm.inference.programs.batches import Batches
-from dlvm.inference.programs.errors import NonFinite, broken_parameter
+from dlvm.inference.programs.errors import NonFinite, broken_parameter, check_constraints
+from dlvm.inference.programs.notes import note
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.svi import SVI
 
@@ -75,9 +76,18 @@ class Sums:
 
 
 def train_epoch(
-    svi: SVI, batches: Batches, epoch: int, sums: Sums, report: Callable[[float], None], after: Callable[[], None]
+    svi: SVI,
+    batches: Batches,
+    epoch: int,
+    sums: Sums,
+    report: Callable[[float], None],
+    after: Callable[[], None],
+    careful: bool = False,
 ) -> None:
-    """Steps through the batches to come, adds to the sums, and calls ``after`` when a step is done."""
+    """Steps through the batches to come, adds to the sums, and calls ``after`` when a step is done.
+
+    ``careful`` runs the programs once more at the end, so that what the last step broke is found before it is kept.
+    """
     started = last = time.perf_counter()
     before = sums.seconds
     for args, count in batches:
@@ -92,6 +102,9 @@ def train_epoch(
             last = time.perf_counter()
             report(sums.train)
     check_parameters(svi, epoch, sums.batches)
+    if careful and sums.batches:
+        with _placed(f"epoch {epoch}, batch {sums.batches}"):
+            check_constraints(svi.pair, args)
 
 
 def check_parameters(svi: SVI, epoch: int, batch: int) -> None:
@@ -114,8 +127,11 @@ def validate(svi: SVI, batches: Batches, epoch: int) -> float:
 
 @contextmanager
 def _placed(where: str) -> Iterator[None]:
-    """Says in which batch numbers ceased to be finite."""
+    """Says in which batch something went wrong: in the words of a fault in numbers, and below those of other errors."""
     try:
         yield
     except NonFinite as error:
-        raise NonFinite(f"{where}: {error}") from error
+        raise type(error)(f"{where}: {error}") from error
+    except Exception as error:
+        note(error, f"in {where}")
+        raise

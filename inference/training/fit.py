@@ -230,7 +230,7 @@ def _epochs(
                             run.end_epoch(value, kl, lookout.look(warming(run.svi.objective)), patience)
                     except NonFinite as error:
                         if run.safe is None:
-                            raise NonFinite(f"{error}{keeper.last_good}") from error
+                            raise type(error)(f"{error}{keeper.last_good}") from error
                         with stream:
                             run.roll_back(error)
                             keeper.save(run)

@@ -101,7 +101,7 @@ class Run:
             self.progress.steps += 1
             after_step(self)
 
-        train_epoch(self.svi, self.train, self.progress.epoch, self.progress.sums, report, after)
+        train_epoch(self.svi, self.train, self.progress.epoch, self.progress.sums, report, after, self.safe is not None)
 
     def validate(self) -> float | None:
         return None if self.valid is None else validate(self.svi, self.valid, self.progress.epoch)

@@ -13,6 +13,7 @@ from dlvm.evidence import exact, importance, views
 from dlvm.experiments.data import Loader, from_tensor
 from dlvm.guides import Diagonal, latents
 from dlvm.inference import ELBO, NonFinite, check, evaluate, fit, log_weights
+from dlvm.inference.programs.notes import said
 from dlvm.models import PPCA, VAE
 from dlvm.nets import MLP
 
@@ -55,8 +56,10 @@ def usable(x: torch.Tensor) -> bool:
 
 
 def spelled_out(error: Exception) -> None:
-    said = str(error)
-    assert len(said) > 30 and (";" in said or ":" in said), said
+    """A refusal of ours, or a program's own error with its class, which is told on which batch it failed."""
+    text = said(error)
+    assert len(text) > 30 and (";" in text or ":" in text), text
+    assert isinstance(error, REFUSALS) or "fails so on a batch" in text, text
 
 
 def quick(examples: int):
@@ -76,7 +79,7 @@ WORKS = {
 def hold(work: str, model, x: torch.Tensor) -> None:
     try:
         found = WORKS[work](model, x)
-    except REFUSALS as error:
+    except Exception as error:
         spelled_out(error)
     else:
         assert torch.tensor(found).isfinite(), f"{work} of {x} is {found}"
@@ -124,7 +127,7 @@ def test_any_number_of_data_however_they_lie_in_memory_have_their_exact_evidence
 def test_a_loader_has_the_rows_it_was_given_or_says_what_is_wrong(x, binarize):
     try:
         parts = from_tensor(x, binarize=binarize, valid=1, test=1)
-    except REFUSALS as error:
+    except Exception as error:
         spelled_out(error)
         return
     rows = torch.cat([part.x for part in parts])
