@@ -45,7 +45,7 @@ class HVAE(PyroModule):
         torch.Size([5, 64])
     """
 
-    def __init__(self, prior: nn.Module, conditionals: Sequence[nn.Module], likelihood: nn.Module):
+    def __init__(self, prior: nn.Module, conditionals: Sequence[nn.Module] | nn.ModuleList, likelihood: nn.Module):
         super().__init__("model")
         module(likelihood=likelihood)
         if not isinstance(conditionals, (Sequence, nn.ModuleList)):

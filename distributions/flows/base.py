@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -53,7 +54,8 @@ class OneWay(Transform):
         return z
 
     def _inv_call(self, z: Tensor) -> Tensor:
-        y, made = self._cached_x_y if self._cache_size else (None, None)
+        cached: Any = self._cached_x_y if self._cache_size else (None, None)
+        y, made = cached
         bare = detach_provenance(z)  # Pyro follows dependencies by a wrapper around the same tensor
         if y is None or bare is not detach_provenance(made):
             return self._inverse(z)

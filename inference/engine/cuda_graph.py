@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 WARM_UPS = 3
-_pools: dict[torch.device, torch.cuda.graphs._POOL_HANDLE] = {}
+_pools: dict[torch.device, Any] = {}  # torch's handles, whose type it keeps to itself
 
 
 def graphable(module: fx.GraphModule, arguments: list[Tensor]) -> bool:

@@ -25,7 +25,7 @@ TINY = ["--hidden", "16", "--epochs", "6", "--patience", "None", "--eval-particl
 
 def work_on_steps(folder: Path) -> None:
     """What some objectives learn, on batches of 5, 1 and 4 rows."""
-    from test_distributed import trained, without_chance
+    from test_data_parallel import trained, without_chance
 
     without_chance()
     with joined() as job:

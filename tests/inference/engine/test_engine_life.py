@@ -70,7 +70,7 @@ def test_steps_that_do_not_repay_a_compilation_stay_captured(caplog, monkeypatch
 
 @pytest.fixture
 def holding(collector, monkeypatch):
-    """Captures hold the heap, and no engine of earlier tests does; how many objects pytest itself has frozen."""
+    """Captures hold the heap as in use, and no earlier test's engine does; how many objects pytest has frozen."""
     monkeypatch.setattr("dlvm.inference.engine.engine.hold", capture.hold)
     gc.collect()
     capture._owners.clear()
