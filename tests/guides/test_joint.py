@@ -77,9 +77,9 @@ def test_full_rank_holds_the_posterior_of_two_layers():
 def test_training_closes_the_gap_where_the_family_can(family, reached):
     """Under STL the gradient's noise vanishes at the posterior, so that training ends there."""
     guide, x = on_two_layers(family)
-    svi = SVI(two_layer, guide, partial(torch.optim.Adam, lr=0.03), ELBO(8, estimator=STL()), engine="captured")
-    for step in range(700):
-        if step in (400, 600):
+    svi = SVI(two_layer, guide, partial(torch.optim.Adam, lr=0.05), ELBO(8, estimator=STL()), engine="captured")
+    for step in range(900):
+        if step in (550, 800):
             svi.optimizer.param_groups[0]["lr"] /= 10
         svi.step(x)
     gap = (TWO_LAYER.log_px(x) - log_weights(two_layer, guide, x, num_particles=2000).mean(0)).mean()

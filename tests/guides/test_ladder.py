@@ -112,9 +112,9 @@ def test_linear_layers_are_inferred_exactly(oracle, family, merge):
 def test_training_finds_the_posterior(merge):
     model, guide, x = linear(TWO_LAYER, merge, FullRankNormal)
     model.requires_grad_(False)
-    svi = SVI(model, guide, partial(torch.optim.Adam, lr=0.03), ELBO(8, estimator=STL()), engine="captured")
-    for step in range(700):
-        if step in (400, 600):
+    svi = SVI(model, guide, partial(torch.optim.Adam, lr=0.05), ELBO(8, estimator=STL()), engine="captured")
+    for step in range(900):
+        if step in (550, 800):
             svi.optimizer.param_groups[0]["lr"] /= 10
         svi.step(x)
     gap = TWO_LAYER.log_px(x) - log_weights(model, guide, x, num_particles=2000).mean(0)
