@@ -77,7 +77,7 @@ def pair(float64) -> Callable[[LinearGaussian, Callable[[Tensor], Gaussian]], tu
 
 
 class _Quadrature(Messenger):
-    """The sites z, z1, z2, ... are drawn at the next columns of eps (n, columns), as if it were their noise."""
+    """The sites z, z1, ..., or those all at once, are drawn at the next columns of eps (n, columns) as their noise."""
 
     def __init__(self, eps: Tensor):
         super().__init__()
@@ -88,7 +88,7 @@ class _Quadrature(Messenger):
         return super().__enter__()
 
     def _pyro_sample(self, msg):
-        if msg["name"].startswith("z"):
+        if msg["name"].startswith(("z", "joint")) and not isinstance(msg["fn"], dist.Delta):
             eps = self.eps[:, self.column : self.column + msg["fn"].event_shape[0]]
             self.column += eps.shape[1]
             msg["value"], msg["done"] = _push(msg["fn"], eps), True

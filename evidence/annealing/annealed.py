@@ -74,7 +74,7 @@ def annealed(
         >>> import torch
         >>> from dlvm.models import PPCA
         >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
-        >>> found = annealed(model, x, num_chains=4, temperatures=50)
+        >>> found = annealed(model, x, num_chains=4, temperatures=50, leaps=4)
         >>> bool((found.log_px - model.log_px(x)).abs().max() < 0.5)
         True
     """
@@ -135,7 +135,7 @@ def reverse_annealed(
         >>> from dlvm.evidence.simulate import simulate
         >>> from dlvm.models import PPCA
         >>> model = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0)
-        >>> reverse_annealed(model, simulate(model, 5), num_chains=4, temperatures=50).side
+        >>> reverse_annealed(model, simulate(model, 5), num_chains=4, temperatures=50, leaps=4).side
         'upper'
     """
     if not isinstance(simulated, Simulated):

@@ -73,7 +73,7 @@ def sandwich(
         >>> from dlvm.nets import MLP
         >>> model = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0)
         >>> guide = Diagonal(latents(model, torch.zeros(5, 3)), MLP(3, 8))
-        >>> found = sandwich(model, guide, 5, num_particles=50, num_chains=4, temperatures=20)
+        >>> found = sandwich(model, guide, 5, num_particles=50, num_chains=4, temperatures=20, leaps=4)
         >>> list(found.rows)
         ['ELBO', 'IWAE', 'AIS', 'exact', 'reverse AIS', 'CUBO']
     """

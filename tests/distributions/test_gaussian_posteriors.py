@@ -81,8 +81,9 @@ def test_density_integrates_to_one(family, dim):
     q = module(torch.randn(H).double())
     draws = q.rsample((2000,))
     centre, width = draws.mean(0), 9 * draws.std(0).max().item()
-    z, log_cell = grid(width, 401 if dim == 2 else 4001, dim)
-    assert_close(q.log_prob(centre + z).logsumexp(0) + log_cell, 0.0, 1e-5)
+    z, log_cell = grid(width, 201 if dim == 2 else 1001, dim)
+    with torch.no_grad():
+        assert_close(q.log_prob(centre + z).logsumexp(0) + log_cell, 0.0, 1e-5)
 
 
 @every_family

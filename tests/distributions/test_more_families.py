@@ -124,9 +124,10 @@ def test_density_integrates_to_one(family, dim):
     q = build(family, dim=dim, size=0.05)(torch.randn(H).double())
     draws = q.rsample((2000,))
     width = (60 if family == "student_t" else 9) * draws.std(0).max().item()
-    z, log_cell = grid(width, 501 if dim == 2 else 4001, dim)
+    z, log_cell = grid(width, 301 if dim == 2 else 1201, dim)
     tolerance = 1e-3 if "spline" in family else 1e-4  # a spline's slope has kinks: there the rule is of second order
-    assert_close(q.log_prob(draws.mean(0) + z).logsumexp(0) + log_cell, 0.0, tolerance)
+    with torch.no_grad():
+        assert_close(q.log_prob(draws.mean(0) + z).logsumexp(0) + log_cell, 0.0, tolerance)
 
 
 @every_family

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 
@@ -247,7 +246,7 @@ def test_no_figure_clips_a_text():
     ]
     points = {name: (torch.rand(20), torch.rand(20)) for name in names[:3]}
     for fig in (estimates(rows, -20.0, context), closing(brackets, -20.0, context), weights_by_datum(points, 9, True)):
-        fig.savefig(io.BytesIO(), dpi=100)
+        fig.draw_without_rendering()
         box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
         assert box.x0 > -0.01 and box.y0 > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
         titles = [ax.title.get_window_extent() for ax in fig.axes if ax.get_title(loc="left")]

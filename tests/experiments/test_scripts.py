@@ -28,6 +28,13 @@ def small(folder: Path, **settings) -> train.Config:
     return train.Config(**common | settings)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The folder of a run of the defaults, and its result."""
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, train.main(small(folder))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -37,23 +44,23 @@ def small(folder: Path, **settings) -> train.Config:
         dict(objective="renyi", num_particles=2, optimizer="sgd", lr=1e-5, patience=None, lr_decay=0.9),
     ],
 )
-def test_train_writes_a_whole_run_folder(tmp_path, settings):
-    result = train.main(small(tmp_path, **settings))
-    assert RECORDS | {"model.safetensors", "guide.safetensors"} <= {path.name for path in tmp_path.iterdir()}
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+def test_train_writes_a_whole_run_folder(plain, tmp_path, settings):
+    folder, result = (tmp_path, train.main(small(tmp_path, **settings))) if settings else plain
+    assert RECORDS | {"model.safetensors", "guide.safetensors"} <= {path.name for path in folder.iterdir()}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
-    kept = json.loads((tmp_path / "result.json").read_text())
+    kept = json.loads((folder / "result.json").read_text())
     assert kept["elbo"] == result.elbo and kept["num_data"] == 20
     assert result.elbo == pytest.approx(-(result.rate + result.distortion))
-    weights = load_file(tmp_path / "model.safetensors")
+    weights = load_file(folder / "model.safetensors")
     assert sum(v.numel() for k, v in weights.items() if "prior" not in k) == kept["parameters"]["model"]
 
 
 @pytest.mark.slow
-def test_train_repeats_itself_under_one_seed(tmp_path):
-    results = [train.main(small(tmp_path / name)) for name in ("a", "b")]
-    assert results[0] == results[1]
-    assert train.main(small(tmp_path / "c", seed=1)).elbo != results[0].elbo
+def test_train_repeats_itself_under_one_seed(plain, tmp_path):
+    _, first = plain
+    assert train.main(small(tmp_path / "again")) == first
+    assert train.main(small(tmp_path / "other", seed=1)).elbo != first.elbo
 
 
 def test_train_on_real_numbers_from_a_csv_file(tmp_path):
@@ -69,10 +76,10 @@ def test_train_refuses_grey_data_under_a_bernoulli(tmp_path):
         train.main(small(tmp_path, binarize="none"))
 
 
-def test_train_keeps_an_earlier_run_unless_told(tmp_path):
-    train.main(small(tmp_path))
+def test_train_keeps_an_earlier_run_unless_told(plain):
+    folder, _ = plain
     with pytest.raises(ValueError, match="holds a run"):
-        train.main(small(tmp_path))
+        train.main(small(folder))
 
 
 def test_compare_guides_in_tiny_form(tmp_path):

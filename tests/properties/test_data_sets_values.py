@@ -303,7 +303,7 @@ def test_a_damaged_file_is_refused_or_read_as_it_stands(tmp_path, suffix):
 def test_and_so_are_many_more_in_little_memory(tmp_path, suffix):
     content = written(suffix)
 
-    @quick(800)
+    @quick(250)
     @given(damages())
     def property(damage):
         tracemalloc.start()

@@ -102,7 +102,7 @@ def test_a_number_is_finite_and_of_data_that_the_likelihood_can_have_produced(wo
 @pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("model", [BINARY, LINEAR], ids=["binary", "linear"])
 def test_and_so_for_many_more(work, model):
-    @quick(300)
+    @quick(120)
     @given(tensors())
     def property(x):
         hold(work, model, x)

@@ -129,8 +129,8 @@ def test_no_parameter_makes_a_draw_or_a_gradient_infinite(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_and_so_for_many_more(name):
-    agree(name, 60)
-    finite(name, 80)
+    agree(name, 20)
+    finite(name, 30)
 
 
 @quick(40)

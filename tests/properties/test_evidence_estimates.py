@@ -88,14 +88,14 @@ def test_the_mean_weight_of_any_number_of_particles_is_the_evidence(method, k, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", UNBIASED)
-@quick(5)
+@quick(4)
 @given(st.integers(1, 6), SEEDS, st.floats(-1.5, 1.5))
 def test_and_so_for_many_more_and_along_chains(method, k, seed, at):
     unbiased(method, k, seed, at)
 
 
 @pytest.mark.slow
-@quick(5)
+@quick(3)
 @given(st.integers(1, 6), st.integers(1, 5), SEEDS)
 def test_reverse_chains_from_the_truth_have_the_inverse_of_the_evidence_in_mean(chains, temperatures, seed):
     simulated = room.simulate(MODEL, 800, seed=seed)
@@ -106,7 +106,7 @@ def test_reverse_chains_from_the_truth_have_the_inverse_of_the_evidence_in_mean(
 
 
 @pytest.mark.slow
-@quick(20)
+@quick(6)
 @given(st.integers(1, 6), SEEDS, st.booleans(), st.integers(2, 9))
 def test_a_bracket_holds_the_exact_value(n, seed, from_prior, rows):
     settings = dict(num_particles=40, num_chains=16, temperatures=10, leaps=2)  # fewer chains do not know their error
@@ -156,7 +156,7 @@ def test_gaps_are_differences_of_their_bounds(parts, rows, seed, pair):
 
 
 @pytest.mark.slow
-@quick(30)
+@quick(10)
 @given(st.floats(0.1, 3), st.floats(0.1, 3), st.integers(1, 4), st.booleans(), st.integers(0, 99))
 def test_a_gaussian_is_all_that_a_linear_model_of_one_latent_needs(weight, noise, rows, diagonal, seed):
     model = PPCA(torch.tensor([[weight]]).double(), torch.zeros(1).double(), noise)

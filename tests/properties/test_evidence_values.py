@@ -114,14 +114,14 @@ def test_a_sum_over_classes_and_bits_is_that_of_their_table(classes, bits, width
 
 
 @pytest.mark.slow
-@quick(400)
+@quick(150)
 @given(linear_gaussians(), LAYOUTS, st.integers(1, 9), SEEDS)
 def test_the_closed_form_for_many_more(case, layout, rows, seed):
     exact_in_any_layout(case, layout, rows, seed)
 
 
 @pytest.mark.slow
-@quick(120)
+@quick(40)
 @given(linear_gaussians(widest=2), st.sampled_from([None, 999, 10**6]), SEEDS)
 def test_integrals_for_many_more(case, chunk, seed):
     integrated(case, chunk, seed)

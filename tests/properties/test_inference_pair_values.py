@@ -171,12 +171,13 @@ ENCODED = Diagonal(latents(BINARY, BITS), MLP(4, 6))
 @quick(5)
 @given(st.integers(1, 120), st.integers(1, 40), st.sampled_from([0, 1, 2**32 - 1]))
 def test_chunks_and_batches_draw_other_particles_of_the_same_bound(chunk, rows, seed):
-    whole = evaluate(BINARY, ENCODED, BITS, 60, seed=7)
-    parts = evaluate(BINARY, ENCODED, [(part,) for part in BITS.split(rows)], 60, chunk=chunk, seed=seed)
+    few = BITS[:16]
+    whole = evaluate(BINARY, ENCODED, few, 60, seed=7)
+    parts = evaluate(BINARY, ENCODED, [(part,) for part in few.split(rows)], 60, chunk=chunk, seed=seed)
     for word in ("elbo", "log_px"):
         error = math.hypot(getattr(whole, f"{word}_se"), getattr(parts, f"{word}_se"))
         assert abs(getattr(whole, word) - getattr(parts, word)) < 5 * error
-    again = evaluate(BINARY, ENCODED, [(part,) for part in BITS.split(rows)], 60, chunk=chunk, seed=seed)
+    again = evaluate(BINARY, ENCODED, [(part,) for part in few.split(rows)], 60, chunk=chunk, seed=seed)
     assert str(again) == str(parts)
 
 

@@ -31,7 +31,7 @@ def test_what_is_no_such_argument_is_refused_by_its_name(case: Case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_and_so_are_many_more(case: Case):
-    @running(max_examples=60, deadline=None, derandomize=True, database=None)
+    @running(max_examples=30, deadline=None, derandomize=True, database=None)
     @given(case.bad)
     def property(value):
         hold(case, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import matplotlib
@@ -32,7 +31,7 @@ def title(fig):
 
 def outside(fig):
     """Whether anything drawn, or the legend, reaches beyond the page."""
-    fig.savefig(io.BytesIO(), dpi=100)
+    fig.draw_without_rendering()
     width, height = fig.get_size_inches()
     drawn = [
         fig.get_tightbbox(),

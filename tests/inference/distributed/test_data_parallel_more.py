@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from joint_steps import all_trained
 from safetensors.torch import load_file, save_file
 
 from dlvm.inference.checkpoints.shared import checkpoints_of
@@ -20,18 +21,14 @@ from dlvm.inference.distributed.job import joined
 
 ROOT = Path(__file__).parents[3]
 SOME = ["elbo", "iwae_dreg", "fixed_free_bits", "total_correlation", "fixed_total_correlation", "binary_nvil"]
-TINY = ["--hidden", "16", "--epochs", "6", "--patience", "None", "--eval-particles", "30", "--eval-data", "20"]
+TINY = ["--hidden", "16", "--epochs", "3", "--patience", "None", "--eval-particles", "30", "--eval-data", "20"]
+TRAIN = ["-m", "dlvm.experiments.train", *TINY, "--checkpoint", "--checkpoint-every", "5", "--out"]
 
 
 def work_on_steps(folder: Path) -> None:
     """What some objectives learn, on batches of 5, 1 and 4 rows."""
-    from test_data_parallel import trained, without_chance
-
-    without_chance()
     with joined() as job:
-        name = "alone" if job is None else f"rank{job.rank}"
-        found = {f"{case}/{key}": value for case in SOME for key, value in trained(case).items()}
-        save_file(found, folder / f"{name}.safetensors")
+        save_file(all_trained(SOME), folder / f"rank{job.rank}.safetensors")
 
 
 def work_on_elsewhere(folder: Path) -> None:
@@ -70,9 +67,10 @@ def launched(*command: str, nodes: int = 2, each: int = 1) -> list[subprocess.Po
 
 
 def started(command: list[str], more: dict[str, str] | None = None) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (more or {})
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | (more or {})
     texts = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
-    return subprocess.Popen([sys.executable, *command], env=environment, **texts)
+    return subprocess.Popen([sys.executable, *command], env=os.environ | environment, **texts)
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
@@ -116,11 +114,9 @@ def done(processes: list[subprocess.Popen]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> dict[str, torch.Tensor]:
+def alone() -> dict[str, torch.Tensor]:
     """Of one process on the joint batches."""
-    folder = tmp_path_factory.mktemp("alone")
-    done([started([__file__, "steps", str(folder)])])
-    return load_file(folder / "alone.safetensors")
+    return all_trained(SOME)
 
 
 def require_equal(alone: dict, folder: Path, ranks: int) -> None:
@@ -142,20 +138,35 @@ def test_so_do_three_ranks_of_which_some_have_no_row_of_a_batch(alone, tmp_path)
     require_equal(alone, tmp_path, 3)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a run of two ranks on one machine, and what they said."""
+    folder = tmp_path_factory.mktemp("whole")
+    (said,) = done(launched(*TRAIN, str(folder), nodes=1, each=2))
+    return folder, said
+
+
 @pytest.mark.slow
-def test_a_killed_machine_ends_the_other_in_words_and_the_same_commands_go_on_to_the_same_bits(tmp_path):
-    train = ["-m", "dlvm.experiments.train", *TINY, "--checkpoint", "--checkpoint-every", "5", "--out"]
-    done(launched(*train, str(tmp_path / "whole"), nodes=1, each=2))
-    both = first, second = launched(*train, str(tmp_path / "machine{node}"))
+def test_train_runs_under_torchrun(whole):
+    folder, said = whole
+    assert said.count("epoch    3") == 1 and said.count("report:") == 1  # one rank speaks
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+    assert json.loads((folder / "result.json").read_text())["num_data"] == 20
+    assert (folder / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_machine_ends_the_other_in_words_and_the_same_commands_go_on_to_the_same_bits(whole, tmp_path):
+    both = first, second = launched(*TRAIN, str(tmp_path / "machine{node}"))
     until(lambda: len(list(tmp_path.glob("machine0/checkpoints/step-*"))) == 3)
     kill_machine(second)
     said = finish(both)
     assert first.returncode == 1 and second.returncode == -signal.SIGKILL
     assert "error: rank 0 of 2 has lost another rank" in said[0] and "the last good checkpoint is" in said[0]
     assert not (tmp_path / "machine0" / "result.json").exists() and not (tmp_path / "machine1").exists()
-    assert "epoch    6" in done(launched(*train, str(tmp_path / "machine{node}")))[0]
+    assert "epoch    3" in done(launched(*TRAIN, str(tmp_path / "machine{node}")))[0]
     for name in ("model.safetensors", "guide.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "machine0" / name).read_bytes()
+        assert (whole[0] / name).read_bytes() == (tmp_path / "machine0" / name).read_bytes()
 
 
 @pytest.mark.slow

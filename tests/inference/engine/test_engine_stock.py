@@ -1,4 +1,4 @@
-"""Three hundred captured steps end where stock Pyro's end, to the last bit of single precision."""
+"""A hundred captured steps end where stock Pyro's end, to the last bit of single precision."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK = ("vae, elbo", "vae, mean field")
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PAIRS])
-def test_300_captured_steps_are_those_of_stock_pyro(name):
+def test_100_captured_steps_are_those_of_stock_pyro(name):
     make, objective = PAIRS[name]
     ends, losses = [], []
     for ours in (True, False):
@@ -46,11 +46,11 @@ def test_300_captured_steps_are_those_of_stock_pyro(name):
             else pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": LR, "foreach": False}), objective())
         )
         pyro.set_rng_seed(5)
-        losses.append([svi.step(*args) for _ in range(300)])
+        losses.append([svi.step(*args) for _ in range(100)])
         ends.append([p.detach().clone() for program in (model, guide) for p in program.parameters()])
         if ours:
             assert svi.running == "captured"
     assert len(ends[0]) == len(ends[1]) > 0
     assert [torch.equal(a, b) for a, b in zip(*ends, strict=True)] == [True] * len(ends[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6, abs=1e-6)
-    assert sum(losses[0][-50:]) < sum(losses[0][:50])
+    assert sum(losses[0][-30:]) < sum(losses[0][:30])

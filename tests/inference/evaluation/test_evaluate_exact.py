@@ -32,14 +32,14 @@ def exact(pair):
 def test_log_px_scatters_by_its_standard_error(programs):
     """z-scores over 100 seeds: standard deviation 1 within 3 of its standard errors, 0.07; mean 0 within 4, 0.1.
 
-    At K = 500 the bias of -chi2 / 2K is 0.08 standard errors.
+    At K = 250 the bias of -chi2 / 2K is 0.11 standard errors.
     """
     truth = GOLDEN_1.log_px(XS).mean()
-    records = [evaluate(*programs, XS, num_particles=500, seed=seed) for seed in range(100)]
+    records = [evaluate(*programs, XS, num_particles=250, seed=seed) for seed in range(100)]
     z = torch.tensor([(r.log_px - truth) / r.log_px_se for r in records])
     assert 0.79 < z.std() < 1.21
     assert abs(z.mean()) < 0.4
-    assert_close(records[0].log_px_se, math.sqrt(chi2(GOLDEN_1.posterior(X_1), Q) / 500 / 20), 1e-3)
+    assert_close(records[0].log_px_se, math.sqrt(chi2(GOLDEN_1.posterior(X_1), Q) / 250 / 20), 2e-3)
 
 
 def test_elbo_scatters_by_its_standard_error_and_parts_are_the_closed_forms(programs):

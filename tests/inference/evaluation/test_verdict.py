@@ -121,7 +121,7 @@ def test_epochs_of_fit_carry_the_flag_and_say_it():
     model.requires_grad_(False)
     guide = Diagonal(latents(model, x), MLP(3, 4))
     objective = tempered(ELBO(), linear(0.0, 1.0, steps=3))
-    epochs = list(fit(model, guide, objective, [(x,)], epochs=300, optimizer=lambda p: torch.optim.Adam(p, lr=0.03)))
+    epochs = list(fit(model, guide, objective, [(x,)], epochs=80, optimizer=lambda p: torch.optim.Adam(p, lr=0.1)))
     assert epochs[-1].active == {"z": (0, 2)}
     assert str(epochs[-1]).endswith("active z 0/2")
 

@@ -69,10 +69,10 @@ def test_maximum_likelihood_and_map_find_least_squares_and_ridge():
     x = u @ torch.tensor([1.0, -2.0, 0.5]) + 0.5 * torch.randn(40)
     for objective, ridge in ((MaximumLikelihood(), 0.0), (MAP(MaximumLikelihood(), dist.Normal(0.0, 0.1), 40), 25.0)):
         model = Regression()
-        adam = partial(torch.optim.Adam, lr=0.1)
-        schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.97)
+        adam = partial(torch.optim.Adam, lr=0.3)
+        schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.96)
         data = [(u[:20], x[:20]), (u[20:], x[20:])] if ridge == 0 else [(u, x)]
-        settings = {"epochs": 250, "optimizer": adam, "scheduler": schedule, "progress": False, "engine": "eager"}
+        settings = {"epochs": 170, "optimizer": adam, "scheduler": schedule, "progress": False, "engine": "eager"}
         *_, last = fit(model, lambda *args: None, objective, data, **settings)
         exact_weight = torch.linalg.solve(u.T @ u / 0.25 + 4 * ridge * torch.eye(3), u.T @ x / 0.25)
         assert_close(model.weight, exact_weight, 2e-3)

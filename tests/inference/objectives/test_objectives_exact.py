@@ -57,13 +57,14 @@ def test_the_gap_of_iwae_falls_as_chi2_over_twice_the_particles(programs):
     assert abs(terms.mean() - expected) < 3 * se + 0.02
 
 
-@pytest.mark.parametrize("alpha", [0.9, 0.5, 0.0, -0.5])
-def test_renyi_approaches_its_closed_form(programs, alpha):
+def test_renyi_approaches_its_closed_form(programs):
     """With 10^5 particles the bias is below 10^-5; the error of 16 estimates stays within 4 standard errors."""
     with torch.no_grad():
-        bounds = Renyi(alpha, 10**5).bound(log_weights(*programs, X_1.expand(16, -1), num_particles=10**5))
-    expected = renyi_bound(GOLDEN_1.log_px(X_1), Q, GOLDEN_1.posterior(X_1), alpha)
-    assert abs(bounds.mean() - expected) < 4 * bounds.std() / 4 < 0.01
+        log_w = log_weights(*programs, X_1.expand(16, -1), num_particles=10**5)
+    for alpha in (0.9, 0.5, 0.0, -0.5):
+        bounds = Renyi(alpha, 10**5).bound(log_w)
+        expected = renyi_bound(GOLDEN_1.log_px(X_1), Q, GOLDEN_1.posterior(X_1), alpha)
+        assert abs(bounds.mean() - expected) < 4 * bounds.std() / 4 < 0.01
 
 
 def test_more_particles_never_lower_the_bound(programs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from functools import cache, partial
 
 import pyro
 import pyro.distributions as dist
@@ -51,19 +51,22 @@ def start(name, **settings):
     return fit(p, q, objective, BATCHES, valid=BATCHES, seed=seed, **({"epochs": 3} | settings)), p, q
 
 
+@cache
+def alone(name):
+    run, p, q = start(name)
+    return [(r.train, r.valid) for r in run], values(p, q)
+
+
 @pytest.mark.parametrize("other", ["same names", "flow", "ppca"])
 def test_runs_interleaved_epoch_by_epoch_equal_each_alone(other):
-    alone = {}
-    for name in ("vae", other):
-        run, p, q = start(name)
-        alone[name] = [(r.train, r.valid) for r in run], values(p, q)
+    expected = {name: alone(name) for name in ("vae", other)}
     together = {name: start(name) for name in ("vae", other)}
     bounds = {name: [] for name in together}
     for records in zip(*(run for run, _, _ in together.values()), strict=True):
         for name, record in zip(together, records, strict=True):
             bounds[name].append((record.train, record.valid))
     for name, (_, p, q) in together.items():
-        assert bounds[name] == alone[name][0] and same(values(p, q), alone[name][1])
+        assert bounds[name] == expected[name][0] and same(values(p, q), expected[name][1])
 
 
 def test_interleaved_steps_equal_each_alone():
@@ -110,29 +113,26 @@ def test_modules_of_the_same_name_in_model_and_guide_both_train(name, objective)
 
 
 def test_what_lies_in_the_global_store_under_the_same_names_is_neither_read_nor_written():
-    clean, p, q = start("vae")
-    expected = [r.train for r in clean]
-    reference = values(p, q)
+    bounds, reference = alone("vae")
     run, p, q = start("vae")
     names = [f"model.{n}" for n, _ in p.named_parameters()] + [f"guide.{n}" for n, _ in q.named_parameters()]
     for name, value in zip(names, values(p, q), strict=True):
         pyro.param(name.replace(".", "$$$", 1), value + 5)
         pyro.param(name, value + 5)
     kept = {name: value.detach().clone() for name, value in pyro.get_param_store().items()}
-    assert [r.train for r in run] == expected and same(values(p, q), reference)
+    assert [(r.train, r.valid) for r in run] == bounds and same(values(p, q), reference)
     assert set(pyro.get_param_store().keys()) == set(kept)
     assert all(torch.equal(pyro.param(name), value) for name, value in kept.items())
 
 
 def test_a_run_after_a_stock_run_of_the_same_names_equals_one_alone():
-    run, p, q = start("vae")
-    expected = [r.train for r in run], values(p, q)
+    expected = alone("vae")
     p, q, objective, _ = pair("vae")
     stock = pyro.infer.SVI(p, q, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
     stock.step(X)
     assert list(pyro.get_param_store().keys())
     run, p, q = start("vae")
-    assert [r.train for r in run] == expected[0] and same(values(p, q), expected[1])
+    assert [(r.train, r.valid) for r in run] == expected[0] and same(values(p, q), expected[1])
 
 
 @pytest.mark.parametrize("name", RUNS)

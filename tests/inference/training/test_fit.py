@@ -155,7 +155,7 @@ def drifting(**settings):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name == "loc")
     train, valid = data() + 4, data(12, seed=4) + 2
-    settings = dict(epochs=60, optimizer=partial(torch.optim.SGD, lr=0.005), patience=3) | settings
+    settings = dict(epochs=60, optimizer=partial(torch.optim.SGD, lr=0.01), patience=3) | settings
     return model, fit(model, exact(model), IWAE(1), [(train,)], valid=[(valid,)], **settings), valid
 
 

@@ -42,7 +42,7 @@ guide = Diagonal(latents(model, train.example), MLP(9, 8))
 run = fit(model, guide, IWAE(3), train, valid=valid, epochs=4, seed=7, engine=sys.argv[2], progress=False)
 numbers = [number for record in run for number in (record.train, record.valid, record.grad_norm)]
 numbers += evaluate(model, guide, test, num_particles=30).log_px.hex(),
-numbers += annealed(model, test, temperatures=20, num_chains=4).log_px.tolist()
+numbers += annealed(model, test, temperatures=20, num_chains=4, leaps=3).log_px.tolist()
 numbers += [value.double().sum().item() for value in (*model.parameters(), *guide.parameters())]
 print(numbers)
 """
@@ -67,20 +67,20 @@ def resident() -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a system that tells what memory is in use")
 @pytest.mark.parametrize("engine", ENGINES)
-def test_memory_and_objects_are_the_same_after_2000_and_20000_steps(engine):
+def test_memory_and_objects_are_the_same_after_500_and_5000_steps(engine):
     seen = {}
-    for record in fit(*pair(), IWAE(2), [(X,)] * 1000, valid=[(X,)], epochs=20, engine=engine, progress=False, seed=1):
+    for record in fit(*pair(), IWAE(2), [(X,)] * 250, valid=[(X,)], epochs=20, engine=engine, progress=False, seed=1):
         seen[record.epoch] = objects(), resident()
     (few, small), (many, large) = seen[2], seen[20]
-    assert abs(many - few) < 300  # a record an epoch
-    assert large - small < 4 << 20
+    assert abs(many - few) < 75  # a record an epoch
+    assert large - small < 1 << 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_batches_of_changing_size_leave_nothing_behind(engine):
     svi = SVI(*pair(), torch.optim.Adam, ELBO(), engine=engine)
-    sizes = [1 + step % 8 for step in range(1000)]
+    sizes = [1 + step % 8 for step in range(240)]
     for size in sizes:
         svi.step(X[:size])
     for size in sizes:  # eight graphs of the loss, and then no more
@@ -90,7 +90,7 @@ def test_batches_of_changing_size_leave_nothing_behind(engine):
     for size in sizes:
         svi.step(X[:size])
         svi.evaluate_loss(X[:size])
-    assert abs(objects() - before) < 300
+    assert abs(objects() - before) < 75
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -114,8 +114,7 @@ def numbers_of(dtype: str, engine: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "engine"), [("float32", "captured"), ("float64", "eager")])
 def test_two_processes_with_the_same_seed_print_the_same_numbers(dtype, engine):
     first, second = (numbers_of(dtype, engine) for _ in range(2))
     assert first == second and first.count(",") > 20 and "nan" not in first
