@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from dlvm.distributions.masks import masks_of
@@ -34,7 +33,6 @@ class RowWeights:
     def __init__(self, pair: Pair, finish: Callable[[Particles], Particles] | None = None):
         self.pair, self.finish = pair, finish
         self.parallel: bool | None = None
-        self.masked: bool | None = None
 
     def __call__(self, args: tuple, num_particles: int) -> Particles:
         """Particles of some rows.
@@ -53,28 +51,21 @@ class RowWeights:
         """Holds data against the likelihood, ``rows`` at a time; once, tries on some how particles run.
 
         Raises:
-            ValueError: a datum lies outside the likelihood's support.
+            ValueError: a datum lies outside the likelihood's support, or the guide lacks a mask of the model.
         """
         whole = must_be_whole(self.pair, args)
         for part in [args] if rows is None or whole else split(args, rows):
-            check_rows(self.pair, part, {})
-        tried = args if whole else rows_of(args, slice(0, ROWS_TO_TRY))
-        if self.masked is None:
-            self.masked = self._masks(tried)
-        if self.masked:
-            self._masks(args)
+            joint = sample_sites(check_rows(self.pair, part, {}))
+            if any(masks_of(site) for site in joint if not site["is_observed"]):
+                self._check_masks(part)
         if num_particles > 1 and self.parallel is None:
+            tried = args if whole else rows_of(args, slice(0, ROWS_TO_TRY))
             self.parallel = in_parallel(self.pair, tried, {}, again=True)
 
-    def _masks(self, args: tuple) -> bool:
-        """Whether the model masks a latent site; if so, the guide is held against it."""
+    def _check_masks(self, args: tuple) -> None:
         with untouched(), torch.no_grad():
-            joint = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
-            if not any(masks_of(site) for site in joint if not site["is_observed"]):
-                return False
             guide_trace, model_trace = self.pair.traces(args, {})
         check_masks(sample_sites(model_trace), sample_sites(guide_trace))
-        return True
 
 
 def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:

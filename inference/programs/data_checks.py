@@ -16,11 +16,12 @@ from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
-def check_rows(pair: Pair, args: tuple, kwargs: dict) -> None:
-    """Runs the model on some data and holds what it observes against its likelihood, see ``check_observed``."""
+def check_rows(pair: Pair, args: tuple, kwargs: dict) -> poutine.Trace:
+    """The model's trace on some data, with what it observes held against its likelihood, see ``check_observed``."""
     with in_words("the model", args, kwargs):
         trace = poutine.trace(pair.model).get_trace(*args, **kwargs)
     check_observed(trace)
+    return trace
 
 
 def check_observed(trace: poutine.Trace) -> None:

@@ -58,7 +58,7 @@ def test_every_row_is_checked_and_particles_are_tried_once_on_three_data():
     assert programs.model.__wrapped__.calls[tried:] == [6, 6]
     alone = RowWeights(programs := pair("flat"))
     alone.check((X,), 1)
-    assert programs.model.__wrapped__.calls == [looked, 6, 3]  # all rows against the likelihood, and three for masks
+    assert programs.model.__wrapped__.calls == [looked, 6]
     assert programs.guide.__wrapped__.calls == [looked]
     assert alone.parallel is None
     alone.check((X,), 2)
