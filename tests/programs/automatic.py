@@ -16,7 +16,7 @@ from torch.distributions import constraints
 from programs.brought import Pair, brought, noise
 from programs.exact import Features, decoder, encoder, gaussian, linear_gaussian
 
-SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum"}
+SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum|of its own"}
 JOINT = {"evaluate.*|importance|log_weights|fit IWAE": "datum|whole batch|auxiliary"}
 WHOLE = {"evaluate in parts": "rows|batch|datum"}
 

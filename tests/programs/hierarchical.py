@@ -13,7 +13,7 @@ from torch import nn
 from programs.brought import Pair, brought, noise
 from programs.exact import Features, gaussian
 
-SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum"}
+SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum|of its own"}
 
 
 @brought(

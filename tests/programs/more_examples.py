@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from programs.brought import Pair, brought, noise
 from programs.exact import Features, on_line, standard
 
-SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum"}
+SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum|of its own"}
 SUBSAMPLED = {"evaluate.*|importance|log_weights": "subsample"}
 
 

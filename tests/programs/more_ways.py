@@ -93,7 +93,7 @@ def taken_apart(program: Brought) -> list[Claim]:
     pair = program.pair()
     found = views(pair.model, pair.guide, pair.batches, num_particles=20, draws=100)
     right, spread = expected(program, pair, mean, 1)
-    within = 2 * SIGMAS * spread + pair.tolerance + 1e-3
+    within = SIGMAS * (2 * spread + found.elbo.se) + pair.tolerance + 1e-2
     return [near("elbo", float(found.elbo.value), right, within), near("num_data", found.num_data, pair.num_data, 0)]
 
 

@@ -9,7 +9,7 @@ import torch
 from programs.brought import Pair, brought, noise
 from programs.exact import Features, decoder, encoder, linear_gaussian
 
-ALONE = {"evaluate.*|importance|log_weights|fit IWAE": "plate|per datum|data_plate"}
+ALONE = {"evaluate.*|importance|log_weights|fit IWAE": "plate|per datum|of its own"}
 
 
 def _drawn(enc, x):

@@ -11,7 +11,7 @@ import torch
 from programs.brought import Pair, brought, noise
 from programs.exact import Features, decoder, encoder, gaussian, linear_gaussian
 
-ALONE = {"evaluate.*|importance|log_weights": "plate|per datum|data_plate"}
+ALONE = {"evaluate.*|importance|log_weights": "plate|per datum|of its own"}
 
 
 def _pair(around: Callable, x: torch.Tensor, **others) -> Pair:
@@ -113,7 +113,7 @@ def inner_plate_called_data() -> Pair:
     return _measured(noise(3, 3), -1, ("patients", "data"))
 
 
-@brought("for i in pyro.plate('data', n): one site per datum", ALONE | {"fit IWAE": "plate|per datum"})
+@brought("for i in pyro.plate('data', n): one site per datum", ALONE | {"fit IWAE": "plate|per datum|of its own"})
 def sequential() -> Pair:
     dec, x = decoder(), noise(6, 3)
     enc = encoder(dec)

@@ -96,7 +96,7 @@ def _tempered(dec: nn.Linear, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 @brought(
     "a latent that all data share, and data with weights of their own: the latent's scale is one",
-    {"evaluate.*|importance|log_weights": "share|global|per datum"},
+    {"evaluate.*|importance|log_weights": "share|global|per datum|of its own"},
 )
 def weighted_data_of_a_global() -> Pair:
     x, w = noise(2), torch.tensor([0.4, 1.6])
