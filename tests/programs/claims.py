@@ -115,11 +115,14 @@ def trained(pair: Pair, svi: object) -> Trained:
 
 
 @cache
-def stock(program: Brought, make: Callable[[], ELBO] | None = None) -> Trained:
-    """The same steps by pyro.infer.SVI and Pyro's Adam."""
+def stock(program: Brought, make: Callable[[], ELBO] | None = None) -> Trained | None:
+    """The same steps by pyro.infer.SVI and Pyro's Adam; None where stock fails."""
     pair = program.pair(stock=True)
     objective = pair.objective if make is None else make()
-    return trained(pair, SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.02}), objective))
+    try:
+        return trained(pair, SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.02}), objective))
+    except Exception:  # then there is nothing to be held against
+        return None
 
 
 def stock_bound(program: Brought, make: Callable[[], ELBO] | None = None) -> float:

@@ -84,8 +84,12 @@ def main(words: list[str]) -> None:
     wanted = [p for p in programs() if not chosen or p.kind in chosen or p.name in chosen]
     records = [record for program in wanted for record in run(program, ways)]
     print(Counter(record["kind"] for record in records))
-    faults = [f"{record['program']}  {record['way']}\n" for record in records if record["kind"] not in GOOD]
-    texts = {"--json": json.dumps(records, indent=1), "--docs": page(records), "--pending": "".join(faults)}
+    faults: dict[str, list[str]] = {}
+    for record in records:
+        if record["kind"] not in GOOD:
+            faults.setdefault(record["program"], []).append(record["way"])
+    pending = "".join(f"{program}  {' | '.join(ways)}\n" for program, ways in faults.items())
+    texts = {"--json": json.dumps(records, indent=1), "--docs": page(records), "--pending": pending}
     for word, file in files.items():
         file.write_text(texts[word], "utf-8")
 

@@ -41,7 +41,7 @@ def losses(program: Brought, engine: str = "eager") -> list[Claim]:
     theirs, pair = stock(program), program.pair()  # in this order: each begins with an empty store
     svi = SVI(pair.model, pair.guide, partial(torch.optim.Adam, lr=0.02), pair.objective, engine=engine)
     ours = trained(pair, svi)
-    return _alike(pair, ours, theirs)
+    return [] if theirs is None else _alike(pair, ours, theirs)
 
 
 def losses_of_elbo(program: Brought) -> list[Claim]:
