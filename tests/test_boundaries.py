@@ -42,7 +42,7 @@ SHORT = {  # files, or folders whose every file may be so
     "experiments/data/_torchvision.py": "the one place that imports torchvision",
     "experiments/setups/": "each model as scripts train it is a file, whose name is the word for it",
 }
-TESTS_OF_MORE = {"benchmarks", "oracles", "properties", "refusals"}  # folders of tests that are no room's
+TESTS_OF_MORE = {"benchmarks", "oracles", "programs", "properties", "refusals"}  # folders of tests that are no room's
 BOTH_NAMES = {"tests/test_packaging.py": "it has a user's own models beside dlvm.models"}
 
 FILES = list(modules().values())

@@ -1,0 +1,98 @@
+"""What may be brought: every program in every way, and the page that says what came of it.
+
+From the project's root: ``python tests/programs/table.py [--core] [KIND or NAME ...]``, and any of ``--json FILE``,
+``--docs FILE``, ``--pending FILE``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from programs import KINDS, programs  # noqa: E402
+from programs.brought import Brought  # noqa: E402
+from programs.more_ways import WAYS  # noqa: E402
+from programs.outcome import GOOD, outcome  # noqa: E402
+from programs.ways import CORE  # noqa: E402
+
+COLUMNS = {
+    "trained": ["losses", "losses ELBO", "fit stock", "fit ELBO", "fit IWAE", "losses captured", "fit auto"],
+    "checked": ["check", "check stock"],
+    "evaluated": ["evaluate", "evaluate in parts", "importance", "log_weights"],
+    "guides from `latents`": ["Diagonal", "FullRank", "IAF"],
+    "other evidence": ["prior_sampling", "defensive", "enumerated", "quadrature", "views", "simulate"],
+}
+HEAD = """# What you may bring
+
+Each of these programs has an exact answer by other means (`tests/programs`), and is trained by stock `pyro.infer.SVI`.
+*right*: the number is that answer, or what stock gives on the same noise. *refused*: an error that names the site or
+the argument, and what to do instead. This page is written by `python tests/programs/table.py --docs docs/programs.md`.
+"""
+
+
+def run(program: Brought, ways: list[str]) -> list[dict]:
+    """One record for each way."""
+    found = []
+    for way in ways:
+        started = time.process_time()
+        seen = outcome(program, way)
+        seconds = round(time.process_time() - started, 2)
+        record = dict(program=str(program), way=way, kind=seen.kind, said=seen.said, where=seen.where, seconds=seconds)
+        print(f"{record['program']:45s} {way:26s} {seen.kind:9s} {seconds:5.2f} {seen.said[:160]}", flush=True)
+        found.append(record)
+    return found
+
+
+def page(records: list[dict]) -> str:
+    """The outcomes as tables, one for each kind of program."""
+    kinds = {(record["program"], record["way"]): record["kind"] for record in records}
+    objectives = [way for way in WAYS if not any(way in ways for ways in COLUMNS.values())]
+    columns = COLUMNS | {"the other objectives": objectives}
+    parts = [HEAD]
+    for kind in KINDS:
+        module = sys.modules[f"programs.{kind}"]
+        parts.append(f"## {kind.replace('_', ' ').capitalize()}\n\n{module.__doc__.strip()}\n")
+        parts.append(f"| program | what it brings | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
+        for program in (found for found in vars(module).values() if isinstance(found, Brought)):
+            cells = [_cell([kinds.get((str(program), way), "none") for way in ways]) for ways in columns.values()]
+            parts.append(f"| `{program.name}` | {program.why} | {' | '.join(cells)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(kinds: list[str]) -> str:
+    counts = Counter(kind for kind in kinds if kind != "none")
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{number} {kind}" for kind, number in counts.items()) or "-"
+
+
+def main(words: list[str]) -> None:
+    torch.set_num_threads(1)
+    files = {
+        word: Path(words.pop(words.index(word) + 1)) for word in ("--json", "--docs", "--pending") if word in words
+    }
+    chosen = [word for word in words if not word.startswith("--")]
+    ways = list(CORE) if "--core" in words else [*CORE, *WAYS]
+    wanted = [p for p in programs() if not chosen or p.kind in chosen or p.name in chosen]
+    records = [record for program in wanted for record in run(program, ways)]
+    print(Counter(record["kind"] for record in records))
+    faults: dict[str, list[str]] = {}
+    for record in records:
+        if record["kind"] not in GOOD:
+            faults.setdefault(record["program"], []).append(record["way"])
+    pending = "".join(f"{program}  {' | '.join(ways)}\n" for program, ways in faults.items())
+    texts = {"--json": json.dumps(records, indent=1), "--docs": page(records), "--pending": pending}
+    for word, file in files.items():
+        file.write_text(texts[word], "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
