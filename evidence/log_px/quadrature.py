@@ -20,8 +20,9 @@ from dlvm.nets.arguments import count, real
 ROWS = 20
 DOUBLINGS = 3
 DRAWS = 64
-COARSE = {1: 201, 2: 41}
+COARSE, FINEST = {1: 201, 2: 41}, 321  # points per axis by which the window is found
 ROUNDS = 40
+PATIENCE = 6  # rounds on one grid: a narrow ridge between its points is found by a finer one
 
 
 def quadrature(
@@ -116,7 +117,7 @@ def window(target: Target, reach: float, at_once: int) -> tuple[Tensor, Tensor]:
     spread = (draws.amax(0) - draws.amin(0)).clamp_min(1e-6)
     low, high = draws.amin(0) - spread, draws.amax(0) + spread
     size = COARSE[target.dim]
-    for _ in range(ROUNDS):
+    for done in range(1, ROUNDS + 1):
         log_joint = on_grid(target, low, high, size, at_once).nan_to_num(nan=-math.inf)
         best = log_joint.flatten(0, target.dim - 1).amax(0)
         if not best.isfinite().all():
@@ -133,6 +134,8 @@ def window(target: Target, reach: float, at_once: int) -> tuple[Tensor, Tensor]:
         low, high = low + (first - beyond[0]) * step, low + (last + beyond[1]) * step
         if ((high - low) / before > 0.8).all() and max(part.max().item() for part in beyond) == 1:
             return low, high
+        if done % PATIENCE == 0 and size < FINEST:
+            size = 2 * size - 1
     raise ValueError(
         f"no window holds all of p(x, u) within {reach} nats of its maximum: its tails are too heavy, or it does not "
         "decay; lower reach, or reparametrise the model"

@@ -13,7 +13,7 @@ from torch import Tensor
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
-from dlvm.inference.particles.row_weights import RowWeights, weigh_rows
+from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
 from dlvm.inference.programs.batches import length_of
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
@@ -107,8 +107,9 @@ class _Scorer:
         found = (self.replay(count, *args)[1] for count in counts)
         parts = [[t.clone() if t.is_cuda else t for t in tensors if t is not None] for tensors in found]
         likelihood, ratio, first, second = zip(*parts, strict=True)
+        refuse_impossible(log_likelihood := torch.cat(likelihood))
         mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
-        return Scored(torch.cat(likelihood), torch.cat(ratio), mean, square, self.weights.x_dim)
+        return Scored(log_likelihood, torch.cat(ratio), mean, square, self.weights.x_dim)
 
 
 class _Weights:

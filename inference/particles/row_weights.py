@@ -38,13 +38,14 @@ class RowWeights:
         """Particles of some rows.
 
         Raises:
-            ValueError: as ``check`` and ``weigh_rows``, or a weight is NaN.
+            ValueError: as ``check`` and ``weigh_rows``, a weight is NaN, or a datum has density 0 under all draws.
         """
         self.check(args, num_particles)
         with pyro.validation_enabled(False):  # the data were held against the likelihood just now
             found = weigh_rows(self.pair, args, num_particles)
             found = found if self.finish is None else self.finish(found)
         refuse_nan(found.log_w)
+        refuse_impossible(found.log_likelihood)
         return found
 
     def check(self, args: tuple, num_particles: int, rows: int | None = None) -> None:
@@ -102,4 +103,14 @@ def refuse_nan(log_w: Tensor) -> None:
         raise ValueError(
             f"{int(bad.sum())} data have NaN weights: the model's or the guide's parameters or the data are not "
             "finite; look at the run that produced them"
+        )
+
+
+def refuse_impossible(log_likelihood: Tensor) -> None:
+    """Raises ValueError where log p(x | z) is -inf under all particles; shape (num_particles, rows)."""
+    if (bad := log_likelihood.isneginf().all(0)).any():
+        raise ValueError(
+            f"{int(bad.sum())} data have log p(x | z) = -inf under all {len(log_likelihood)} particles, datum "
+            f"{int(bad.nonzero()[0])} of these rows the first: values too far out for their dtype's range, or that the "
+            "model cannot produce; scale or remove them, compute in double precision, or take more particles"
         )

@@ -71,8 +71,15 @@ def exact_in_any_layout(case, layout, rows, seed):
 
 
 def integrated(case, chunk, seed):
+    """The closed form; or, where the posterior is a ridge that no grid resolves, a refusal."""
     model, x, known = case
-    found = room.quadrature(model, x, chunk=chunk, seed=seed)
+    try:
+        found = room.quadrature(model, x, chunk=chunk, seed=seed)
+    except ValueError as error:
+        assert "no window holds" in str(error) or "a grid of 801 points" in str(error)
+        precision = torch.linalg.svdvals(model.weight.detach() / model.scale) ** 2 + 1
+        assert model.weight.shape[1] == 2 and precision[0] / (precision[1:].min() if len(precision) > 1 else 1) > 1e4
+        return
     torch.testing.assert_close(found.log_px, known, atol=1e-4 + rounding(model, x), rtol=1e-6)
 
 
