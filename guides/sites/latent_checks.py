@@ -10,6 +10,7 @@ from torch.distributions import constraints, transforms
 from dlvm.distributions.supports import is_fixed
 from dlvm.guides.sites.bijections import bijection_to
 from dlvm.guides.sites.latents import Latent, Plate
+from dlvm.guides.sites.masks import Mask
 from dlvm.guides.sites.site_types import head_type, is_direction
 from dlvm.nets.arguments import count, whole
 
@@ -45,6 +46,8 @@ def _check_latent(which: str, latent: Latent) -> None:
         )
     if not isinstance(latent.plates, tuple | list) or not all(isinstance(plate, Plate) for plate in latent.plates):
         raise TypeError(f"{which}.plates must be a tuple of Plate, got {latent.plates!r}; write (Plate(),)")
+    if latent.mask is not None and not isinstance(latent.mask, Mask):
+        raise TypeError(f"{which}.mask must be None, or as latents(...) finds it, got {latent.mask!r:.60}; drop it")
     if latent.position is not None:
         whole(**{f"{which}.position": latent.position})
         if latent.position < 0:

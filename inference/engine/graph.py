@@ -133,7 +133,7 @@ def _same_as(node: fx.Node) -> fx.Node | None:
         return source
     if node.target is aten.t.default and source.target is aten.t.default:
         return source.all_input_nodes[0]
-    if node.target in _VIEWS:
+    if node.target in _VIEWS and "val" in node.meta:  # what guards are made of has none
         a, b = node.meta["val"], source.meta["val"]
         if a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype:
             return source

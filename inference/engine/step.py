@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dlvm.inference.console import say
 from dlvm.inference.engine.module_state import State
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.programs.batches import check_dense
@@ -69,27 +70,27 @@ class Step:
         """Makes one gradient and leaves no trace of it.
 
         Raises:
-            ValueError: no parameter gets one that is not zero.
+            ValueError: no parameter gets one.
         """
         with untouched(), State(self.parts, self.stores()).restored():
             try:
                 _, gradients = self.gradients(*args, **kwargs)
             except Exception:  # the first step, which comes next, raises it again and says where
                 return
-        self.refuse_zero(gradients)
+        self.refuse_none(gradients)
 
-    def refuse_zero(self, gradients: list[Tensor | None]) -> None:
-        """Raises ValueError where no parameter of the programs has a gradient that is not zero."""
+    def refuse_none(self, gradients: list[Tensor | None]) -> None:
+        """Raises ValueError where no parameter of the programs has a gradient; says so where it is zero for all."""
         pairs = zip(self.parameters, gradients, strict=True)
         found = [g for p, g in pairs if g is not None and id(p) not in self.beside]
-        if any(bool((g != 0).any()) for g in found):
-            return
-        kind = "it is zero for all parameters" if found else "no parameter has one"
-        raise ValueError(
-            f"nothing would be trained by the gradient on the first batch: {kind} of model and guide; "
-            "let the programs compute with the very modules that they register by pyro.module or have as attributes, "
-            "do not detach them or run them under no_grad, and begin where the gradient is not zero"
-        )
+        if not found:
+            raise ValueError(
+                "nothing would be trained by the gradient on the first batch: no parameter of model and guide has one; "
+                "let the programs compute with the very modules that they register by pyro.module or have as "
+                "attributes, and do not detach them or run them under no_grad"
+            )
+        if not any(bool((g != 0).any()) for g in found):
+            say("the gradient on the first batch is zero for all parameters of model and guide: nothing is trained yet")
 
     def stores(self) -> list[dict[str, Any]]:
         """The dictionaries that hold what was declared by ``pyro.param``."""

@@ -184,7 +184,7 @@ def train(*args: Any, **settings: Any) -> list[Epoch]:
     return [*fit(*args, **settings)]
 
 
-train.__signature__ = signature(fit).replace(return_annotation="list[Epoch]")  # type: ignore[attr-defined]
+train.__signature__ = signature(fit).replace(return_annotation="list[Epoch]")  # type: ignore[attr-defined]  # functions may have one
 
 
 def _say_unless(begun: list[bool], held: ExitStack) -> None:

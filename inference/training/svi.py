@@ -122,7 +122,7 @@ class SVI:
         return self.optimizer
 
     def require_gradient(self, *args: Any, **kwargs: Any) -> None:
-        """Makes one gradient and leaves no trace of it; raises ValueError where no parameter gets one but zero."""
+        """Makes one gradient and leaves no trace of it; raises ValueError where no parameter gets one."""
         with TURN:
             self._step.require_gradient(args, kwargs)
 
@@ -136,7 +136,7 @@ class SVI:
     def _descend(self, args: tuple, kwargs: dict) -> list[float]:
         (*losses, self.grad_norm), gradients = self._gradients(*args, **kwargs)
         if not self._begun and all(gradient is None for gradient in gradients):
-            self._step.refuse_zero(gradients)
+            self._step.refuse_none(gradients)
         self._begun = True
         if self.clip_norm is not None and self.grad_norm > self.clip_norm:
             factor = self.clip_norm / self.grad_norm

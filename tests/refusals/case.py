@@ -66,10 +66,12 @@ def hold(case: Case, value: object) -> None:
 
 
 def refused(error: BaseException, named: str) -> None:
-    """An error that we raised ourselves, that names the argument, and that goes on after what came."""
+    """An error that names the argument and goes on after what came: raised by us, or with notes of ours below it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "contextlib" not in frame.filename]
     last = frames[-1]
     ours = Path(last.filename).is_relative_to(ROOT) and ".venv" not in last.filename
-    assert isinstance(error, KNOWN), repr(error)
-    assert ours and "raise" in linecache.getline(last.filename, last.lineno), f"{last}: {error!r}"
-    assert named in str(error) and len(str(error)) > len(named) + 20, f"{named!r} is not named: {error}"
+    notes = getattr(error, "__notes__", [])  # on what a program of somebody else's raises, which keeps its class
+    assert notes or isinstance(error, KNOWN), repr(error)
+    assert notes or (ours and "raise" in linecache.getline(last.filename, last.lineno)), f"{last}: {error!r}"
+    words = "; ".join([str(error), *notes])
+    assert named in words and len(words) > len(named) + 20, f"{named!r} is not named: {words}"

@@ -92,6 +92,7 @@ SPECS = [
     Case("Plate", "name", lambda v: around(name=v), st.sampled_from([None, "", 3, ("data",), b"data", "z"]), "plate"),
     Case("Plate", "dim", lambda v: around(dim=v), st.sampled_from([None, 0, 1, -2, -1.0, "-1", True, torch.ones(1)])),
     Case("Plate", "size", lambda v: around(size=v), NOT_SIZES),
+    Case("Latent", "mask", lambda v: spec(mask=v), st.sampled_from([True, 3, "mask", torch.ones(6) > 0, ("mask",)])),
     Case("local_sites", "latents", local_sites, NOT_SPECS.filter(lambda v: v != {})),
     Case("local_sites", "plate", lambda v: local_sites(SITES, v), st.sampled_from([None, 3, "", ("data",), Plate()])),
 ]

@@ -64,7 +64,11 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(), ELBO(3), IWAE(5), IWAE(5, DReG())], ids=lambda o: type(o).__name__ + str(o.num_particles))
+@pytest.mark.parametrize(
+    "objective",
+    [Trace_ELBO(), ELBO(3), IWAE(5), IWAE(5, DReG())],
+    ids=lambda o: type(o).__name__ + str(o.num_particles),
+)
 @pytest.mark.parametrize("before, once", BESIDE.values(), ids=BESIDE)
 def test_what_is_observed_before_the_plate_counts_once_for_a_batch(objective, before, once):
     assert_close(per_datum(*pair(before), objective), (EXACT.sum() + 2 * once) / 6, 1e-6)

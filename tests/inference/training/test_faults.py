@@ -213,7 +213,7 @@ def test_with_patience_a_fault_leaves_the_best_parameters():
     batches = Turning([x, x], hole(x), position=1, sound=7)
     best, kept = -math.inf, None
     optimizer = partial(torch.optim.SGD, lr=0.02)
-    with pytest.raises(NonFinite, match="epoch 5, batch 2"):
+    with pytest.raises(NonFinite, match="epoch 6, batch 2"):
         for record in fit(model, guide, IWAE(2), batches, [(x,)], 30, optimizer, patience=20, seed=0):
             if record.valid > best:
                 best, kept = record.valid, values(model, guide)

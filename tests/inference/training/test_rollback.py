@@ -62,7 +62,7 @@ def rates(records) -> list[float]:
 
 def test_the_epoch_is_gone_through_again_at_half_the_rate(caplog):
     with caplog.at_level("INFO", "dlvm"):
-        records = list(started(lambda: Fragile(9), rollbacks=1)[2])
+        records = list(started(lambda: Fragile(10), rollbacks=1)[2])
     assert rates(records) == [0.02, 0.01, 0.01, 0.01]
     assert [record.epoch for record in records] == [1, 2, 3, 4]
     (line,) = caplog.messages
@@ -73,7 +73,7 @@ def test_the_epoch_is_gone_through_again_at_half_the_rate(caplog):
 
 def test_what_was_done_before_the_rollback_leaves_no_trace():
     """The same as a run that halves its rate after the first epoch, and never meets anything that is not finite."""
-    model, guide, run = started(lambda: Fragile(9), rollbacks=1)
+    model, guide, run = started(lambda: Fragile(10), rollbacks=1)
     first = result_of(model, guide, list(run))
     halve = partial(schedules.LambdaLR, lr_lambda=lambda epoch: 1.0 if epoch == 0 else 0.5)
     model, guide, run = started(Fragile, scheduler=halve)
@@ -97,25 +97,25 @@ def test_what_was_done_before_the_rollback_leaves_no_trace():
     ],
 )  # fmt: skip
 def test_a_schedule_goes_on_at_half_its_rates(scheduler, expected):
-    records = list(started(lambda: Fragile(9), rollbacks=1, scheduler=scheduler)[2])
+    records = list(started(lambda: Fragile(10), rollbacks=1, scheduler=scheduler)[2])
     assert rates(records) == pytest.approx(expected)
 
 
 def test_several_rollbacks_in_one_epoch_and_no_more_than_allowed(caplog):
     with caplog.at_level("INFO", "dlvm"):
-        records = list(started(lambda: Fragile(9, 11), rollbacks=2)[2])
+        records = list(started(lambda: Fragile(10, 12), rollbacks=2)[2])
     assert rates(records) == [0.02, 0.005, 0.005, 0.005]
     assert len(caplog.messages) == 2
-    _, _, run = started(lambda: Fragile(9, 11), rollbacks=1)
+    _, _, run = started(lambda: Fragile(10, 12), rollbacks=1)
     with pytest.raises(NonFinite, match=r"^epoch 2, batch 2: "):
         list(run)
 
 
 def test_none_is_made_unless_asked_for(tmp_path):
-    _, _, run = started(lambda: Fragile(9))
+    _, _, run = started(lambda: Fragile(10))
     with pytest.raises(NonFinite, match=r"^epoch 2, batch 3: .* in .*no step was taken$"):
         list(run)
-    _, _, run = started(lambda: Fragile(9), checkpoint=tmp_path)
+    _, _, run = started(lambda: Fragile(10), checkpoint=tmp_path)
     good = f"; the last good checkpoint is {tmp_path / 'step-0000000005'}"
     with pytest.raises(NonFinite, match=rf"^epoch 2, batch 3: .* in .*no step was taken{good}$"):
         list(run)
