@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from dlvm.inference.console import say
 from dlvm.inference.engine.module_state import State
 from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.engine.reported import reporting
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.errors import NonFinite, explaining, fault
 from dlvm.inference.programs.modules import modules_of
@@ -49,6 +50,7 @@ class Step:
     def __init__(self, pair: Pair, objective: ELBO, precision: str = "fp32"):
         self.pair = pair
         self.objective: Any = objective  # what all have and use here, Pyro's base class does not declare
+        self.reported: Any = objective  # whose loss is told; another one where the objective has gradients alone
         self.parts = (*pair.modules, objective)
         self.parameters: list[Tensor] = []
         self.beside: set[int] = set()  # the objective's own, as a baseline's, which the norm leaves out
@@ -61,7 +63,7 @@ class Step:
         probing = self.pair.evaluating()
         with untouched(), torch.no_grad(), probing, self.store(), poutine.trace(param_only=True) as handler:
             with explaining(self.pair, args, kwargs):
-                self.objective.loss(*self.pair.programs, *args, **kwargs)
+                self.reported = reporting(self.objective, self.pair.programs, args, kwargs)
         self.parameters = trainable((*self.pair.programs, self.objective), [handler.trace])
         self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
         self.clear()
@@ -101,7 +103,8 @@ class Step:
         return nullcontext() if self._kept is None else scoped(self._kept)
 
     def gradients(self, *args: Any, **kwargs: Any) -> Outcome:
-        """Losses and the norm of the programs' gradient, in nats; and the gradients of ``parameters``."""
+        """Losses, none where the objective has gradients alone, and the norm of the programs' gradient, in nats; and
+        the gradients of ``parameters``."""
         try:
             return self._gradients(*args, **kwargs)
         finally:
@@ -120,7 +123,7 @@ class Step:
     def loss(self, *args: Any, **kwargs: Any) -> Outcome:
         """Losses, in nats, and nothing else."""
         with self.store():
-            loss = self.objective.loss(*self.pair.programs, *args, **kwargs)
+            loss = self.reported.loss(*self.pair.programs, *args, **kwargs)
         return [*(loss if isinstance(loss, tuple) else (loss,))], []
 
     def checked_loss(self, *args: Any, **kwargs: Any) -> Outcome:
@@ -140,6 +143,8 @@ class Step:
         with self.store(), self._precise:
             loss = self.objective.loss_and_grads(*self.pair.programs, *args, **kwargs)
         gradients = [parameter.grad for parameter in self.parameters]
+        if self.reported is not self.objective:  # it says inf, or nothing
+            return [self.norm(gradients)], gradients
         return [*(loss if isinstance(loss, tuple) else (loss,)), self.norm(gradients)], gradients
 
     def norm(self, gradients: list[Tensor | None]) -> float:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceMeanField_ELBO, TraceTailAdaptive_ELBO
 from pyro.poutine.util import prune_subsample_sites
 from torch.distributions import kl_divergence
 
@@ -129,10 +129,10 @@ def _check_rescored(particles: Particles) -> None:
 def _check_particles(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> None:
     """Ours draw particles one after the other where they cannot run in parallel; Pyro's have to be told."""
     if not in_parallel(pair, args, kwargs, again=True) and not isinstance(objective, Objective):
+        in_turn = "" if isinstance(objective, TraceTailAdaptive_ELBO) else "pass vectorize_particles=False, or "
         raise ValueError(
             f"{type(objective).__name__} is to run {objective.num_particles} particles in parallel, which give other "
-            "numbers than each alone, or none: pass vectorize_particles=False, or let nets keep every leading "
-            "dimension, (particles, batch, ...)"
+            f"numbers than each alone, or none: {in_turn}let nets keep every leading dimension, (particles, batch, ...)"
         )
 
 

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 from dlvm.inference.programs.batches import Batches
 from dlvm.inference.programs.errors import NonFinite, broken_parameter, check_constraints
+from dlvm.inference.programs.modules import statistics_kept
 from dlvm.inference.programs.notes import note
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.svi import SVI
@@ -92,7 +94,7 @@ def train_epoch(
     before = sums.seconds
     for args, count in batches:
         with _placed(f"epoch {epoch}, batch {sums.batches + 1}"):
-            sums.bound -= svi.step(*args)  # type: ignore[operator]  # `fit` takes no objective of two losses
+            sums.bound -= _loss_of_step(svi, args)
         sums.data += count
         sums.norms += svi.grad_norm
         sums.batches += 1
@@ -105,6 +107,16 @@ def train_epoch(
     if careful and sums.batches:
         with _placed(f"epoch {epoch}, batch {sums.batches}"):
             check_constraints(svi.pair, args)
+
+
+def _loss_of_step(svi: SVI, args: tuple) -> float:
+    """Makes a step; its loss, or that of the ELBO at the particles of the step where the objective has none."""
+    if svi.has_loss:
+        return cast(float, svi.step(*args))  # `fit` takes no objective of two losses
+    with untouched(), statistics_kept(svi.model), statistics_kept(svi.guide):
+        loss = cast(float, svi.evaluate_loss(*args))
+    svi.step(*args)
+    return loss
 
 
 def check_parameters(svi: SVI, epoch: int, batch: int) -> None:

@@ -81,7 +81,8 @@ def fit(
 
     Args:
         model, guide: Pyro programs of the same signature.
-        objective: any ``pyro.infer.ELBO``; what ``train`` and ``valid`` report is its bound.
+        objective: any ``pyro.infer.ELBO``; what ``train`` and ``valid`` report is its bound, or the ELBO where it has
+            gradients alone, as ``TraceTailAdaptive_ELBO``.
         train: iterated anew each epoch; batches are tuples of the programs' arguments. A loader with ``seeded(seed)``
             is reseeded.
         valid: the same, for the validation bound; its particles are the same in every epoch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,6 +17,7 @@ from dlvm.inference.distributed.data_parallel import JointLosses, JointSteps, en
 from dlvm.inference.distributed.job import current
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.optimizer import QuickStep, made
+from dlvm.inference.engine.reported import engine_for
 from dlvm.inference.engine.step import Step
 from dlvm.inference.objectives.schedules import check_warm_up
 from dlvm.inference.programs.pair import Pair
@@ -33,7 +35,8 @@ class SVI:
 
     A parameter that a batch leaves without a gradient stays as it is at that step, as does its state in the optimizer;
     pyro.infer.SVI does so with parameters that it does not meet, and steps those that it meets by momentum alone.
-    Gradients that others have left on parameters are cleared.
+    Gradients that others have left on parameters are cleared. Objectives that have gradients alone, as Pyro's
+    ``TraceTailAdaptive_ELBO``, take the same steps as there; what is reported for them is the ELBO.
 
     From the second step on, a step need not go through Pyro: its operations are recorded once as a flat graph, checked
     against the ordinary step, and replayed ("captured") or compiled to fused kernels ("compiled"). Every 200 steps, and
@@ -97,6 +100,7 @@ class SVI:
         self.optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
         self._step, job = Step(self.pair, objective, precision), current()
+        engine = engine_for(engine, objective)
         step, engine = self._step, engine if job is None else engine_of(engine, objective)
         parts, stores = step.parts, step.stores
         self._steps = Engine(step.gradients, parts, engine, steps, stores, step.checked_gradients, name="engine")
@@ -127,10 +131,13 @@ class SVI:
             self._step.require_gradient(args, kwargs)
 
     def step(self, *args: Any, **kwargs: Any) -> float | tuple[float, ...]:
-        """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two)."""
+        """One gradient step; returns the loss before it, in nats, summed over data (two if the objective has two).
+
+        inf, as in pyro.infer.SVI, where the objective has gradients alone: ``evaluate_loss`` gives the ELBO then.
+        """
         with TURN:
             self.prepare(*args, **kwargs)
-            losses = self._descend(args, kwargs)
+            losses = self._descend(args, kwargs) or [math.inf]
         return losses[0] if len(losses) == 1 else tuple(losses)
 
     def _descend(self, args: tuple, kwargs: dict) -> list[float]:
@@ -151,7 +158,7 @@ class SVI:
         return losses
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float | tuple[float, ...]:
-        """The loss in nats, summed over data, without a step."""
+        """The loss in nats, summed over data, without a step; minus the ELBO where there are gradients alone."""
         with TURN, torch.no_grad():
             losses, _ = self._loss(*args, **kwargs)
         return losses[0] if len(losses) == 1 else tuple(losses)
@@ -167,6 +174,11 @@ class SVI:
     def stay_exact(self) -> None:
         """Makes "auto" compile nothing, so that every step is bitwise the one that Pyro makes."""
         self._steps.policy.compiles = False
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether a step tells a loss: once ``prepare`` has run, see ``reporting``."""
+        return self._step.reported is self.objective
 
     @property
     def running(self) -> str:

@@ -43,12 +43,16 @@ def shown(make: Callable) -> Way:
     return objective(lambda pair: make())
 
 
-def stocks(make: Callable[[], infer.ELBO]) -> Way:
-    """One of Pyro's, beside Pyro on the same noise; where Pyro itself fails there is nothing to be held to."""
+def stocks(make: Callable[[], infer.ELBO], told: Callable[[], infer.ELBO] | None = None) -> Way:
+    """One of Pyro's, beside Pyro on the same noise; where Pyro itself fails there is nothing to be held to.
+
+    ``told``: whose bound is reported for it, where it has none.
+    """
 
     def way(program: Brought) -> list[Claim] | None:
         try:
             right = stock_bound(program, make)
+            right = right if told is None else stock_bound(program, told)
         except Exception:
             return None
         (epoch,) = fitted(program.pair(), make())
@@ -133,7 +137,10 @@ WAYS: dict[str, Way] = {
     "TraceGraph_ELBO": stocks(infer.TraceGraph_ELBO),
     "TraceEnum_ELBO": stocks(lambda: infer.TraceEnum_ELBO(max_plate_nesting=NESTING)),
     "RenyiELBO(0.5, 3)": stocks(lambda: infer.RenyiELBO(0.5, 3)),
-    "TraceTailAdaptive_ELBO(4)": stocks(lambda: infer.TraceTailAdaptive_ELBO(4, NESTING, vectorize_particles=True)),
+    "TraceTailAdaptive_ELBO(4)": stocks(
+        lambda: infer.TraceTailAdaptive_ELBO(4, NESTING, vectorize_particles=True),
+        lambda: infer.Trace_ELBO(4, NESTING, vectorize_particles=True),
+    ),
     "ReweightedWakeSleep(3)": shown(lambda: infer.ReweightedWakeSleep(3, max_plate_nesting=NESTING)),
     "Diagonal": guided(guides.Diagonal),
     "FullRank": guided(guides.FullRank),
