@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,8 +14,14 @@ from torch import Tensor
 
 from dlvm.evidence.decomposition.aggregate_draws import Draws, Factors, Unknown, drawn, factors, prior_draws
 from dlvm.evidence.mean import Mean
+from dlvm.inference.console import first_line
+from dlvm.inference.particles.row_weights import ROWS_TO_TRY
+from dlvm.inference.particles.weights import in_parallel
+from dlvm.inference.programs.errors import FAILURES
+from dlvm.inference.programs.notes import spoken
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import in_particles, sample_sites
+from dlvm.inference.programs.row_arguments import rowed
 from dlvm.inference.programs.rows import rows_of, split
 
 PARTS = ("information", "marginal_kl", "total_correlation", "unit_kl")
@@ -88,7 +94,7 @@ def aggregated(pair: Pair, args: tuple, components: int, draws: int, tick: Calla
 
     Args:
         pair: whose programs run.
-        args: all data.
+        args: all data, which can be cut into rows.
         components: how many of the data q(z) is made of, drawn at random.
         draws: of q(z), at least, where there are not more data than that.
         tick: told how many components have been done.
@@ -96,20 +102,31 @@ def aggregated(pair: Pair, args: tuple, components: int, draws: int, tick: Calla
     count, device = len(args[0]), args[0].device
     chosen = torch.randperm(count)[:components].to(device)
     repeats = max(1, math.ceil(draws / components))
-    mixed = rows_of(args, chosen)
-    source = rows_of(mixed, torch.arange(components, device=device)[:draws].repeat(repeats))
+    having = rowed(pair, args)
+    mixed = rows_of(args, chosen, having)
+    source = rows_of(mixed, torch.arange(components, device=device)[:draws].repeat(repeats), having)
     with pyro.validation_enabled(False):
         try:
-            found = drawn(pair, source)
-            mixture, unit_mixture = log_mixture(pair.guide, found, mixed, tick)
+            found = drawn(pair, source, having)
+            parallel = in_parallel(pair, rows_of(mixed, slice(0, ROWS_TO_TRY), having), {})
+            mixture, unit_mixture = log_mixture(pair.guide, found, mixed, tick, having, parallel)
+            prior = prior_draws(pair.model, source, found.latents, having)
         except Unknown as error:
             return Aggregate(components, reason=str(error))
-        prior = prior_draws(pair.model, source, found.latents)
+        except FAILURES as error:
+            if spoken(error):
+                raise
+            return Aggregate(components, reason=f"since a program fails on data in another order: {first_line(error)}")
     return Aggregate(components, repeats, found, mixture, unit_mixture, prior=prior)
 
 
 def log_mixture(
-    guide: Callable, draws: Draws, args: tuple, tick: Callable[[int], None]
+    guide: Callable,
+    draws: Draws,
+    args: tuple,
+    tick: Callable[[int], None],
+    having: Sequence[bool] | None = None,
+    parallel: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """log q(z) and log q(z_d) of each unit, for q the mean over data; shapes (draws,) and (draws, units), nats.
 
@@ -118,17 +135,21 @@ def log_mixture(
         draws: where.
         args: the data.
         tick: told how many of them have been done.
+        having: which of their arguments have a row for each, see ``rowed``.
+        parallel: whether the guide takes draws as particles; one by one otherwise.
 
     Raises:
         Unknown: the guide has no density at given values.
     """
     number, count = len(draws.log_q), len(args[0])
     width = sum(value[0].numel() for value in draws.values.values())
-    pieces = torch.arange(number, device=draws.log_q.device).split(max(1, NUMBERS_AT_ONCE // max(1, width)))
+    pieces = torch.arange(number, device=draws.log_q.device).split(
+        max(1, NUMBERS_AT_ONCE // max(1, width)) if parallel else 1
+    )
     rows = max(1, NUMBERS_AT_ONCE // (max(1, width) * len(pieces[0])))
     joint: dict[int, Tensor] = {}
     units: dict[int, Tensor] = {}
-    for part in split(args, rows):
+    for part in split(args, rows, having):
         for i, piece in enumerate(pieces):
             log_q, each = _scored(guide, {n: v[piece] for n, v in draws.values.items()}, part, draws.apart)
             joint[i] = _added(joint.get(i), log_q)
@@ -143,8 +164,10 @@ def _scored(guide: Callable, values: Mapping[str, Tensor], args: tuple, apart: b
     """log q(z | x) of all draws under all data, (draws, data), and of each unit, (draws, data, units)."""
     number, rows = len(next(iter(values.values()))), len(args[0])
     placed = {name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]) for name, value in values.items()}
-    program = in_particles(poutine.condition(guide, data=placed), number, nesting=1)
-    trace = poutine.trace(program).get_trace(*args)
+    if number == 1:
+        placed = {name: value[0] for name, value in placed.items()}
+    program = poutine.condition(guide, data=placed)
+    trace = poutine.trace(in_particles(program, number, nesting=1) if number > 1 else program).get_trace(*args)
     sites = sample_sites(trace)
     if apart:
         known = (cast(Factors, factors(site["fn"])) for site in sites)  # apart from one another, all have some

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,13 +51,13 @@ def alone(site: dict) -> bool:
     return len(frames) == 1 and frames[0].dim == -1 and site["mask"] is None
 
 
-def drawn(pair: Pair, source: tuple) -> Draws:
-    """One draw per row of ``source``.
+def drawn(pair: Pair, source: tuple, having: Sequence[bool] | None = None) -> Draws:
+    """One draw per row of ``source``; ``having``: which of the arguments have rows, see ``rowed``.
 
     Raises:
         Unknown: the guide's density at given values is not that of its latents.
     """
-    parts = [_drawn(pair, args) for args in split(source, ROWS_AT_ONCE)]
+    parts = [_drawn(pair, args, having) for args in split(source, ROWS_AT_ONCE, having)]
     first, log_p = parts[0], [part.log_p for part in parts if part.log_p is not None]
     return Draws(
         {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
@@ -69,7 +69,7 @@ def drawn(pair: Pair, source: tuple) -> Draws:
     )
 
 
-def _drawn(pair: Pair, args: tuple) -> Draws:
+def _drawn(pair: Pair, args: tuple, having: Sequence[bool] | None) -> Draws:
     found = weigh(pair, args, {})
     if not found.drawn:
         raise Unknown("since there is no latent site")
@@ -88,15 +88,17 @@ def _drawn(pair: Pair, args: tuple) -> Draws:
         values,
         latents,
         found.log_q.reshape(-1).double(),
-        log_p.double() if _same_for_all(pair.model, args, latents, log_p) else None,
+        log_p.double() if _same_for_all(pair.model, args, having, latents, log_p) else None,
         not auxiliary and _independent(pair.guide, args, found.drawn),
         _independent(pair.model, args, prior),
     )
 
 
-def _same_for_all(model: Callable, args: tuple, latents: dict[str, Tensor], log_p: Tensor) -> bool:
+def _same_for_all(
+    model: Callable, args: tuple, having: Sequence[bool] | None, latents: dict[str, Tensor], log_p: Tensor
+) -> bool:
     """Whether z has the prior density under its neighbour's datum that it has under its own."""
-    rolled = rows_of(args, torch.arange(len(args[0]), device=args[0].device).roll(1))
+    rolled = rows_of(args, torch.arange(len(args[0]), device=args[0].device).roll(1), having)
     trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(*rolled)
     trace.compute_log_prob(lambda name, site: name in latents)
     first, *others = (trace.nodes[name]["unscaled_log_prob"] for name in latents)
@@ -118,10 +120,12 @@ def _independent(program: Callable, args: tuple, sites: list[dict]) -> bool:
     return all(not (set(parents.get(name, ())) & names - {name}) for name in names)
 
 
-def prior_draws(model: Callable, source: tuple, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def prior_draws(
+    model: Callable, source: tuple, latents: Mapping[str, Tensor], having: Sequence[bool] | None = None
+) -> dict[str, Tensor]:
     """{site: draws of p(z)}, one per row of some data."""
     found: dict[str, list[Tensor]] = {name: [] for name in latents}
-    for args in split(source, ROWS_AT_ONCE):
+    for args in split(source, ROWS_AT_ONCE, having):
         nodes: Mapping[str, Mapping[str, Any]] = poutine.trace(model).get_trace(*args).nodes
         for name, values in found.items():
             values.append(nodes[name]["value"])

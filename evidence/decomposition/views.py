@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,13 +15,15 @@ from dlvm.evidence.decomposition.record import Views
 from dlvm.evidence.decomposition.totals import Totals
 from dlvm.inference.particles.analytic_kl import with_analytic_kl
 from dlvm.inference.particles.row_weights import RowWeights
-from dlvm.inference.programs.batches import to_device_of
+from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
 from dlvm.inference.programs.chunks import walking
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.row_arguments import number_of_rows, rowed
 from dlvm.inference.programs.rows import gathered, width_of
 from dlvm.nets.arguments import count
 
 NUMBERS_AT_ONCE = 2_000_000
+OF_WHOLE_BATCHES = "since data weigh otherwise alone than in their batch, or lie along another axis than the first"
 
 
 @torch.no_grad()
@@ -85,14 +88,21 @@ def views(
     """
     count(num_particles=num_particles, draws=draws, aggregate=1 if aggregate is None else aggregate)
     started, pair = time.perf_counter(), Pair(model, guide)
-    args = to_device_of(pair)(gathered(data))
-    num_data, totals, weigh = len(args[0]), Totals(num_particles), RowWeights(pair, with_analytic_kl)
+    totals, weigh = Totals(num_particles), RowWeights(pair, with_analytic_kl)
+    move = to_device_of(pair)
+    batches = [move(arguments(batch)) for batch in batches_of(data)]
+    whole = any(rowed(pair, args) is None for args in batches)
+    if not whole:
+        batches = [gathered(batches, partial(rowed, pair))]
+    num_data, first = sum(number_of_rows(pair, args) for args in batches), batches[0]
     components = num_data if aggregate is None else min(aggregate, num_data)
-    rows = max(1, NUMBERS_AT_ONCE // (num_particles * width_of(args)))
+    rows = max(1, NUMBERS_AT_ONCE // (num_particles * width_of(first)))
     with walking(pair, seed, progress) as steps:
-        walked = steps.over([args], rows, lambda part, _: totals.add(weigh(part, num_particles)), "rate and distortion")
-        second = Aggregate(components, reason="since it was interrupted")
-        if walked.complete:
+        walked = steps.over(
+            batches, rows, lambda part, _: totals.add(weigh(part, num_particles)), "rate and distortion"
+        )
+        second = Aggregate(components, reason=OF_WHOLE_BATCHES if whole else "since it was interrupted")
+        if walked.complete and not whole:
             with suppress(KeyboardInterrupt):
-                second = aggregated(pair, args, components, draws, steps.ticks("aggregate posterior", components))
+                second = aggregated(pair, first, components, draws, steps.ticks("aggregate posterior", components))
     return totals.record(second, walked.complete, time.perf_counter() - started)

@@ -17,7 +17,8 @@ from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, 
 from dlvm.inference.programs.batches import length_of
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.rows import must_be_whole, width_of
+from dlvm.inference.programs.row_arguments import rowed
+from dlvm.inference.programs.rows import width_of
 from dlvm.nets.arguments import whole
 
 CHUNK_NUMBERS = 800_000
@@ -89,7 +90,8 @@ class _Scorer:
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         rows, at_once = _pick(args, self.chunk, self.num_particles)
-        if rows < len(args[0]) and must_be_whole(self.pair, args):
+        self.weights.whole = rowed(self.pair, args) is None
+        if rows < len(args[0]) and self.weights.whole:
             rows, at_once = len(args[0]), max(1, rows * at_once // len(args[0]))
         self.rows.check(args, at_once, rows * at_once)
         if self.rows.parallel is False:
@@ -116,11 +118,11 @@ class _Weights:
     """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data."""
 
     def __init__(self, pair: Pair):
-        self.pair, self.x_dim = pair, 1
+        self.pair, self.x_dim, self.whole = pair, 1, False
 
     def __call__(self, num_particles: int, *args: Any) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
-            found = weigh_rows(self.pair, args, num_particles)
+            found = weigh_rows(self.pair, args, num_particles, whole=self.whole)
         self.x_dim = found.x_dim
         ratio = found.log_ratio
         none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything

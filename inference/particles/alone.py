@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from dlvm.inference.console import say
 from dlvm.inference.particles.each import joined
 from dlvm.inference.particles.layout import Layout
 from dlvm.inference.particles.particles import Particles, Term
@@ -16,6 +17,15 @@ from dlvm.inference.programs.plates import PARTICLES, sample_sites
 
 MODEL_TOLERANCE = 1e-4  # single precision, summed over a datum's numbers
 GUIDE_TOLERANCE = 1e-2  # a flow is inverted at the draws
+
+
+def say_one_by_one() -> None:
+    """Says, once, that particles are not drawn in parallel, what it costs, and how it would be otherwise."""
+    say(
+        "nets of this pair do not take particles as one more dimension on the left, (particles, batch, ...): K "
+        "particles are drawn one after the other, by K runs of both programs in place of one; nets that map the "
+        "last dimensions only, as h.reshape(*z.shape[:-1], 1, 28, 28) does, take them at once"
+    )
 
 
 def same_alone(found: Particles) -> bool:

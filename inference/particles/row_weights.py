@@ -17,7 +17,8 @@ from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import data_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
-from dlvm.inference.programs.rows import must_be_whole, rows_of, split
+from dlvm.inference.programs.row_arguments import parts, rowed
+from dlvm.inference.programs.rows import rows_of
 
 ROWS_TO_TRY = 3  # more than one, or what mixes data goes unseen; and another number than the 2 particles
 
@@ -41,8 +42,9 @@ class RowWeights:
             ValueError: as ``check`` and ``weigh_rows``, a weight is NaN, or a datum has density 0 under all draws.
         """
         self.check(args, num_particles)
+        whole = rowed(self.pair, args) is None
         with pyro.validation_enabled(False):  # the data were held against the likelihood just now
-            found = weigh_rows(self.pair, args, num_particles)
+            found = weigh_rows(self.pair, args, num_particles, whole=whole)
             found = found if self.finish is None else self.finish(found)
         refuse_nan(found.log_w)
         refuse_impossible(found.log_likelihood)
@@ -54,13 +56,13 @@ class RowWeights:
         Raises:
             ValueError: a datum lies outside the likelihood's support, or the guide lacks a mask of the model.
         """
-        whole = must_be_whole(self.pair, args)
-        for part in [args] if rows is None or whole else split(args, rows):
+        for part in [args] if rows is None else parts(self.pair, args, rows):
             joint = sample_sites(check_rows(self.pair, part, {}))
             if any(masks_of(site) for site in joint if not site["is_observed"]):
                 self._check_masks(part)
         if num_particles > 1 and self.parallel is None:
-            tried = args if whole else rows_of(args, slice(0, ROWS_TO_TRY))
+            having = rowed(self.pair, args)
+            tried = args if having is None else rows_of(args, slice(0, ROWS_TO_TRY), having)
             self.parallel = in_parallel(self.pair, tried, {}, again=True)
 
     def _check_masks(self, args: tuple) -> None:
@@ -69,14 +71,23 @@ class RowWeights:
         check_masks(sample_sites(model_trace), sample_sites(guide_trace))
 
 
-def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:
-    """Particles of some rows of data, which are taken as checked.
+def weigh_rows(
+    pair: Pair,
+    args: tuple,
+    num_particles: int,
+    nesting: int | None = None,
+    parallel: bool | None = None,
+    whole: bool = False,
+) -> Particles:
+    """Particles of some rows of data, which are taken as checked; ``nesting`` and ``parallel`` as for ``weigh``.
+
+    Where ``args`` are a ``whole`` batch, which cannot be cut, it has as many data as the plate around all sites.
 
     Raises:
         ValueError: there is more or less than one weight per datum.
     """
     with in_words("the pair", args, {}):
-        found = weigh(pair, args, {}, num_particles)
+        found = weigh(pair, args, {}, num_particles, nesting=nesting, parallel=parallel)
     got, rows = found.layout.batch, len(args[0])
     if len(data_plates(found.joint)) > len(found.layout.plates):
         raise ValueError(
@@ -89,7 +100,13 @@ def weigh_rows(pair: Pair, args: tuple, num_particles: int) -> Particles:
             f"the pair runs through plate {'/'.join(found.layout.loops)!r} one datum at a time, with sites of its own "
             "for each, so that no site holds a batch; write with pyro.plate(...) around the sites, or use log_weights"
         )
-    if got != rows:
+    if cut := [frame for frame in found.layout.plates if got < rows and frame.size < (frame.full_size or 0)]:
+        raise ValueError(
+            f"plate {cut[0].name!r} holds a subsample of {got} out of {rows} data, drawn by the programs, so that "
+            "the others have no weight; let them take all rows that they are called with (subsample_size=None), "
+            "as fit and evaluate cut data into batches"
+        )
+    if got != rows and not (whole and found.layout.plates):
         raise ValueError(
             f"the pair gives {got} weights for {rows} data; each needs one of its own: put every site into the data "
             "plate, and leave the event dimensions of a datum to to_event"

@@ -18,8 +18,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from dlvm.distributions.pyro_lock import TURN
-from dlvm.inference.console import say
-from dlvm.inference.particles.alone import same_alone, stacked
+from dlvm.inference.particles.alone import same_alone, say_one_by_one, stacked
 from dlvm.inference.particles.layout import Layout, layout_of
 from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
 from dlvm.inference.particles.site_checks import (
@@ -246,9 +245,5 @@ def _run_in_parallel(pair: Pair, args: tuple, kwargs: dict) -> bool | None:
                 return None
             alike = False
     if not alike:
-        say(
-            "nets of this pair do not take particles as one more dimension on the left, (particles, batch, ...): K "
-            "particles are drawn one after the other, by K runs of both programs in place of one; nets that map the "
-            "last dimensions only, as h.reshape(*z.shape[:-1], 1, 28, 28) does, take them at once"
-        )
+        say_one_by_one()
     return alike

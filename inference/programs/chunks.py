@@ -16,7 +16,7 @@ from dlvm.inference.programs.batches import arguments, batches_of, length_of, to
 from dlvm.inference.programs.notes import noting
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
-from dlvm.inference.programs.rows import must_be_whole, split
+from dlvm.inference.programs.row_arguments import number_of_rows, parts
 
 Tick = Callable[[float], None]
 Work = Callable[[tuple, Tick], None]
@@ -58,7 +58,7 @@ def walk(
         data: a tensor x, or an iterable of batches (tuples of arguments), moved to the device of the modules.
         pair: whose modules are put into evaluation mode.
         rows: how many data at once; or a function of a batch's arguments that says it, and may look at the batch. A
-            batch that cannot be cut, see ``must_be_whole``, is handed over whole.
+            batch that cannot be cut, see ``rowed``, is handed over whole.
         work: (arguments of at most ``rows`` data, tick); within long work ``tick(share)`` tells the bar what share of
             it has just been done.
         seed: of all that is drawn.
@@ -103,8 +103,8 @@ class Steps:
                     self.shown.update(task, total=total)
                 with noting(partial("in batch {} of the data".format, place)):
                     at_once = rows(args) if callable(rows) else rows
-                    for part in [args] if must_be_whole(self.pair, args) else split(args, at_once):
-                        count = len(part[0])
+                    for part in parts(self.pair, args, at_once):
+                        count = number_of_rows(self.pair, part) if part is args else len(part[0])
                         work(part, tick)
                         done += count
                         self.shown.update(task, completed=done, refresh=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from dlvm.inference.programs.batches import arguments, batches_of
 from dlvm.inference.programs.beside import number_of_data
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import common_plates, sample_sites
+from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -27,52 +27,44 @@ def taken(value: Any, index: Tensor | slice, count: int) -> Any:
     return value[index] if has_rows(value, count) else value
 
 
-def rows_of(args: tuple, index: Tensor | slice) -> tuple:
-    """Some data of a batch, see ``taken``."""
-    return tuple(taken(value, index, len(args[0])) for value in args)
+def rows_of(args: tuple, index: Tensor | slice, having: Sequence[bool] | None = None) -> tuple:
+    """Some data of a batch.
+
+    Args:
+        args: of the batch.
+        index: which.
+        having: which of the arguments have a row for each datum, see ``rowed``; by their lengths unless told.
+    """
+    if having is None:
+        return tuple(taken(value, index, len(args[0])) for value in args)
+    return tuple(value[index] if has else value for value, has in zip(args, having, strict=True))
 
 
-def split(args: tuple, rows: int) -> Iterator[tuple]:
+def split(args: tuple, rows: int, having: Sequence[bool] | None = None) -> Iterator[tuple]:
     """A batch's arguments, a few data at a time."""
     for start in range(0, len(args[0]), rows):
-        yield rows_of(args, slice(start, start + rows))
+        yield rows_of(args, slice(start, start + rows), having)
 
 
-def first_datum(args: tuple) -> tuple:
-    """A batch's arguments, cut to one datum."""
-    return rows_of(args, slice(0, 1))
+def by_length(args: tuple) -> tuple[bool, ...]:
+    """Which arguments are as long as the first."""
+    return tuple(has_rows(value, len(args[0])) for value in args)
 
 
-def must_be_whole(pair: Pair, args: tuple) -> bool:
-    """Whether a batch cannot be cut into rows of its first arguments' first axis: told by what its first row gives.
+def gathered(data: Tensor | Iterable, having: Callable[[tuple], Sequence[bool] | None] = by_length) -> tuple:
+    """The arguments of all batches as those of one; what has no row for each datum is the same in all.
 
-    So it is with a guide that has a parameter for each datum, with data along another axis, with data that the programs
-    subsample by themselves. Costs one run of both programs on one row, once for a pair and calls that look alike.
-    """
-    return len(args[0]) > 1 and pair.recall(_fails_on_one_row, args, {})
-
-
-def _fails_on_one_row(pair: Pair, args: tuple, kwargs: dict) -> bool:
-    try:
-        with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
-            traces = pair.traces(first_datum(args), kwargs)
-            for trace in traces:
-                trace.compute_log_prob()
-    except Exception:  # whatever a program raises on one row; on the whole batch it will say what is wrong
-        return True
-    return any(frame.size != 1 for frame in common_plates(sample_sites(*traces)))
-
-
-def gathered(data: Tensor | Iterable) -> tuple:
-    """The arguments of all batches as those of one; what has no row for each datum is that of the first batch.
+    Args:
+        data: as ``evaluate`` takes them.
+        having: which of a batch's arguments have a row for each datum.
 
     Raises:
-        ValueError: there are no data, or arguments are of another shape in another batch.
+        ValueError: there are no data, or arguments are of another shape, or others without rows, in another batch.
     """
     batches = [arguments(batch) for batch in batches_of(data)]
     if not batches:
         raise ValueError("data hold no batch; pass a tensor or a loader with at least one datum")
-    rowed = [[has_rows(a, len(args[0])) for a in args] for args in batches]
+    rowed = [having(args) or by_length(args) for args in batches]
     shapes = {
         tuple(tuple(a.shape[1:]) if has else None for a, has in zip(args, flags, strict=True))
         for args, flags in zip(batches, rowed, strict=True)
@@ -82,9 +74,20 @@ def gathered(data: Tensor | Iterable) -> tuple:
             f"a batch's arguments must have the same shapes in all batches, rows apart, got {sorted(shapes, key=str)}; "
             "pass data of one width, and what is no data in another shape than one row per datum"
         )
-    return tuple(
-        torch.cat([args[i] for args in batches]) if rowed[0][i] else first for i, first in enumerate(batches[0])
-    )
+    first = batches[0]
+    for i in (i for i, has in enumerate(rowed[0]) if not has):
+        if not all(_equal(first[i], args[i]) for args in batches):
+            raise ValueError(
+                f"argument {i} has no row for each datum and differs between batches, which are to be one here; pass "
+                "batches with the same value, one set of batches at a time"
+            )
+    return tuple(torch.cat([args[i] for args in batches]) if rowed[0][i] else value for i, value in enumerate(first))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+    return a is b or a == b
 
 
 def width_of(args: tuple) -> int:

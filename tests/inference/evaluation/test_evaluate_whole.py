@@ -9,7 +9,7 @@ import torch
 from oracles import assert_close
 from pyro.infer.autoguide import AutoNormal
 
-from dlvm.evidence import importance
+from dlvm.evidence import importance, views
 from dlvm.inference import evaluate
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -60,13 +60,46 @@ def of_columns(x):
         pyro.sample("z", dist.Normal(x.sum(0) / (1 + len(x)), (1 + len(x)) ** -0.5))
 
 
-def test_as_many_times_as_data_are_no_rows():
-    x = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_times_are_no_rows_however_many_there_are(count):
+    x = torch.randn(3, count, generator=torch.Generator().manual_seed(0))
     exact = dist.MultivariateNormal(torch.zeros(3), torch.ones(3, 3) + torch.eye(3)).log_prob(x.T)
     for chunk in (None, 30, 1):
-        assert_close(evaluate(by_time, of_columns, x, 30, chunk=chunk).log_px, exact.mean(), 1e-9)
+        found = evaluate(by_time, of_columns, x, 30, chunk=chunk)
+        assert found.num_data == count
+        assert_close(found.log_px, exact.mean(), 1e-9)
+    seen = views(by_time, of_columns, [x, x[:, :1]], num_particles=100)
+    assert seen.num_data == count + 1 and "another axis" in seen.left_out["information"]
+    assert abs(seen.elbo.value - torch.cat([exact, exact[:1]]).mean()) < 5 * seen.elbo.se
 
 
-def test_other_lengths_are_refused_in_words():
-    with pytest.raises(ValueError, match="gives 4 weights for 3 data"):
-        evaluate(by_time, of_columns, torch.zeros(3, 4), 30)
+def with_a_table(x, table):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(table.mean(), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def of_the_table(x, table):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal((x + table.mean()) / 2, 0.5**0.5))
+
+
+def test_a_table_as_long_as_a_batch_is_not_cut():
+    table = torch.arange(12.0) ** 2
+    exact = dist.Normal(table.mean(), 2**0.5).log_prob(X)
+    for chunk in (None, 60, 1):
+        assert_close(evaluate(with_a_table, of_the_table, [(X, table)], 30, chunk=chunk).log_px, exact.mean(), 1e-9)
+    seen = views(with_a_table, of_the_table, [(X, table), (X[:5], table)], num_particles=100)
+    assert seen.num_data == 17
+    assert abs(seen.elbo.value - torch.cat([exact, exact[:5]]).mean()) < 5 * seen.elbo.se
+
+
+def centred(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal((x - x.mean()) / 2, 0.5**0.5))
+
+
+def test_a_net_that_looks_at_the_whole_batch_is_given_it():
+    for chunk in (None, 300, 1):
+        found = evaluate(model, centred, X, 300, chunk=chunk)
+        assert abs(found.elbo - (EXACT.mean() - X.mean().square() / 4)) < 5 * found.elbo_se

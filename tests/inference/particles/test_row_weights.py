@@ -50,16 +50,16 @@ def test_weights_are_those_of_the_pair_under_one_stream(float64):
 def test_every_row_is_checked_and_particles_are_tried_once_on_three_data():
     rows = RowWeights(programs := pair())
     rows.check((X,), 4, rows=2)
-    looked, calls = 1, programs.model.__wrapped__.calls  # one row is looked at alone, to know that batches can be cut
-    assert calls[:4] == [looked, 2, 2, 2] and set(calls[4:]) == {3}
+    looked, calls = [3, 1], programs.model.__wrapped__.calls  # rows and one alone, to know that batches can be cut
+    assert calls[:5] == [*looked, 2, 2, 2] and set(calls[5:]) == {3}
     tried = len(programs.model.__wrapped__.calls)
     rows.check((X,), 4)
     rows.check((X,), 1)
     assert programs.model.__wrapped__.calls[tried:] == [6, 6]
     alone = RowWeights(programs := pair("flat"))
     alone.check((X,), 1)
-    assert programs.model.__wrapped__.calls == [looked, 6]
-    assert programs.guide.__wrapped__.calls == [looked]
+    assert programs.model.__wrapped__.calls == [6]
+    assert programs.guide.__wrapped__.calls == []
     assert alone.parallel is None
     alone.check((X,), 2)
     assert alone.parallel is False and rows.parallel is True
@@ -92,7 +92,7 @@ def test_rows_outside_the_support_are_refused_before_they_are_weighed():
     rows = RowWeights(programs := pair())
     with pytest.raises(ValueError, match="observed site 'x' holds values outside"):
         rows((torch.full((6,), math.nan),), 4)
-    assert programs.guide.__wrapped__.calls == [1]  # by which a batch is known to be cut into rows
+    assert programs.guide.__wrapped__.calls == []
 
 
 def test_data_with_a_weight_that_is_nan_are_counted_and_those_of_no_weight_are_none():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.rows import DataCount, first_datum, gathered, rows_of, split
+from dlvm.inference.programs.rows import DataCount, gathered, rows_of, split
 
 X, LABELS, WEIGHTS = torch.arange(10.0).reshape(5, 2), torch.arange(5), torch.arange(3.0)
 ARGS = (X, LABELS, WEIGHTS, torch.tensor(2.0), None, "word")
@@ -20,7 +20,7 @@ def test_arguments_with_a_row_for_each_datum_are_cut_and_the_others_go_along():
     assert all(a is b for a, b in zip(others, ARGS[2:], strict=True))
     assert [len(part[1]) for part in split(ARGS, 2)] == [2, 2, 1]
     assert torch.equal(torch.cat([part[0] for part in split(ARGS, 2)]), X)
-    assert [len(a) for a in first_datum(ARGS)[:3]] == [1, 1, 3]
+    assert [len(a) for a in rows_of(ARGS, slice(0, 1))[:3]] == [1, 1, 3]
 
 
 def test_batches_are_joined_and_what_has_no_rows_is_that_of_the_first():

@@ -1,0 +1,143 @@
+"""Which arguments of a batch have a row for each datum: told by what programs make of some rows, and of one alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations, islice
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from dlvm.inference.programs.errors import FAILURES
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.plates import common_plates, sample_sites
+from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.rows import has_rows, rows_of
+
+TRIED = 3  # rows that are weighed together, of which the last is weighed alone
+MOST_CHOICES = 16
+TOLERANCES = 1e-4, 1e-2  # of the model, single precision summed over a datum's numbers; of a flow that is inverted
+
+
+def rowed(pair: Pair, args: tuple) -> tuple[bool, ...] | None:
+    """Which arguments have a row for each datum; None where a batch cannot be cut into rows.
+
+    Arguments as long as the first are taken to have rows, unless a datum then weighs otherwise alone than among others,
+    and does not where one of them stays whole: a table that all data share. A batch cannot be cut where a datum weighs
+    otherwise in any case: by a guide with a parameter for each datum, data along another axis, data that the programs
+    subsample by themselves, a net that normalises over the batch.
+
+    Costs two runs of both programs on three rows or fewer where nothing is amiss, once for a pair and calls that look
+    alike.
+    """
+    if len(args[0]) == 1:
+        return tuple(has_rows(value, 1) for value in args)
+    return pair.recall(_rowed, args, {})
+
+
+def number_of_rows(pair: Pair, args: tuple) -> int:
+    """How many data a batch has: the rows of its first argument, or of the programs' plate where it cannot be cut."""
+    if rowed(pair, args) is not None:
+        return len(args[0])
+    with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
+        frames = common_plates(sample_sites(*pair.traces(args, {})))
+    return math.prod(frame.size for frame in frames) if frames else len(args[0])
+
+
+def parts(pair: Pair, args: tuple, rows: int) -> Iterator[tuple]:
+    """A batch's arguments, a few data at a time; all at once where it cannot be cut."""
+    having = rowed(pair, args) if len(args[0]) > rows else None
+    if having is None:
+        yield args
+        return
+    for start in range(0, len(args[0]), rows):
+        yield rows_of(args, slice(start, start + rows), having)
+
+
+def _rowed(pair: Pair, args: tuple, kwargs: dict) -> tuple[bool, ...] | None:
+    with untouched(), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
+        return next((having for having in _choices(args) if _same_alone(pair, args, having)), None)
+
+
+def _choices(args: tuple) -> Iterator[tuple[bool, ...]]:
+    """What may have rows: all that is as long as the first argument; without one of the others; without two."""
+    count = len(args[0])
+    others = [i for i, value in enumerate(args) if i and has_rows(value, count)]
+    left_out = (set(some) for number in range(len(others) + 1) for some in combinations(others, number))
+    for some in islice(left_out, MOST_CHOICES):
+        yield tuple(has_rows(value, count) and i not in some for i, value in enumerate(args))
+
+
+def _same_alone(pair: Pair, args: tuple, having: Sequence[bool]) -> bool:
+    """Whether the last of some rows weighs alone what it weighs among them.
+
+    Programs that weigh it otherwise at every run, by noise of their own, cannot be told, and pass; so do those without
+    a plate around all sites, whose data cannot be told apart however many are passed.
+    """
+    number = min(TRIED, len(args[0]))
+    some = rows_of(args, slice(len(args[0]) - number, len(args[0])), having)
+    last = rows_of(some, slice(number - 1, number), having)
+    try:
+        among = pair.traces(some, {})
+        if not common_plates(sample_sites(*among)):
+            _again(pair, last, among[0], ())
+            return True
+        frames = [frame for frame in common_plates(sample_sites(*among)) if frame.size == number]
+        alone = _again(pair, last, among[0], frames)
+        sizes = {frame.name: frame.size for frame in common_plates(sample_sites(*alone))}
+        (frame,) = (frame for frame in frames if sizes.get(frame.name) == 1)
+        found = _weights(alone, frame)
+        if _alike(_weights(among, frame), found):
+            return True
+        return not _alike(_weights(_again(pair, last, among[0], frames), frame), found)
+    except FAILURES:  # on the whole batch the programs will say what is wrong
+        return False
+
+
+def _again(
+    pair: Pair, args: tuple, guide_trace: poutine.Trace, frames: Sequence
+) -> tuple[poutine.Trace, poutine.Trace]:
+    """Traces of both programs on the last row, with what the guide drew for it in these plates."""
+    drawn = prune_subsample_sites(_last(guide_trace, frames))
+    again = poutine.trace(poutine.replay(pair.guide, trace=drawn)).get_trace(*args)
+    return again, poutine.trace(poutine.replay(pair.model, trace=again)).get_trace(*args)
+
+
+def _last(trace: poutine.Trace, frames: Sequence) -> poutine.Trace:
+    """The trace with the values of the last row alone in these plates."""
+    sizes, single = {frame.name: frame.size for frame in frames}, trace.copy()
+    for site in sample_sites(trace):
+        value = site["value"]
+        for frame in (f for f in site["cond_indep_stack"] if f.name in sizes):
+            at = value.dim() - site["fn"].event_dim + frame.dim
+            if at >= 0 and value.shape[at] == sizes[frame.name]:
+                value = value.narrow(at, sizes[frame.name] - 1, 1)
+        single.nodes[site["name"]] = {**site, "value": value}
+    return single
+
+
+def _weights(traces: tuple[poutine.Trace, poutine.Trace], frame: Any) -> list[Tensor | None]:
+    """log p(x, z) and log q(z | x) of the last row in a plate; None for that of a flow without an inverse."""
+    guide_sites, model_sites = map(sample_sites, traces)
+    log_p = _of_last([site["fn"].log_prob(site["value"]) for site in model_sites], frame)
+    try:
+        return [log_p, _of_last([site["fn"].log_prob(site["value"]) for site in guide_sites], frame)]
+    except (KeyError, NotImplementedError):
+        return [log_p, None]
+
+
+def _of_last(densities: list[Tensor], frame: Any) -> Tensor:
+    rows = [each.select(frame.dim, -1) if each.dim() >= -frame.dim else each for each in densities]
+    return sum((row.double().sum() for row in rows), torch.zeros((), dtype=torch.float64))
+
+
+def _alike(found: list[Tensor | None], other: list[Tensor | None]) -> bool:
+    return all(
+        a is None or b is None or torch.allclose(a, b, tolerance, tolerance, equal_nan=True)
+        for a, b, tolerance in zip(found, other, TOLERANCES, strict=True)
+    )
