@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pyro
@@ -14,7 +15,11 @@ from torch import Tensor
 from dlvm.guides.sites.latent_checks import check_latents
 from dlvm.guides.sites.latents import Plate, latents
 from dlvm.guides.sites.site_types import Reshaped
-from dlvm.inference.particles.weights import weigh
+from dlvm.inference.particles.alone import GUIDE_TOLERANCE, MODEL_TOLERANCE, say_one_by_one
+from dlvm.inference.particles.particles import Particles, needs_inverse
+from dlvm.inference.particles.row_weights import weigh_rows
+from dlvm.inference.particles.site_checks import check_masks
+from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import in_particles, sample_sites
@@ -54,11 +59,18 @@ class Target:
         with untouched(), torch.no_grad():
             u = torch.zeros_like(self.draw(model, 1))
         self.nesting = self._at(model, u).nesting(args, {})
+        self._together: dict[int, bool] = {}
+        self.takes_chains(model)
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(u) and log p(x | u), shapes (num_chains, num_data), for u of shape (num_chains, num_data, dim)."""
-        found = weigh(self._at(self.model, u), self.args, {}, len(u), nesting=self.nesting)
-        return found.log_prior + self.log_volume(u), found.log_likelihood
+        """log p(u) and log p(x | u), shapes (num_chains, num_data), for u of shape (num_chains, num_data, dim).
+
+        Raises:
+            ValueError: there is more or less than one density per datum.
+        """
+        found = self._weighed(self.model, u)
+        prior = torch.cat([part.log_prior for part in found]) + self.log_volume(u)
+        return prior, torch.cat([part.log_likelihood for part in found])
 
     def joint(self, u: Tensor) -> Tensor:
         """log p(x, u), shape (num_chains, num_data)."""
@@ -71,8 +83,38 @@ class Target:
         Raises:
             ValueError: the guide has other sites, or its flow cannot be inverted.
         """
-        found = weigh(self._at(guide, u), self.args, {}, len(u), nesting=self.nesting)
-        return found.log_p + self.log_volume(u)
+        with needs_inverse():
+            found = self._weighed(guide, u)
+        return torch.cat([part.log_p for part in found]) + self.log_volume(u)
+
+    def accept(self, guide: Callable) -> None:
+        """Looks at a guide before ``log_q``.
+
+        Raises:
+            ValueError: it counts a site for other data than the model, or its flow cannot be inverted.
+        """
+        with untouched(), torch.no_grad():
+            guide_trace, model_trace = Pair(self.model, guide).traces(self.args, {})
+        check_masks(sample_sites(model_trace), sample_sites(guide_trace))
+        self.takes_chains(guide)
+
+    def takes_chains(self, program: Callable) -> bool:
+        """Whether a program gives each of several chains the density that it gives this chain alone.
+
+        It is found by values, from two draws of the prior, once; where it is not so, chains run one after the other.
+        """
+        if id(program) not in self._together:
+            tolerance = MODEL_TOLERANCE if program is self.model else GUIDE_TOLERANCE
+            with untouched(), torch.no_grad(), needs_inverse():
+                u = torch.cat([self.draw(self.model, 1), self.draw(self.model, 1)])
+                at = partial(self._at, program)
+                self._together[id(program)] = alike_alone(at, u, self.args, self.nesting, tolerance)
+        return self._together[id(program)]
+
+    def _weighed(self, program: Callable, u: Tensor) -> list[Particles]:
+        """All chains at once, or one after the other."""
+        parallel = len(u) == 1 or self.takes_chains(program)
+        return weighed(partial(self._at, program), u, self.args, self.nesting, parallel)
 
     def draw(self, program: Callable, num_chains: int) -> Tensor:
         """u from the prior, if the program is the model, or from a guide; shape (num_chains, num_data, dim).
@@ -80,6 +122,8 @@ class Target:
         Raises:
             ValueError: the guide lacks a latent site.
         """
+        if num_chains > 1 and not self.takes_chains(program):
+            return torch.cat([self.draw(program, 1) for _ in range(num_chains)])
         program = own(program)
         if num_chains > 1:
             program = in_particles(program, num_chains, self.nesting)
@@ -123,14 +167,37 @@ class Target:
         return placed(program, self.plate, self.num_data, values, self.event_dims)
 
 
+def weighed(at: Callable[[Tensor], Pair], values: Tensor, args: tuple, nesting: int, parallel: bool) -> list[Particles]:
+    """A model at values of its latent sites, shape (num_chains, ...), all at once or one after the other.
+
+    Args:
+        at: values -> the model, with a guide that draws these.
+    """
+    if parallel:
+        return [weigh_rows(at(values), args, len(values), nesting, parallel=True)]
+    return [weigh_rows(at(value), args, 1) for value in values.split(1)]
+
+
+def alike_alone(at: Callable[[Tensor], Pair], two: Tensor, args: tuple, nesting: int, tolerance: float) -> bool:
+    """Whether two chains at once have the densities that each has alone; where they have not, a line says so."""
+    single = torch.cat([part.log_p for part in weighed(at, two, args, nesting, parallel=False)])
+    try:
+        (both,) = weighed(at, two, args, nesting, parallel=True)
+        alike = torch.allclose(both.log_p, single, tolerance, tolerance, equal_nan=True)
+    except FAILURES:
+        alike = False
+    if not alike:
+        say_one_by_one()
+    return alike
+
+
 def placed(
     model: Callable, plate: Plate, num_data: int, values: Mapping[str, Tensor], event_dims: Mapping[str, int]
 ) -> Pair:
     """A model with a guide that draws these values, in a plate over data, and nothing else."""
 
     def program(*args: Any, **kwargs: Any) -> None:
-        subsample = num_data if plate.size else None
-        with pyro.plate(plate.name, plate.size or num_data, subsample_size=subsample, dim=-1):
+        with plate.over(num_data):
             for name, value in values.items():
                 pyro.sample(name, dist.Delta(value, event_dim=event_dims[name]))
 

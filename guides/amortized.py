@@ -145,11 +145,10 @@ class Amortized(PyroModule):
 
         ``known``: the sites that are not drawn, see ``known(*args)``.
         """
-        name, dim, size = self.data_plate
         values: dict[str, Tensor] = {}
         before: list[Tensor] = []
         known = known or {}
-        with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
+        with self.data_plate.over(len(h)):
             for site_name, site, posterior in zip(self.names, self.sites, self.posteriors, strict=True):
                 q = None
                 if site_name in known:

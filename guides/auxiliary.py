@@ -100,7 +100,7 @@ class Augmented(PyroModule):
             site.flatten(nodes[name]["value"]) if name in nodes else h.new_zeros(1, site.size)
             for name, site in self.sites.items()
         ]
-        name, dim, size = self.plate
+        name, dim, size, *_ = self.plate
         rows = nodes[name]["value"]
         with poutine.block(hide=[name]):  # a plate of the same name and rows, not a second one
             plate = pyro.plate(name, size or len(rows), subsample=rows, dim=dim)

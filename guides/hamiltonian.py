@@ -109,7 +109,7 @@ class HamiltonianModel(PyroModule):
         z = {name: nodes[name]["value"] for name in self.sites}
         u = torch.cat([site.flatten(z[name]) for name, site in self.sites.items()], dim=-1)
         h = self.encoder(*args, **kwargs)
-        name, dim, size = self.plate
+        name, dim, size, *_ = self.plate
         rows = nodes[name]["value"]
         slope = self.slope(rows, args, kwargs)
         with poutine.block(hide=[name]):  # a plate of the same name and rows, not a second one
@@ -121,7 +121,7 @@ class HamiltonianModel(PyroModule):
                 u, _ = self.leapfrog(t, u, v, slope, back=True)
         return result
 
-    def slope(self, rows: Tensor, args: tuple, kwargs: dict) -> Slope:
+    def slope(self, rows: Tensor | None, args: tuple, kwargs: dict) -> Slope:
         """The slope of log p(x, z) for a batch."""
         return Slope(self.model, self.latents, self.plate.name, rows, args, kwargs)
 
@@ -199,9 +199,8 @@ class Hamiltonian(PyroModule):
                 "guide without values for them, or use Augmented"
             )
         h = self.guide.features(*args, **kwargs)
-        name, dim, size = self.guide.data_plate
-        with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim) as rows:
-            slope = model.slope(cast(Tensor, rows), args, kwargs)
+        with self.guide.data_plate.over(len(h)) as rows:
+            slope = model.slope(None if self.guide.data_plate.given else cast(Tensor, rows), args, kwargs)
             made = Trajectory(self.guide, self.order, self.momenta, model.leapfrog, slope, h)
             path = pyro.sample(TRAJECTORY, made, infer={"is_auxiliary": True})
             return {site: pyro.sample(site, fn) for site, fn in _places(model, path).items()}

@@ -84,8 +84,7 @@ class Joint(Amortized):
                 f"latent sites {sorted(known)} are given, and this guide draws all its sites at once; use Amortized, "
                 "where they enter the distributions of the others, or make a Joint of the others alone"
             )
-        name, dim, size = self.data_plate
-        with pyro.plate(name, size or len(h), subsample_size=len(h) if size else None, dim=dim):
+        with self.data_plate.over(len(h)):
             whole = pyro.sample(WHOLE, self.posteriors[0](h), infer={"is_auxiliary": True})
             pieces = whole.split([part.size for part in self.parts.values()], dim=-1)
             return {

@@ -73,7 +73,7 @@ class Slope:
         model: the Pyro program, which is deterministic given its latents.
         latents: {site: Latent} in the order of their parts in u.
         plate: name of the plate over data.
-        rows: which data the batch has, as that plate says.
+        rows: which data the batch has, as that plate says; None where the model picks them by itself.
         args, kwargs: what the model is called with.
     """
 
@@ -82,11 +82,11 @@ class Slope:
         model: Callable,
         latents: Mapping[str, Latent],
         plate: str,
-        rows: Tensor,
+        rows: Tensor | None,
         args: tuple,
         kwargs: dict,
     ):
-        self.model, self.call, self.rows = model, (args, kwargs), {plate: rows}
+        self.model, self.call, self.rows = model, (args, kwargs), {} if rows is None else {plate: rows}
         self.parts = {name: (Reshaped(latent), len(latent.shape)) for name, latent in latents.items()}
         self.local = pyro.settings.get("module_local_params")
         self._last: tuple = (None, None, None)

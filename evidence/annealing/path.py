@@ -40,6 +40,7 @@ class Path:
                 f"guide draws the sites {sorted(drawn)}, expected the model's latent sites {sorted(target.sites)} and "
                 "no others, since its density at any z is needed; choose another guide, or start from the prior"
             )
+        target.accept(guide)
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         prior, likelihood = self.target(u)

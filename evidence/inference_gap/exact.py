@@ -108,6 +108,7 @@ def exact_gaps(
 def _part(target: Target, guide: Callable, diagonal: bool, points: int) -> dict[str, Tensor]:
     if target.dim > 2:
         raise ValueError(f"the latents have {target.dim} dimensions; a grid is for one or two: use gaps(...)")
+    target.accept(guide)
     grid = _grid(target, guide, points)
     log_joint = _joint(target, grid.u).double()
     log_q = torch.cat([target.log_q(guide, u) for u in _pieces(target, grid.u)]).double()

@@ -13,7 +13,6 @@ from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.target import Target
 from dlvm.inference.bounds.importance import log_mean_exp
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
-from dlvm.inference.particles.particles import needs_inverse
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.rows import width_of
@@ -96,8 +95,7 @@ def defensive(
 def _weights(target: Target, guide: Callable, u: Tensor, share: float) -> Tensor:
     """log w at draws from either, shape (particles, data)."""
     prior, likelihood = target(u)
-    with needs_inverse():
-        log_q = target.log_q(guide, u)
+    log_q = target.log_q(guide, u)
     mixture = torch.logaddexp(log_q.double() + math.log1p(-share), prior.double() + math.log(share))
     return likelihood.double() + prior.double() - mixture
 
@@ -121,3 +119,4 @@ def _check_sites(target: Target, guide: Callable) -> None:
             "draws of the prior is needed, which a guide with auxiliary sites or fewer sites does not have: use "
             "importance(...), or a guide such as Diagonal, FullRank or IAF"
         )
+    target.accept(guide)

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from dlvm.evidence.estimate import Estimate, over
-from dlvm.evidence.target import placed
+from dlvm.evidence.target import alike_alone, placed, weighed
 from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
-from dlvm.inference.particles.weights import weigh
+from dlvm.inference.particles.alone import MODEL_TOLERANCE
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
@@ -131,13 +131,15 @@ class JointValues:
             )
         self.plate = next(iter(plates))[0]
         self.nesting = 1
-        self.nesting = self._at(torch.zeros_like(args[0].reshape(-1)[:1]).long()).nesting(args, {})
+        two = torch.tensor([0, self.count - 1], device=args[0].device)
+        self.nesting = self._at(two[:1]).nesting(args, {})
+        self.parallel = alike_alone(self._at, two, args, self.nesting, MODEL_TOLERANCE)
 
     def weigh(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x, z) and log p(z) at some values, shapes (values, data)."""
-        found = weigh(self._at(index), self.args, {}, len(index), nesting=self.nesting)
-        prior = found.log_prior
-        return found.log_likelihood + prior, prior
+        found = weighed(self._at, index, self.args, self.nesting, self.parallel)
+        prior = torch.cat([part.log_prior for part in found])
+        return torch.cat([part.log_likelihood for part in found]) + prior, prior
 
     def __getitem__(self, index: Tensor) -> dict[str, Tensor]:
         """{site: values of these numbers}, shapes (len(index), *event)."""

@@ -14,6 +14,7 @@ from dlvm.evidence.target import Target
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.row_arguments import rowed
 from dlvm.inference.programs.rows import rows_of, width_of
 from dlvm.nets.arguments import count, real
 
@@ -80,13 +81,16 @@ def quadrature(
                 f"the model has {target.dim} latent dimensions ({', '.join(target.sites)}); quadrature takes one or "
                 "two: use sandwich(...) for bounds on both sides"
             )
+        having = rowed(Pair(model), args)
         at_once = max(1, chunk or CHUNK_NUMBERS // width_of(args))
         low, high = window(target, reach, max(1, at_once // target.num_data))
         log_px = low.new_full((len(low),), math.nan, dtype=torch.float64)
         change, size = log_px.clone(), points
         for _ in range(DOUBLINGS + 1):
             unsure = ~(change < tol)
-            target = target if unsure.all() else Target(model, rows_of(args, unsure))
+            if having is None:
+                unsure = torch.ones_like(unsure)
+            target = target if unsure.all() else Target(model, rows_of(args, unsure, having))
             per_datum = max(1, at_once // target.num_data)
             log_px[unsure], change[unsure] = _integral(target, low[unsure], high[unsure], size, per_datum)
             if (change < tol).all():

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.util import prune_subsample_sites
 from torch import nn
 from torch.distributions import constraints
@@ -23,11 +25,34 @@ Node = Mapping[str, Any]  # one statement in a trace of Pyro's
 
 
 class Plate(NamedTuple):
-    """A plate around a site: its name, its dimension, and its full size where it is subsampled (else None)."""
+    """A plate around a site: its name, its dimension, and its full size where it is subsampled (else None).
+
+    ``given`` says that the model picks the plate's rows by itself, by ``subsample=``, so that a guide must not.
+    """
 
     name: str = "data"
     dim: int = -1
     size: int | None = None
+    given: bool = False
+
+    def over(self, rows: int) -> pyro.plate:
+        """The plate in a guide, around so many data."""
+        if not self.given:
+            return pyro.plate(self.name, self.size or rows, subsample_size=rows if self.size else None, dim=self.dim)
+        with poutine.block(hide=[self.name]):  # a model that is replayed against the guide keeps its own rows
+            return pyro.plate(self.name, self.size or rows, subsample=torch.arange(rows), dim=self.dim)
+
+
+class _Given(Messenger):
+    """Gathers the names of plates whose rows are picked by ``subsample=``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample) and msg["value"] is not None:
+            self.names.add(msg["name"])
 
 
 class Latent(NamedTuple):
@@ -69,7 +94,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
         torch.Size([2])
     """
     program(model=model)
-    with left_alone(model):
+    with left_alone(model), _Given() as given:
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
     position = _positions(model)
     nodes: Iterator[tuple[str, Node]] = trace.iter_stochastic_nodes()
@@ -77,7 +102,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
         name: Latent(
             shape := site["fn"].event_shape,
             collapsed(site["fn"].support, len(shape)),
-            _plates(site),
+            _plates(site, given.names),
             position.get(name),
             mask_in(trace.nodes, name, args, kwargs, position),
         )
@@ -104,9 +129,9 @@ def left_alone(model: Callable) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _plates(site: Node) -> tuple[Plate, ...]:
+def _plates(site: Node, given: set[str]) -> tuple[Plate, ...]:
     return tuple(
-        Plate(frame.name, frame.dim, frame.full_size if frame.full_size != frame.size else None)
+        Plate(frame.name, frame.dim, frame.full_size if frame.full_size != frame.size else None, frame.name in given)
         for frame in site["cond_indep_stack"]
     )
 
