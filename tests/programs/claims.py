@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from pyro.infer import ELBO, SVI
 from torch import Tensor
 
-from programs.alone import every_batch, quiet
+from programs.alone import evaluating, every_batch, quiet
 from programs.brought import Brought, Pair, arguments
 
 PARTICLES = 240
@@ -48,17 +49,21 @@ def same(what: str, got: float, right: float) -> Claim:
 
 
 @cache
-def weights_alone(program: Brought) -> Tensor:
-    """Log-weights by Pyro alone, in training mode, (particles, data)."""
+def weights_alone(program: Brought, training: bool = True) -> Tensor:
+    """Log-weights by Pyro alone, (particles, data)."""
     with torch.random.fork_rng(), pyro.get_param_store().scope():
-        return every_batch(program.pair(), PARTICLES)
+        pair = program.pair()
+        with nullcontext() if training else evaluating(pair):
+            return every_batch(pair, PARTICLES)
 
 
-def expected(program: Brought, pair: Pair, bound: Callable[[Tensor], Tensor], particles: int) -> tuple[float, float]:
+def expected(
+    program: Brought, pair: Pair, bound: Callable[[Tensor], Tensor], particles: int, training: bool = True
+) -> tuple[float, float]:
     """The mean over data of a bound of so many particles, and the standard deviation of one estimate of it, nats."""
     if pair.exact:
         return pair.reported, pair.tolerance / SIGMAS
-    log_w = weights_alone(program)
+    log_w = weights_alone(program, training)
     groups = log_w[: len(log_w) // particles * particles].unflatten(0, (-1, particles))
     totals = torch.stack([bound(group).sum() for group in groups]) / pair.num_data
     extra = pair.reported - pair.right
