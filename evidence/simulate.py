@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,11 +10,14 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from dlvm.inference.programs.beside import depending
 from dlvm.inference.programs.data_checks import check_observed
 from dlvm.inference.programs.modules import signature_of
+from dlvm.inference.programs.observing import Part, drawn, parts_of
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.plates import data_plates, sample_sites
 from dlvm.inference.programs.randomness import MOST_SEEDS, check_seed, untouched
+from dlvm.inference.programs.rows import taken
 from dlvm.nets.arguments import count
 
 STREAM = 1_618_033_989  # apart from the draws of an estimator with the same seed
@@ -43,20 +47,24 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
     Where data come from the model, the z that made x is an exact draw from p(z | x): what reverse annealing and
     simulation-based calibration start from. The process's random state stays as it was.
 
+    Which sites observe which arguments is found by a run of the model, whatever their names, views of an argument as
+    x[:, t] included. Where a site's distribution is made of data, as of the step before, it is made of those drawn.
+
     Returns:
         a ``Simulated``.
 
     Args:
-        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``.
+        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``; or any other, with ``example``.
         n: how many data.
         seed: of the draws.
-        example: arguments as for a batch of data, where x is not the only one. Those named after a site are drawn
-            anew; others are inputs, and passed on: they must then have n rows.
+        example: arguments as for a batch of data, for a model without ``n``, or where x is not the only one. What sites
+            observe is drawn anew, and gives shapes alone: its rows are repeated or left out to make n. Others are
+            inputs, and passed on: they must then have n rows.
 
     Raises:
-        ValueError: n is below 1, no argument is named after a site, inputs do not have n rows, or the model does not
-            draw n data.
-        TypeError: the model takes no ``n``.
+        ValueError: n is below 1, no site observes an argument, inputs do not have n rows, the model does not
+            draw n data, weighs what it draws (by ``pyro.factor`` or constants that it observes), or draws a subsample.
+        TypeError: the model takes no ``n``, and there is no example.
 
     Example:
         >>> from dlvm.models import PPCA
@@ -67,35 +75,98 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
     count(n=n)
     check_seed(seed)
     pair = Pair(model)
-    names = _names(pair)
-    _check_example(example, names)
-    given = example or (None,)
-    with untouched((seed + STREAM) % MOST_SEEDS), pair.evaluating():
-        drawn = _observed(pair, names, example) if example else set(names[:1])
-        passed = [None if name in drawn else value for name, value in zip(names, given, strict=False)]
-        if short := [tuple(a.shape) for a in passed if isinstance(a, Tensor) and a.dim() and len(a) != n]:
-            raise ValueError(f"example has inputs of shape {short[0]}, expected n={n} rows: one for each datum")
-        sites = {s["name"]: s["value"] for s in sample_sites(poutine.trace(pair.model).get_trace(*passed, n=n))}
-    if not drawn or not drawn <= sites.keys():
-        raise ValueError(
-            f"model draws the sites {sorted(sites)}, none of which is its argument {names[0]!r}: arguments must be "
-            "named after the sites that they observe; where data need inputs, pass example=(x, inputs)"
+    names = list(signature_of(pair.model).parameters)
+    counted = "n" in names and len(names) > 1
+    if not counted and example is None:
+        raise TypeError(
+            f"model takes the arguments {names}, and cannot be asked for n data; pass example=(x,), a batch of data "
+            "from which shapes are taken, or write it as forward(self, x=None, n=1), which draws n data where x is None"
         )
-    args: tuple = tuple(sites[name] if name in drawn else value for name, value in zip(names, passed, strict=False))
+    names = [name for name in names if name != "n"]
+    _check_example(example, names)
+    with untouched((seed + STREAM) % MOST_SEEDS), pair.evaluating():
+        if counted:
+            return _asked(pair, names, example, n)
+        return _from_example(pair, tuple(example or ()), n)
+
+
+def _asked(pair: Pair, names: list[str], example: tuple | None, n: int) -> Simulated:
+    """Of a model that draws where it is called with None."""
+    observed = _observed(pair, names, example) if example else {names[0]: names[0]}
+    given = example or (None,)
+    passed = [None if name in observed else value for name, value in zip(names, given, strict=False)]
+    _check_inputs(passed, n)
+    sites = {s["name"]: s["value"] for s in sample_sites(poutine.trace(pair.model).get_trace(*passed, n=n))}
+    if not example and names[0] not in sites:
+        observed = _observing(pair, names[0], sites)
+    if not observed or not set(observed.values()) <= sites.keys():
+        raise ValueError(
+            f"model draws the sites {sorted(sites)}, none of which observes its argument {names[0]!r}; where data need "
+            "inputs, pass example=(x, inputs)"
+        )
+    pairs = zip(names, passed, strict=False)
+    args: tuple = tuple(sites[observed[name]] if name in observed else value for name, value in pairs)
     if len(args[0]) != n:
         raise ValueError(f"model(n={n}) drew {len(args[0])} data; let n be the size of its plate over data")
-    return Simulated(args, {name: value for name, value in sites.items() if name not in drawn})
+    return Simulated(args, {name: value for name, value in sites.items() if name not in observed.values()})
 
 
-def _names(pair: Pair) -> list[str]:
-    """The arguments of the model, ``n`` left out."""
-    parameters = signature_of(pair.model).parameters
-    if "n" not in parameters or len(parameters) < 2:
-        raise TypeError(
-            f"model takes the arguments {list(parameters)}, and cannot be asked for n data; write it as "
-            "forward(self, x=None, n=1), which draws n data where x is None"
+def _observing(pair: Pair, argument: str, sites: dict[str, Tensor]) -> dict[str, str]:
+    """{argument: site} of the model's first argument: found by showing it what each site has drawn."""
+    for name, value in reversed(sites.items()):
+        try:
+            with untouched():
+                found = parts_of(pair, (value,))
+        except Exception:  # a model that cannot take this site's values for data
+            continue
+        if found.get(name) == Part(0):
+            return {argument: name}
+    return {}
+
+
+def _from_example(pair: Pair, example: tuple, n: int) -> Simulated:
+    """Of a model that is called with data: those that it observes are drawn in their place."""
+    with untouched():  # what is simulated does not depend on the example's data
+        parts = _parts(pair, example)
+    seen, rows = {part.position for part in parts.values()}, len(example[0])
+    _check_inputs([a for i, a in enumerate(example) if i not in seen], n)
+    if rows != n:
+        turns = torch.arange(n) % rows
+        example = tuple(taken(a, turns.to(a.device), rows) if i in seen else a for i, a in enumerate(example))
+        with untouched():
+            parts = parts_of(pair, example)
+    args, values = drawn(pair, example, parts)
+    return Simulated(args, {name: value for name, value in values.items() if name not in parts})
+
+
+def _parts(pair: Pair, example: tuple) -> dict[str, Part]:
+    """Which arguments of the example the model observes, and where.
+
+    Raises:
+        ValueError: no data are an argument, rows are no data, not all are drawn, or a draw has a weight.
+    """
+    sites, rows = sample_sites(poutine.trace(pair.model).get_trace(*example)), len(example[0])
+    plates = data_plates(sites)
+    if plates and (number := math.prod(frame.size for frame in plates)) != rows:
+        raise ValueError(
+            f"example has {rows} rows and the model's plate over data {number}; data must lie along the first axis of "
+            "the first argument, and the plate be of the size of the batch"
         )
-    return [name for name in parameters if name != "n"]
+    parts = parts_of(pair, example)
+    if not parts:
+        raise ValueError("model observes none of the arguments of example; pass a batch of data as an argument")
+    loose = {site["name"] for site in sites if site["is_observed"]} - parts.keys()
+    if weighing := sorted(loose & depending(pair, example, {})):
+        raise ValueError(
+            f"model weighs its draws by site {weighing[0]!r}, which observes no argument, as pyro.factor or a "
+            "constant: (z, x) cannot be drawn site by site; make its data an argument, or leave the site out"
+        )
+    return parts
+
+
+def _check_inputs(inputs: list, n: int) -> None:
+    if short := [tuple(a.shape) for a in inputs if isinstance(a, Tensor) and a.dim() and len(a) != n]:
+        raise ValueError(f"example has inputs of shape {short[0]}, expected n={n} rows: one for each datum")
 
 
 def _check_example(example: object, names: list[str]) -> None:
@@ -112,14 +183,23 @@ def _check_example(example: object, names: list[str]) -> None:
         )
 
 
-def _observed(pair: Pair, names: list[str], example: tuple) -> set[str]:
-    """The arguments of a call that observe a site."""
+def _observed(pair: Pair, names: list[str], example: tuple) -> dict[str, str]:
+    """{argument: site} of the arguments of a call that observe a site as they are."""
     with untouched():  # what is simulated does not depend on the example's data
         trace = poutine.trace(pair.model).get_trace(*example)
+        _check_fits(trace)
+    seen = {site["name"]: site["value"] for site in sample_sites(trace) if site["is_observed"]}
+    called = dict(zip(names, example, strict=False))
+    found = {name: name for name in called if name in seen}
+    for name, value in called.items():
+        others = [site for site, got in seen.items() if got is value and site not in found.values()]
+        if name not in found and isinstance(value, Tensor) and others:
+            found[name] = others[0]
+    return found
+
+
+def _check_fits(trace: poutine.Trace) -> None:
     try:
         check_observed(trace)
     except ValueError as error:
         raise ValueError(f"example does not fit the model: {error}") from error
-    sites = sample_sites(trace)
-    seen = {site["name"] for site in sites if site["is_observed"]}
-    return seen & set(names[: len(example)])

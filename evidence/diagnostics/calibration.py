@@ -47,14 +47,15 @@ def calibration(
         a ``Calibration``.
 
     Args:
-        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``; latents may be discrete.
+        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``, or any other with ``example``;
+            latents may be discrete.
         guide: draws all of the model's latent sites.
         num_data: how many data are simulated, at least 20.
         num_particles: L per datum; at least 2.
         levels: of the central credible intervals whose coverage is counted, each between 0 and 1.
         weighted: let w_k be the importance weights, of mean 1, so that what is tested is q as corrected by them: right
             only as L grows.
-        example: arguments as for a batch of data, where x is not the only one; see ``simulate``.
+        example: arguments as for a batch of data, for a model without ``n`` or with more than x; see ``simulate``.
         rows: how many data at once; picked from the width of x unless told.
         seed: of the data, and of the draws.
         progress: show a bar with the time left. After Ctrl-C the record is of the data that were done.

@@ -33,6 +33,7 @@ def sandwich(
     temperatures: int = 500,
     leaps: int = 10,
     from_prior: bool = False,
+    example: tuple | None = None,
     rows: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -54,6 +55,7 @@ def sandwich(
         num_particles: K of IWAE and CUBO.
         num_chains, temperatures, leaps, rows: as for ``annealed``.
         from_prior: whether chains start from the prior, rather than from the guide, which is nearer.
+        example: arguments as for a batch of data, where ``data`` is a number; see ``simulate``.
         seed: of data and of all that is drawn.
         progress: show bars with the time left.
 
@@ -79,7 +81,7 @@ def sandwich(
     """
     count(num_particles=num_particles, num_chains=num_chains, temperatures=temperatures, leaps=leaps)
     count(rows=1 if rows is None else rows)
-    given = _simulated(model, data, seed) if isinstance(data, int | Integral) else data
+    given = _simulated(model, data, seed, example) if isinstance(data, int | Integral) else data
     simulated = given if isinstance(given, Simulated) else None
     batches = [given.args] if isinstance(given, Simulated) else list(batches_of(given))
     chains: dict[str, Any] = dict(num_chains=num_chains, temperatures=temperatures, leaps=leaps, rows=rows, seed=seed)
@@ -98,9 +100,9 @@ def sandwich(
     return Sandwich({name: found[name] for name in ORDER if name in found}, simulated is not None, complete)
 
 
-def _simulated(model: Callable, data: Any, seed: int) -> Simulated:
+def _simulated(model: Callable, data: Any, seed: int, example: tuple | None) -> Simulated:
     count(data=data)
-    return simulate(model, data, seed)
+    return simulate(model, data, seed, example)
 
 
 def weighed(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -13,7 +16,9 @@ from dlvm.inference.estimators.estimator import Coefficients, Estimator, assembl
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.particles import Particles, needs_inverse
 from dlvm.inference.programs.modules import signature_of
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import real
 
 
@@ -79,14 +84,20 @@ def dreamt_log_q(particles: Particles) -> Tensor:
     programs = particles.programs
     with torch.no_grad():
         dream = poutine.trace(poutine.uncondition(programs.pair.model)).get_trace(*programs.args, **programs.kwargs)
-    observed = (s for s in sample_sites(dream) if s["infer"].get("was_observed") and not s["infer"].get("is_auxiliary"))
-    dreamt = {site["name"]: site["value"] for site in observed}
+    observed = [s for s in sample_sites(dream) if s["infer"].get("was_observed") and not s["infer"].get("is_auxiliary")]
     bound = signature_of(programs.pair.model).bind(*programs.args, **programs.kwargs)
-    if lacking := set(dreamt) - set(bound.arguments):
+    shown = {site["name"]: _argument(site, bound.arguments) for site in observed}
+    if lacking := sorted(name for name, argument in shown.items() if argument is None):
         raise ValueError(
-            f"the model observes {sorted(lacking)} but has no argument of that name, so that the guide cannot be shown "
-            f"a dream; name arguments after the sites they observe, got {list(bound.arguments)}"
+            f"the model observes {lacking}, which none of its arguments {list(bound.arguments)} is as it stands, so "
+            "that the guide cannot be shown a dream; let an argument for each site hold just what it observes"
         )
+    if programs.pair.recall(_echoes, programs.args, programs.kwargs):
+        raise ValueError(
+            "the model draws data or latents from distributions that are made of the data that it is called with, so "
+            "that a dream would be half of it data; write each step from what was drawn before, or take sleep=0"
+        )
+    dreamt = {str(shown[site["name"]]): site["value"] for site in observed}
     for name, value in dreamt.items():
         if getattr(bound.arguments[name], "shape", None) != value.shape:
             raise ValueError(
@@ -108,6 +119,32 @@ def dreamt_log_q(particles: Particles) -> Tensor:
     return sum(parts[1:], parts[0]).squeeze(0)
 
 
+def _argument(site: dict, arguments: Mapping[str, Any]) -> str | None:
+    """The argument that a site observes: the one of its name, or the one that it observes as it is."""
+    if site["name"] in arguments:
+        return site["name"]
+    return next((name for name, value in arguments.items() if value is site["infer"]["obs"]), None)
+
+
+def _echoes(pair: Pair, args: tuple, kwargs: dict) -> bool:
+    """Whether the model's distributions, its latents held, are others once its data are: found by two runs of it."""
+    with untouched(0), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
+        dream = poutine.trace(poutine.uncondition(pair.model)).get_trace(*args, **kwargs)
+        sites = sample_sites(dream)
+        bound = signature_of(pair.model).bind(*args, **kwargs)
+        observed = [site for site in sites if site["infer"].get("was_observed")]
+        shown = {_argument(site, bound.arguments): site["value"] for site in observed}
+        bound.arguments.update({str(name): value for name, value in shown.items() if name is not None})
+        nodes: Any = dream.nodes
+        drawn = {name: site["value"] for name, site in nodes.items() if site["type"] == "sample"}
+        latent = {name: value for name, value in drawn.items() if name not in {site["name"] for site in observed}}
+        again = poutine.trace(poutine.condition(pair.model, latent)).get_trace(*bound.args, **bound.kwargs)
+        for trace in (dream, again):
+            trace.compute_log_prob()
+    pairs = [(site["log_prob"], again.nodes[site["name"]]["log_prob"]) for site in sites if site["name"] in again]
+    return not all(a.shape != b.shape or torch.allclose(a, b, 1e-3, 1e-3, equal_nan=True) for a, b in pairs)
+
+
 class WakeSleep(Objective):
     """The wake-sleep algorithm of the Helmholtz machine.
 
@@ -120,7 +157,7 @@ class WakeSleep(Objective):
         num_particles: K, of the wake phase; one dream is had per datum.
 
     Raises:
-        ValueError: when used, the model observes a site that has no argument of its name.
+        ValueError: when used, the model observes what none of its arguments is, or draws from what is made of data.
 
     References:
         The Wake-Sleep Algorithm for Unsupervised Neural Networks, Hinton, Dayan, Frey, Neal, 1995.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,6 +11,8 @@ import torch
 from torch import Tensor
 
 from dlvm.evidence.annealing.annealed import annealed, reverse_annealed
+from dlvm.evidence.diagnostics.calibration import calibration
+from dlvm.evidence.log_px.sandwich import sandwich
 from dlvm.evidence.simulate import simulate
 from dlvm.models import PPCA
 
@@ -41,20 +45,103 @@ def test_a_conditional_model_is_simulated_at_its_inputs(float64):
     assert abs(lower.mean - truth.mean()) < 0.2 and abs(upper.mean - truth.mean()) < 0.2
 
 
+W = torch.tensor([0.9, -0.6])
+COVARIANCE = torch.outer(W, W) + 0.25 * torch.eye(2)
+
+
+def plain(images, labels=None):
+    """z ~ N(0, 1), pixels ~ N(w z, 1/4), and a label z + noise, where labels are given; nobody asks it for n data."""
+    w = W.to(images)
+    with pyro.plate("data", len(images)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("left", dist.Normal(w[0] * z[..., 0], 0.5), obs=images[:, 0])
+        pyro.sample("right", dist.Normal(w[1] * z[..., 0], 0.5), obs=images[:, 1])
+        if labels is not None:
+            pyro.sample("y", dist.Normal(z[..., 0], 0.5), obs=labels)
+
+
+def posterior(images, off=1.0):
+    w = W.to(images)
+    precision = 1 + 4 * w.square().sum()
+    with pyro.plate("data", len(images)):
+        loc = 4 * (images @ w)[:, None] / precision
+        pyro.sample("z", dist.Normal(loc, off * precision.rsqrt()).to_event(1))
+
+
+def test_a_model_without_n_is_simulated_in_the_shapes_of_an_example():
+    (images, labels), values = simulate(plain, 20_000, example=(torch.full((5, 2), 9.0), torch.zeros(5)))
+    z = values["z"][:, 0]
+    joint = torch.stack([z, *images.T, labels])
+    weights = torch.tensor([1.0, *W, 1.0])
+    expected = torch.outer(weights, weights) + torch.tensor([0.0, 0.25, 0.25, 0.25]).diag()
+    assert (joint.cov() - expected).abs().max() < 0.04 and joint.mean(1).abs().max() < 0.03
+    assert set(values) == {"z"} and set(simulate(plain, 3, example=(images[:3],)).values) == {"z"}
+
+
+def test_an_example_gives_shapes_alone():
+    first, second = (simulate(plain, 6, seed=4, example=(torch.full((rows, 2), 7.0 * rows),)) for rows in (2, 6))
+    assert torch.equal(first.args[0], second.args[0]) and torch.equal(first.values["z"], second.values["z"])
+
+
+def test_a_bracket_of_a_model_without_n_holds_the_exact_value(float64):
+    example = (torch.zeros(4, 2, dtype=torch.float64),)
+    found = sandwich(
+        plain, posterior, 20, num_particles=50, num_chains=8, temperatures=10, leaps=3, from_prior=True, example=example
+    )
+    x = simulate(plain, 20, 0, example).args[0]
+    exact = dist.MultivariateNormal(torch.zeros(2), COVARIANCE.to(x)).log_prob(x).mean().item()
+    assert found.rows["IWAE"].mean == pytest.approx(exact, abs=1e-6)
+    assert found.rows["AIS"].mean - 0.05 < exact < found.rows["reverse AIS"].mean + 0.05
+
+
+def test_calibration_of_a_model_without_n():
+    example, settings = (torch.zeros(4, 2),), dict(num_data=600, num_particles=50)
+    assert calibration(plain, posterior, example=example, **settings).calibrated
+    assert not calibration(plain, partial(posterior, off=0.5), example=example, **settings).calibrated
+
+
+def unnamed(data=None, n=1):
+    with pyro.plate("data", n if data is None else len(data)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+        return pyro.sample("x", dist.Normal(z, 0.1), obs=data)
+
+
+@pytest.mark.parametrize("example", [None, (torch.zeros(3),)], ids=["alone", "example"])
+def test_an_argument_may_have_another_name_than_its_site(example):
+    (data,), values = simulate(unnamed, 2000, example=example)
+    assert set(values) == {"z"}
+    assert (data - values["z"]).std() == pytest.approx(0.1, rel=0.1) and values["z"].std() > 0.9
+
+
 def no_n(x=None):
     return x
 
 
-def unnamed(data=None, n=1):
+def unseen(data=None, n=1):
     with pyro.plate("data", n):
-        return pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=data)
+        return pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0))
+
+
+def tilted(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.factor("tilt", z[..., 0])
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+def on_the_second_axis(x):
+    with pyro.plate("data", x.shape[1]):
+        pyro.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1), obs=x.T)
 
 
 @pytest.mark.parametrize(
     "call, error, message",
     [
         (lambda: simulate(no_n, 3), TypeError, "cannot be asked for n data"),
-        (lambda: simulate(unnamed, 3), ValueError, "none of which is its argument 'data'"),
+        (lambda: simulate(unseen, 3), ValueError, "none of which observes its argument 'data'"),
+        (lambda: simulate(tilted, 3, example=(torch.zeros(3, 1),)), ValueError, "weighs its draws by site 'tilt'"),
+        (lambda: simulate(on_the_second_axis, 3, example=(torch.zeros(2, 3),)), ValueError, "along the first axis"),
+        (lambda: simulate(no_n, 3, example=(torch.zeros(3, 1),)), ValueError, "observes none of the arguments"),
         (lambda: simulate(PPCA(torch.ones(3, 1), torch.zeros(3), 1.0), 0), ValueError, "n must be at least 1, got 0"),
         (lambda: simulate(conditional, 3, example=(torch.zeros(2, 1),) * 2), ValueError, "expected n=3 rows"),
     ],

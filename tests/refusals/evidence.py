@@ -152,6 +152,7 @@ CASES = [
     of("reverse_annealed", "simulated", sampled_from([Simulated((), {}), Simulated((3,), {})]), "batch"),
     of("sandwich", "data", NO_BATCHES.filter(lambda v: not isinstance(v, int)), "batch"),
     of("sandwich", "data", integers(-9, 0) | sampled_from([True, False])),
+    Case("sandwich", "example", lambda v: room.sandwich(**VALID["sandwich"] | dict(data=3, example=v)), NOT_EXAMPLES),
     of("simulate", "example", NOT_EXAMPLES),
     of("simulate", "model", sampled_from([another_site, nothing, lambda n: None, lambda x=None, n=1: None])),
     of("simulate", "n", NOT_COUNTS),

@@ -13,7 +13,7 @@ from oracles import GOLDEN_2, GOLDEN_SBN, X_2, X_SBN, assert_close
 from oracles.forcing import Lattice, golden_sbn, gradient
 from torch import nn
 
-from dlvm.inference import ELBO, IWAE, RWS, WakeSleep
+from dlvm.inference import ELBO, IWAE, RWS, SVI, WakeSleep
 from dlvm.models import PPCA
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -181,19 +181,64 @@ def test_mini_batches_of_a_subsampled_plate_count_for_all_data(objective):
     assert found[0].abs().min() > 1e-4
 
 
+@pytest.mark.parametrize("engine", ["eager", "captured"])
+def test_an_argument_of_another_name_than_its_site_is_dreamt(engine):
+    moved = []
+    for name in ("x", "images"):
+        pyro.set_rng_seed(2)
+        decoder, encoder = nn.Linear(1, 2), nn.Linear(2, 1)
+
+        def observed(data, decoder=decoder):
+            pyro.module("decoder", decoder)
+            with pyro.plate("data", len(data)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(decoder(z), 0.5).to_event(1), obs=data)
+
+        def inferred(data, encoder=encoder):
+            pyro.module("encoder", encoder)
+            with pyro.plate("data", len(data)):
+                pyro.sample("z", dist.Normal(encoder(data), 0.7).to_event(1))
+
+        if name == "x":
+            pair = (lambda x: observed(x)), (lambda x: inferred(x))
+        else:
+            pair = (lambda images: observed(images)), (lambda images: inferred(images))
+        svi = SVI(*pair, partial(torch.optim.SGD, lr=1e-2), RWS(3, sleep=0.5), engine=engine)
+        losses = [svi.step(torch.ones(4, 2)) for _ in range(5)]
+        moved.append(torch.cat([torch.tensor(losses), *(p.detach().flatten() for p in encoder.parameters())]))
+        assert svi.running == engine
+    assert torch.equal(*moved)
+
+
 def test_a_dream_that_the_guide_cannot_be_shown_is_refused():
     def model(data):
         with pyro.plate("data", len(data)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, torch.ones((), requires_grad=True)), obs=data)
+            pyro.sample("x", dist.Normal(z, torch.ones((), requires_grad=True)), obs=data + 1)
 
     def guide(data):
         with pyro.plate("data", len(data)):
             pyro.sample("z", dist.Normal(data, 1.0))
 
-    with pytest.raises(ValueError, match=r"observes \['x'\] but has no argument of that name.*got \['data'\]"):
+    with pytest.raises(ValueError, match=r"observes \['x'\], which none of its arguments \['data'\] is"):
         WakeSleep().differentiable_loss(model, guide, torch.zeros(3))
     assert RWS(2).loss(model, guide, torch.zeros(3)) > 0
+
+
+def test_a_dream_that_would_be_half_of_it_data_is_refused():
+    def model(x, y):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+            pyro.sample("x", dist.Normal(z + y, torch.ones((), requires_grad=True)), obs=x)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    with pytest.raises(ValueError, match="a dream would be half of it data"):
+        RWS(2, sleep=0.5).differentiable_loss(model, guide, torch.zeros(3), torch.ones(3))
+    assert RWS(2).loss(model, guide, torch.zeros(3), torch.ones(3)) > 0
 
 
 def test_settings_that_make_no_sense_are_refused():
