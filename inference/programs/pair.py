@@ -135,13 +135,15 @@ class Pair:
     def recall(self, find: Callable[[Pair, tuple, dict], T], args: tuple, kwargs: dict, again: bool = False) -> T:
         """What ``find(pair, args, kwargs)`` returns, found once for these programs and calls that look alike.
 
-        Calls look alike if their tensors have as many dimensions, of size 1 in the same places, other arguments are the
-        same, and so are the flags and words that the programs' modules hold, and whether they normalise over a batch.
+        Calls look alike if their tensors have as many dimensions, of size 1 in the same places, and the same of them as
+        many rows as the first, other arguments are the same, and so are the flags and words that the programs' modules
+        hold, and whether they normalise over a batch.
         ``again``: find it anew.
         """
         first, second = (bare(program) for program in self.programs)
         known = _KNOWN.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
-        given = *map(_look, args), *((name, _look(value)) for name, value in sorted(kwargs.items()))
+        named = ((name, _look(value)) for name, value in sorted(kwargs.items()))
+        given = *map(_look, args), *_as_long(args), *named
         key = find, given, _flags(first), _flags(second), tuple(part.training for part in self._normalising())
         if again or key not in known:
             known[key] = find(self, args, kwargs)
@@ -152,6 +154,13 @@ def _look(value: object) -> object:
     if isinstance(value, Tensor):
         return Tensor, tuple(size == 1 for size in value.shape)
     return value if isinstance(value, bool | int | float | str | None) else type(value)
+
+
+def _as_long(args: tuple) -> list[bool]:
+    """Which tensors have as many rows as the first of them."""
+    rows = [len(value) if isinstance(value, Tensor) and value.dim() else None for value in args]
+    first = next((count for count in rows if count is not None), None)
+    return [count is not None and count == first for count in rows]
 
 
 def _flags(program: Callable) -> tuple:

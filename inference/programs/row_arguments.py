@@ -85,27 +85,25 @@ def _same_alone(pair: Pair, args: tuple, having: Sequence[bool]) -> bool:
     try:
         among = pair.traces(some, {})
         if not common_plates(sample_sites(*among)):
-            _again(pair, last, among[0], ())
+            _again(pair, last, among, ())
             return True
         frames = [frame for frame in common_plates(sample_sites(*among)) if frame.size == number]
-        alone = _again(pair, last, among[0], frames)
+        alone = _again(pair, last, among, frames)
         sizes = {frame.name: frame.size for frame in common_plates(sample_sites(*alone))}
         (frame,) = (frame for frame in frames if sizes.get(frame.name) == 1)
         found = _weights(alone, frame)
         if _alike(_weights(among, frame), found):
             return True
-        return not _alike(_weights(_again(pair, last, among[0], frames), frame), found)
+        return not _alike(_weights(_again(pair, last, among, frames), frame), found)
     except FAILURES:  # on the whole batch the programs will say what is wrong
         return False
 
 
-def _again(
-    pair: Pair, args: tuple, guide_trace: poutine.Trace, frames: Sequence
-) -> tuple[poutine.Trace, poutine.Trace]:
-    """Traces of both programs on the last row, with what the guide drew for it in these plates."""
-    drawn = prune_subsample_sites(_last(guide_trace, frames))
+def _again(pair: Pair, args: tuple, among: tuple[poutine.Trace, poutine.Trace], frames: Sequence) -> tuple:
+    """Traces of both programs on the last row, with what either drew for it in these plates."""
+    drawn, latent = (prune_subsample_sites(_last(trace, frames)) for trace in among)
     again = poutine.trace(poutine.replay(pair.guide, trace=drawn)).get_trace(*args)
-    return again, poutine.trace(poutine.replay(pair.model, trace=again)).get_trace(*args)
+    return again, poutine.trace(poutine.replay(pair.model, trace=latent)).get_trace(*args)
 
 
 def _last(trace: poutine.Trace, frames: Sequence) -> poutine.Trace:
