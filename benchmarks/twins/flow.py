@@ -22,7 +22,7 @@ class Step(nn.Module):
     def __init__(self, dim: int, context: int, hidden: int, reverse: bool):
         super().__init__()
         self.first, self.last = nn.Linear(dim, hidden), nn.Linear(hidden, 2 * dim)
-        self.context = nn.Linear(context, hidden, bias=False)
+        self.context, self.film = nn.Linear(context, hidden, bias=False), nn.Linear(context, hidden, bias=False)
         order = torch.arange(dim, 0, -1) if reverse else torch.arange(1, dim + 1)
         degrees = torch.linspace(0, dim - 1, hidden).round()
         self.register_buffer("first_mask", (degrees[:, None] >= order).float())
@@ -30,7 +30,8 @@ class Step(nn.Module):
 
     def forward(self, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z and log |dz/dy|, the latter not yet summed."""
-        inner = F.linear(y, self.first.weight * self.first_mask, self.first.bias) + F.linear(h, self.context.weight)
+        inner = F.linear(y, self.first.weight * self.first_mask, self.first.bias)
+        inner = torch.addcmul(inner, inner, F.linear(h, self.film.weight)) + F.linear(h, self.context.weight)
         m, s = F.linear(F.elu(inner), self.last.weight * self.last_mask, self.last.bias).chunk(2, dim=-1)
         s = limited(s + BIAS)
         return torch.lerp(m, y, torch.sigmoid(s)), F.logsigmoid(s)

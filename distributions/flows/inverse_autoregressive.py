@@ -79,7 +79,8 @@ class InverseAutoregressiveNormal(nn.Module):
 
     Sampling is parallel over dimensions; the order of dimensions is reversed from one step to the next. At the start
     every gate is near sigmoid(bias) and m near 0; c = sigmoid(bias)^-depth undoes that shrinkage, so that the whole
-    starts near a plain DiagonalNormal at any depth.
+    starts near a plain DiagonalNormal at any depth. The features shift and scale the units of each step's first layer,
+    see ``MADE``: what they shift alone makes the same form at every h, moved about.
 
     Args:
         net: contexts -> features h, with ``out_features``; h enters every step.
@@ -123,7 +124,7 @@ class InverseAutoregressiveNormal(nn.Module):
         width = out_features(net)
         self.net, self.head, self.bias = net, nn.Linear(width, 2 * dim), bias
         self.steps = nn.ModuleList(
-            MADE(dim, width, hidden, reverse=bool(t % 2), activation=activation) for t in range(depth)
+            MADE(dim, width, hidden, reverse=bool(t % 2), activation=activation, film=True) for t in range(depth)
         )
         self.widening = (1 + math.exp(-bias)) ** depth
         if not hidden:  # no wide layer averages the start of a linear step: it has to be small by itself

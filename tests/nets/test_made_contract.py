@@ -65,6 +65,44 @@ def test_context_broadcasts_over_particles():
     assert_close(m[3, 2], made(z[3, 2], h[2])[0], 1e-14)
 
 
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_film_changes_nothing_at_its_start_and_draws_nothing(hidden):
+    made = []
+    for film in (False, True):
+        torch.manual_seed(3)
+        made.append((MADE(DIM, CONTEXT, hidden, film=film), torch.randn(7, DIM), torch.randn(7, CONTEXT)))
+    (plain, z, h), (filmed, same_z, same_h) = made
+    assert torch.equal(z, same_z) and torch.equal(h, same_h), "making G = 0 moved the generator on"
+    for expected, got in zip(plain(z, h), filmed(same_z, same_h), strict=True):
+        assert torch.equal(expected, got)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_film_is_its_formula_and_keeps_the_order(hidden):
+    made = MADE(DIM, CONTEXT, hidden, outputs=1, reverse=True, film=True).double()
+    torch.nn.init.normal_(made.film.weight)
+    z, h = torch.randn(7, DIM).double(), torch.randn(7, CONTEXT).double()
+    first = made.layers[0]
+    out = (1 + h @ made.film.weight.T) * (z @ (first.mask * first.weight).T + first.bias) + h @ made.context.weight.T
+    for layer in made.layers[1:]:
+        out = layer(torch.nn.functional.elu(out))
+    assert_close(made(z, h)[0], out, 1e-14)
+    (value,) = jacobian(lambda z: made(z, h[0]), z[0])
+    assert torch.equal(value.tril(), torch.zeros(DIM, DIM).double())
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_film_learns_from_its_start_on(hidden):
+    made = MADE(DIM, CONTEXT, hidden, film=True).double()
+    sum((out**2).sum() for out in made(torch.randn(9, DIM).double(), torch.randn(9, CONTEXT).double())).backward()
+    assert not made.film.weight.any() and made.film.weight.grad.abs().min() > 0
+
+
+def test_film_without_a_context_is_refused():
+    with pytest.raises(ValueError, match="film=True scales by the context, but context is 0; give a width"):
+        MADE(DIM, film=True)
+
+
 @pytest.mark.parametrize("dim", [1, 2])
 def test_small_dimensions_work(dim):
     m, s = MADE(dim, CONTEXT, (8,))(torch.randn(3, dim), torch.randn(3, CONTEXT))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 from dlvm.distributions import InverseAutoregressiveNormal, positive
+from dlvm.distributions.scale import limited
 from dlvm.nets import MLP
 
 H, D = 3, 4
@@ -96,6 +97,35 @@ def test_start_is_near_a_plain_shrinkage(hidden, depth):
     z = q.rsample((500,))
     divergence = (q.log_prob(z) - plain.log_prob(z).sum(-1)).mean() / D
     assert 0 < divergence < 0.05 * depth  # nats per dimension
+
+
+def test_a_linear_step_can_turn_a_correlation_round_with_the_context():
+    """cov(z_1, z_2) is above 0 at h and below 0 at -h: without a factor of the context it is the same at every h."""
+    module = InverseAutoregressiveNormal(nn.Linear(1, 1, bias=False), 2, depth=1, hidden=()).double()
+    made = module.steps[0]
+    with torch.no_grad():
+        for value in module.parameters():
+            value.zero_()
+        module.net.weight.fill_(1.0)
+        made.layers[0].weight[1, 0] = 1.0  # m_2 = (1 + g h) z_1
+        made.film.weight[1] = 2.0
+    slopes = [jacobian(module(torch.tensor([h]).double()).transforms[0], torch.zeros(2).double()) for h in (1.0, -1.0)]
+    gate = torch.sigmoid(limited(torch.tensor(2.0).double()))
+    assert_close(torch.stack([value[1, 0] for value in slopes]), (1 - gate) * torch.tensor([3.0, -1.0]).double(), 1e-12)
+
+
+def test_weights_without_film_are_refused_by_its_name_and_are_the_same_flow_where_it_is_left_at_its_start():
+    torch.manual_seed(1)
+    old, h = build(2), torch.randn(5, H).double()
+    weights = {name: value for name, value in old.state_dict().items() if "film" not in name}
+    for made in old.steps:
+        made.film = None
+    new = InverseAutoregressiveNormal(MLP(H, 8, 6), D, depth=2, hidden=(16,)).double()
+    with pytest.raises(RuntimeError, match=r"Missing key.*steps\.0\.film\.weight.*steps\.1\.film\.weight"):
+        new.load_state_dict(weights)
+    new.load_state_dict(weights, strict=False)
+    z = torch.randn(5, D).double()
+    assert torch.equal(new(h).log_prob(z), old(h).log_prob(z))
 
 
 def test_reparametrised_gradient_is_that_of_finite_differences():
