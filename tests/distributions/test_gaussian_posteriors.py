@@ -187,6 +187,21 @@ def test_scale_is_the_exponential_near_zero_and_increases():
     assert (wide.diff() > 0).all()
 
 
+def test_a_wide_posterior_is_reached_as_fast_as_a_narrow_one():
+    """Adam takes a scale from 10 to 100 in about the steps from 1 to 10; a softplus would take ten times as many."""
+    steps = []
+    for start in (0.0, 2.3):  # scales of 1 and 10
+        raw = torch.tensor(start).double().requires_grad_()
+        adam, target, n = torch.optim.Adam([raw], lr=0.01), 10 * positive(raw.detach()), 0
+        while positive(raw) < 0.95 * target:
+            adam.zero_grad()
+            (0.5 * (positive(raw) / target) ** 2 - positive(raw).log()).backward()
+            adam.step()
+            n += 1
+        steps.append(n)
+    assert steps[1] < 1.5 * steps[0] < 600
+
+
 def test_diagonal_normal_is_the_normal_it_says():
     module, h, z = build("diagonal"), torch.randn(5, H).double(), torch.randn(5, D).double()
     loc, raw = module.head(module.net(h)).chunk(2, -1)
