@@ -36,7 +36,7 @@ class _Cell:
 
 
 @styled
-def bounds(rows: Sequence[Row], context: str = "") -> Figure:
+def bounds(rows: Sequence[Row], context: str = "", message: str = "") -> Figure:
     """ELBO and log p(x) of each guide and objective on one line, the gap between them as a bar.
 
     Args:
@@ -44,6 +44,7 @@ def bounds(rows: Sequence[Row], context: str = "") -> Figure:
             known, ``log_px_se``; nats per datum. Rows of one guide and objective are seeds: their mean is
             drawn large, each of them small. Rows that are not finite are left out and counted.
         context: a few words on data and model, put below the title.
+        message: the title; unless told, which guide and objective leave the smallest gap.
 
     Returns:
         The figure.
@@ -71,8 +72,8 @@ def bounds(rows: Sequence[Row], context: str = "") -> Figure:
     many = max(len(cell.elbo) for cell in cells) > 1
     detail = "Large: mean over seeds; small dots: single seeds." if many else "One seed each."
     detail += f" Left out, as not finite: {lost} of {len(rows)} runs." if lost else ""
-    title = f"{best.guide} trained with {best.objective} leaves the smallest gap: {number(best.gap)} nats"
-    if len(cells) == 1:
+    title = message or f"{best.guide} trained with {best.objective} leaves the smallest gap: {number(best.gap)} nats"
+    if len(cells) == 1 and not message:
         title = f"The ELBO stays {number(best.gap)} nats per datum below log p(x)"
 
     guides = list(tint)

@@ -34,6 +34,7 @@ def posteriors(
     kl: Mapping[str, Tensor] | None = None,
     image_shape: Sequence[int] | None = None,
     context: str = "",
+    message: str = "",
 ) -> Figure:
     """One row a datum: the datum, its true posterior p(z | x), then each guide against its outline.
 
@@ -49,6 +50,7 @@ def posteriors(
         kl: label -> KL(q || p) in nats, shape (n,), written above each panel.
         image_shape: ``(height, width)`` or ``(channels, height, width)``; ``None`` draws the datum as a line.
         context: a few words on data and model, put below the title.
+        message: the title; unless told, which guide has the smallest mean KL on these data.
 
     Returns:
         The figure.
@@ -78,7 +80,7 @@ def posteriors(
         Line2D([], [], color=INK, linewidth=1.3, label="outline: true posterior (50, 95 %)"),
     ]
     detail = "One row a datum" + ("; above each panel KL(q || p) in nats." if kl else ".")
-    fig = sheet(len(data) * cell * 1.02 + 0.3, _message(kl, fits), detail, context, legend, width)
+    fig = sheet(len(data) * cell * 1.02 + 0.3, message or _message(kl, fits), detail, context, legend, width)
     axes = fig.subplots(len(data), columns, squeeze=False, width_ratios=[0.75, *[1] * (columns - 1)])
     for i, row in enumerate(axes):
         _datum(row[0], data[i], image_shape, data)

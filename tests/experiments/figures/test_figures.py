@@ -139,6 +139,7 @@ def test_bounds_average_seeds_and_state_the_smallest_gap():
     ]
     fig = bounds(rows)
     assert title(fig) == "IAF trained with ELBO leaves the smallest gap: 1.25 nats"
+    assert title(bounds(rows, message="as found elsewhere")) == "as found elsewhere"
     assert "not finite: 1 of 4 runs" in texts(fig) and "gap 5.00" in texts(fig)
     (ax,) = fig.axes
     assert ax.lines[0].get_xdata().tolist() == [-11.5, -10.25]
