@@ -206,10 +206,12 @@ class IAF(Amortized):
 
         q(z_j | Pa(z_j), h): z_j = step_T(... step_1(loc_j + scale_j * eps; h) ...; h)
 
+    The features shift and scale the first layer of every step, see ``MADE`` with ``film``.
+
     Args:
         depth: number of steps.
-        width: width of the hidden layer in a step, or a sequence of widths; () makes the steps linear; unless told,
-            128, or the site's dimension where that is larger.
+        width: width of the hidden layer in a step, or a sequence of widths; () makes the steps linear in z; unless
+            told, 128, or the site's dimension where that is larger.
         bias: added to the gates' logits.
         activation: makes the nonlinearity inside a step.
         others: see ``Amortized``.
