@@ -131,9 +131,13 @@ def _site(particles: Particles, name: str | None) -> dict:
     sites = {site["name"]: site for site in particles.drawn}
     if name is None and len(sites) > 1:
         raise ValueError(f"total_correlation needs a site, since there are several: {list(sites)}")
-    name = next(iter(sites), None) if name is None else name
+    if not sites:
+        raise ValueError(
+            "total_correlation needs a latent site, and the guide draws none; train on its objective alone"
+        )
+    name = next(iter(sites)) if name is None else name
     if name not in sites:
-        raise ValueError(f"total_correlation names {name!r}, but the latent sites are {list(sites)}")
+        raise ValueError(f"total_correlation names {name!r}, but the latent sites are {list(sites)}; name one of them")
     fn = sites[name]["fn"]
     rank = fn.event_dim
     if not isinstance(fn, Independent) or fn.reinterpreted_batch_ndims != rank or not fn.has_rsample:
@@ -142,5 +146,8 @@ def _site(particles: Particles, name: str | None) -> dict:
             "use a guide with independent, reparametrised dimensions, as Diagonal"
         )
     if len(particles.layout.plates) != 1 or len(fn.batch_shape) != 1 + (particles.layout.num_particles > 1):
-        raise ValueError(f"total_correlation needs {name!r} in one plate over data and no other")
+        raise ValueError(
+            f"total_correlation needs {name!r} in one plate over data and no other, at dim=-1; write both programs "
+            "with one pyro.plate around the sites of a datum, or train on its objective alone"
+        )
     return sites[name]

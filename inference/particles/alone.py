@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlvm.inference.console import say
 from dlvm.inference.particles.each import joined
+from dlvm.inference.particles.enumerated import model_trace
 from dlvm.inference.particles.layout import Layout
 from dlvm.inference.particles.particles import Particles, Term
 from dlvm.inference.programs.plates import PARTICLES, sample_sites
@@ -56,11 +57,11 @@ def _alone(found: Particles, k: int) -> tuple[Tensor, Tensor | None]:
     for site in sample_sites(trace):
         single.nodes[site["name"]] = {**site, "value": _value(site, k, found.layout.nesting)}
     guide_trace = poutine.trace(poutine.replay(pair.guide, trace=single)).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(pair.model, trace=single)).get_trace(*args, **kwargs)
+    traced = model_trace(pair.model, single, args, kwargs, lambda: pair.nesting(args, kwargs))
     layout = found.layout._replace(num_particles=1)
-    model_trace.compute_log_prob()
+    traced.compute_log_prob()
     joint = {site["name"] for site in found.joint}
-    log_p = _densities([site for site in sample_sites(model_trace) if site["name"] in joint], layout)[0]
+    log_p = _densities([site for site in sample_sites(traced) if site["name"] in joint], layout)[0]
     try:
         guide_trace.compute_log_prob()
     except (KeyError, NotImplementedError):

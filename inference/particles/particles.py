@@ -154,7 +154,8 @@ class Particles:
             rows = zip(self.parts, numbers.split(1), strict=True)
             return [found for part, row in rows for found in part.by_value(row)]
         sites, spread = {site["name"]: site for site in self.drawn}, self.layout.spread
-        return [(v, spread(numbers, sites[name]["fn"].event_dim, sites[name])) for name, v in self.entered.items()]
+        found = [(v, spread(numbers, sites[name]["fn"].event_dim, sites[name])) for name, v in self.entered.items()]
+        return [(v, each.reshape(each.shape[max(0, each.dim() - v.dim()) :])) for v, each in found]
 
     def log_q_at_fixed_values(self) -> Tensor:
         """log q of the draws as constants: its gradient is the score; shape (num_particles, batch)."""

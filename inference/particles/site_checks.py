@@ -36,7 +36,7 @@ def check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
     if lacking:
         raise ValueError(
             f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; "
-            "add them to the guide (sites that TraceEnum_ELBO sums out cannot be weighed)"
+            "add them to the guide, or have discrete ones summed out by infer={'enumerate': 'parallel'} in the model"
         )
 
 

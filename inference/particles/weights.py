@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.inference.particles.alone import same_alone, say_one_by_one, stacked
+from dlvm.inference.particles.enumerated import model_trace
 from dlvm.inference.particles.layout import Layout, layout_of
 from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
 from dlvm.inference.particles.site_checks import (
@@ -127,11 +128,11 @@ def _pass(
     with _Detached() if detached else nullcontext():  # outside the trace, which keeps what handlers outside it made
         guide_trace = poutine.trace(run_guide).get_trace(*args, **kwargs)
     entering, entered = (guide_trace, {}) if detached else _views(guide_trace)
-    model_trace = poutine.trace(poutine.replay(run_model, trace=entering)).get_trace(*args, **kwargs)
+    traced = model_trace(run_model, entering, args, kwargs, lambda: pair.nesting(args, kwargs) + (num_particles > 1))
     if is_validation_enabled():
-        check_model_guide_match(model_trace, guide_trace, deepest)
+        check_model_guide_match(traced, guide_trace, deepest)
     programs = Programs(pair, args, kwargs, run_guide, guide_trace)
-    traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    traces = prune_subsample_sites(traced), prune_subsample_sites(guide_trace)
     if not linear:
         sites = sample_sites(*traces)
         apart = _apart(sites, programs)
@@ -140,7 +141,7 @@ def _pass(
 
 
 def _scored(
-    model_trace: poutine.Trace,
+    joint_trace: poutine.Trace,
     guide_trace: poutine.Trace,
     num_particles: int,
     programs: Programs,
@@ -148,10 +149,10 @@ def _scored(
     detached: bool,
 ) -> Particles:
     """The log-densities of two traces, one number per site, particle and datum."""
-    model_trace.compute_log_prob()
+    joint_trace.compute_log_prob()
     with needs_inverse():
         guide_trace.compute_log_prob()
-    joint, drawn = sample_sites(model_trace), [s for s in sample_sites(guide_trace) if not s["is_observed"]]
+    joint, drawn = sample_sites(joint_trace), [s for s in sample_sites(guide_trace) if not s["is_observed"]]
     sites = joint + drawn
     nesting = depth(sites)
     if is_validation_enabled():

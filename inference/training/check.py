@@ -72,7 +72,7 @@ def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[s
         model_trace = _traced("model", pair.model, args, kwargs)
         check_observed(model_trace)
         guide_trace = _traced("guide", pair.guide, args, kwargs)
-    _check_names(model_trace, guide_trace, enumerates=isinstance(objective, TraceEnum_ELBO))
+    _check_names(model_trace, guide_trace, enumerates=isinstance(objective, TraceEnum_ELBO | Objective))
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
     trainable((*pair.programs, objective), (model_trace, guide_trace))
@@ -147,11 +147,15 @@ def _check_names(model_trace: poutine.Trace, guide_trace: poutine.Trace, enumera
     if extra := sorted(set(given) - set(wanted)):
         raise ValueError(f"guide samples {extra}, which are no latent sites of the model; it has {wanted}")
     missing = [name for name in wanted if name not in given]
+    nodes: Nodes = model_trace.nodes
+    marked = [name for name in missing if nodes[name]["infer"].get("enumerate") == "parallel"]
     if enumerates:
-        nodes: Nodes = model_trace.nodes
-        missing = [name for name in missing if not nodes[name]["infer"].get("enumerate")]
+        missing = [name for name in missing if name not in marked]
     if missing:
-        raise ValueError(f"guide lacks the latent sites {missing} of the model; it has {given}: add them to the guide")
+        other = "; those that are marked to be enumerated TraceEnum_ELBO, ELBO or IWAE sum out" if marked else ""
+        raise ValueError(
+            f"guide lacks the latent sites {missing} of the model; it has {given}: add them to the guide{other}"
+        )
 
 
 def _check_site(name: str, p: Mapping[str, Any], q: Mapping[str, Any]) -> None:

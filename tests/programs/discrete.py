@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from programs.brought import Pair, brought, noise
 from programs.exact import Features, gaussian
 
+PRIOR_DRAWS = {"Trace_ELBO.*|RenyiELBO.*|TraceTailAdaptive.*": "marked to be enumerated"}  # stock draws them from p
 ENUM = dict(objective=TraceEnum_ELBO(max_plate_nesting=1), discrete=True)
 
 
@@ -69,7 +70,10 @@ def mixture_summed_out() -> Pair:
     return _mixture("summed")
 
 
-@brought("classes, summed out in the model alone: the guide lacks the site, which is to be summed out everywhere")
+@brought(
+    "classes, summed out in the model alone: the guide lacks the site, which is to be summed out everywhere",
+    PRIOR_DRAWS,
+)
 def mixture_summed_out_in_the_model() -> Pair:
     return _mixture("in the model alone")
 
@@ -165,7 +169,7 @@ def forward_algorithm(start, move, emit) -> torch.Tensor:
     return alpha.logsumexp(1)
 
 
-@brought("a hidden Markov model over padded sequences, all states summed out, as Pyro's hmm.py")
+@brought("a hidden Markov model over padded sequences, all states summed out, as Pyro's hmm.py", PRIOR_DRAWS)
 def hidden_markov() -> Pair:
     lengths = torch.tensor([4, 3, 3, 2, 4, 1])
     x = (noise(6, 4) > 0).float()

@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributions import constraints
 
 from programs.brought import Pair, brought, noise
+from programs.discrete import PRIOR_DRAWS
 from programs.exact import Features, on_line, standard
 
 SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum|of its own"}
@@ -84,7 +85,9 @@ def air_subsampled() -> Pair:
     return _air(True)
 
 
-@brought("topics: words of shared topics, a mixture for each document, each word's topic summed out", SHARED)
+@brought(
+    "topics: words of shared topics, a mixture for each document, each word's topic summed out", SHARED | PRIOR_DRAWS
+)
 def lda() -> Pair:
     words = (torch.rand(5, 4, generator=torch.Generator().manual_seed(3)) < 0.4).long()  # (words, documents)
 
