@@ -32,15 +32,15 @@ class Scored(NamedTuple):
     Attributes:
         likelihood: log p(x | z), shape (num_particles, rows), nats.
         ratio: log q(z | x) / p(z), shape (num_particles, rows), nats; log w = likelihood - ratio.
-        mean: of the latents over particles, shape (rows, units).
+        mean: of the latents over particles, {site: shape (rows, units)}.
         square: of their squares.
         x_dim: observed numbers per datum.
     """
 
     likelihood: Tensor
     ratio: Tensor
-    mean: Tensor
-    square: Tensor
+    mean: dict[str, Tensor]
+    square: dict[str, Tensor]
     x_dim: int
 
 
@@ -111,23 +111,37 @@ class _Scorer:
         likelihood, ratio, first, second = zip(*parts, strict=True)
         refuse_impossible(log_likelihood := torch.cat(likelihood))
         mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
-        return Scored(log_likelihood, torch.cat(ratio), mean, square, self.weights.x_dim)
+        x_dim, units = self.weights.shapes[_look(args)]
+        names, sizes = list(units), list(units.values())
+        moments = (dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square))
+        return Scored(log_likelihood, torch.cat(ratio), *moments, x_dim)
 
 
 class _Weights:
-    """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data."""
+    """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data.
+
+    ``shapes``: by how arguments look, how many observed numbers a datum has, and {latent site: how many units}.
+    """
 
     def __init__(self, pair: Pair):
-        self.pair, self.x_dim, self.whole = pair, 1, False
+        self.pair, self.whole = pair, False
+        self.shapes: dict[tuple, tuple[int, dict[str, int]]] = {}
 
     def __call__(self, num_particles: int, *args: Any) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
             found = weigh_rows(self.pair, args, num_particles, whole=self.whole)
-        self.x_dim = found.x_dim
         ratio = found.log_ratio
         none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
-        units = torch.cat([none, *(v.reshape(*ratio.shape, -1) for v in found.latents.values())], dim=-1)
+        latents = {name: value.reshape(*ratio.shape, -1) for name, value in found.latents.items()}
+        self.shapes[_look(args)] = found.x_dim, {name: value.shape[-1] for name, value in latents.items()}
+        units = torch.cat([none, *latents.values()], dim=-1)
         return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]
+
+
+def _look(args: tuple) -> tuple:
+    """What tells calls apart in which a model may have other sites: shapes, and what is no tensor."""
+    plain = bool | int | float | str | None
+    return tuple(tuple(a.shape) if isinstance(a, Tensor) else a if isinstance(a, plain) else id(a) for a in args)
 
 
 def _engine(weights: _Weights, engine: str, calls: int) -> Engine:

@@ -75,7 +75,8 @@ class Evaluation:
         log_px_se: its Monte Carlo standard error.
         rate: KL(q(z | x) || p(z)); elbo = -(rate + distortion).
         distortion: -E_q log p(x | z).
-        active_units: latent dimensions whose posterior mean varies over data by more than 0.01; None for one particle.
+        active_units: latent dimensions whose posterior mean varies, over data that have them, by more than 0.01; None
+            for one particle.
         ess: effective sample size, mean over data, out of num_particles.
         khat: Pareto k, mean over the data that have one; NaN where none has.
         khat_bad: share of these whose k is above 0.7, so that their log_px cannot be trusted.
@@ -83,7 +84,7 @@ class Evaluation:
         num_particles: K.
         num_data: how many data the means are over.
         complete: whether that is all; False after Ctrl-C.
-        units: latent dimensions in all.
+        units: latent dimensions in all; where batches have other sites, those of all of them.
     """
 
     elbo: float
@@ -123,12 +124,11 @@ class Totals:
     def __init__(self, num_particles: int):
         self.num_particles = num_particles
         self.rows: list[Tensor] = []
-        self.means: list[Tensor] = []
-        self.variances: list[Tensor] = []
-        self.x_dim = 1
+        self.units: dict[str, list[tuple[Tensor, Tensor]]] = {}  # means and the variances of these, (rows, units) each
+        self.observed = 0  # numbers, of all data
 
     def add(self, found: Scored) -> None:
-        likelihood, ratio, mean, square, self.x_dim = found
+        likelihood, ratio, mean, square, x_dim = found
         log_w = (likelihood - ratio).double()
         refuse_nan(log_w)
         k = self.num_particles
@@ -146,8 +146,9 @@ class Totals:
                 ]
             )
         )
-        self.means.append(mean)
-        self.variances.append((square - mean.square()) / max(1, k - 1))
+        self.observed += x_dim * log_w.shape[1]
+        for name, each in mean.items():
+            self.units.setdefault(name, []).append((each, (square[name] - each.square()) / max(1, k - 1)))
 
     def result(self, complete: bool = True) -> Evaluation:
         rows = torch.cat(self.rows, dim=1)
@@ -166,17 +167,26 @@ class Totals:
             ess=ess,
             khat=khat,
             khat_bad=bad,
-            bits_per_dim=-log_px / math.log(2) / self.x_dim if self.x_dim else math.nan,
+            bits_per_dim=-log_px / math.log(2) / (self.observed / count) if self.observed else math.nan,
             num_particles=self.num_particles,
             num_data=count,
             complete=complete,
-            units=self.means[0].shape[1],
+            units=sum(max(mean.shape[1] for mean, _ in parts) for parts in self.units.values()),
         )
 
     def _active_units(self) -> int | None:
         if self.num_particles < 2:
             return None
-        means, noise = torch.cat(self.means).double(), torch.cat(self.variances).double()
-        if not means.numel():
-            return 0
-        return count_active(spread_of(means, noise))
+        return sum(_active(parts) for parts in self.units.values())
+
+
+def _active(parts: list[tuple[Tensor, Tensor]]) -> int:
+    """Active units of a site, each looked at over the data that have it."""
+    found, start = 0, 0
+    for stop in sorted({mean.shape[1] for mean, _ in parts}):
+        having = [part for part in parts if part[0].shape[1] >= stop]
+        means, noise = (
+            torch.cat([each[:, start:stop] for each in kind]).double() for kind in zip(*having, strict=True)
+        )
+        found, start = found + count_active(spread_of(means, noise)), stop
+    return found

@@ -38,6 +38,13 @@ def check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
             f"guide lacks the latent sites {sorted(lacking)}: importance weights need q at every latent site; "
             "add them to the guide, or have discrete ones summed out by infer={'enumerate': 'parallel'} in the model"
         )
+    extra = names - {site["name"] for site in joint} - {s["name"] for s in drawn if s["infer"].get("is_auxiliary")}
+    if extra:
+        raise ValueError(
+            f"guide draws the sites {sorted(extra)}, which the model lacks when called so, and whose density would "
+            "count in q alone: draw them only where the model has them, as a guide made of latents(...) does by "
+            'present=, or mark them infer={"is_auxiliary": True}'
+        )
 
 
 def check_inner_plates(sites: list[dict]) -> None:

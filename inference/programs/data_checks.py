@@ -107,9 +107,13 @@ class DataCheck:
             if value is site["value"] and _same_for_all(support := support_of(site["fn"]), len(site["fn"].event_shape))
         }
         self.pair, self.runs = pair, len(self.watched) < len(observed)
+        self.kinds = [type(value) for value in first]
 
     def __call__(self, args: tuple) -> None:
         """Raises ValueError where a batch has the wrong width, or values that the likelihood cannot have produced."""
+        if [type(value) for value in args] != self.kinds:  # then the model may observe something else
+            check_observed(_traced(self.pair, args))
+            return
         for name, (position, support, event_shape) in self.watched.items():
             check_values(name, args[position], support, event_shape)
         if self.runs:
