@@ -36,6 +36,8 @@ class Pair:
         x_dim: observed numbers per datum; None where that is not one number.
         ours_alike: whether ELBO(1) is the loss of Pyro's Trace_ELBO, in which what a guide observes counts.
         steps_alike: whether stock trains what it computes with, so that later steps can be held against its own.
+        optimizer: of torch and of Pyro; SGD where some batches leave a parameter without a gradient, since stock's Adam
+            then moves it on by its momentum, and ours leaves it where it is, as ``SVI`` says.
         rows: data of the first batch that one run weighs, where that is not all of them.
     """
 
@@ -58,6 +60,7 @@ class Pair:
     x_dim: int | None = None
     ours_alike: bool = True
     steps_alike: bool = True
+    optimizer: str = "Adam"
     rows: int | None = None
 
     @property

@@ -84,19 +84,19 @@ def labelled_first() -> Pair:
 @brought("batches without labels first")
 def unlabelled_first() -> Pair:
     labelled, plain = data()
-    return semi_supervised(plain + labelled)
+    return semi_supervised(plain + labelled, optimizer="SGD")
 
 
 @brought("None stands where the label is missing, batch by batch")
 def none_for_the_label() -> Pair:
     labelled, plain = data()
-    return semi_supervised([*labelled[:1], *[(x, None) for (x,) in plain], *labelled[1:]])
+    return semi_supervised([*labelled[:1], *[(x, None) for (x,) in plain], *labelled[1:]], optimizer="SGD")
 
 
 @brought("M2 with pyro.plate('data') of no size, as Pyro's ss_vae_M2.py writes it")
 def m2_without_size() -> Pair:
     labelled, plain = data()
-    return semi_supervised(plain + labelled, plate=lambda n: pyro.plate("data"))
+    return semi_supervised(plain + labelled, plate=lambda n: pyro.plate("data"), optimizer="SGD")
 
 
 @brought("all unlabelled: the ordinary M2")
@@ -143,4 +143,5 @@ def modality_none() -> Pair:
         n = len(y if x is None else x)
         return torch.cat([torch.zeros(n, 3) if x is None else x, torch.zeros(n, 2) if y is None else y], 1)
 
-    return Pair(model, guide, batches, torch.cat(answer), encoder=lambda: Features(5, features), parts=(nets,))
+    settings = dict(encoder=lambda: Features(5, features), parts=(nets,), optimizer="SGD")
+    return Pair(model, guide, batches, torch.cat(answer), **settings)

@@ -36,10 +36,14 @@ def estimator(pair: Pair) -> ScoreFunction | None:
     return ScoreFunction() if pair.discrete else None
 
 
+def steps_of(pair: Pair) -> Callable:
+    return partial(getattr(torch.optim, pair.optimizer), lr=0.02)
+
+
 def losses(program: Brought, engine: str = "eager") -> list[Claim]:
     """Steps of our SVI with Pyro's objective, beside stock's on the same noise, and the weights after them."""
     theirs, pair = stock(program), program.pair()  # in this order: each begins with an empty store
-    svi = SVI(pair.model, pair.guide, partial(torch.optim.Adam, lr=0.02), pair.objective, engine=engine)
+    svi = SVI(pair.model, pair.guide, steps_of(pair), pair.objective, engine=engine)
     ours = trained(pair, svi)
     return [] if theirs is None else _alike(pair, ours, theirs)
 
@@ -49,7 +53,7 @@ def losses_of_elbo(program: Brought) -> list[Claim]:
     theirs = stock(program, Trace_ELBO) if program.pair().ours_alike else None
     pair = program.pair()
     objective = ELBO(1, estimator(pair))
-    ours = trained(pair, SVI(pair.model, pair.guide, partial(torch.optim.Adam, lr=0.02), objective, engine="eager"))
+    ours = trained(pair, SVI(pair.model, pair.guide, steps_of(pair), objective, engine="eager"))
     if theirs is None:
         return []
     if pair.discrete:  # gradients by the score are ours alone
