@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.beside import depending
 from dlvm.inference.programs.data_checks import check_observed
 from dlvm.inference.programs.modules import signature_of
@@ -37,7 +38,7 @@ class Simulated(NamedTuple):
 
     @property
     def num_data(self) -> int:
-        return len(self.args[0])
+        return rows_in(self.args)
 
 
 @torch.no_grad()
@@ -106,8 +107,8 @@ def _asked(pair: Pair, names: list[str], example: tuple | None, n: int) -> Simul
         )
     pairs = zip(names, passed, strict=False)
     args: tuple = tuple(sites[observed[name]] if name in observed else value for name, value in pairs)
-    if len(args[0]) != n:
-        raise ValueError(f"model(n={n}) drew {len(args[0])} data; let n be the size of its plate over data")
+    if rows_in(args) != n:
+        raise ValueError(f"model(n={n}) drew {rows_in(args)} data; let n be the size of its plate over data")
     return Simulated(args, {name: value for name, value in sites.items() if name not in observed.values()})
 
 

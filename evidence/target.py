@@ -19,6 +19,7 @@ from dlvm.inference.particles.alone import GUIDE_TOLERANCE, MODEL_TOLERANCE, say
 from dlvm.inference.particles.particles import Particles, needs_inverse
 from dlvm.inference.particles.row_weights import weigh_rows
 from dlvm.inference.particles.site_checks import check_masks
+from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
@@ -54,7 +55,7 @@ class Target:
         self.sites = {name: Reshaped(latent) for name, latent in spec.items()}
         self.event_dims = {name: len(latent.shape) for name, latent in spec.items()}
         self.dim = sum(site.size for site in self.sites.values())
-        self.num_data = len(args[0])
+        self.num_data = rows_in(args)
         self.nesting = 1
         with untouched(), torch.no_grad():
             u = torch.zeros_like(self.draw(model, 1))

@@ -13,6 +13,7 @@ from dlvm.evidence.annealing.path import Path, Schedule, inverse_temperatures, s
 from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.simulate import Simulated
 from dlvm.evidence.target import Target
+from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count, real
@@ -153,7 +154,7 @@ def reverse_annealed(
         nonlocal done
         target = Target(model, args)
         path, exact = Path(target, guide), exact_start(target, simulated, done)
-        done += len(args[0])
+        done += rows_in(args)
         sizes = chains.sizes(path, betas, tick)
         u = chains.settled(path, exact.expand(num_chains, -1, -1).contiguous(), sizes[-1])
         return Estimate.of_weights("", chains.weights(path, u, betas.flip(0), sizes.flip(0), tick), side="upper")
@@ -189,7 +190,7 @@ def exact_start(target: Target, simulated: Simulated, start: int) -> Tensor:
     Raises:
         ValueError: a latent site has no value of its shape for each datum, or one that is not finite in u.
     """
-    origin = torch.zeros(1, 1, target.dim, device=target.args[0].device)
+    origin = torch.zeros(1, 1, target.dim, device=data_in(target.args).device)
     wanted = {name: (simulated.num_data, *value.shape[2:]) for name, value in target.values(origin).items()}
     values = simulated.values if isinstance(simulated.values, dict) else {}
     got = {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in values.items()}

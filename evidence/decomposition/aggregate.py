@@ -17,6 +17,7 @@ from dlvm.evidence.mean import Mean
 from dlvm.inference.console import first_line
 from dlvm.inference.particles.row_weights import ROWS_TO_TRY
 from dlvm.inference.particles.weights import in_parallel
+from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.notes import spoken
 from dlvm.inference.programs.pair import Pair
@@ -99,7 +100,7 @@ def aggregated(pair: Pair, args: tuple, components: int, draws: int, tick: Calla
         draws: of q(z), at least, where there are not more data than that.
         tick: told how many components have been done.
     """
-    count, device = len(args[0]), args[0].device
+    count, device = rows_in(args), data_in(args).device
     chosen = torch.randperm(count)[:components].to(device)
     repeats = max(1, math.ceil(draws / components))
     having = rowed(pair, args)
@@ -141,7 +142,7 @@ def log_mixture(
     Raises:
         Unknown: the guide has no density at given values.
     """
-    number, count = len(draws.log_q), len(args[0])
+    number, count = len(draws.log_q), rows_in(args)
     width = sum(value[0].numel() for value in draws.values.values())
     pieces = torch.arange(number, device=draws.log_q.device).split(
         max(1, NUMBERS_AT_ONCE // max(1, width)) if parallel else 1
@@ -162,7 +163,7 @@ def log_mixture(
 
 def _scored(guide: Callable, values: Mapping[str, Tensor], args: tuple, apart: bool) -> tuple[Tensor, Tensor | None]:
     """log q(z | x) of all draws under all data, (draws, data), and of each unit, (draws, data, units)."""
-    number, rows = len(next(iter(values.values()))), len(args[0])
+    number, rows = len(next(iter(values.values()))), rows_in(args)
     placed = {name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]) for name, value in values.items()}
     if number == 1:
         placed = {name: value[0] for name, value in placed.items()}

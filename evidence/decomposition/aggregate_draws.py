@@ -14,6 +14,7 @@ from torch.distributions import Distribution, Independent, OneHotCategorical
 
 from dlvm.inference.particles.analytic_kl import closed_form
 from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import PARTICLES
 from dlvm.inference.programs.rows import rows_of, split
@@ -98,7 +99,7 @@ def _same_for_all(
     model: Callable, args: tuple, having: Sequence[bool] | None, latents: dict[str, Tensor], log_p: Tensor
 ) -> bool:
     """Whether z has the prior density under its neighbour's datum that it has under its own."""
-    rolled = rows_of(args, torch.arange(len(args[0]), device=args[0].device).roll(1), having)
+    rolled = rows_of(args, torch.arange(rows_in(args), device=data_in(args).device).roll(1), having)
     trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(*rolled)
     trace.compute_log_prob(lambda name, site: name in latents)
     first, *others = (trace.nodes[name]["unscaled_log_prob"] for name in latents)

@@ -15,6 +15,7 @@ from dlvm.evidence.diagnostics.calibration_record import JOINT, Calibration, Ran
 from dlvm.evidence.diagnostics.guide_draws import draw_each
 from dlvm.evidence.simulate import simulate
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.nets.arguments import count
@@ -88,7 +89,7 @@ def calibration(
 
     def take(found: Particles, args: tuple) -> None:
         nonlocal done
-        start, done = done, done + len(args[0])
+        start, done = done, done + rows_in(args)
         truth = {name: value[start:done] for name, value in simulated.values.items()}
         parts.append({name: u.cpu() for name, u in _ranked(pair, found, args, truth, weighted).items()})
 

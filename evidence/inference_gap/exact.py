@@ -17,6 +17,7 @@ from dlvm.evidence.inference_gap.local_fit import frozen
 from dlvm.evidence.inference_gap.record import Difference, Gaps
 from dlvm.evidence.log_px.quadrature import window
 from dlvm.evidence.target import Target
+from dlvm.inference.programs.batches import data_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count
 
@@ -172,7 +173,7 @@ def _pieces(target: Target, u: Tensor) -> tuple[Tensor, ...]:
 
 
 def _at_once(target: Target) -> int:
-    return max(2, NUMBERS_AT_ONCE // max(1, target.args[0].numel()))
+    return max(2, NUMBERS_AT_ONCE // max(1, data_in(target.args).numel()))
 
 
 def best_gaussian(target: Target, starts: Iterable[tuple[Tensor, Tensor]], diagonal: bool) -> Tensor:

@@ -17,6 +17,7 @@ from dlvm.evidence.target import alike_alone, placed, weighed
 from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
 from dlvm.inference.particles.alone import MODEL_TOLERANCE
+from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
@@ -71,10 +72,10 @@ def enumerated(
 
     def method(args: tuple, tick: Tick) -> Estimate:
         values = JointValues(model, args, most)
-        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args)) // len(args[0]))
+        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args)) // rows_in(args))
         joint = prior = torch.full((), -math.inf, dtype=torch.float64)
         for start in range(0, values.count, at_once):
-            index = torch.arange(start, min(start + at_once, values.count), device=args[0].device)
+            index = torch.arange(start, min(start + at_once, values.count), device=data_in(args).device)
             log_joint, log_prior = values.weigh(index)
             joint = torch.logaddexp(log_joint.double().logsumexp(0), joint.to(log_joint.device))
             prior = torch.logaddexp(log_prior.double().logsumexp(0), prior.to(log_prior.device))
@@ -131,7 +132,7 @@ class JointValues:
             )
         self.plate = next(iter(plates))[0]
         self.nesting = 1
-        two = torch.tensor([0, self.count - 1], device=args[0].device)
+        two = torch.tensor([0, self.count - 1], device=data_in(args).device)
         self.nesting = self._at(two[:1]).nesting(args, {})
         self.parallel = alike_alone(self._at, two, args, self.nesting, MODEL_TOLERANCE)
 
@@ -154,7 +155,7 @@ class JointValues:
 
     def _at(self, index: Tensor) -> Pair:
         """The model at these values."""
-        rows, values, event_dims = len(self.args[0]), {}, {}
+        rows, values, event_dims = rows_in(self.args), {}, {}
         for name, value in self[index].items():
             event = value.shape[1:]
             chains = (len(index), *[1] * (self.nesting - 1)) if len(index) > 1 else ()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor
 
 from dlvm.evidence.estimate import Estimate, over
+from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.modules import bare
 from dlvm.inference.programs.pair import Pair
@@ -53,14 +54,14 @@ def exact(
             found = log_px(*args)
         except RuntimeError as error:
             raise ValueError(
-                f"model's log_px fails for data of shape {tuple(args[0].shape)} and {args[0].dtype} ({error}); give "
-                "them the shape and the type of its parameters"
+                f"model's log_px fails for data of shape {tuple(data_in(args).shape)} and {data_in(args).dtype} "
+                f"({error}); give them the shape and the type of its parameters"
             ) from error
         if not isinstance(found, Tensor):
             raise TypeError(f"model's log_px must return a tensor of shape (batch,), got {type(found).__name__}")
-        if found.shape != (len(args[0]),) or found.isnan().any():
+        if found.shape != (rows_in(args),) or found.isnan().any():
             raise ValueError(
-                f"log_px must give one number per datum, shape ({len(args[0])},), got shape {tuple(found.shape)} with "
+                f"log_px must give one number per datum, shape ({rows_in(args)},), got shape {tuple(found.shape)} with "
                 f"{int(found.isnan().sum())} NaN; reduce event dimensions, and look at the model's parameters"
             )
         tick(1.0)

@@ -16,7 +16,7 @@ from dlvm.evidence.log_px.sandwich_record import Sandwich
 from dlvm.evidence.simulate import Simulated, simulate
 from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
 from dlvm.inference.evaluation.dataset_weights import Scored, score
-from dlvm.inference.programs.batches import arguments, batches_of
+from dlvm.inference.programs.batches import arguments, batches_of, rows_in
 from dlvm.inference.programs.modules import bare
 from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import count
@@ -113,7 +113,7 @@ def weighed(
     Args, Raises: as ``evaluate``.
     """
     parts: dict[str, list[Estimate]] = {"ELBO": [], "IWAE": [], "CUBO": []}
-    started, asked = time.perf_counter(), sum(len(arguments(batch)[0]) for batch in batches)
+    started, asked = time.perf_counter(), sum(rows_in(arguments(batch)) for batch in batches)
 
     def take(scored: Scored) -> None:
         log_w = scored.likelihood.double() - scored.ratio

@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.inference.console import say
+from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -68,7 +69,7 @@ class Lookout:
             program = in_particles(self.pair.guide, PARTICLES_OF_A_LOOK, nesting)
             with pyro.validation_enabled(False):
                 trace = poutine.trace(program).get_trace(*args)
-        shape = PARTICLES_OF_A_LOOK, len(args[0])
+        shape = PARTICLES_OF_A_LOOK, rows_in(args)
         drawn = (site for site in sample_sites(trace) if not site["infer"].get("is_auxiliary"))
         return [site for site in drawn if site["value"].shape[:2] == shape]
 

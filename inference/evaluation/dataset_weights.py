@@ -14,7 +14,7 @@ from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
-from dlvm.inference.programs.batches import length_of
+from dlvm.inference.programs.batches import length_of, rows_in
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.row_arguments import rowed
@@ -91,13 +91,13 @@ class _Scorer:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         rows, at_once = _pick(args, self.chunk, self.num_particles)
         self.weights.whole = rowed(self.pair, args) is None
-        if rows < len(args[0]) and self.weights.whole:
-            rows, at_once = len(args[0]), max(1, rows * at_once // len(args[0]))
+        if rows < rows_in(args) and self.weights.whole:
+            rows, at_once = rows_in(args), max(1, rows * at_once // rows_in(args))
         self.rows.check(args, at_once, rows * at_once)
         if self.rows.parallel is False:
             rows, at_once = _pick(args, self.chunk, 1)
         if not self.at_once:
-            calls = self.number * math.ceil(len(args[0]) / rows) * math.ceil(self.num_particles / at_once)
+            calls = self.number * math.ceil(rows_in(args) / rows) * math.ceil(self.num_particles / at_once)
             self.replay = _engine(self.weights, self.engine, calls)
         self.at_once = at_once
         return rows

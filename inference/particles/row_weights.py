@@ -12,6 +12,7 @@ from dlvm.distributions.masks import masks_of
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel, weigh
+from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
@@ -88,7 +89,7 @@ def weigh_rows(
     """
     with in_words("the pair", args, {}):
         found = weigh(pair, args, {}, num_particles, nesting=nesting, parallel=parallel)
-    got, rows = found.layout.batch, len(args[0])
+    got, rows = found.layout.batch, rows_in(args)
     if len(data_plates(found.joint)) > len(found.layout.plates):
         raise ValueError(
             f"the pair gives {got} weights for {rows} data: the model has latent sites that all data share, outside "

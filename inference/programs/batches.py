@@ -17,23 +17,38 @@ def arguments(batch: object) -> tuple:
     """The arguments that a batch stands for: a tuple or list of them, or a single tensor.
 
     Raises:
-        TypeError: it is something else, its first argument is no tensor, or one is sparse, complex or without numbers.
+        TypeError: it is something else, holds no tensor, or one is sparse, complex or without numbers.
         ValueError: a tensor requires a gradient.
     """
     args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-    if not args or not isinstance(args[0], Tensor):
+    if not any(isinstance(a, Tensor) for a in args):
         got = type(args[0] if args else batch).__name__
         raise TypeError(
-            f"a batch must be a tensor, or a tuple of the model's arguments that starts with one, got {got}; pass (x,)"
+            f"a batch must be a tensor, or a tuple of the model's arguments with one among them, got {got}; pass (x,)"
         )
-    if not args[0].dim():
-        raise ValueError("a batch must have one row per datum, got a 0-d tensor; pass x of shape (batch, x_dim)")
-    if not len(args[0]):
-        raise ValueError(f"a batch of shape {tuple(args[0].shape)} holds no datum; leave it out")
+    if not len(x := data_in(args)):
+        raise ValueError(f"a batch of shape {tuple(x.shape)} holds no datum; leave it out")
     if any(isinstance(a, Tensor) and a.requires_grad for a in args):
         raise ValueError("a batch requires a gradient, as what a model has drawn does; pass x.detach()")
     check_dense(*args)
     return args
+
+
+def data_in(args: tuple) -> Tensor:
+    """The first tensor with dimensions among a batch's arguments, whose rows are its data.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for value in args:
+        if isinstance(value, Tensor) and value.dim():
+            return value
+    raise ValueError("a batch must have one row per datum, got a 0-d tensor; pass x of shape (batch, x_dim)")
+
+
+def rows_in(args: tuple) -> int:
+    """How many rows the first such tensor has."""
+    return len(data_in(args))
 
 
 def is_dense(x: object) -> bool:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dlvm.inference.console import bar
-from dlvm.inference.programs.batches import arguments, batches_of, length_of, to_device_of
+from dlvm.inference.programs.batches import arguments, batches_of, length_of, rows_in, to_device_of
 from dlvm.inference.programs.notes import noting
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
@@ -99,12 +99,12 @@ class Steps:
             for place, batch in enumerate(batches, start=1):
                 args = move(arguments(batch))
                 if total is None and (number := length_of(batches)) is not None:
-                    total = len(args[0]) * number
+                    total = rows_in(args) * number
                     self.shown.update(task, total=total)
                 with noting(partial("in batch {} of the data".format, place)):
                     at_once = rows(args) if callable(rows) else rows
                     for part in parts(self.pair, args, at_once):
-                        count = number_of_rows(self.pair, part) if part is args else len(part[0])
+                        count = number_of_rows(self.pair, part) if part is args else rows_in(part)
                         work(part, tick)
                         done += count
                         self.shown.update(task, completed=done, refresh=True)
@@ -125,5 +125,5 @@ class Steps:
 def _number(batches: Iterable) -> int | None:
     """How many data there are, where this is known beforehand."""
     if isinstance(batches, (list, tuple)):
-        return sum(len(arguments(batch)[0]) for batch in batches)
+        return sum(rows_in(arguments(batch)) for batch in batches)
     return getattr(batches, "num_data", None)

@@ -13,6 +13,7 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import common_plates, sample_sites
@@ -35,7 +36,7 @@ def rowed(pair: Pair, args: tuple) -> tuple[bool, ...] | None:
     Costs two runs of both programs on three rows or fewer where nothing is amiss, once for a pair and calls that look
     alike.
     """
-    if len(args[0]) == 1:
+    if rows_in(args) == 1:
         return tuple(has_rows(value, 1) for value in args)
     return pair.recall(_rowed, args, {})
 
@@ -43,19 +44,19 @@ def rowed(pair: Pair, args: tuple) -> tuple[bool, ...] | None:
 def number_of_rows(pair: Pair, args: tuple) -> int:
     """How many data a batch has: the rows of its first argument, or of the programs' plate where it cannot be cut."""
     if rowed(pair, args) is not None:
-        return len(args[0])
+        return rows_in(args)
     with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
         frames = common_plates(sample_sites(*pair.traces(args, {})))
-    return math.prod(frame.size for frame in frames) if frames else len(args[0])
+    return math.prod(frame.size for frame in frames) if frames else rows_in(args)
 
 
 def parts(pair: Pair, args: tuple, rows: int) -> Iterator[tuple]:
     """A batch's arguments, a few data at a time; all at once where it cannot be cut."""
-    having = rowed(pair, args) if len(args[0]) > rows else None
+    having = rowed(pair, args) if rows_in(args) > rows else None
     if having is None:
         yield args
         return
-    for start in range(0, len(args[0]), rows):
+    for start in range(0, rows_in(args), rows):
         yield rows_of(args, slice(start, start + rows), having)
 
 
@@ -66,8 +67,8 @@ def _rowed(pair: Pair, args: tuple, kwargs: dict) -> tuple[bool, ...] | None:
 
 def _choices(args: tuple) -> Iterator[tuple[bool, ...]]:
     """What may have rows: all that is as long as the first argument; without one of the others; without two."""
-    count = len(args[0])
-    others = [i for i, value in enumerate(args) if i and has_rows(value, count)]
+    count = rows_in(args)
+    others = [i for i, value in enumerate(args) if has_rows(value, count)][1:]
     left_out = (set(some) for number in range(len(others) + 1) for some in combinations(others, number))
     for some in islice(left_out, MOST_CHOICES):
         yield tuple(has_rows(value, count) and i not in some for i, value in enumerate(args))
@@ -79,8 +80,8 @@ def _same_alone(pair: Pair, args: tuple, having: Sequence[bool]) -> bool:
     Programs that weigh it otherwise at every run, by noise of their own, cannot be told, and pass; so do those without
     a plate around all sites, whose data cannot be told apart however many are passed.
     """
-    number = min(TRIED, len(args[0]))
-    some = rows_of(args, slice(len(args[0]) - number, len(args[0])), having)
+    number = min(TRIED, rows_in(args))
+    some = rows_of(args, slice(rows_in(args) - number, rows_in(args)), having)
     last = rows_of(some, slice(number - 1, number), having)
     try:
         among = pair.traces(some, {})

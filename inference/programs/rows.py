@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.inference.programs.batches import arguments, batches_of
+from dlvm.inference.programs.batches import arguments, batches_of, rows_in
 from dlvm.inference.programs.beside import number_of_data
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
@@ -36,19 +36,19 @@ def rows_of(args: tuple, index: Tensor | slice, having: Sequence[bool] | None = 
         having: which of the arguments have a row for each datum, see ``rowed``; by their lengths unless told.
     """
     if having is None:
-        return tuple(taken(value, index, len(args[0])) for value in args)
+        return tuple(taken(value, index, rows_in(args)) for value in args)
     return tuple(value[index] if has else value for value, has in zip(args, having, strict=True))
 
 
 def split(args: tuple, rows: int, having: Sequence[bool] | None = None) -> Iterator[tuple]:
     """A batch's arguments, a few data at a time."""
-    for start in range(0, len(args[0]), rows):
+    for start in range(0, rows_in(args), rows):
         yield rows_of(args, slice(start, start + rows), having)
 
 
 def by_length(args: tuple) -> tuple[bool, ...]:
     """Which arguments are as long as the first."""
-    return tuple(has_rows(value, len(args[0])) for value in args)
+    return tuple(has_rows(value, rows_in(args)) for value in args)
 
 
 def gathered(data: Tensor | Iterable, having: Callable[[tuple], Sequence[bool] | None] = by_length) -> tuple:
@@ -100,17 +100,27 @@ class DataCount:
 
     It is the scale that a datum's sites share, summed over the batch: the batch size in a plain plate, the full size in
     a subsampled one; in a plate without a size, as many as its sites have rows. What is observed beside the data, as
-    by ``pyro.factor`` or outside the plate, counts as no datum. Counts are remembered by the shapes of a batch.
+    by ``pyro.factor`` or outside the plate, counts as no datum. Counts are remembered by the shapes of a batch,
+    but where data have weights.
     """
 
     def __init__(self, pair: Pair):
         self.pair = pair
         self.known: dict[tuple, float] = {}
+        self.kept: list[object] = []  # objects that are known by identity stay what they are
 
     def __call__(self, args: tuple) -> float:
-        key = tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in args)
-        if key not in self.known:
-            with untouched(), torch.no_grad(), self.pair.evaluating(), in_words("the model", args, {}):
-                sites = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
-            self.known[key] = number_of_data(sites)
-        return self.known[key]
+        key = tuple(tuple(a.shape) if isinstance(a, Tensor) else _identity(a) for a in args)
+        if (found := self.known.get(key)) is not None:
+            return found
+        with untouched(), torch.no_grad(), self.pair.evaluating(), in_words("the model", args, {}):
+            sites = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
+        count = number_of_data(sites)
+        if not any(isinstance(site["scale"], Tensor) and site["scale"].numel() > 1 for site in sites):
+            self.known[key] = count  # weights of data are others in each batch
+            self.kept += [a for a in args if not isinstance(a, Tensor)]
+        return count
+
+
+def _identity(value: object) -> object:
+    return value if isinstance(value, bool | int | float | str | None) else id(value)
