@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from dlvm.inference.engine.capture import IMPLEMENTATION_ROUNDING, Captured
-from dlvm.inference.engine.module_state import SCALARS
 from dlvm.inference.engine.recording import ROUNDING, Outcome, difference
 from dlvm.inference.programs.randomness import drawn_state, restore_drawn
 
@@ -116,33 +112,3 @@ class Kind:
         graph, compiled = [*gaps, 0.0, 0.0][:2]
         self.doubts = self.doubts + 1 if compiled and not graph else 0
         return expected, 0.0 if 0 < self.doubts <= MOST_DOUBTS else max(graph, compiled)
-
-
-def keyed(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
-    """The tensors among arguments, and a key of all else: shapes, strides, types, plain values, global settings.
-
-    The key is None where calls cannot be told apart by it: arguments of other kinds, tensors that want a gradient.
-    """
-    world = torch.get_default_dtype(), is_validation_enabled(), torch.is_grad_enabled(), *_autocast()
-    flat: Sequence[Any] = args
-    structure = None
-    if kwargs or not all([type(a) is Tensor or isinstance(a, SCALARS) for a in args]):
-        flat, tree = tree_flatten((args, kwargs))
-        structure = str(tree)
-    entries: list[tuple] = []
-    tensors: list[Tensor] = []
-    for value in flat:
-        if isinstance(value, Tensor):
-            if value.requires_grad or value.layout != torch.strided:
-                return [], None
-            tensors.append(value)
-            entries.append((value.shape, value.stride(), value.dtype, value.device))
-        elif isinstance(value, SCALARS):
-            entries.append((type(value), value))
-        else:
-            return [], None
-    return tensors, (world, structure, *entries)
-
-
-def _autocast() -> tuple[torch.dtype, ...]:
-    return tuple(torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dlvm.inference.console import say
 from dlvm.inference.engine.backends import NoCompiler, install, install_compiled
-from dlvm.inference.engine.cache import MOST_RETRIES, Baked, Kind, keyed
+from dlvm.inference.engine.cache import MOST_RETRIES, Baked, Kind
 from dlvm.inference.engine.capture import Captured, aliased, hold
+from dlvm.inference.engine.keys import keyed, stranger
 from dlvm.inference.engine.module_state import SCALARS, Place, State
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE, Policy
 from dlvm.inference.engine.recording import Outcome, Refused
@@ -81,7 +82,7 @@ class Engine:
             return self._eager(args, kwargs)
         tensors, key = keyed(args, kwargs)
         if key is None:
-            self._object("arguments must be tensors that want no gradient, numbers, words or None")
+            self._object(stranger(args, kwargs))
             return self._eager(args, kwargs)
         kind = self._kind((key, self._scalars))
         kind.seen += 1

@@ -12,7 +12,7 @@ from stepping import Adam, differing, same_by_both_engines, slow_but, state
 from two import X, Y, two
 
 from dlvm.inference import SVI, Refused
-from dlvm.inference.engine.cache import keyed
+from dlvm.inference.engine.keys import keyed
 
 
 class Calls:
@@ -33,7 +33,19 @@ def call(*args, **kwargs):
     return args, kwargs
 
 
+class Several:
+    """An object of the user's own, in which numbers stand."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __iter__(self):
+        yield self.value
+
+
+ONE, TWO = Several(1.0), Several(2.0)
 ARGUMENTS = {
+    "objects": [call(X, more=m) for m in (ONE, ONE, ONE, TWO, ONE, Several(1.0), TWO, TWO)],
     "keywords": [call(X), call(x=X), call(X, y=Y), call(X, Y), call(y=Y, x=X), call(x=X, y=Y)],
     "none and not": [call(X, None), call(X, Y), call(X), call(X, Y), call(X, None), call(Y, X)],
     "one tensor twice": [call(X, X), call(X, X), call(X, X), call(X, Y), call(Y, X), call(Y, Y)],
@@ -44,8 +56,12 @@ ARGUMENTS = {
     "dtypes": [call(X, more=[m]) for m in (Y, Y.double(), Y.double(), Y.int(), Y.int(), Y > 0, Y)],
 }
 OTHERS = {
-    "objects": [call(X, more=m) for m in ({1.0}, {1.0}, {2.0}, {2.0})],
-    "a tensor that wants a gradient": [call(x) for x in (X, X, X.clone().requires_grad_(), Y)],
+    "sets": ([call(X, more=m) for m in ({1.0}, {1.0}, {2.0}, {2.0})], "argument 'more' holds a set"),
+    "objects of tensors": ([call(X, more=m) for m in (Several(X), Several(Y))], "argument 'more' holds a Several"),
+    "a tensor that wants a gradient": (
+        [call(x) for x in (X, X, X.clone().requires_grad_(), Y)],
+        "argument 0 wants a gradient",
+    ),
 }
 
 
@@ -58,11 +74,26 @@ def test_arguments_of_any_form(form):
 
 @pytest.mark.parametrize("form", OTHERS)
 def test_arguments_that_no_graph_takes(form):
-    calls = Calls(*OTHERS[form])
+    calls, said = Calls(*OTHERS[form][0]), OTHERS[form][1]
     (eager, left), (auto, as_left) = calls.outcome("eager"), calls.outcome("auto")
     assert eager == pytest.approx(auto, rel=1e-6) and differing(left, as_left) == []
-    with pytest.raises(Refused, match="cannot be captured: arguments must be tensors that want no gradient"):
+    with pytest.raises(Refused, match=f"cannot be captured: {said}"):
         calls.outcome("captured")
+
+
+def test_an_object_that_changes_is_another_argument():
+    changing = Several(1.0)
+
+    found = []
+    for engine in ("eager", "captured"):
+        pyro.set_rng_seed(3)
+        model, guide, _ = two()
+        svi, losses = SVI(model, guide, Adam, Trace_ELBO(), engine=engine), []
+        for step in range(9):
+            changing.value = float(step // 3)
+            losses.append(svi.step(X, more=changing))
+        found.append(losses)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
 WORLDS = {
