@@ -45,8 +45,11 @@ def number_of_rows(pair: Pair, args: tuple) -> int:
     """How many data a batch has: the rows of its first argument, or of the programs' plate where it cannot be cut."""
     if rowed(pair, args) is not None:
         return rows_in(args)
-    with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
-        frames = common_plates(sample_sites(*pair.traces(args, {})))
+    try:
+        with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
+            frames = common_plates(sample_sites(*pair.traces(args, {})))
+    except FAILURES:  # what is done with the batch will say what is wrong
+        return rows_in(args)
     return math.prod(frame.size for frame in frames) if frames else rows_in(args)
 
 

@@ -151,5 +151,5 @@ OTHERS = [
     Case("Local", "width", lambda v: Local(SITES, 5, width=v), NOT_SIZES),
 ]
 CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_programs.CASES]
-ANY: dict[str, str] = {"Refined(through)": "any truth value"}
+ANY: dict[str, str] = {"Refined(through)": "any truth value", "Plate(given)": "any truth value"}
 RECORDS: set[str] = set()
