@@ -21,6 +21,7 @@ from dlvm.inference.particles.row_weights import weigh_rows
 from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
+from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import in_particles, sample_sites
@@ -94,7 +95,7 @@ class Target:
         Raises:
             ValueError: it counts a site for other data than the model, or its flow cannot be inverted.
         """
-        with untouched(), torch.no_grad():
+        with untouched(), torch.no_grad(), in_words("the model, at what the guide draws,", self.args, {}):
             guide_trace, model_trace = Pair(self.model, guide).traces(self.args, {})
         check_masks(sample_sites(model_trace), sample_sites(guide_trace))
         self.takes_chains(guide)
