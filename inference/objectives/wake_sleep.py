@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from dlvm.inference.bounds.bound import Bound, power_bound
@@ -82,8 +83,13 @@ class Phases(Estimator):
 def dreamt_log_q(particles: Particles) -> Tensor:
     """log q(z' | x') of one dream (z', x') ~ p(z, x) per datum, shape (batch,), nats."""
     programs = particles.programs
+    subsampled = poutine.Trace()  # rows that the guide has picked are those to dream of
+    for name, site in programs.guide_trace.nodes.items():
+        if site_is_subsample(site):
+            subsampled.add_node(name, **site)
     with torch.no_grad():
-        dream = poutine.trace(poutine.uncondition(programs.pair.model)).get_trace(*programs.args, **programs.kwargs)
+        model = poutine.uncondition(poutine.replay(programs.pair.model, trace=subsampled))
+        dream = poutine.trace(model).get_trace(*programs.args, **programs.kwargs)
     observed = [s for s in sample_sites(dream) if s["infer"].get("was_observed") and not s["infer"].get("is_auxiliary")]
     bound = signature_of(programs.pair.model).bind(*programs.args, **programs.kwargs)
     shown = {site["name"]: _argument(site, bound.arguments) for site in observed}

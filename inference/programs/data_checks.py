@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -15,17 +19,28 @@ from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 
+OTHER_SEED = 2_718_281
+
 
 def check_rows(pair: Pair, args: tuple, kwargs: dict) -> poutine.Trace:
     """The model's trace on some data, with what it observes held against its likelihood, see ``check_observed``."""
-    with in_words("the model", args, kwargs):
-        trace = poutine.trace(pair.model).get_trace(*args, **kwargs)
-    check_observed(trace)
+
+    def run() -> poutine.Trace:
+        with in_words("the model", args, kwargs):
+            return poutine.trace(pair.model).get_trace(*args, **kwargs)
+
+    trace = run()
+    check_observed(trace, run)
     return trace
 
 
-def check_observed(trace: poutine.Trace) -> None:
+def check_observed(trace: poutine.Trace, again: Callable[[], poutine.Trace] | None = None) -> None:
     """Holds every observed value of a model's trace against its own likelihood.
+
+    Args:
+        trace: of a model on data.
+        again: makes another one, called where a value lies outside: a support that is then another one is made of
+            latents, as the number of trials of a binomial, and holds for these draws alone.
 
     Raises:
         ValueError: nothing is observed, or a value has the wrong shape or lies outside the support.
@@ -36,7 +51,23 @@ def check_observed(trace: poutine.Trace) -> None:
             "model observes nothing when called with these arguments; pass data, and write obs=x at its site"
         )
     for site in observed:
-        check_values(site["name"], site["value"], support_of(site["fn"]), tuple(site["fn"].event_shape))
+        support = support_of(site["fn"])
+        try:
+            check_values(site["name"], site["value"], support, tuple(site["fn"].event_shape))
+        except ValueError:
+            other = None if again is None else again().nodes.get(site["name"])
+            if other is None or _same_bounds(support, support_of(cast(TorchDistributionMixin, other["fn"]))):
+                raise
+
+
+def _same_bounds(a: object, b: object) -> bool:
+    """Whether two supports, or bounds of them, are the same."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, constraints.Constraint) and type(a) is type(b):
+        mine, theirs = vars(a), vars(b)
+        return mine.keys() == theirs.keys() and all(_same_bounds(mine[name], theirs[name]) for name in mine)
+    return a is b or a == b
 
 
 def support_of(likelihood: TorchDistributionMixin) -> constraints.Constraint | None:
@@ -117,10 +148,10 @@ class DataCheck:
         for name, (position, support, event_shape) in self.watched.items():
             check_values(name, args[position], support, event_shape)
         if self.runs:
-            check_observed(_traced(self.pair, args))
+            check_observed(_traced(self.pair, args), partial(_traced, self.pair, args, OTHER_SEED))
 
 
-def _traced(pair: Pair, args: tuple) -> poutine.Trace:
-    with untouched(), torch.no_grad(), pair.evaluating():
+def _traced(pair: Pair, args: tuple, seed: int | None = None) -> poutine.Trace:
+    with untouched(seed), torch.no_grad(), pair.evaluating():
         with in_words("the model", args, {}):
             return prune_subsample_sites(poutine.trace(pair.model).get_trace(*args))

@@ -21,6 +21,7 @@ from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.data_checks import check_observed, support_of
+from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.modules import reached
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
@@ -69,9 +70,11 @@ def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[s
         )
     check_dense(*args, **kwargs)
     with untouched(), torch.no_grad(), pair.evaluating():
-        model_trace = _traced("model", pair.model, args, kwargs)
-        check_observed(model_trace)
-        guide_trace = _traced("guide", pair.guide, args, kwargs)
+        alone = _traced("model", pair.model, args, kwargs)
+        check_observed(alone, lambda: _traced("model", pair.model, args, kwargs))
+        drawn = _traced("guide", pair.guide, args, kwargs)
+        model_trace = prune_subsample_sites(_at(drawn, pair.model, args, kwargs) or alone)
+        guide_trace = prune_subsample_sites(drawn)
     _check_names(model_trace, guide_trace, enumerates=isinstance(objective, TraceEnum_ELBO | Objective))
     for name in _latent(guide_trace):
         _check_site(name, model_trace.nodes[name], guide_trace.nodes[name])
@@ -89,7 +92,15 @@ def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[s
 
 def _traced(name: str, program: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
     with in_words(f"the {name}", args, kwargs):
-        return prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs))
+        return poutine.trace(program).get_trace(*args, **kwargs)
+
+
+def _at(drawn: poutine.Trace, model: Callable, args: tuple, kwargs: dict) -> poutine.Trace | None:
+    """The model's trace at what the guide drew, subsamples included; None where it cannot take that."""
+    try:
+        return poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args, **kwargs)
+    except FAILURES:  # what the guide draws has another shape, which is told of the site
+        return None
 
 
 def _check_draws(pair: Pair, objective: Objective, args: tuple, kwargs: dict) -> dict[str, str]:

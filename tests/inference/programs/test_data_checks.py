@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from dlvm.guides import Diagonal, latents
-from dlvm.inference import ELBO, IWAE, check, evaluate, fit
+from dlvm.inference import ELBO, IWAE, ScoreFunction, check, evaluate, fit
 from dlvm.nets import MLP
 
 
@@ -75,3 +75,52 @@ def test_a_likelihood_that_states_no_support_gives_the_numbers_of_one_that_does(
 def test_data_outside_a_support_that_is_stated_are_refused():
     with pytest.raises(ValueError, match=r"observed site 'x' holds values outside .*GreaterThan"):
         numbers(Positive)
+
+
+def trials(x, most=None):
+    """n ~ Poisson(5) trials, of which x succeed; or ``most`` trials, as they are given."""
+    rate = pyro.param("rate", torch.tensor(5.0), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        n = pyro.sample("n", dist.Poisson(rate))
+        pyro.sample("x", dist.Binomial(n if most is None else most, 0.5), obs=x)
+
+
+def more_trials(x, most=None):
+    with pyro.plate("data", len(x)):
+        pyro.sample("n", Shifted(x, torch.full_like(x, 2.5)))
+
+
+class Shifted(TorchDistribution):
+    """``seen`` and a Poisson number more."""
+
+    arg_constraints: dict = {}
+    support = constraints.nonnegative_integer
+
+    def __init__(self, seen: Tensor, rate: Tensor):
+        self.seen, self.rate = seen, rate
+        super().__init__(seen.shape, validate_args=False)
+
+    def expand(self, shape, _instance=None):
+        return Shifted(self.seen.expand(shape), self.rate.expand(shape))
+
+    def sample(self, shape=()):
+        return self.seen + torch.poisson(self.rate.expand(torch.Size(shape) + self.seen.shape))
+
+    def log_prob(self, value):
+        return dist.Poisson(self.rate, validate_args=False).log_prob(value - self.seen)
+
+
+def test_a_support_made_of_latents_is_not_held_against_one_draw():
+    x = torch.tensor([0.0, 3.0, 9.0, 14.0])  # the prior seldom has so many trials
+    exact = dist.Poisson(torch.tensor(2.5)).log_prob(x).mean().item()  # thinned; this guide is the posterior
+    objective = ELBO(1, ScoreFunction())
+    check(trials, more_trials, objective, x)
+    assert evaluate(trials, more_trials, x, num_particles=3).log_px == pytest.approx(exact, abs=1e-4)
+    (epoch,) = fit(trials, more_trials, objective, [(x,)], epochs=1, progress=False, engine="eager")
+    assert epoch.train == pytest.approx(exact, abs=1e-4)
+
+
+def test_a_support_made_of_arguments_is():
+    x = torch.tensor([0.0, 3.0, 9.0])
+    with pytest.raises(ValueError, match="observed site 'x' holds values outside its likelihood's support"):
+        check(trials, more_trials, ELBO(1, ScoreFunction()), x, torch.tensor([4.0, 4.0, 4.0]))

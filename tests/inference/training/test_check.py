@@ -356,3 +356,22 @@ def test_check_leaves_parameters_and_randomness_alone():
     check(model, guide, TraceMeanField_ELBO(), X)
     assert torch.equal(torch.get_rng_state(), state) and not list(pyro.get_param_store().keys())
     assert all(torch.equal(a, b) for a, b in zip(before, (*model.parameters(), *guide.parameters()), strict=True))
+
+
+def test_a_model_is_held_against_the_rows_that_its_guide_picks():
+    """What the guide subsamples the model follows; a bound of one latent by another holds at what the guide drew."""
+    x = torch.rand(12, 1)
+
+    def model(x):
+        with pyro.plate("data", len(x)) as rows:
+            top = pyro.sample("top", dist.Beta(torch.ones(len(rows)), 1.0))
+            z = pyro.sample("z", dist.Uniform(torch.zeros(()), top))
+            pyro.sample("x", dist.Normal(z[..., None], 1.0).to_event(1), obs=x[rows])
+
+    def guide(x):
+        shape = pyro.param("shape", torch.tensor(1.5), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x), 4) as rows:
+            top = pyro.sample("top", dist.Beta(shape.expand(len(rows)), 1.0))
+            pyro.sample("z", dist.Uniform(torch.zeros(()), top))
+
+    assert check(model, guide, Trace_ELBO(), x) == {"top": "Monte Carlo", "z": "Monte Carlo"}

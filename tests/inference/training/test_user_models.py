@@ -84,18 +84,24 @@ def test_wrapped_modules_own_their_parameters_in_every_run():
     assert not len(pyro.get_param_store())
 
 
-def test_a_guide_without_a_latent_site_gives_no_weight():
-    def model(x):
+def test_a_guide_without_a_latent_site_gives_weights_where_it_is_summed_out():
+    def model(x, how="parallel"):
         with pyro.plate("data", len(x)):
-            c = pyro.sample("c", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            c = pyro.sample("c", dist.Bernoulli(0.5), infer={"enumerate": how})
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z.repeat_interleave(2, -1) + c.unsqueeze(-1), 1.0).to_event(1), obs=x)
 
     x = torch.randn(5, 4)
     guide = Diagonal({"z": latents(model, x)["z"]}, MLP(4, 8))
-    assert check(model, guide, TraceEnum_ELBO(max_plate_nesting=1), x) == {"z": "Monte Carlo"}
+    enumerating = TraceEnum_ELBO(max_plate_nesting=1)
+    assert check(model, guide, enumerating, x) == {"z": "Monte Carlo"}
+    pyro.set_rng_seed(1)
+    found = log_weights(model, guide, x).sum().item()
+    pyro.set_rng_seed(1)
+    assert found == pytest.approx(-enumerating.loss(model, guide, x), rel=1e-5)
+    drawn = partial(model, how=None)
     with pytest.warns(UserWarning, match="Found vars in model"), pytest.raises(ValueError, match=r"lacks .*\['c'\]"):
-        log_weights(model, guide, x)
+        log_weights(drawn, guide, x)
 
 
 def test_integer_data_reach_the_encoder_as_floats():
