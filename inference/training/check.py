@@ -157,16 +157,12 @@ def _check_names(model_trace: poutine.Trace, guide_trace: poutine.Trace, enumera
     wanted, given = _latent(model_trace), _latent(guide_trace)
     if extra := sorted(set(given) - set(wanted)):
         raise ValueError(f"guide samples {extra}, which are no latent sites of the model; it has {wanted}")
-    missing = [name for name in wanted if name not in given]
     nodes: Nodes = model_trace.nodes
-    marked = [name for name in missing if nodes[name]["infer"].get("enumerate") == "parallel"]
-    if enumerates:
-        missing = [name for name in missing if name not in marked]
-    if missing:
+    missing = [name for name in wanted if name not in given]
+    marked = {name for name in missing if nodes[name]["infer"].get("enumerate") == "parallel"}
+    if missing := [name for name in missing if not enumerates or name not in marked]:
         other = "; those that are marked to be enumerated TraceEnum_ELBO, ELBO or IWAE sum out" if marked else ""
-        raise ValueError(
-            f"guide lacks the latent sites {missing} of the model; it has {given}: add them to the guide{other}"
-        )
+        raise ValueError(f"guide lacks the latent sites {missing} of the model; it has {given}: add them to it{other}")
 
 
 def _check_site(name: str, p: Mapping[str, Any], q: Mapping[str, Any]) -> None:
