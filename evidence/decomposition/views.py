@@ -18,12 +18,15 @@ from dlvm.inference.particles.row_weights import RowWeights
 from dlvm.inference.programs.batches import arguments, batches_of, to_device_of
 from dlvm.inference.programs.chunks import walking
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.row_arguments import number_of_rows, rowed
+from dlvm.inference.programs.row_arguments import number_of_rows, picks_rows, rowed
 from dlvm.inference.programs.rows import gathered, width_of
 from dlvm.nets.arguments import count
 
 NUMBERS_AT_ONCE = 2_000_000
-OF_WHOLE_BATCHES = "since data weigh otherwise alone than in their batch, or lie along another axis than the first"
+OF_WHOLE_BATCHES = (
+    "since data weigh otherwise alone than in their batch, lie along another axis than the first, or are rows that the "
+    "batch picks by subsample="
+)
 
 
 @torch.no_grad()
@@ -91,7 +94,7 @@ def views(
     totals, weigh = Totals(num_particles), RowWeights(pair, with_analytic_kl)
     move = to_device_of(pair)
     batches = [move(arguments(batch)) for batch in batches_of(data)]
-    whole = any(rowed(pair, args) is None for args in batches)
+    whole = any(rowed(pair, args) is None or picks_rows(pair, args) for args in batches)
     if not whole:
         batches = [gathered(batches, partial(rowed, pair))]
     num_data, first = sum(number_of_rows(pair, args) for args in batches), batches[0]

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.util import prune_subsample_sites
 from torch import nn
 from torch.distributions import constraints
 
+from dlvm.distributions.picked_rows import PickedRows
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.distributions.supports import collapsed
 from dlvm.guides.sites.arguments import program
@@ -41,18 +40,6 @@ class Plate(NamedTuple):
             return pyro.plate(self.name, self.size or rows, subsample_size=rows if self.size else None, dim=self.dim)
         with poutine.block(hide=[self.name]):  # a model that is replayed against the guide keeps its own rows
             return pyro.plate(self.name, self.size or rows, subsample=torch.arange(rows), dim=self.dim)
-
-
-class _Given(Messenger):
-    """Gathers the names of plates whose rows are picked by ``subsample=``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if isinstance(msg["fn"], _Subsample) and msg["value"] is not None:
-            self.names.add(msg["name"])
 
 
 class Latent(NamedTuple):
@@ -94,7 +81,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
         torch.Size([2])
     """
     program(model=model)
-    with left_alone(model), _Given() as given:
+    with left_alone(model), PickedRows() as picked:
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
     position = _positions(model)
     nodes: Iterator[tuple[str, Node]] = trace.iter_stochastic_nodes()
@@ -102,7 +89,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
         name: Latent(
             shape := site["fn"].event_shape,
             collapsed(site["fn"].support, len(shape)),
-            _plates(site, given.names),
+            _plates(site, picked.names),
             position.get(name),
             mask_in(trace.nodes, name, args, kwargs, position),
         )

@@ -113,8 +113,10 @@ class _Scorer:
         mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
         x_dim, units = self.weights.shapes[_look(args)]
         names, sizes = list(units), list(units.values())
-        moments = (dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square))
-        return Scored(log_likelihood, torch.cat(ratio), *moments, x_dim)
+        means, squares = (
+            dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square)
+        )
+        return Scored(log_likelihood, torch.cat(ratio), means, squares, x_dim)
 
 
 class _Weights:

@@ -188,6 +188,27 @@ def scoped(store: StateDict) -> Iterator[None]:
     constraints.update(after["constraints"])
 
 
+@contextmanager
+def undeclared(*owners: object) -> Iterator[list[Tensor]]:
+    """Inside, programs may declare parameters of a shape that is not theirs, which are forgotten afterwards.
+
+    Args:
+        owners: of the programs, see ``owner_of``; Pyro's own store is one more.
+
+    Returns:
+        what has been forgotten, filled at the end; parameters of modules are not.
+    """
+    stores = [pyro.get_param_store(), *(store_of(_declarer(owner) or owner) for owner in owners)]
+    before = [set(store.keys()) for store in stores]
+    forgotten: list[Tensor] = []
+    yield forgotten
+    for store, names in zip(stores, before, strict=True):
+        for name in [name for name in store.keys() if name not in names]:
+            if not isinstance(store._params[name], nn.Parameter):
+                forgotten.append(store._params[name])
+                del store[name]
+
+
 def declared(owner: object) -> dict[str, Tensor]:
     """What programs of a module or an object have declared, unconstrained, and it does not hold itself."""
     held = {id(p) for p in owner.parameters()} if isinstance(owner, nn.Module) else ()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import combinations, islice
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from dlvm.distributions.picked_rows import PickedRows
 from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.parameters import undeclared
 from dlvm.inference.programs.plates import common_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.rows import has_rows, rows_of
@@ -53,6 +57,17 @@ def number_of_rows(pair: Pair, args: tuple) -> int:
     return math.prod(frame.size for frame in frames) if frames else rows_in(args)
 
 
+def picks_rows(pair: Pair, args: tuple) -> bool:
+    """Whether a batch says which rows of a larger plate it is of, by ``subsample=``; costs one run of both programs."""
+    having = rowed(pair, args)
+    some = args if having is None else rows_of(args, slice(0, TRIED), having)
+    with untouched(), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
+        with PickedRows() as picked, suppress(*FAILURES):  # what is done with the batch will say what is wrong
+            for program in pair.programs:
+                program(*some)
+    return bool(picked.names)
+
+
 def parts(pair: Pair, args: tuple, rows: int) -> Iterator[tuple]:
     """A batch's arguments, a few data at a time; all at once where it cannot be cut."""
     having = rowed(pair, args) if rows_in(args) > rows else None
@@ -65,7 +80,26 @@ def parts(pair: Pair, args: tuple, rows: int) -> Iterator[tuple]:
 
 def _rowed(pair: Pair, args: tuple, kwargs: dict) -> tuple[bool, ...] | None:
     with untouched(), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
-        return next((having for having in _choices(args) if _same_alone(pair, args, having)), None)
+        if any(guide.prototype_trace is None for guide in _automatic(pair)):
+            _run(pair, args)  # its parameters are made at its first run
+        for _ in range(2):
+            with undeclared(*pair.owners.values()) as forgotten:
+                found = next((having for having in _choices(args) if _same_alone(pair, args, having)), None)
+            if not forgotten:
+                break
+            _run(pair, args)  # declares them for the whole batch
+        return found
+
+
+def _run(pair: Pair, args: tuple) -> None:
+    with suppress(*FAILURES):  # what is done with the batch will say what is wrong
+        pair.traces(args, {})
+
+
+def _automatic(pair: Pair) -> list[AutoGuide]:
+    """Pyro's guides that have parameters of a shape found at their first run."""
+    parts = (part for root in pair.roots.values() for part in root.modules())
+    return [part for part in parts if isinstance(part, AutoGuide)]
 
 
 def _choices(args: tuple) -> Iterator[tuple[bool, ...]]:

@@ -103,3 +103,29 @@ def test_a_net_that_looks_at_the_whole_batch_is_given_it():
     for chunk in (None, 300, 1):
         found = evaluate(model, centred, X, 300, chunk=chunk)
         assert abs(found.elbo - (EXACT.mean() - X.mean().square() / 4)) < 5 * found.elbo_se
+
+
+def test_parameters_made_for_the_batch_are_not_made_for_the_rows_that_are_tried():
+    def made_at_first(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("first", x.detach() / 2), 0.5**0.5))
+
+    for guide in (made_at_first, AutoNormal(model, init_scale=0.5**0.5, init_loc_fn=lambda site: X / 2)):
+        assert_close(evaluate(model, guide, X, num_particles=30).log_px, EXACT.mean(), 1e-9)
+
+
+def test_rows_that_a_batch_picks_are_walked_as_they_come():
+    def by_index(i):
+        with pyro.plate("data", len(X), subsample=i) as rows:
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(rows)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=X[rows])
+
+    def of_index(i):
+        with pyro.plate("data", len(X), subsample=i):
+            loc = pyro.param("by row", X / 2, event_dim=0)  # Pyro takes these rows, but not of all in another order
+            pyro.sample("z", dist.Normal(loc, 0.5**0.5))
+
+    batches = list(torch.arange(12).flip(0).split(6))
+    seen = views(by_index, of_index, batches, num_particles=100)
+    assert "subsample=" in seen.left_out["information"]
+    assert abs(seen.elbo.value - EXACT.mean()) < 5 * seen.elbo.se
