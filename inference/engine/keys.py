@@ -35,8 +35,8 @@ def keyed(args: tuple, kwargs: dict) -> tuple[list[Tensor], Hashable | None]:
             entries.append((value.shape, value.stride(), value.dtype, value.device))
         elif isinstance(value, SCALARS):
             entries.append((type(value), value))
-        elif _held(value) is not None:
-            entries.append((_Same(value), *_held(value)))
+        elif (held := _held(value)) is not None:
+            entries.append((_Same(value), *held))
         else:
             return [], None
     return tensors, (world, structure, *entries)

@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch has it, and does not say so
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -158,7 +159,7 @@ class Step:
         with explaining(self.pair, args, kwargs):
             try:
                 yield
-            except (NonFinite, ValueError, torch.linalg.LinAlgError) as error:
+            except (NonFinite, ValueError, LinAlgError) as error:
                 check_dense(*args, **kwargs)
                 found = fault(error, self.pair, args, kwargs, before)
                 if found is None:
