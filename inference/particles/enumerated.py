@@ -44,7 +44,7 @@ def model_trace(
         return found
     own = drawn.copy()  # the handlers write into what they replay
     for name, site in drawn.nodes.items():
-        own.nodes[name] = {**site, "infer": dict(site.get("infer") or {})}  # type: ignore[typeddict-item]  # a copy of a site
+        own.nodes[name] = {**site, "infer": dict(site.get("infer") or {})}  # type: ignore[typeddict-item]  # a copy
     enumerated = poutine.enum(model, first_available_dim=-1 - dims())
     return _summed(poutine.trace(poutine.replay(enumerated, trace=own)).get_trace(*args, **kwargs), set(drawn.nodes))
 
