@@ -17,14 +17,14 @@ from dlvm.guides.sites.latents import Plate, latents
 from dlvm.guides.sites.site_types import Reshaped
 from dlvm.inference.particles.alone import GUIDE_TOLERANCE, MODEL_TOLERANCE, say_one_by_one
 from dlvm.inference.particles.particles import Particles, needs_inverse
-from dlvm.inference.particles.row_weights import weigh_rows
+from dlvm.inference.particles.row_weights import refuse_subsample, weigh_rows
 from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.plates import in_particles, sample_sites
+from dlvm.inference.programs.plates import common_plates, in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -93,10 +93,15 @@ class Target:
         """Looks at a guide before ``log_q``.
 
         Raises:
-            ValueError: it counts a site for other data than the model, or its flow cannot be inverted.
+            ValueError: it counts a site for other data than the model, draws a subsample of them, or its flow cannot be
+                inverted.
         """
-        with untouched(), torch.no_grad(), in_words("the model, at what the guide draws,", self.args, {}):
-            guide_trace, model_trace = Pair(self.model, guide).traces(self.args, {})
+        pair = Pair(self.model, guide)
+        with untouched(), torch.no_grad():
+            alone = sample_sites(poutine.trace(pair.guide).get_trace(*self.args))
+            refuse_subsample(common_plates(alone), self.num_data)
+            with in_words("the model, at what the guide draws,", self.args, {}):
+                guide_trace, model_trace = pair.traces(self.args, {})
         check_masks(sample_sites(model_trace), sample_sites(guide_trace))
         self.takes_chains(guide)
 

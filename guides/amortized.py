@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import partial
 from typing import Any, TypedDict, TypeVar
@@ -136,8 +136,7 @@ class Amortized(PyroModule):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
-        masks = self.masks(*args, **kwargs)
-        with masking(masks) if masks else nullcontext():
+        with self.masked(*args, **kwargs):
             return self.draw(self.features(*args, **kwargs), self.known(*args, **kwargs))
 
     def draw(self, h: Tensor, known: Mapping[str, Tensor | None] | None = None) -> dict[str, Tensor]:
@@ -198,6 +197,11 @@ class Amortized(PyroModule):
                 f"present returned {sorted(unknown, key=str)}, but the latent sites are {sorted(self.names)}"
             )
         return {name: None for name in self.names if name not in there} | given
+
+    def masked(self, *args: Any, **kwargs: Any) -> AbstractContextManager:
+        """Inside, ``draw`` counts each site for the data for which the model counts it."""
+        masks = self.masks(*args, **kwargs)
+        return masking(masks) if masks else nullcontext()
 
     def masks(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """{site: which data it counts for, (batch,) bools}, of the sites that the model masks or ``present`` does."""

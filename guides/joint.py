@@ -40,8 +40,8 @@ class Joint(Amortized):
         hidden: widths of the layers between features and q(u | h), none unless told.
 
     Raises:
-        ValueError: a latent is discrete, on a sphere, global, in more than one plate, or named "joint"; when called, an
-            argument observes a latent site: all are drawn at once, always.
+        ValueError: a latent is discrete, on a sphere, masked, global, in more than one plate, or named "joint"; when
+            called, an argument observes a latent site: all are drawn at once, always.
         TypeError: the encoder has no ``out_features``.
 
     References:
@@ -68,6 +68,11 @@ class Joint(Amortized):
                 raise ValueError(
                     f"latent site {name!r} is {kind} and has no place in one real vector; use Amortized, where it "
                     "has a head of its own"
+                )
+            if latent.mask is not None:
+                raise ValueError(
+                    f"latent site {name!r} is masked in the model, and a vector of all sites has no density without "
+                    "it; use Amortized, as Diagonal or FullRank, where each site is left out for the data that lack it"
                 )
         if WHOLE in latents:
             raise ValueError(f"a latent site is named {WHOLE!r}, as the vector of all sites is; rename it in the model")

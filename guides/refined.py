@@ -94,10 +94,11 @@ class Refined(PyroModule):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
         h, known = self.guide.features(*args, **kwargs), self.guide.known(*args, **kwargs)
-        with poutine.block(), torch.enable_grad():
+        with poutine.block(), torch.enable_grad(), self.guide.masked(*args, **kwargs):
             for _ in range(self.steps):
                 h = h - self.rate * self._slope(h, known, args, kwargs)
-        return self.guide.draw(h if torch.is_grad_enabled() else h.detach(), known)
+        with self.guide.masked(*args, **kwargs):
+            return self.guide.draw(h if torch.is_grad_enabled() else h.detach(), known)
 
     def _slope(self, h: Tensor, known: Mapping[str, Tensor | None], args: tuple, kwargs: dict) -> Tensor:
         """d loss / d h, shape (batch, H)."""

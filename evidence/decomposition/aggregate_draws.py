@@ -12,6 +12,7 @@ from pyro.infer.inspect import get_dependencies
 from torch import Tensor
 from torch.distributions import Distribution, Independent, OneHotCategorical
 
+from dlvm.distributions.masks import masks_of
 from dlvm.inference.particles.analytic_kl import closed_form
 from dlvm.inference.particles.weights import weigh
 from dlvm.inference.programs.batches import data_in, rows_in
@@ -49,7 +50,7 @@ class Draws(NamedTuple):
 def alone(site: dict) -> bool:
     """Whether a site has one value per datum: it lies in a plate over data on the right, and in no other."""
     frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
-    return len(frames) == 1 and frames[0].dim == -1 and site["mask"] is None
+    return len(frames) == 1 and frames[0].dim == -1 and not masks_of(site)
 
 
 def drawn(pair: Pair, source: tuple, having: Sequence[bool] | None = None) -> Draws:
@@ -76,7 +77,7 @@ def _drawn(pair: Pair, args: tuple, having: Sequence[bool] | None) -> Draws:
         raise Unknown("since there is no latent site")
     for site in found.drawn:
         if not alone(site):
-            raise Unknown(f"since the latent site {site['name']!r} does not lie in a plate over data alone")
+            raise Unknown(f"since the latent site {site['name']!r} is masked, or in other plates than that over data")
     auxiliary = [site["name"] for site in found.drawn if site["infer"].get("is_auxiliary")]
     placed = [site["name"] for site in found.drawn if isinstance(site["fn"], Delta)]
     if len(auxiliary) + len(placed) < len(found.drawn) if auxiliary else placed:

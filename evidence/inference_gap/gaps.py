@@ -22,6 +22,7 @@ from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.estimators.pathwise import STL
 from dlvm.inference.objectives.elbo import ELBO
 from dlvm.inference.particles.row_weights import RowWeights, weigh_rows
+from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import MOST_SEEDS, untouched
@@ -117,7 +118,7 @@ def gaps(
 
     def take(part: tuple, tick: Tick) -> None:
         done = sum(gaps.elbo.num_data for gaps in found)
-        known = None if log_px is None else some(log_px, done, len(part[0]))
+        known = None if log_px is None else some(log_px, done, rows_in(part))
         found.append(work(part, known, (seed + EVALUATION + done) % MOST_SEEDS, tick))
 
     with frozen(pair):
@@ -146,6 +147,8 @@ class _Work:
         early, weights = [], [self._weigh(self.pair, args, seed)]
         for factory in (self.local, self.richer)[: 1 if self.richer is None else 2]:
             pair = Pair(self.pair.model, self._make(factory, args))
+            with torch.no_grad(), untouched():
+                RowWeights(pair).check(args, 1)
             weigh = partial(self._weigh, pair, args, seed)
             early.append(train(pair, tick=tick_half, watch=weigh))
             weights.append(weigh())
@@ -156,7 +159,7 @@ class _Work:
             with torch.no_grad():
                 guide = cast(Amortized, self.pair.roots["guide"])  # others were refused
                 return Freed(guide, guide.features(*args)).eval()
-        x = args[0]
+        x = data_in(args)
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         name = "local" if factory is self.local else "richer"
         return made(name, factory, latents(self.pair.model, *args), len(x)).to(device=x.device, dtype=dtype).eval()

@@ -55,7 +55,8 @@ class Freed(PyroModule):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on all the data; returns {site: value}."""
-        return self.twin.draw(self.h, self.twin.known(*args, **kwargs))
+        with self.twin.masked(*args, **kwargs):
+            return self.twin.draw(self.h, self.twin.known(*args, **kwargs))
 
 
 def is_plain(guide: object) -> TypeGuard[Amortized]:

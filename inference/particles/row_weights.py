@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pyro
 import torch
@@ -101,18 +101,24 @@ def weigh_rows(
             f"the pair runs through plate {'/'.join(found.layout.loops)!r} one datum at a time, with sites of its own "
             "for each, so that no site holds a batch; write with pyro.plate(...) around the sites, or use log_weights"
         )
-    if cut := [frame for frame in found.layout.plates if got < rows and frame.size < (frame.full_size or 0)]:
-        raise ValueError(
-            f"plate {cut[0].name!r} holds a subsample of {got} out of {rows} data, drawn by the programs, so that "
-            "the others have no weight; let them take all rows that they are called with (subsample_size=None), "
-            "as fit and evaluate cut data into batches"
-        )
+    refuse_subsample(found.layout.plates, rows)
     if got != rows and not (whole and found.layout.plates):
         raise ValueError(
             f"the pair gives {got} weights for {rows} data; each needs one of its own: put every site into the data "
             "plate, and leave the event dimensions of a datum to to_event"
         )
     return found
+
+
+def refuse_subsample(frames: Iterable, rows: int) -> None:
+    """Raises ValueError where a plate around the data holds fewer than are passed."""
+    for frame in frames:
+        if frame.size < min(rows, frame.full_size or 0):
+            raise ValueError(
+                f"plate {frame.name!r} holds a subsample of {frame.size} out of {rows} data, drawn by the programs, so "
+                "that the others have no weight; let them take all rows that they are called with "
+                "(subsample_size=None), as fit and evaluate cut data into batches"
+            )
 
 
 def refuse_nan(log_w: Tensor) -> None:

@@ -96,3 +96,12 @@ def test_a_guide_without_the_models_mask_is_refused():
     for method in (defensive, lambda model, guide, data: annealed(model, data, guide, temperatures=3)):
         with pytest.raises(ValueError, match="'z' has a mask in the model that the guide's lacks"):
             method(masked, unmasked, [(X, X > 0)])
+
+
+def test_a_guide_that_draws_a_subsample_is_refused():
+    def some(x):
+        with pyro.plate("data", len(x), subsample_size=2) as rows:
+            pyro.sample("z", dist.Normal(x[rows] / 2, 0.5**0.5))
+
+    with pytest.raises(ValueError, match="plate 'data' holds a subsample of 2 out of 6 data"):
+        defensive(model, some, X, num_particles=4)
