@@ -13,9 +13,10 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.guides.sites.latent_checks import check_latents
-from dlvm.guides.sites.latents import Plate, latents
+from dlvm.guides.sites.latents import Latent, Plate, latents
 from dlvm.guides.sites.site_types import Reshaped
 from dlvm.inference.particles.alone import GUIDE_TOLERANCE, MODEL_TOLERANCE, say_one_by_one
+from dlvm.inference.particles.enumerated import to_be_summed
 from dlvm.inference.particles.particles import Particles, needs_inverse
 from dlvm.inference.particles.row_weights import refuse_subsample, weigh_rows
 from dlvm.inference.particles.site_checks import check_masks
@@ -36,7 +37,8 @@ class Target:
     u is the concatenation of the sites, flattened and unconstrained, in generation order.
 
     Args:
-        model: a Pyro program whose latent sites are continuous and lie in one plate over data.
+        model: a Pyro program whose latent sites are continuous and lie in one plate over data; discrete ones that it
+            marks by ``infer={"enumerate": "parallel"}`` are summed out.
         args: what it is called with, a batch.
 
     Raises:
@@ -44,7 +46,7 @@ class Target:
     """
 
     def __init__(self, model: Callable, args: tuple):
-        spec = latents(model, *args)
+        spec = _to_integrate(model, args)
         for name, latent in spec.items():
             if latent.support.is_discrete:
                 raise ValueError(
@@ -172,6 +174,20 @@ class Target:
         chains = (len(u), *[1] * (self.nesting - 1)) if len(u) > 1 else ()
         values = {n: value.reshape(*chains, *value.shape[1:]) for n, value in self.values(u).items()}
         return placed(program, self.plate, self.num_data, values, self.event_dims)
+
+
+def _to_integrate(model: Callable, args: tuple) -> dict[str, Latent]:
+    """The model's latent sites, without those that are summed out."""
+    spec = latents(model, *args)
+    if not any(latent.support.is_discrete for latent in spec.values()):
+        return spec
+    summed = to_be_summed(model, args)
+    if summed >= spec.keys():
+        raise ValueError(
+            f"latent sites {list(spec)} are all summed out, and none is left to be integrated over: use "
+            "importance(model, guide, data) with a guide that draws nothing, which is exact"
+        )
+    return {name: latent for name, latent in spec.items() if name not in summed}
 
 
 def weighed(at: Callable[[Tensor], Pair], values: Tensor, args: tuple, nesting: int, parallel: bool) -> list[Particles]:

@@ -13,6 +13,7 @@ from dlvm.evidence.annealing.path import Path, Schedule, inverse_temperatures, s
 from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.simulate import Simulated
 from dlvm.evidence.target import Target
+from dlvm.inference.particles.enumerated import to_be_summed
 from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
@@ -193,6 +194,8 @@ def exact_start(target: Target, simulated: Simulated, start: int) -> Tensor:
     origin = torch.zeros(1, 1, target.dim, device=data_in(target.args).device)
     wanted = {name: (simulated.num_data, *value.shape[2:]) for name, value in target.values(origin).items()}
     values = simulated.values if isinstance(simulated.values, dict) else {}
+    if values.keys() > wanted.keys() and (summed := to_be_summed(target.model, target.args)):
+        values = {name: value for name, value in values.items() if name not in summed}
     got = {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in values.items()}
     if got != wanted:
         raise ValueError(

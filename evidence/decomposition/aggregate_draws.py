@@ -14,6 +14,7 @@ from torch.distributions import Distribution, Independent, OneHotCategorical
 
 from dlvm.distributions.masks import masks_of
 from dlvm.inference.particles.analytic_kl import closed_form
+from dlvm.inference.particles.enumerated import Marginal
 from dlvm.inference.particles.weights import weigh
 from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.pair import Pair
@@ -85,6 +86,8 @@ def _drawn(pair: Pair, args: tuple, having: Sequence[bool] | None) -> Draws:
         raise Unknown(f"since the guide's site {names[0]!r} has no density that a mixture can be made of")
     latents, values = found.latents, {s["name"]: s["value"] for s in found.drawn if s["name"] not in placed}
     prior = [site for site in found.joint if site["name"] in latents]
+    if any(isinstance(site["fn"], Marginal) for site in prior):
+        raise Unknown("since the prior is known at each datum's own draws alone, with sites summed out of it")
     log_p = found.log_prior.reshape(-1)
     return Draws(
         values,
@@ -162,6 +165,10 @@ def factors(fn: Distribution | None) -> Factors | None:
     while isinstance(fn, Independent):
         dims += fn.reinterpreted_batch_ndims
         fn = fn.base_dist
-    if fn is None or not (fn.event_shape == torch.Size() or isinstance(fn, OneHotCategorical)):
+    if (
+        fn is None
+        or isinstance(fn, Marginal)
+        or not (fn.event_shape == torch.Size() or isinstance(fn, OneHotCategorical))
+    ):
         return None
     return Factors(fn, dims)

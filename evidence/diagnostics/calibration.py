@@ -14,6 +14,7 @@ from torch import Tensor
 from dlvm.evidence.diagnostics.calibration_record import JOINT, Calibration, Ranked
 from dlvm.evidence.diagnostics.guide_draws import draw_each
 from dlvm.evidence.simulate import simulate
+from dlvm.inference.particles.enumerated import model_trace, to_be_summed
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.pair import Pair
@@ -90,7 +91,9 @@ def calibration(
     def take(found: Particles, args: tuple) -> None:
         nonlocal done
         start, done = done, done + rows_in(args)
-        truth = {name: value[start:done] for name, value in simulated.values.items()}
+        lacking = simulated.values.keys() - found.latents.keys()
+        summed = lacking & to_be_summed(pair.model, args) if lacking else lacking
+        truth = {name: value[start:done] for name, value in simulated.values.items() if name not in summed}
         parts.append({name: u.cpu() for name, u in _ranked(pair, found, args, truth, weighted).items()})
 
     draw_each(pair, [simulated.args], num_particles, take, rows, seed, progress, "calibration")
@@ -129,8 +132,11 @@ def _position(exact: Tensor, draws: Tensor, weight: Tensor) -> Tensor:
 
 def _log_joint(pair: Pair, found: Particles, args: tuple, values: dict[str, Tensor]) -> Tensor:
     """log p(x, z) at given values, shape (num_data,)."""
+    given = poutine.Trace()
+    for name, value in values.items():
+        given.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
     with pyro.validation_enabled(False):
-        trace = poutine.trace(poutine.condition(pair.model, data=values)).get_trace(*args)
+        trace = model_trace(pair.model, given, args, {}, lambda: pair.nesting(args, {}))
         trace.compute_log_prob()
     layout = found.layout._replace(num_particles=1)
     first, *others = (layout.reduce(site["unscaled_log_prob"], site) for site in sample_sites(trace))

@@ -16,7 +16,9 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from dlvm.inference.programs.notes import note
+from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import same
+from dlvm.inference.programs.randomness import untouched
 
 Nodes = Mapping[str, Any]
 
@@ -47,6 +49,13 @@ def model_trace(
         own.nodes[name] = {**site, "infer": dict(site.get("infer") or {})}  # type: ignore[typeddict-item]  # a copy
     enumerated = poutine.enum(model, first_available_dim=-1 - dims())
     return _summed(poutine.trace(poutine.replay(enumerated, trace=own)).get_trace(*args, **kwargs), set(drawn.nodes))
+
+
+def to_be_summed(model: Callable, args: tuple) -> set[str]:
+    """Names of the latent sites that a model marks to be summed out, where no guide draws them."""
+    with untouched(), torch.no_grad(), poutine.block():
+        found = poutine.trace(own(model)).get_trace(*args)
+    return {name for name, site in found.nodes.items() if _is_left(site)}
 
 
 def _is_left(site: Nodes) -> bool:
