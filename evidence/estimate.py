@@ -11,7 +11,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from dlvm.inference.bounds.importance import (
+    WORST_KHAT,
+    effective_sample_size,
+    log_mean_bias,
+    log_mean_exp,
+    pareto_k,
+    relative_variance,
+)
 from dlvm.inference.programs.batches import is_dense
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.data_checks import check_rows
@@ -19,7 +26,7 @@ from dlvm.inference.programs.pair import Pair
 
 SIDES = ("lower", "upper", "exact")
 COLUMNS = ("log_px", "log_px_se", "ess", "khat")
-WORST_KHAT = 0.7
+SHOWN_BIAS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Estimate:
         num_samples: per datum.
         seconds: it took.
         asked: how many data there were; more than ``num_data`` after Ctrl-C, None where they were not counted.
+        log_px_bias: about how far ``log_px`` is off in expectation, see ``log_mean_bias``: too low for a lower bound,
+            too high for an upper one; 0 where it is exact, None where it is not known.
     """
 
     method: str
@@ -48,11 +57,12 @@ class Estimate:
     num_samples: int
     seconds: float = 0.0
     asked: int | None = None
+    log_px_bias: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.side, str) or self.side not in SIDES:
             raise ValueError(f"side must be one of {', '.join(SIDES)}, got {self.side!r}")
-        for name in COLUMNS:
+        for name in COLUMNS if self.log_px_bias is None else (*COLUMNS, "log_px_bias"):
             column = getattr(self, name)
             if not isinstance(column, Tensor) or column.dim() != 1 or len(column) != len(self.log_px):
                 got = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
@@ -78,15 +88,16 @@ class Estimate:
                 "parameters or the data, are not finite; look at the run that produced them"
             )
         sign = -1.0 if side == "upper" else 1.0
+        variance, khat = relative_variance(log_w), pareto_k(log_w)
         return cls(
             method,
             side,
             sign * log_mean_exp(log_w),
-            relative_variance(log_w).sqrt(),
+            variance.sqrt(),
             effective_sample_size(log_w),
-            pareto_k(log_w),
+            khat,
             len(log_w),
-            **others,
+            **({"log_px_bias": log_mean_bias(variance, khat)} | others),
         )
 
     @classmethod
@@ -97,7 +108,8 @@ class Estimate:
             raise ValueError(f"log_px must be a tensor of numbers, shape (num_data,), got {got}; leave such data out")
         log_px = log_px.double()
         unknown = torch.full_like(log_px, math.nan)
-        return cls(method, "exact", log_px, torch.zeros_like(log_px), unknown, unknown, 1, **others)
+        none = torch.zeros_like(log_px)
+        return cls(method, "exact", log_px, none, unknown, unknown, 1, **({"log_px_bias": none} | others))
 
     @classmethod
     def joined(cls, parts: Iterable[Estimate], seconds: float, asked: int | None = None) -> Estimate:
@@ -108,8 +120,16 @@ class Estimate:
         if len(sides := {part.side for part in parts}) > 1:
             raise ValueError(f"parts must have one side, got {sorted(sides)}; join bounds of each side by themselves")
         columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
-        first = parts[0]
-        return cls(first.method, first.side, **columns, num_samples=first.num_samples, seconds=seconds, asked=asked)
+        biases = [part.log_px_bias for part in parts if part.log_px_bias is not None]
+        return cls(
+            parts[0].method,
+            parts[0].side,
+            **columns,
+            num_samples=parts[0].num_samples,
+            seconds=seconds,
+            asked=asked,
+            log_px_bias=torch.cat(biases) if len(biases) == len(parts) else None,
+        )
 
     @property
     def num_data(self) -> int:
@@ -131,6 +151,11 @@ class Estimate:
         return self.log_px_se.square().sum().sqrt().item() / self.num_data
 
     @property
+    def mean_bias(self) -> float:
+        """How far ``mean`` is off in expectation, which more data do not lessen; NaN where it is not known."""
+        return math.nan if self.log_px_bias is None else self.log_px_bias.mean().item()
+
+    @property
     def khat_bad(self) -> float:
         """Share of the data with k-hat above 0.7, out of those that have one; NaN where none has."""
         known = self.khat[~self.khat.isnan()]
@@ -141,8 +166,10 @@ class Estimate:
         text = f"log p(x) {sign} {self.mean:.3f}"
         if self.side != "exact":
             trust = "no k-hat" if math.isnan(self.khat_bad) else f"k-hat > 0.7 for {100 * self.khat_bad:.0f} %"
+            off = {"lower": "low", "upper": "high"}[self.side]
+            bias = f", perhaps {self.mean_bias:.3f} too {off}" if self.mean_bias >= SHOWN_BIAS else ""
             text += (
-                f" ± {self.mean_se:.3f}   ESS {self.ess.mean().item():.1f} of {self.num_samples}   {trust} of "
+                f" ± {self.mean_se:.3f}{bias}   ESS {self.ess.mean().item():.1f} of {self.num_samples}   {trust} of "
                 f"{self.num_data} data"
             )
         done = "" if self.complete else f", interrupted after {self.num_data} of {self.asked} data"

@@ -89,7 +89,7 @@ def exact_gaps(
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def bound(name: str, text: str) -> Estimate:
-        return replace(log_px, method=text, side="lower", log_px=columns[name])
+        return replace(log_px, method=text, side="lower", log_px=columns[name], log_px_bias=None)
 
     def above(upper: str, lower: str) -> Difference:
         return Difference(columns[upper] - columns[lower], torch.zeros_like(columns[upper]))

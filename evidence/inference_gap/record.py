@@ -166,7 +166,7 @@ def _gained(before: Tensor, after: Tensor) -> Difference:
 
 def _elbo(name: str, log_w: Tensor) -> Estimate:
     found = Estimate.of_weights(name, log_w)
-    return replace(found, log_px=log_w.mean(0), log_px_se=log_w.std(0) / math.sqrt(len(log_w)))
+    return replace(found, log_px=log_w.mean(0), log_px_se=log_w.std(0) / math.sqrt(len(log_w)), log_px_bias=None)
 
 
 def _above(upper: Estimate, noise_upper: Tensor | None, lower: Estimate, noise_lower: Tensor) -> Difference:
@@ -189,7 +189,8 @@ def some(log_px: Estimate, start: int, count: int) -> Estimate:
             f"log_px is of {log_px.num_data} data, and there are {start + count} or more; estimate it for all of them, "
             "or pass fewer data"
         )
-    return replace(log_px, **{name: getattr(log_px, name)[start : start + count] for name in COLUMNS}, asked=None)
+    names = COLUMNS if log_px.log_px_bias is None else (*COLUMNS, "log_px_bias")
+    return replace(log_px, **{name: getattr(log_px, name)[start : start + count] for name in names}, asked=None)
 
 
 def joined(parts: list[Gaps], seconds: float, asked: int) -> Gaps:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.target import Target
-from dlvm.inference.bounds.importance import log_mean_exp
+from dlvm.inference.bounds.importance import log_mean_bias, log_mean_exp
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
@@ -87,7 +87,8 @@ def defensive(
                 tick(size / num_particles)
             strata.append(torch.cat(parts))
         found = Estimate.of_weights("defensive importance sampling", torch.cat(strata))
-        return replace(found, log_px_se=_standard_error(strata))
+        se = _standard_error(strata)
+        return replace(found, log_px_se=se, log_px_bias=log_mean_bias(se.square(), found.khat))
 
     return over(data, method, Pair(model, guide), min(ROWS, chunk or ROWS), seed, progress)
 

@@ -74,7 +74,15 @@ class Sandwich:
         ]
         if self.upper and self.lower and not said:
             width, se = self.width
-            said.append(f"log p(x) lies between {self.lower} and {self.upper}, {_nats(width, se)} apart")
+            if width < -ROUNDING:
+                apart = _nats(-width, se)
+                said.append(
+                    f"the bracket is crossed: {self.lower} lies {apart} above {self.upper}, within errors, which say "
+                    "how well log p(x) is known; take more chains"
+                )
+            else:
+                apart = _nats(max(width, 0.0), se)
+                said.append(f"log p(x) lies between {self.lower} and {self.upper}, {apart} apart")
         if not self.simulated:
             said += self._disagreement()
         for name in self.rows:

@@ -85,6 +85,7 @@ def row_of(method: str, budget: int, cost: int, found: Estimate, truth: Estimate
         "seconds": found.seconds,
         "log_px": found.mean,
         "log_px_se": found.mean_se,
+        "log_px_bias": found.mean_bias,
         "side": found.side,
         "ess": found.ess.mean().item(),
         "num_samples": found.num_samples,

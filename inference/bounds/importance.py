@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+WORST_KHAT = 0.7
+HEAVIEST = 0.95
+
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
     """log 1/K sum_k w_k over the first dimension: (num_particles, batch) -> (batch,), nats."""
@@ -51,6 +54,19 @@ def pareto_k(log_w: Tensor) -> Tensor:
     w = (top - top[-1]).exp()
     k = _fit_pareto(w[1:] - w[0])
     return k.to(log_w.dtype)
+
+
+def log_mean_bias(variance: Tensor, khat: Tensor) -> Tensor:
+    """About how far ``log_mean_exp`` is too low in expectation, from its variance and the tail; shape (batch,).
+
+        bias ~ variance / 2,   times k / (1 - k) where k-hat is above 0.7;   k = k-hat, at most 0.95
+
+    The first is what remains to first order in 1/K. Means of weights with a tail of k > 1/2 come near their limit as
+    K^-(1/k - 1) rather than as 1/K, so that k / (1 - k) times as much is still to come. For weights whose tail only
+    looks heavy, as those of a prior much wider than the posterior, this is too much.
+    """
+    k = khat.clamp(max=HEAVIEST)
+    return variance / 2 * torch.where(khat > WORST_KHAT, k / (1 - k), 1.0)
 
 
 def _fit_pareto(excess: Tensor) -> Tensor:

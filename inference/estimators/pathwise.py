@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dlvm.inference.bounds.bound import Bound
@@ -81,3 +82,21 @@ class DReG(Estimator):
         slope = bound.slopes(log_w)
         path = slope if bound.linear else slope - bound.curvatures(log_w.detach())
         return Coefficients(slope, path, path)
+
+
+def check_rescored(particles: Particles) -> None:
+    """Raises ValueError where the guide's density at its draws is not the one that they were drawn with."""
+    first, second = particles.log_q.detach(), particles.log_q_at_fixed_values().detach()
+    if torch.allclose(first, second, rtol=0.01, atol=0.01):
+        return
+    wrong = "so that STL and DReG, or RWS with doubly=True, would be wrong"
+    if torch.equal(second, particles.log_q_at_fixed_values().detach()):  # no noise
+        raise ValueError(
+            f"the guide's density at its own draws is off by up to {(first - second).abs().max():.2g} nats when it is "
+            f"found from their values, {wrong}: rounding takes too much; standardise the data, compute in float64, "
+            "or use estimator=Total(), or doubly=False"
+        )
+    raise ValueError(
+        f"the guide gives its own draws another density when it is run again, {wrong}; leave out its dropout, or use "
+        "estimator=Total(), or doubly=False"
+    )

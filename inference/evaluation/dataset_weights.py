@@ -54,6 +54,7 @@ def score(
     seed: int = 0,
     progress: bool = False,
     engine: str = "auto",
+    look: Callable[[tuple], None] | None = None,
 ) -> Walked:
     """Draws and weighs particles for every datum, and hands them over a few data at a time.
 
@@ -62,14 +63,26 @@ def score(
 
     Args:
         take: called with what was found of some data, in their order.
+        look: called with the arguments of every batch, once it is found to be sound.
         others, Raises: see ``evaluate``.
     """
     whole(num_particles=num_particles, chunk=1 if chunk is None else chunk)
     if num_particles < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"num_particles and chunk must be at least 1, got {num_particles} and {chunk}")
-    number = 1 if isinstance(data, Tensor) else length_of(data) or 1
-    scorer = _Scorer(pair, num_particles, chunk, engine, number)
-    return walk(data, pair, scorer.prepare, lambda part, _: take(scorer(part)), seed, progress, "evaluating")
+    scorer = _Scorer(pair, num_particles, chunk, engine, number_of_batches(data))
+
+    def prepare(args: tuple) -> int:
+        rows = scorer.prepare(args)
+        if look is not None:
+            look(args)
+        return rows
+
+    return walk(data, pair, prepare, lambda part, _: take(scorer(part)), seed, progress, "evaluating")
+
+
+def number_of_batches(data: Tensor | Iterable) -> int:
+    """As far as known; 1 for a stream."""
+    return 1 if isinstance(data, Tensor) else length_of(data) or 1
 
 
 class _Scorer:

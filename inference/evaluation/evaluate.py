@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
-from dlvm.inference.evaluation.active_units import count_active, spread_of
-from dlvm.inference.evaluation.dataset_weights import Scored, score
+from dlvm.inference.bounds.importance import (
+    WORST_KHAT,
+    effective_sample_size,
+    log_mean_bias,
+    log_mean_exp,
+    pareto_k,
+    relative_variance,
+)
+from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE, count_active, spread_of
+from dlvm.inference.evaluation.dataset_weights import Scored, number_of_batches, score
+from dlvm.inference.evaluation.second_opinion import Opinion, SecondOpinion
 from dlvm.inference.evaluation.verdict import verdict
 from dlvm.inference.particles.row_weights import refuse_nan
 from dlvm.inference.programs.pair import Pair
+
+SHOWN_BIAS = 0.0005
+NARROW = 0.25  # of the prior's variance: a unit that says nothing of x and is narrower has not collapsed to the prior
 
 
 def evaluate(
@@ -33,6 +44,9 @@ def evaluate(
 
     Modules are in evaluation mode meanwhile; the process's random state stays as it was. After Ctrl-C the record is of
     the data that were done, and says so.
+
+    For a second opinion at most 16 of the data, spread over all, are weighed by at most 1000 draws from the prior as
+    well, which leaves the estimates as they are.
 
     Returns:
         an ``Evaluation``.
@@ -59,9 +73,10 @@ def evaluate(
         >>> evaluate(model, Diagonal(latents(model, x), MLP(3, 8)), x, num_particles=10).num_data
         5
     """
-    totals = Totals(num_particles)
-    walked = score(Pair(model, guide), data, num_particles, totals.add, chunk, seed, progress, engine)
-    return totals.result(walked.complete)
+    pair, totals = Pair(model, guide), Totals(num_particles)
+    second = SecondOpinion(pair, num_particles, seed, number_of_batches(data), chunk)
+    walked = score(pair, data, num_particles, totals.add, chunk, seed, progress, engine, second.look)
+    return totals.result(walked.complete, second)
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,14 @@ class Evaluation:
         num_data: how many data the means are over.
         complete: whether that is all; False after Ctrl-C.
         units: latent dimensions in all; where batches have other sites, those of all of them.
+        log_px_bias: about how far log_px is too low in expectation, mean over data, see ``log_mean_bias``. More data
+            lessen the standard error, and leave this as it is.
+        fixed_units: inactive dimensions at which q is another distribution than the prior, the same for all data.
+        second_opinion: log p(x) by draws from the prior less that by the guide's, mean over a few data; NaN where there
+            is none.
+        second_opinion_margin: how far it may be from 0 by errors and chance alone.
+        second_opinion_ess: effective sample size of the draws from the prior, median over these data.
+        second_opinion_data: how many these were.
     """
 
     elbo: float
@@ -102,6 +125,12 @@ class Evaluation:
     num_data: int
     complete: bool = True
     units: int = 0
+    log_px_bias: float = math.nan
+    fixed_units: int = 0
+    second_opinion: float = math.nan
+    second_opinion_margin: float = math.nan
+    second_opinion_ess: float = math.nan
+    second_opinion_data: int = 0
 
     @property
     def verdict(self) -> str:
@@ -110,8 +139,10 @@ class Evaluation:
 
     def __str__(self) -> str:
         trust = "no k-hat" if math.isnan(self.khat_bad) else f"k-hat > 0.7 for {100 * self.khat_bad:.1f} %"
+        bias = f", perhaps {self.log_px_bias:.3f} too low" if self.log_px_bias >= SHOWN_BIAS else ""
         return (
-            f"log p(x) {self.log_px:.3f} ± {self.log_px_se:.3f}   ELBO {self.elbo:.3f} ± {self.elbo_se:.3f} nats   "
+            f"log p(x) {self.log_px:.3f} ± {self.log_px_se:.3f}{bias}   "
+            f"ELBO {self.elbo:.3f} ± {self.elbo_se:.3f} nats   "
             f"rate {self.rate:.2f}   distortion {self.distortion:.2f}   "
             f"{self.active_units} of {self.units} units active   ESS {self.ess:.1f} of {self.num_particles}   "
             f"{trust} of {self.num_data} data" + ("" if self.complete else " (interrupted: the first data only)")
@@ -131,18 +162,19 @@ class Totals:
         likelihood, ratio, mean, square, x_dim = found
         log_w = (likelihood - ratio).double()
         refuse_nan(log_w)
-        k = self.num_particles
+        k, variance, khat = self.num_particles, relative_variance(log_w), pareto_k(log_w)
         self.rows.append(
             torch.stack(
                 [
                     log_w.mean(0),
                     log_w.var(0) / k if k > 1 else torch.full_like(log_w[0], math.nan),
                     log_mean_exp(log_w),
-                    relative_variance(log_w),
+                    variance,
                     ratio.double().mean(0),
                     -likelihood.double().mean(0),
                     effective_sample_size(log_w),
-                    pareto_k(log_w),
+                    khat,
+                    log_mean_bias(variance, khat),
                 ]
             )
         )
@@ -150,12 +182,13 @@ class Totals:
         for name, each in mean.items():
             self.units.setdefault(name, []).append((each, (square[name] - each.square()) / max(1, k - 1)))
 
-    def result(self, complete: bool = True) -> Evaluation:
+    def result(self, complete: bool = True, second: SecondOpinion | None = None) -> Evaluation:
         rows = torch.cat(self.rows, dim=1)
         count = rows.shape[1]
-        elbo, elbo_var, log_px, log_px_var, rate, distortion, ess, _ = rows.mean(1).tolist()
+        elbo, elbo_var, log_px, log_px_var, rate, distortion, ess, _, bias = rows.mean(1).tolist()
         known = rows[7][~rows[7].isnan()]
-        khat, bad = known.mean().item(), (known > 0.7).double().mean().item()
+        khat, bad = known.mean().item(), (known > WORST_KHAT).double().mean().item()
+        opinion = Opinion() if second is None or not complete else second.of(rows[2], rows[3], rows[8])
         return Evaluation(
             elbo=elbo,
             elbo_se=math.sqrt(elbo_var / count),
@@ -172,21 +205,44 @@ class Totals:
             num_data=count,
             complete=complete,
             units=sum(max(mean.shape[1] for mean, _ in parts) for parts in self.units.values()),
+            log_px_bias=bias,
+            fixed_units=self._fixed_units(opinion.moments),
+            second_opinion=opinion.excess,
+            second_opinion_margin=opinion.margin,
+            second_opinion_ess=opinion.ess,
+            second_opinion_data=opinion.num_data,
         )
 
     def _active_units(self) -> int | None:
         if self.num_particles < 2:
             return None
-        return sum(_active(parts) for parts in self.units.values())
+        return sum(
+            count_active(spread_of(means, noise))
+            for parts in self.units.values()
+            for _, means, noise in _of_the_same_data(parts)
+        )
+
+    def _fixed_units(self, prior: Mapping[str, tuple[Tensor, Tensor]]) -> int:
+        """Inactive units at which q has not the moments of the prior, but others."""
+        found = 0
+        for name in prior if self.num_particles > 1 else ():
+            for some, means, noise in _of_the_same_data(self.units.get(name, [])):
+                loc, variance = (each[some] for each in prior[name])
+                if len(loc) == means.shape[1]:
+                    narrow = noise.mean(0) * (self.num_particles - 1) < NARROW * variance
+                    elsewhere = (means.mean(0) - loc).square() > variance
+                    asleep = spread_of(means, noise) <= ACTIVE_VARIANCE
+                    found += int((asleep & (narrow | elsewhere)).sum())
+        return found
 
 
-def _active(parts: list[tuple[Tensor, Tensor]]) -> int:
-    """Active units of a site, each looked at over the data that have it."""
-    found, start = 0, 0
+def _of_the_same_data(parts: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(some units of a site, their means, the variances of these), for the data that have these units."""
+    start = 0
     for stop in sorted({mean.shape[1] for mean, _ in parts}):
         having = [part for part in parts if part[0].shape[1] >= stop]
         means, noise = (
             torch.cat([each[:, start:stop] for each in kind]).double() for kind in zip(*having, strict=True)
         )
-        found, start = found + count_active(spread_of(means, noise)), stop
-    return found
+        yield slice(start, stop), means, noise
+        start = stop

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
+from dlvm.inference.evaluation.second_opinion import FINE, TELLING
+
 FEWEST_EPOCHS = 10
 SMALL_RISE = 0.0005
 KHAT_SHARE = 0.1
 WIDE_GAP = 0.05
 COARSE = 0.1
+IDLE_RATE = 0.1  # nats
+IDLE_RATE_OF_A_UNIT = 0.01
 
 
 @runtime_checkable
@@ -37,6 +41,18 @@ class Evaluated(Protocol):
     def active_units(self) -> int | None: ...
     @property
     def units(self) -> int: ...
+    @property
+    def log_px_bias(self) -> float: ...
+    @property
+    def fixed_units(self) -> int: ...
+    @property
+    def second_opinion(self) -> float: ...
+    @property
+    def second_opinion_margin(self) -> float: ...
+    @property
+    def second_opinion_ess(self) -> float: ...
+    @property
+    def second_opinion_data(self) -> int: ...
 
 
 @runtime_checkable
@@ -54,7 +70,8 @@ class Verdict:
     Attributes:
         converged: whether the validation bound has stopped rising; None where no training was given.
         collapsed: whether some latent dimension says nothing of x; None for one particle.
-        trustworthy: whether the estimate of log p(x) is; None where there is no k-hat.
+        trustworthy: whether the estimate of log p(x) is; None where k-hat and a second opinion do not both vouch for
+            it.
         sentences: one for each of these.
         next: the next thing to try.
     """
@@ -94,7 +111,7 @@ def verdict(result: Evaluated, history: Sequence[Validated] = ()) -> Verdict:
     converged, training, longer = _training(epochs)
     collapsed, units, wake = _units(result)
     trustworthy, estimate, sample = _estimate(result)
-    remedies = [longer, wake, sample, _gap(result), "compare guides or objectives"]
+    remedies = [longer, wake, sample, _gap(result), _vouching(trustworthy), "compare guides or objectives"]
     said = tuple(text for text in (training, units, estimate) if text)
     return Verdict(converged, collapsed, trustworthy, said, next(text for text in remedies if text))
 
@@ -132,6 +149,18 @@ def _units(result: Evaluated) -> Finding:
     if not asleep:
         plural = "All" if result.units > 1 else "The"
         return False, f"{plural} {result.units} latent unit{'s are' if result.units > 1 else ' is'} active.", ""
+    if result.fixed_units:
+        text = f"{result.fixed_units} of {result.units} latent units have one answer for all x, and not the prior's."
+        if asleep > result.fixed_units:
+            text += f" {asleep - result.fixed_units} more are collapsed to the prior."
+        return True, text, "other starts of the guide, or one that mixes or enumerates: it may sit on one mode of many"
+    if not result.active_units and result.rate > max(IDLE_RATE, IDLE_RATE_OF_A_UNIT * result.units):
+        text = f"None of {result.units} latent units has a mean that tells of x, yet q is {result.rate:.1f} nats from "
+        return (
+            True,
+            text + "the prior.",
+            "a look at q(z | x): it may be one answer for all x, or tell of x by its spread",
+        )
     if not result.active_units:
         text = f"Collapsed: none of {result.units} latent units says anything of x."
         return True, text, "a KL warm-up (tempered), free_bits, or a weaker decoder"
@@ -141,21 +170,44 @@ def _units(result: Evaluated) -> Finding:
 
 
 def _estimate(result: Evaluated) -> Finding:
-    if math.isnan(result.khat_bad):
-        few = result.num_particles < 25
-        return None, "log p(x) has no k-hat, so that nothing vouches for it.", "25 particles or more" if few else ""
-    if result.khat_bad > KHAT_SHARE:
+    least = f"log p(x) is at least {result.log_px:.2f} nats"
+    excess, margin, count = result.second_opinion, result.second_opinion_margin, result.second_opinion_data
+    if excess > margin:
         text = (
-            f"log p(x) is too low by an unknown amount: k-hat exceeds 0.7 for {100 * result.khat_bad:.0f} % of the "
+            f"{least}, and more: by draws from the prior it is {excess:.2f} nats higher for {count} data than by the "
+            "guide, which misses a part of the posterior."
+        )
+        return False, text, "a defensive proposal, annealed importance sampling, or other starts of the guide"
+    unknown = math.isnan(result.khat_bad)
+    if not unknown and result.khat_bad > KHAT_SHARE:
+        text = (
+            f"{least}, too low by an unknown amount: k-hat exceeds 0.7 for {100 * result.khat_bad:.0f} % of the "
             f"data and {result.ess:.1f} of {result.num_particles} particles count."
         )
         return False, text, "annealed importance sampling, a defensive proposal, or a richer guide"
-    if result.log_px_se > COARSE:
-        return True, f"log p(x) is known to {result.log_px_se:.2f} nats only.", "more particles"
-    fine = (
-        "k-hat is fine" if not result.khat_bad else f"k-hat exceeds 0.7 for {100 * result.khat_bad:.0f} % of the data"
-    )
-    return True, f"log p(x) is known to {max(result.log_px_se, 0.01):.2f} nats: {fine}.", ""
+    agreed = result.second_opinion_ess >= TELLING and abs(excess) <= margin
+    if unknown and not agreed:
+        few = result.num_particles < 25
+        return None, "log p(x) has no k-hat, so that nothing vouches for it.", "25 particles or more" if few else ""
+    bias = 0.0 if math.isnan(result.log_px_bias) else result.log_px_bias
+    if bias > max(result.log_px_se, FINE):
+        text = f"{least}, which is perhaps {bias:.2f} too low, since the particles are few."
+        return agreed or None, text, "more particles"
+    error = max(result.log_px_se, bias, FINE)
+    known = f"{error:.2f} nats{' only' if error > COARSE else ''}"
+    fine = f"k-hat exceeds 0.7 for {100 * result.khat_bad:.0f} % of the data" if result.khat_bad else "k-hat is fine"
+    if agreed:
+        fine = "there is no k-hat" if unknown else fine
+        text = (
+            f"log p(x) is known to {known}: {fine}, and draws from the prior agree within {margin:.2f} on {count} data."
+        )
+    else:
+        text = f"{least}, known to {known} as far as the guide goes: {fine}, and nothing else vouches for it."
+    return agreed or None, text, "more particles" if error > COARSE else ""
+
+
+def _vouching(trustworthy: bool | None) -> str:
+    return "annealed importance sampling, for a second opinion" if trustworthy is None else ""
 
 
 def _gap(result: Evaluated) -> str:

@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 
 from dlvm.inference.engine.module_state import State
 from dlvm.inference.estimators.estimator import Estimator
-from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.estimators.pathwise import Total, check_rescored
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.analytic_kl import mean_field_violations
 from dlvm.inference.particles.particles import Particles
@@ -111,7 +111,7 @@ def _check_draws(pair: Pair, objective: Objective, args: tuple, kwargs: dict) ->
         objective.surrogate(particles)
         found = objective.coefficients(particles)
         if found is not None and found.score is not None and not particles.detached:
-            _check_rescored(particles)
+            check_rescored(particles)
         _check_batch_norm(objective, particles)
     return {name: how for name, how in particles.kl.items() if name in {site["name"] for site in particles.joint}}
 
@@ -124,16 +124,6 @@ def _check_batch_norm(objective: Objective, particles: Particles) -> None:
         raise ValueError(
             f"the model normalises over the batch, so that each weight depends on all data, and {objective!r} takes "
             "them one by one; use LayerNorm in the decoder, model.eval(), or estimator=Total()"
-        )
-
-
-def _check_rescored(particles: Particles) -> None:
-    """The guide's density at fixed draws is the one that they were drawn with, unless it runs with other noise."""
-    first, second = particles.log_q.detach(), particles.log_q_at_fixed_values().detach()
-    if not torch.allclose(first, second, rtol=0.01, atol=0.01):
-        raise ValueError(
-            "the guide gives its own draws another density when it is run again, so that STL and DReG, or RWS with "
-            "doubly=True, would be wrong; leave out its dropout, or use estimator=Total(), or doubly=False"
         )
 
 

@@ -55,7 +55,11 @@ def test_bounds_are_in_order_around_the_exact_value(model, guide):
     assert abs(found.width[0]) < 0.1 and found.upper == "reverse AIS" and found.crossings == []
     text = str(found)
     assert text.startswith("log p(x) of 30 simulated data, nats per datum\n  ELBO         >= -")
-    assert "og p(x) lies between" in text and "\n  reverse AIS  <= -" in text and "endless samples" in text
+    assert (
+        "\nThe bracket is crossed: AIS lies 0.0" in text
+        and "\n  reverse AIS  <= -" in text
+        and "endless samples" in text
+    )
 
 
 def test_rows_of_one_set_of_weights_are_their_closed_forms(model, guide):
@@ -102,6 +106,12 @@ def test_a_lower_bound_above_an_upper_one_is_called_out():
     ]
     within = Sandwich({**rows, "reverse AIS": row("upper", -1.03, 0.02)}, simulated=True)
     assert within.crossings == [] and within.width == pytest.approx((-0.03, 0.0141), abs=1e-4)
+    assert within.verdict == [
+        "the bracket is crossed: AIS lies 0.030 ± 0.014 nats above reverse AIS, within errors, which say how well log "
+        "p(x) is known; take more chains"
+    ]
+    open_one = Sandwich({**rows, "reverse AIS": row("upper", -0.97, 0.02)}, simulated=True)
+    assert open_one.verdict == ["log p(x) lies between AIS and reverse AIS, 0.030 ± 0.014 nats apart"]
 
 
 def test_cubo_below_a_lower_bound_bounds_nothing():

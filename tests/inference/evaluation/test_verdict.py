@@ -21,7 +21,8 @@ from dlvm.nets import MLP
 def evaluation(**changed) -> Evaluation:
     numbers = dict(
         elbo=-100.0, elbo_se=0.01, log_px=-99.0, log_px_se=0.02, rate=20.0, distortion=80.0, active_units=10, ess=300.0,
-        khat=0.3, khat_bad=0.01, bits_per_dim=0.2, num_particles=1000, num_data=100, units=10,
+        khat=0.3, khat_bad=0.01, bits_per_dim=0.2, num_particles=1000, num_data=100, units=10, log_px_bias=0.005,
+        second_opinion=-0.05, second_opinion_margin=0.2, second_opinion_ess=40.0, second_opinion_data=16,
     )  # fmt: skip
     return Evaluation(**numbers | changed)
 
@@ -54,13 +55,47 @@ def test_convergence_is_read_from_the_validation_bound(values, converged, said, 
 @pytest.mark.parametrize(
     "changed, field, expected, said, remedy",
     [
-        (dict(active_units=0), "collapsed", True, "none of 10 latent units", "a KL warm-up"),
+        (dict(active_units=0, rate=0.05), "collapsed", True, "none of 10 latent units", "a KL warm-up"),
+        (dict(active_units=0), "collapsed", True, "yet q is 20.0 nats from the prior", "a look at q(z | x)"),
+        (
+            dict(active_units=7, fixed_units=2),
+            "collapsed",
+            True,
+            "2 of 10 latent units have one answer",
+            "other starts",
+        ),
         (dict(active_units=4), "collapsed", True, "6 of 10 latent units are collapsed", "a KL warm-up"),
         (dict(active_units=9), "collapsed", True, "1 of 10 latent units are collapsed", "compare guides"),
         (dict(active_units=None), "collapsed", None, "log p(x) is known", "compare guides"),
         (dict(khat_bad=0.4), "trustworthy", False, "k-hat exceeds 0.7 for 40 % of the data", "annealed importance"),
+        (dict(khat_bad=0.4), "trustworthy", False, "log p(x) is at least -99.00 nats, too low", "annealed importance"),
         (dict(log_px_se=0.5), "trustworthy", True, "known to 0.50 nats only", "more particles"),
-        (dict(khat_bad=math.nan, num_particles=10), "trustworthy", None, "no k-hat", "25 particles"),
+        (
+            dict(log_px_bias=0.06),
+            "trustworthy",
+            True,
+            "at least -99.00 nats, which is perhaps 0.06 too low",
+            "more part",
+        ),
+        (dict(), "trustworthy", True, "draws from the prior agree within 0.20 on 16 data", "compare guides"),
+        (dict(second_opinion=0.3), "trustworthy", False, "at least -99.00 nats, and more", "a defensive proposal"),
+        (dict(second_opinion=-0.3), "trustworthy", None, "and nothing else vouches for it", "annealed importance"),
+        (dict(second_opinion_ess=5.0), "trustworthy", None, "is at least -99.00 nats, known to 0.02", "annealed"),
+        (
+            dict(second_opinion=math.nan, log_px_bias=0.06),
+            "trustworthy",
+            None,
+            "perhaps 0.06 too low",
+            "more particles",
+        ),
+        (
+            dict(khat_bad=math.nan, num_particles=10, second_opinion=math.nan),
+            "trustworthy",
+            None,
+            "no k-hat",
+            "25 particles",
+        ),
+        (dict(khat_bad=math.nan), "trustworthy", True, "there is no k-hat, and draws from the prior", "compare"),
         (dict(elbo=-105.0), "trustworthy", True, "known to 0.02 nats", "a richer guide"),
     ],
 )

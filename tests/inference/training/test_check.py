@@ -239,6 +239,21 @@ def test_a_guide_with_dropout_is_refused_where_its_density_is_taken_twice(object
     assert check(hierarchy, Noisy().eval(), objective, X) == {"z2": "Monte Carlo", "z1": "Monte Carlo"}
 
 
+def test_a_density_lost_to_rounding_is_not_called_dropout():
+    torch.manual_seed(0)
+    weight = torch.randn(6, 4)
+    for dtype in (torch.float32, torch.float64):
+        model = PPCA(10 * weight.to(dtype), torch.zeros(6, dtype=dtype), 5.0).to(dtype)
+        x = model(n=200).detach()
+        pyro.set_rng_seed(0)
+        guide = FullRank(latents(model, x), MLP(6, 32).to(dtype)).to(dtype)
+        if dtype is torch.float64:
+            assert check(model, guide, IWAE(5, DReG()), x) == {"z": "Monte Carlo"}
+            continue
+        with pytest.raises(ValueError, match="rounding takes too much; standardise the data, compute in float64"):
+            check(model, guide, IWAE(5, DReG()), x)
+
+
 @pytest.mark.parametrize("objective", [IWAE(3), IWAE(3, VIMCO(everywhere=True)), RWS(3), WakeSleep()], ids=repr)
 def test_a_guide_with_dropout_is_fine_where_its_density_is_taken_once(objective):
     assert check(hierarchy, Noisy(), objective, X) == {"z2": "Monte Carlo", "z1": "Monte Carlo"}
