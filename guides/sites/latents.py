@@ -45,8 +45,9 @@ class Plate(NamedTuple):
 class Latent(NamedTuple):
     """A latent site: shape of one event, support, the plates around it, and where it can be given.
 
-    ``position`` is that of the model's argument of the same name, which observes the site where it is not None; None
-    where there is no such argument, or it is passed by name alone. ``mask`` says where the model's mask of the site
+    ``position`` is that of the model's argument which observes the site where it is not None: the one of its name, or
+    one that was left out of the call and is found to; None where there is no such argument, or it is passed by name
+    alone. ``mask`` says where the model's mask of the site
     comes from, where that is an argument of bools or a part of it, as mask[:, t]; it is recognised in memory.
     """
 
@@ -60,9 +61,10 @@ class Latent(NamedTuple):
 def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
     """The latent sites of a model, in the order in which it generates them.
 
-    The model runs once, on ``args``, with its parameters and the random state left as they were. A model that has some
-    sites for some arguments only has them all in ``latents(model, x, deep=True) | latents(model, x)``, in the order of
-    the first call; a site that an argument may observe is latent in a call without it, ``latents(model, x)``.
+    The model runs once, on ``args``, with its parameters and the random state left as they were; and once more for each
+    site and each argument that is None and no site's name, to find out whether the site is observed by it. A model that
+    has some sites for some arguments only has them all in ``latents(model, x, deep=True) | latents(model, x)``, in the
+    order of the first call; a site that an argument may observe is latent in a call without it, ``latents(model, x)``.
 
     Returns:
         {site: Latent(shape, support, plates, position, mask)}; a dict written by hand serves guides as well.
@@ -83,14 +85,16 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
     program(model=model)
     with left_alone(model), PickedRows() as picked:
         trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
-    position = _positions(model)
+    parameters = _by_position(model)
+    position = {name: i for i, name in enumerate(parameters)}
+    elsewhere = _observed_by(model, trace, args, kwargs, parameters)
     nodes: Iterator[tuple[str, Node]] = trace.iter_stochastic_nodes()
     sites = {
         name: Latent(
             shape := site["fn"].event_shape,
             collapsed(site["fn"].support, len(shape)),
             _plates(site, picked.names),
-            position.get(name),
+            position.get(name, elsewhere.get(name)),
             mask_in(trace.nodes, name, args, kwargs, position),
         )
         for name, site in nodes
@@ -123,12 +127,34 @@ def _plates(site: Node, given: set[str]) -> tuple[Plate, ...]:
     )
 
 
-def _positions(model: Callable) -> dict[str, int]:
-    """{argument: position} of those that a program takes by position; none where it does not say."""
+def _by_position(model: Callable) -> dict[str, Any]:
+    """{argument: default} of those that a program takes by position, in order; none where it does not say."""
     program = inspect.unwrap(model)
     try:
         parameters = inspect.signature(program.forward if isinstance(program, nn.Module) else program).parameters
     except (TypeError, ValueError):
         return {}
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {name: i for i, (name, parameter) in enumerate(parameters.items()) if parameter.kind in kinds}
+    return {name: parameter.default for name, parameter in parameters.items() if parameter.kind in kinds}
+
+
+def _observed_by(
+    model: Callable, trace: poutine.Trace, args: tuple, kwargs: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> dict[str, int]:
+    """{latent site: position} of arguments that are None, and observe a site of another name where they are not."""
+    found: dict[str, int] = {}
+    given = [*args, *list(parameters.values())[len(args) :]]
+    for i, name in enumerate(parameters):
+        if given[i] is not None or name in kwargs or name in trace.nodes:
+            continue
+        for site, value in ((site, node["value"]) for site, node in trace.iter_stochastic_nodes() if site not in found):
+            called = (*args[:i], value, *args[i + 1 :]) if i < len(args) else args
+            named = dict(kwargs) if i < len(args) else {**kwargs, name: value}
+            try:
+                with left_alone(model):
+                    node: Any = poutine.trace(model).get_trace(*called, **named).nodes.get(site)
+            except Exception:  # an argument that is something else, as a mask or lengths
+                continue
+            if node is not None and node["is_observed"] and node["value"] is value:
+                found[site] = i
+    return found

@@ -330,3 +330,20 @@ def test_where_every_site_is_given_the_bound_is_the_joint_density(make, estimato
     guide = Diagonal(latents(model, x), MLP(1, 3))
     assert objective.loss(model, guide, x, y) == pytest.approx(-exact.item(), rel=1e-5)
     assert objective.differentiable_loss(model, guide, x, y).item() == pytest.approx(-exact.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("call", [(), (None,)], ids=["left out", "None"])
+def test_a_site_may_be_given_by_an_argument_of_another_name(call):
+    def model(x, labels=None, scale=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Bernoulli(0.4), obs=labels)
+            z = pyro.sample("z", dist.Normal(y, 1.0 if scale is None else scale.abs() + 1))
+            pyro.sample("x", dist.Normal(z[..., None], 1.0).expand([len(x), 2]).to_event(1), obs=x)
+
+    x, labels = torch.randn(5, 2), torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])
+    spec = latents(model, x, *call)
+    assert {name: latent.position for name, latent in spec.items()} == {"y": 1, "z": None}
+    guide = Diagonal(spec, MLP(2, 8))
+    assert drawn(guide, x, labels) == ["z"] and drawn(guide, x) == ["y", "z"]
+    check(model, guide, ELBO(estimator=ScoreFunction()), x, labels)
+    check(model, guide, ELBO(estimator=ScoreFunction()), x)
