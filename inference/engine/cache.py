@@ -46,6 +46,7 @@ class Kind:
         seconds: the shortest replay.
         decided: whether it has been settled what they run on.
         prospects: of compiling the graph, once replays were timed.
+        repaid: after how many steps a capture is, once one was counted out.
     """
 
     seen: int = 0
@@ -59,6 +60,7 @@ class Kind:
     seconds: float = math.inf
     decided: bool = False
     prospects: Prospects | None = None
+    repaid: int | None = None
 
     @property
     def audited_now(self) -> bool:

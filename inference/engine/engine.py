@@ -84,9 +84,10 @@ class Engine:
         if key is None:
             self._object(stranger(args, kwargs))
             return self._eager(args, kwargs)
-        kind = self._kind((key, self._scalars))
-        kind.seen += 1
+        (kind := self._kind((key, self._scalars))).seen += 1
         captured = kind.captured
+        if captured is None and self.policy.prices(kind, self.done):
+            return self.policy.price(kind, partial(self._eager, args, kwargs))
         if captured is None and self.policy.captures(kind, self.done, any(k.captured for k in self.kinds.values())):
             captured = self._capture(kind, args, kwargs)
         if captured is None or not captured.accepts():

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlvm.inference.engine.cache import Kind, Prospects
+from dlvm.inference.engine.recording import Outcome
 
 STEPS_TO_REPAY_CAPTURE = 100
 SIGHTINGS_OF_AN_ODD_SHAPE = 50
 STEPS_TO_TIME = 20
 COLD_SECONDS, SECONDS_PER_OPERATION, WARM_SECONDS = 8.0, 0.017, 2.5
 SAVED_PER_OPERATION, SAVED_SHARE = 3e-6, 0.25
+SECONDS_TO_CAPTURE_AN_OPERATION, SECONDS_TO_COUNT_AN_OPERATION = 3.3e-4, 5e-6  # of a VAE, and chains of 2 to 24 steps
+SAVED_BY_CAPTURE = 0.35  # of an ordinary step
 
 
 class Policy:
@@ -50,7 +56,27 @@ class Policy:
         if self.steps is not None and self.steps - done < STEPS_TO_REPAY_CAPTURE:
             self.say("eager, since so few steps do not repay a capture")
             return False
+        if self.steps is not None and kind.repaid is not None:
+            to_come = int(kind.seen / done * (self.steps - done))
+            if to_come < kind.repaid:
+                self.say(f"eager, since a capture repays after {kind.repaid} steps, and {to_come} are to come")
+                return False
         return kind.seen > SIGHTINGS_OF_AN_ODD_SHAPE or (self.prompt and not odd)
+
+    def prices(self, kind: Kind, done: int) -> bool:
+        """Whether to look now what a capture of this kind takes: once, where it may come, before it is paid."""
+        known = self.steps is not None and self.steps - done >= STEPS_TO_REPAY_CAPTURE
+        return self.mode == "auto" and known and kind.seen == 2 and kind.repaid is None and not kind.refused
+
+    def price(self, kind: Kind, ordinary: Callable[[], Outcome]) -> Outcome:
+        """One ordinary call, in which operations are counted and time is taken."""
+        started = time.process_time()
+        with _Operations() as operations:
+            outcome = ordinary()
+        taken = time.process_time() - started
+        step = max(taken - SECONDS_TO_COUNT_AN_OPERATION * operations.number, taken / 4, 1e-6)
+        kind.repaid = math.ceil(SECONDS_TO_CAPTURE_AN_OPERATION * operations.number / (SAVED_BY_CAPTURE * step))
+        return outcome
 
     def compiles_now(self, kind: Kind, done: int) -> bool:
         """Whether to compile the graph of a kind of which that has not been settled.
@@ -70,6 +96,16 @@ class Policy:
             kind.decided = True
             self.say(f"captured; compiling repays after {prospects.steps} steps, {to_come} are to come")
         return False
+
+
+class _Operations(TorchDispatchMode):
+    """Counts what is computed inside."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
 
 
 def prospects_of(kind: Kind) -> Prospects | None:
