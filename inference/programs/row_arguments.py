@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import combinations, islice
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
@@ -24,6 +24,7 @@ from dlvm.inference.programs.plates import common_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.rows import has_rows, rows_of
 
+Traces = tuple[poutine.Trace, poutine.Trace]
 TRIED = 3  # rows that are weighed together, of which the last is weighed alone
 MOST_CHOICES = 16
 TOLERANCES = 1e-4, 1e-2  # of the model, single precision summed over a datum's numbers; of a flow that is inverted
@@ -137,11 +138,15 @@ def _same_alone(pair: Pair, args: tuple, having: Sequence[bool]) -> bool:
         return False
 
 
-def _again(pair: Pair, args: tuple, among: tuple[poutine.Trace, poutine.Trace], frames: Sequence) -> tuple:
-    """Traces of both programs on the last row, with what either drew for it in these plates."""
-    drawn, latent = (prune_subsample_sites(_last(trace, frames)) for trace in among)
-    again = poutine.trace(poutine.replay(pair.guide, trace=drawn)).get_trace(*args)
-    return again, poutine.trace(poutine.replay(pair.model, trace=latent)).get_trace(*args)
+def _again(pair: Pair, args: tuple, among: Traces, frames: Sequence) -> Traces:
+    """Traces of both programs on the last row, with what was drawn for it in these plates."""
+    drawn, modelled = (prune_subsample_sites(_last(trace, frames)) for trace in among)
+    guide_trace = poutine.trace(poutine.replay(pair.guide, trace=drawn)).get_trace(*args)
+    entering = guide_trace.copy()
+    for site in sample_sites(modelled):
+        if not site["is_observed"] and site["name"] not in entering:  # the model may stand alone
+            entering.nodes[site["name"]] = cast(Any, site)
+    return guide_trace, poutine.trace(poutine.replay(pair.model, trace=entering)).get_trace(*args)
 
 
 def _last(trace: poutine.Trace, frames: Sequence) -> poutine.Trace:
@@ -157,7 +162,7 @@ def _last(trace: poutine.Trace, frames: Sequence) -> poutine.Trace:
     return single
 
 
-def _weights(traces: tuple[poutine.Trace, poutine.Trace], frame: Any) -> list[Tensor | None]:
+def _weights(traces: Traces, frame: Any) -> list[Tensor | None]:
     """log p(x, z) and log q(z | x) of the last row in a plate; None for that of a flow without an inverse."""
     guide_sites, model_sites = map(sample_sites, traces)
     log_p = _of_last([site["fn"].log_prob(site["value"]) for site in model_sites], frame)

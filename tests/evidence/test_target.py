@@ -69,6 +69,17 @@ def test_two_plates_over_the_same_data_are_refused():
             method(apart, X)
 
 
+def test_a_table_as_long_as_a_batch_is_not_cut_where_the_model_stands_alone():
+    def with_a_table(x, table):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(table.mean() + torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x, table = torch.linspace(-2, 3, 30), torch.arange(30.0) / 10
+    exact = dist.Normal(table.mean(), 2**0.5).log_prob(x)
+    assert_close(quadrature(with_a_table, [(x, table)], chunk=7).log_px, exact, 1e-6)
+
+
 def test_rows_that_the_model_picks_by_itself_are_not_replaced():
     def by_index(i):
         with pyro.plate("data", len(X), subsample=i) as rows:

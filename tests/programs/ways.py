@@ -176,7 +176,7 @@ def weights(program: Brought) -> list[Claim]:
     share = (found - found.logsumexp(0)).exp().double()
     bias = (share.square().sum(0) - 1 / len(found)).clamp_min(0)
     within = rows * pair.tolerance + SIGMAS * bias.sum().sqrt().item() + bias.sum().item()
-    columns = rows if pair.per_datum else 1
+    columns = rows if pair.per_datum and (pair.plate or found.shape[1] > 1) else 1  # one, where q is of a whole batch
     return [near("columns", found.shape[1], columns, 0), near("sum of log p(x)", iwae(found).sum(), right, within)]
 
 

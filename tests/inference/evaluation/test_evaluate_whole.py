@@ -9,7 +9,7 @@ import torch
 from oracles import assert_close
 from pyro.infer.autoguide import AutoNormal
 
-from dlvm.evidence import importance, views
+from dlvm.evidence import importance, prior_sampling, views
 from dlvm.inference import evaluate
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -129,3 +129,24 @@ def test_rows_that_a_batch_picks_are_walked_as_they_come():
     seen = views(by_index, of_index, batches, num_particles=100)
     assert "subsample=" in seen.left_out["information"]
     assert abs(seen.elbo.value - EXACT.mean()) < 5 * seen.elbo.se
+
+
+def test_a_support_that_depends_on_a_latent_is_that_of_the_guides_draws():
+    def below(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Uniform(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Uniform(0.0, u), obs=x)
+
+    def above(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("u", dist.Uniform(x, 1.0))
+
+    def anywhere(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("u", dist.Uniform(torch.zeros(len(x)), 1.0))
+
+    x = torch.linspace(0.1, 0.8, 8)
+    found = evaluate(below, above, x, num_particles=10_000)
+    assert abs(found.log_px - (-x.log()).log().mean()) < 5 * found.log_px_se
+    for estimate in (importance(below, anywhere, x, 10_000), prior_sampling(below, x, 10_000)):
+        assert abs(estimate.mean - (-x.log()).log().mean()) < 5 * estimate.mean_se
