@@ -70,10 +70,10 @@ class Policy:
 
     def price(self, kind: Kind, ordinary: Callable[[], Outcome]) -> Outcome:
         """One ordinary call, in which operations are counted and time is taken."""
-        started = time.process_time()
         with _Operations() as operations:
+            started = time.process_time()
             outcome = ordinary()
-        taken = time.process_time() - started
+            taken = time.process_time() - started
         step = max(taken - SECONDS_TO_COUNT_AN_OPERATION * operations.number, taken / 4, 1e-6)
         kind.repaid = math.ceil(SECONDS_TO_CAPTURE_AN_OPERATION * operations.number / (SAVED_BY_CAPTURE * step))
         return outcome
