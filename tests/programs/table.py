@@ -31,29 +31,31 @@ COLUMNS = {
 }
 HEAD = """# What you may bring
 
-Any Pyro program that stock `pyro.infer.SVI` trains. Either the number is right, or an error names the site or the argument and
-says what to do instead.
+Any Pyro program that stock `pyro.infer.SVI` trains. Either the number is right, or an error names the site or the
+argument and says what to do instead.
 
-* **A datum** is what one row of the data plate draws and observes. The data plate is the one around all data (observed sites with a
-  likelihood) and around the latent sites that are not shared; it is found by the sites inside it, not by its name, size or position,
-  and a plate without a size has as many rows as its sites. `for i in pyro.plate(...)` makes each turn a datum. Without a plate the
-  batch is one datum.
-* **Counted once.** `pyro.factor` and observed sites outside the data plate are counted once per batch, and belong to no datum:
-  nats per datum stay that. Inside the plate a factor is part of its datum's weight. `pyro.deterministic` counts nothing.
-* **Arguments** have a row for each datum where a datum weighs alone what it weighs among others; a table that all data share stays
-  whole, and a batch that cannot be cut (statistics over the batch, a parameter for each datum, data along another axis) is computed
-  with as a whole. The first tensor among the arguments tells how many data there are; others may be `None`, numbers, words, objects,
-  and may be missing from some batches.
-* **Particles** run side by side where each then has the density that it has alone, told by values; otherwise one after the other,
-  with one line that says so.
-* **Masks** of latent sites count nothing in p and in q: guides from `latents(...)` follow the model's, others are refused with the
-  remedy. A **scale** that all sites of a datum share multiplies its bound; one on likelihoods alone tempers them.
-* **Parameters** that are trained are those that the programs compute with, wherever they are declared. One that a batch leaves
-  without a gradient stays as it is at that step (stock's Adam moves it on by its momentum).
+* **A datum** is what one row of the data plate draws and observes. The data plate is the one around all data (observed
+  sites with a likelihood) and around the latent sites that are not shared; it is found by the sites inside it, not by
+  its name, size or position, and a plate without a size has as many rows as its sites. `for i in pyro.plate(...)`
+  makes each turn a datum. Without a plate the batch is one datum.
+* **Counted once.** `pyro.factor` and observed sites outside the data plate are counted once per batch, and belong to
+  no datum: nats per datum stay that. Inside the plate a factor is part of its datum's weight. `pyro.deterministic`
+  counts nothing.
+* **Arguments** have a row for each datum where a datum weighs alone what it weighs among others; a table that all data
+  share stays whole, and a batch that cannot be cut (statistics over the batch, a parameter for each datum, data along
+  another axis) is computed with as a whole. The first tensor among the arguments tells how many data there are; others
+  may be `None`, numbers, words, objects, and may be missing from some batches.
+* **Particles** run side by side where each then has the density that it has alone, told by values; otherwise one after
+  the other, with one line that says so.
+* **Masks** of latent sites count nothing in p and in q: guides from `latents(...)` follow the model's, others are
+  refused with the remedy. A **scale** that all sites of a datum share multiplies its bound; one on likelihoods alone
+  tempers them.
+* **Parameters** that are trained are those that the programs compute with, wherever they are declared. One that a
+  batch leaves without a gradient stays as it is at that step (stock's Adam moves it on by its momentum).
 
-Below, each program has an exact answer by other means (`tests/programs`) and is trained by stock SVI, or stock cannot. *right*: the
-number is that answer, or what stock gives on the same noise. *refused*: an error in words. *needless*: refused where stock has a
-number. This page is written by `python tests/programs/table.py --docs docs/programs.md`.
+Below, each program has an exact answer by other means (`tests/programs`) and is trained by stock SVI, or stock cannot.
+*right*: the number is that answer, or what stock gives on the same noise. *refused*: an error in words. *needless*:
+refused where stock has a number. This page is written by `python tests/programs/table.py --docs docs/programs.md`.
 """
 
 

@@ -17,9 +17,7 @@ def test_a_capture_that_the_steps_to_come_do_not_repay_is_not_made_and_it_is_sai
     assert not policy.captures(Kind(seen=3, repaid=500), done=3, odd=False)
     assert said == ["eager, since a capture repays after 500 steps, and 397 are to come"]
     assert policy.captures(Kind(seen=3, repaid=300), done=3, odd=False)
-    assert not policy.captures(
-        Kind(seen=60, repaid=300), done=120, odd=False
-    )  # half of 280
+    assert not policy.captures(Kind(seen=60, repaid=300), done=120, odd=False)  # half of 280
     assert Policy("captured", 400, True, said.append).captures(Kind(seen=3, repaid=500), done=3, odd=False)
 
 
