@@ -10,7 +10,13 @@ from oracles import GOLDEN_1, X_1, Gaussian, Q, assert_close, chi2
 from pyro.ops.stats import fit_generalized_pareto
 
 from dlvm.inference import log_weights
-from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
+from dlvm.inference.bounds.importance import (
+    effective_sample_size,
+    log_mean_bias,
+    log_mean_exp,
+    pareto_k,
+    relative_variance,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -98,3 +104,17 @@ def test_at_the_exact_posterior_every_particle_counts(pair):
     log_w = log_weights(*exact, torch.stack([X_1, -X_1]), num_particles=64)
     assert_close(effective_sample_size(log_w), [64.0, 64.0], 1e-9)
     assert_close(relative_variance(log_w), [0.0, 0.0], 1e-20)
+
+
+@pytest.mark.parametrize("tail, low, high", [(0.8, 1.0, 2.0), (0.9, 0.7, 1.4)])
+def test_the_bias_of_a_mean_of_pareto_weights_is_told_where_half_the_variance_sees_a_small_part(tail, low, high):
+    """w = (1 - k) u^-k has mean 1, so that a mean log of mean weights is the bias; 20 000 times 200 weights."""
+    log_w = math.log(1 - tail) - tail * torch.rand(200, 20_000).log()
+    bias, variance = -log_mean_exp(log_w).mean(), relative_variance(log_w)
+    assert low < log_mean_bias(variance, pareto_k(log_w)).mean() / bias < high
+    assert (variance / 2).mean() / bias < 0.2
+
+
+def test_the_bias_of_light_or_unknown_tails_is_half_the_variance():
+    variance, khat = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1]), torch.tensor([-1.0, 0.7, math.nan, 0.75, 5.0])
+    assert_close(log_mean_bias(variance, khat), [0.05, 0.05, 0.05, 0.15, 0.95], 1e-6)
