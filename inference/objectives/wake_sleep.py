@@ -98,11 +98,6 @@ def dreamt_log_q(particles: Particles) -> Tensor:
             f"the model observes {lacking}, which none of its arguments {list(bound.arguments)} is as it stands, so "
             "that the guide cannot be shown a dream; let an argument for each site hold just what it observes"
         )
-    if programs.pair.recall(_echoes, programs.args, programs.kwargs):
-        raise ValueError(
-            "the model draws data or latents from distributions that are made of the data that it is called with, so "
-            "that a dream would be half of it data; write each step from what was drawn before, or take sleep=0"
-        )
     dreamt = {str(shown[site["name"]]): site["value"] for site in observed}
     for name, value in dreamt.items():
         if getattr(bound.arguments[name], "shape", None) != value.shape:
@@ -110,6 +105,11 @@ def dreamt_log_q(particles: Particles) -> Tensor:
                 f"the model dreams {name!r} of shape {tuple(value.shape)} where its argument has "
                 f"{tuple(getattr(bound.arguments[name], 'shape', ()))}; pass the data of a batch as they are observed"
             )
+    if programs.pair.recall(_echoes, programs.args, programs.kwargs):
+        raise ValueError(
+            "the model draws data or latents from distributions that are made of the data that it is called with, so "
+            "that a dream would be half of it data; write each step from what was drawn before, or take sleep=0"
+        )
     bound.arguments.update(dreamt)
     asleep = poutine.replay(programs.pair.guide, trace=dream)
     trace = poutine.trace(asleep).get_trace(*bound.args, **bound.kwargs)
