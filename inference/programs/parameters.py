@@ -15,6 +15,7 @@ from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
 from pyro.params.param_store import ParamStoreDict, StateDict
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -58,8 +59,15 @@ class _Owned:
         self.owner = owner_of(program)
         self.shows = not isinstance(unwrapped(program), nn.Module)
         self.guides = [] if self.owner is None else _localised(program)
+        self.runs_model = isinstance(unwrapped(program), GuideMessenger)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.runs_model:  # what the model observes inside its guide is none of the guide's density
+            with poutine.block(hide_fn=lambda msg: msg["type"] == "sample" and msg["is_observed"]):
+                return self._run(args, kwargs)
+        return self._run(args, kwargs)
+
+    def _run(self, args: tuple, kwargs: dict) -> Any:
         store = pyro.get_param_store()
         if self.owner is None:
             with _Declaring(store, store):
@@ -85,28 +93,28 @@ def store_of(owner: object) -> ParamStoreDict:
 
 
 def _declarer(owner: object) -> object | None:
-    """Whose ``pyro.param`` runs in programs of an owner: an AutoGuide runs its model's, which may be a function's."""
-    while isinstance(owner, AutoGuide):
+    """Whose ``pyro.param`` runs in programs of an owner: Pyro's own guides run their model's, maybe a function's."""
+    while isinstance(owner, AutoGuide | GuideMessenger):
         owner = owner_of(owner.model)
     return owner
 
 
-def _localised(program: Callable) -> list[AutoGuide | EasyGuide]:
+def _localised(program: Callable) -> list[AutoGuide | EasyGuide | GuideMessenger]:
     """Lets modules made elsewhere have parameters of their own in a run; returns guides that run a model in theirs."""
     modules: list[nn.Module] = reached(program)
-    guides: list[AutoGuide | EasyGuide] = []
+    guides: list[AutoGuide | EasyGuide | GuideMessenger] = []
     for module in modules:
         for part in module.modules():
             if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
                 part._pyro_context.param_state = empty_store()  # as Pyro expects of a context in local mode
-            if isinstance(part, AutoGuide | EasyGuide):
+            if isinstance(part, AutoGuide | EasyGuide | GuideMessenger):
                 guides.append(part)
                 modules += [new for new in reached(part.model) if new not in modules]
     return guides
 
 
 @contextmanager
-def _declaring_inside(guides: list[AutoGuide | EasyGuide], declaring: _Declaring) -> Iterator[None]:
+def _declaring_inside(guides: list[AutoGuide | EasyGuide | GuideMessenger], declaring: _Declaring) -> Iterator[None]:
     """Inside, models that guides run for themselves, out of reach of handlers around the guide, declare as these do."""
     models = [guide._model for guide in guides]
     try:
@@ -133,6 +141,9 @@ class _Declaring(Messenger):
     def _pyro_param(self, msg: dict) -> None:
         if msg["fn"] == pyro.get_param_store().get_param:  # a PyroModule's own parameters come by themselves
             msg["fn"] = self.declare
+        elif getattr(msg["fn"], "__code__", None) in PyroModule.__setattr__.__code__.co_consts:
+            msg["kwargs"]["event_dim"] = None  # a value that a module is given inside a plate is kept in all its rows
+            msg["fn"] = _whole(msg["fn"])
 
     def declare(
         self,
@@ -149,6 +160,11 @@ class _Declaring(Messenger):
         elif updates is False:
             _put(self.kept, name, init, constraints.real)
         return self.kept.get_param(name, init, constraint, event_dim)
+
+
+def _whole(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same value in memory of its own for every element, as an optimizer needs it."""
+    return lambda *args, **kwargs: make(*args, **kwargs).contiguous()
 
 
 def _put(store: ParamStoreDict, name: str, value: Tensor, constraint: constraints.Constraint) -> None:

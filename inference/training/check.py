@@ -35,7 +35,8 @@ Nodes = Mapping[str, Mapping[str, Any]]  # of a trace, by name
 def check(model: Callable, guide: Callable, objective: ELBO, *args: Any, **kwargs: Any) -> dict[str, str]:
     """Proves that a pair fits an objective and a batch, or says why not.
 
-    Both programs run on ``args``; parameters and random state stay as they were.
+    Both programs run on ``args`` at most seven times, and once more for every particle where particles cannot run in
+    parallel; parameters and random state stay as they were.
 
     Returns:
         {latent site: "analytic" | "Monte Carlo"}: how the objective gets the site's KL.
