@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from dlvm.inference.console import say
 from dlvm.inference.engine.module_state import State
 from dlvm.inference.engine.recording import Outcome
-from dlvm.inference.engine.reported import reporting
+from dlvm.inference.engine.reported import JIT, reporting
 from dlvm.inference.programs.batches import check_dense
 from dlvm.inference.programs.errors import NonFinite, explaining, fault
 from dlvm.inference.programs.modules import modules_of
@@ -65,6 +65,12 @@ class Step:
         with untouched(), torch.no_grad(), probing, self.store(), poutine.trace(param_only=True) as handler:
             with explaining(self.pair, args, kwargs):
                 self.reported = reporting(self.objective, self.pair.programs, args, kwargs)
+            if isinstance(self.objective, JIT) and not handler.trace.nodes.keys() <= {*pyro.get_param_store().keys()}:
+                name = type(self.objective).__name__
+                raise ValueError(
+                    f"{name} looks parameters up in Pyro's store, where those of modules are not; "
+                    f"pass {name.removeprefix('Jit')} in its place, whose steps engine='captured' records"
+                )
         self.parameters = trainable((*self.pair.programs, self.objective), [handler.trace])
         self.beside = {id(p) for module in modules_of(self.objective) for p in module.parameters()}
         self.clear()

@@ -131,3 +131,12 @@ def test_what_torch_jit_records_is_recorded_by_nobody_else():
     model, guide, _ = pair()
     with pytest.raises(Refused, match="pass TraceGraph_ELBO in its place, or engine='eager'"):
         SVI(model, guide, Adam, infer.JitTraceGraph_ELBO(), engine="captured")
+
+
+def test_jit_objectives_that_cannot_find_parameters_are_refused_in_words():
+    def model():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    svi = SVI(model, infer.autoguide.AutoNormal(model), partial(torch.optim.Adam, lr=0.01), infer.JitTrace_ELBO())
+    with pytest.raises(ValueError, match="pass Trace_ELBO in its place, whose steps engine='captured' records"):
+        svi.step()
