@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from copy import copy
 
+from pyro.distributions import MaskedDistribution, SineBivariateVonMises, SineSkewed
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution, Independent, VonMises, constraints
+
+PERIODIC = VonMises, SineBivariateVonMises, SineSkewed
+
+
+def latent_support(fn: Distribution) -> constraints.Constraint:
+    """Where a latent site takes its values: the support, or for angles the one period that is drawn from.
+
+    The density of an angle is periodic and its support said to be ``real``, over which it has no integral.
+
+    Example:
+        >>> import torch
+        >>> latent_support(VonMises(torch.zeros(()), torch.ones(()))).upper_bound == math.pi
+        True
+    """
+    if not is_periodic(fn):
+        return fn.support
+    period, rank = constraints.interval(-math.pi, math.pi), len(fn.event_shape)
+    return constraints.independent(period, rank) if rank else period
+
+
+def is_periodic(fn: Distribution) -> bool:
+    """Whether a distribution is one of angles, whose density goes on beyond a period."""
+    return isinstance(inner(fn), PERIODIC)
+
+
+def inner(fn: Distribution) -> Distribution:
+    """The distribution inside masks and ``to_event``."""
+    while isinstance(fn, MaskedDistribution | Independent):
+        fn = fn.base_dist
+    return fn
 
 
 def is_real(support: constraints.Constraint) -> bool:

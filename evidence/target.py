@@ -17,6 +17,7 @@ from dlvm.guides.sites.latents import Latent, Plate, latents
 from dlvm.guides.sites.site_types import Reshaped
 from dlvm.inference.particles.alone import GUIDE_TOLERANCE, MODEL_TOLERANCE, say_one_by_one
 from dlvm.inference.particles.enumerated import to_be_summed
+from dlvm.inference.particles.latent_densities import check_counted_once, check_estimable
 from dlvm.inference.particles.particles import Particles, needs_inverse
 from dlvm.inference.particles.row_weights import refuse_subsample, weigh_rows
 from dlvm.inference.particles.site_checks import check_masks
@@ -73,6 +74,7 @@ class Target:
             ValueError: there is more or less than one density per datum.
         """
         found = self._weighed(self.model, u)
+        check_counted_once(found[0].joint, found[0].layout.plates)
         prior = torch.cat([part.log_prior for part in found]) + self.log_volume(u)
         return prior, torch.cat([part.log_likelihood for part in found])
 
@@ -95,8 +97,8 @@ class Target:
         """Looks at a guide before ``log_q``.
 
         Raises:
-            ValueError: it counts a site for other data than the model, draws a subsample of them, or its flow cannot be
-                inverted.
+            ValueError: as ``check_estimable``, it counts a site for other data than the model, draws a subsample of
+                them, or its flow cannot be inverted.
         """
         pair = Pair(self.model, guide)
         with untouched(), torch.no_grad():
@@ -104,7 +106,9 @@ class Target:
             refuse_subsample(common_plates(alone), self.num_data)
             with in_words("the model, at what the guide draws,", self.args, {}):
                 guide_trace, model_trace = pair.traces(self.args, {})
-        check_masks(sample_sites(model_trace), sample_sites(guide_trace))
+        joint, drawn = sample_sites(model_trace), sample_sites(guide_trace)
+        check_masks(joint, drawn)
+        check_estimable(joint, drawn)
         self.takes_chains(guide)
 
     def takes_chains(self, program: Callable) -> bool:

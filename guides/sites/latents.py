@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from dlvm.distributions.picked_rows import PickedRows
 from dlvm.distributions.pyro_lock import TURN
-from dlvm.distributions.supports import collapsed
+from dlvm.distributions.supports import collapsed, latent_support
 from dlvm.guides.sites.arguments import program
 from dlvm.guides.sites.masks import Mask, mask_in
 
@@ -92,7 +92,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
     sites = {
         name: Latent(
             shape := site["fn"].event_shape,
-            collapsed(site["fn"].support, len(shape)),
+            collapsed(latent_support(site["fn"]), len(shape)),
             _plates(site, picked.names),
             position.get(name, elsewhere.get(name)),
             mask_in(trace.nodes, name, args, kwargs, position),

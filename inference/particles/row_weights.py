@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dlvm.distributions.masks import masks_of
+from dlvm.inference.particles.latent_densities import check_counted_once, check_estimable
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel, weigh
@@ -40,12 +41,15 @@ class RowWeights:
         """Particles of some rows.
 
         Raises:
-            ValueError: as ``check`` and ``weigh_rows``, a weight is NaN, or a datum has density 0 under all draws.
+            ValueError: as ``check``, ``weigh_rows``, ``check_counted_once`` and ``check_estimable``, a weight is NaN,
+                or a datum has density 0 under all draws.
         """
         self.check(args, num_particles)
         whole = rowed(self.pair, args) is None
         with pyro.validation_enabled(False):  # the data were held against the likelihood just now
             found = weigh_rows(self.pair, args, num_particles, whole=whole)
+            check_counted_once(found.joint, found.layout.plates)
+            check_estimable(found.joint, found.drawn)
             found = found if self.finish is None else self.finish(found)
         refuse_nan(found.log_w)
         refuse_impossible(found.log_likelihood)

@@ -20,6 +20,7 @@ from torch import Tensor
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.inference.particles.alone import same_alone, say_one_by_one, stacked
 from dlvm.inference.particles.enumerated import model_trace
+from dlvm.inference.particles.latent_densities import check_counted_once, check_densities
 from dlvm.inference.particles.layout import Layout, layout_of
 from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
 from dlvm.inference.particles.site_checks import (
@@ -74,7 +75,10 @@ def log_weights(model: Callable, guide: Callable, *args: Any, num_particles: int
         found = weigh(pair, args, kwargs, num_particles)
         if not found.layout.plates and not found.layout.loops:
             check_one_plate([*found.joint, *found.drawn])
+        if not found.layout.loops:
+            check_counted_once(found.joint, found.layout.plates)
         check_masks(found.joint, found.drawn)
+        check_densities(found.joint, found.drawn)
         return found.log_w
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from pyro.distributions import Delta, MaskedDistribution, Unit
-from torch.distributions import Distribution, Independent
+
+from dlvm.distributions.supports import inner
 
 
 def is_deterministic(site: dict) -> bool:
@@ -20,7 +21,7 @@ def is_deterministic(site: dict) -> bool:
     fn = site["fn"]
     silent = isinstance(fn, MaskedDistribution) and fn._mask is False
     observed = site["is_observed"] or site["infer"].get("was_observed", False)
-    return observed and silent and isinstance(_inner(fn), Delta)
+    return observed and silent and isinstance(inner(fn), Delta)
 
 
 def is_factor(site: dict) -> bool:
@@ -28,7 +29,7 @@ def is_factor(site: dict) -> bool:
 
     Inside the plates of the data it is part of each datum's weight; outside, see ``beside``.
     """
-    return site["is_observed"] and isinstance(_inner(site["fn"]), Unit | Delta)
+    return site["is_observed"] and isinstance(inner(site["fn"]), Unit | Delta)
 
 
 def data_of(sites: list[dict]) -> list[dict]:
@@ -61,9 +62,3 @@ def names_around(site: Mapping[str, Any]) -> set[str]:
 def turn(site: dict, loops: frozenset[str]) -> tuple[int, ...]:
     """Which turn of these loops a site belongs to."""
     return tuple(f.counter for f in site["cond_indep_stack"] if not f.vectorized and f.name in loops)
-
-
-def _inner(fn: Distribution) -> Distribution:
-    while isinstance(fn, MaskedDistribution | Independent):
-        fn = fn.base_dist
-    return fn

@@ -27,6 +27,7 @@ FAILURES = (
     KeyError,
     AttributeError,
     AssertionError,
+    ZeroDivisionError,
 )
 OUTSIDE = re.compile(r"Expected parameter \w+ [^\n]*to satisfy the constraint [^\n]*?(?=, but found|$)")
 

@@ -83,6 +83,8 @@ def roots_of(*programs: Callable) -> list[nn.Module]:
 def signature_of(program: Callable) -> inspect.Signature:
     """The arguments that a program takes; of a module, those of its ``forward``."""
     program = bare(program)
+    while handled := _handled(program):  # Pyro's decorators say nothing of the arguments
+        program = partial(*handled[1:]) if handled[2:] else handled[1]
     return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
 
 

@@ -11,6 +11,7 @@ from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceMeanField_ELBO, Tra
 from pyro.poutine.util import prune_subsample_sites
 from torch.distributions import kl_divergence
 
+from dlvm.distributions.supports import is_periodic, latent_support
 from dlvm.inference.engine.module_state import State
 from dlvm.inference.estimators.estimator import Estimator
 from dlvm.inference.estimators.pathwise import Total, check_rescored
@@ -176,7 +177,7 @@ def _check_site(name: str, p: Mapping[str, Any], q: Mapping[str, Any]) -> None:
             "put poutine.scale around both"
         )
     check_masks([dict(p)], [dict(q)])
-    support = support_of(p["fn"])
+    support = latent_support(p["fn"]) if is_periodic(p["fn"]) else support_of(p["fn"])
     if support is not None and not support.check(q["value"]).all():
         raise ValueError(
             f"guide draws values of {name!r} outside the model's support {support}; "

@@ -12,6 +12,7 @@ KINDS = (
     "missing_arguments",
     "masks",
     "scales",
+    "latent_kinds",
     "particles",
     "parameters",
     "instances",

@@ -16,7 +16,8 @@ from programs.brought import Brought, arguments
 PROGRAMS = programs()
 PARTICLES = 300
 BROKEN_IN_STOCK = {"no_gradient_anywhere", "one_row_left_and_batch_norm", "token_out_of_range"}
-WRONG_BY_NATURE = {"masked_in_the_model_alone", "vae_of_grey_pixels", "token_out_of_range"}
+NO_EVIDENCE = {"annealed_inside", "scaled_in_the_model_alone"}
+WRONG_BY_NATURE = {"masked_in_the_model_alone", "vae_of_grey_pixels", "token_out_of_range", *NO_EVIDENCE}
 
 
 def answered(program: Brought) -> bool:

@@ -16,7 +16,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from dlvm.inference import SVI, check, evaluate, fit
-from dlvm.inference.programs.modules import owner_of, reached
+from dlvm.inference.programs.modules import owner_of, reached, signature_of
 from dlvm.inference.programs.pair import Pair, draws_nothing
 from dlvm.inference.programs.parameters import declared, own
 
@@ -191,3 +191,13 @@ def test_a_method_is_checked_trained_and_evaluated():
     cov = made.decoder.weight @ made.decoder.weight.T + noise**2 * torch.eye(3)
     exact = dist.MultivariateNormal(made.decoder.bias, cov).log_prob(X).mean().item()
     assert records[-1].train > records[0].train + 0.9 and found.log_px == pytest.approx(exact, abs=0.05)
+
+
+def test_a_decorated_program_takes_the_arguments_that_it_was_written_with():
+    @poutine.scale(scale=0.5)
+    @poutine.infer_config(config_fn=lambda site: {})
+    def model(x, y=None):
+        pass
+
+    assert list(signature_of(model).parameters) == ["x", "y"]
+    assert list(signature_of(poutine.block(nn.Identity())).parameters) == ["input"]

@@ -77,3 +77,11 @@ def test_evidence_of_small_chunks_is_exact_for_each_of_them(name):
     found = importance(model, guide, [args], num_particles=4000, chunk=1000)
     assert (found.log_px - exact).abs().max() < 0.15
     assert abs(evaluate(model, guide, [args], num_particles=4000, chunk=1000).log_px - exact.mean().item()) < 0.15
+
+
+def test_a_batch_that_fails_when_it_is_cut_stays_whole():
+    def model(x):
+        with pyro.plate("data", len(x)), pyro.plate("pairs", len(x) // 2, dim=-2):  # of one row there is none
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    assert rowed(Pair(model, lambda x: None), (torch.zeros(4),)) is None
