@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
+from typing import Any
 
 from pyro.distributions import MaskedDistribution, SineBivariateVonMises, SineSkewed
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.distributions import Distribution, Independent, VonMises, constraints
 PERIODIC = VonMises, SineBivariateVonMises, SineSkewed
 
 
-def latent_support(fn: Distribution) -> constraints.Constraint:
+def latent_support(fn: Any) -> constraints.Constraint:
     """Where a latent site takes its values: the support, or for angles the one period that is drawn from.
 
     The density of an angle is periodic and its support said to be ``real``, over which it has no integral.
@@ -28,7 +29,7 @@ def latent_support(fn: Distribution) -> constraints.Constraint:
     return constraints.independent(period, rank) if rank else period
 
 
-def is_periodic(fn: Distribution) -> bool:
+def is_periodic(fn: Any) -> bool:
     """Whether a distribution is one of angles, whose density goes on beyond a period."""
     return isinstance(inner(fn), PERIODIC)
 

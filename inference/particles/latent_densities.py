@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pyro.distributions import Delta
 from torch import Tensor
-from torch.distributions import Distribution, Transform
+from torch.distributions import Transform
 
 from dlvm.distributions.supports import inner, is_periodic, is_real, latent_support
 from dlvm.inference.programs.plates import outer_scale, same
@@ -76,7 +77,7 @@ def _is_point(site: dict) -> bool:
     return isinstance(inner(site["fn"]), Delta)
 
 
-def _is_unbounded(fn: Distribution) -> bool:
+def _is_unbounded(fn: Any) -> bool:
     """Whether values are all real numbers; an affine map of a bounded one says so of its own."""
     return is_real(fn.support) and all(is_real(part.codomain) for part in _parts(getattr(inner(fn), "transforms", ())))
 

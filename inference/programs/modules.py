@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 from pyro.poutine.messenger import _context_wrap
 from torch import nn
@@ -84,7 +85,8 @@ def signature_of(program: Callable) -> inspect.Signature:
     """The arguments that a program takes; of a module, those of its ``forward``."""
     program = bare(program)
     while handled := _handled(program):  # Pyro's decorators say nothing of the arguments
-        program = partial(*handled[1:]) if handled[2:] else handled[1]
+        inside: Any = handled[1]
+        program = partial(inside, *handled[2:]) if handled[2:] else inside
     return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
 
 
