@@ -125,6 +125,7 @@ def stock(program: Brought, make: Callable[[], ELBO] | None = None) -> Trained |
     pair = program.pair(stock=True)
     objective = pair.objective if make is None else make()
     try:
+        pair.guide(*pair.first)  # guides that look at the model at their first call draw for that
         return trained(pair, SVI(pair.model, pair.guide, getattr(pyro.optim, pair.optimizer)({"lr": 0.02}), objective))
     except Exception:  # then there is nothing to be held against
         return None

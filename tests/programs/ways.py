@@ -165,11 +165,10 @@ def rows_of(pair: Pair) -> int:
     return one_by_one(pair, pair.first, 1).shape[1] if pair.plate else pair.num_data // sum(1 for _ in pair.batches)
 
 
-@torch.no_grad()
 def weights(program: Brought) -> list[Claim]:
     """log_weights of the first batch: their shape, and log p(x) of these data."""
     pair = program.pair()
-    with evaluating(pair):
+    with torch.no_grad(), evaluating(pair):
         rows = pair.rows or rows_of(pair)
         found = log_weights(pair.model, pair.guide, *pair.first, num_particles=pair.samples)
     right = (pair.log_px[:rows].sum() if pair.per_datum else pair.log_px).item()

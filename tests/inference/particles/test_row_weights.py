@@ -50,7 +50,7 @@ def test_weights_are_those_of_the_pair_under_one_stream(float64):
 def test_every_row_is_checked_and_particles_are_tried_once_on_three_data():
     rows = RowWeights(programs := pair())
     rows.check((X,), 4, rows=2)
-    looked, calls = [3, 1], programs.model.__wrapped__.calls  # rows and one alone, to know that batches can be cut
+    looked, calls = [6, 1], programs.model.__wrapped__.calls  # rows and one alone, to know that batches can be cut
     assert calls[:5] == [*looked, 2, 2, 2] and set(calls[5:]) == {3}
     tried = len(programs.model.__wrapped__.calls)
     rows.check((X,), 4)

@@ -85,3 +85,16 @@ def test_a_batch_that_fails_when_it_is_cut_stays_whole():
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
 
     assert rowed(Pair(model, lambda x: None), (torch.zeros(4),)) is None
+
+
+def test_data_that_look_back_by_several_rows_stay_together():
+    def before(x):
+        return torch.cat([x.new_zeros(5, 2), x])[: len(x)]
+
+    x = torch.linspace(-2, 2, 60).reshape(30, 2)
+    model = program(offset=lambda x, more: 2.4 * before(x))
+    assert rowed(Pair(model, PLAIN[1]), (x,)) is None
+    small = evaluate(model, PLAIN[1], x, num_particles=2000, chunk=100)
+    cov = torch.ones(2, 2) + torch.eye(2)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(2), cov).log_prob(x - 2.4 * before(x)).mean().item()
+    assert abs(small.log_px - exact) < 5 * max(small.log_px_se, small.log_px_bias)
