@@ -1,7 +1,7 @@
 """What may be brought: every program in every way, and the page that says what came of it.
 
-From the project's root: ``python tests/programs/table.py [--core] [KIND or NAME ...]``, and any of ``--json FILE``,
-``--docs FILE``, ``--pending FILE``.
+From the project's root: ``python tests/programs/table.py [--core] [KIND or NAME ...]``, and ``--json FILE`` or
+``--docs FILE``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from programs import KINDS, programs  # noqa: E402
 from programs.brought import Brought  # noqa: E402
 from programs.more_ways import WAYS  # noqa: E402
-from programs.outcome import GOOD, outcome  # noqa: E402
+from programs.outcome import outcome  # noqa: E402
 from programs.ways import CORE  # noqa: E402
 
 COLUMNS = {
@@ -49,13 +49,13 @@ argument and says what to do instead.
   the other, with one line that says so.
 * **Masks** of latent sites count nothing in p and in q: guides from `latents(...)` follow the model's, others are
   refused with the remedy. A **scale** that all sites of a datum share multiplies its bound; one on likelihoods alone
-  tempers them.
+  tempers them, and one on latent sites alone is no density, so that evidence refuses it.
 * **Parameters** that are trained are those that the programs compute with, wherever they are declared. One that a
   batch leaves without a gradient stays as it is at that step (stock's Adam moves it on by its momentum).
 
 Below, each program has an exact answer by other means (`tests/programs`) and is trained by stock SVI, or stock cannot.
-*right*: the number is that answer, or what stock gives on the same noise. *refused*: an error in words. *needless*:
-refused where stock has a number. This page is written by `python tests/programs/table.py --docs docs/programs.md`.
+*right*: the number is that answer, or what stock gives on the same noise. *refused*: an error in words.
+This page is written by `python tests/programs/table.py --docs docs/programs.md`.
 """
 
 
@@ -98,20 +98,13 @@ def _cell(kinds: list[str]) -> str:
 
 def main(words: list[str]) -> None:
     torch.set_num_threads(1)
-    files = {
-        word: Path(words.pop(words.index(word) + 1)) for word in ("--json", "--docs", "--pending") if word in words
-    }
+    files = {word: Path(words.pop(words.index(word) + 1)) for word in ("--json", "--docs") if word in words}
     chosen = [word for word in words if not word.startswith("--")]
     ways = list(CORE) if "--core" in words else [*CORE, *WAYS]
     wanted = [p for p in programs() if not chosen or p.kind in chosen or p.name in chosen]
     records = [record for program in wanted for record in run(program, ways)]
     print(Counter(record["kind"] for record in records))
-    faults: dict[str, list[str]] = {}
-    for record in records:
-        if record["kind"] not in GOOD:
-            faults.setdefault(record["program"], []).append(record["way"])
-    pending = "".join(f"{program}  {' | '.join(ways)}\n" for program, ways in faults.items())
-    texts = {"--json": json.dumps(records, indent=1), "--docs": page(records), "--pending": pending}
+    texts = {"--json": json.dumps(records, indent=1), "--docs": page(records)}
     for word, file in files.items():
         file.write_text(texts[word], "utf-8")
 
