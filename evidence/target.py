@@ -15,7 +15,7 @@ from torch import Tensor
 from dlvm.guides.sites.latent_checks import check_latents
 from dlvm.guides.sites.latents import Latent, Plate, latents
 from dlvm.guides.sites.site_types import Reshaped
-from dlvm.inference.particles.alone import GUIDE_TOLERANCE, MODEL_TOLERANCE, say_one_by_one
+from dlvm.inference.particles.alone import say_one_by_one
 from dlvm.inference.particles.enumerated import to_be_summed
 from dlvm.inference.particles.latent_densities import check_counted_once, check_estimable
 from dlvm.inference.particles.particles import Particles, needs_inverse
@@ -28,6 +28,7 @@ from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import common_plates, in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.row_arguments import GUIDE_TOLERANCE, MODEL_TOLERANCE
 
 
 class Target:

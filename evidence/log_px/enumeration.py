@@ -16,12 +16,12 @@ from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.target import alike_alone, placed, weighed
 from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
-from dlvm.inference.particles.alone import MODEL_TOLERANCE
 from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.row_arguments import MODEL_TOLERANCE
 from dlvm.inference.programs.rows import width_of
 from dlvm.nets.arguments import count
 

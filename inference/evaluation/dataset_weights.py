@@ -15,7 +15,7 @@ from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.particles.latent_densities import check_counted_once, check_estimable
 from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
-from dlvm.inference.programs.batches import length_of, rows_in
+from dlvm.inference.programs.batches import length_of, look, rows_in
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.row_arguments import rowed
@@ -125,7 +125,7 @@ class _Scorer:
         likelihood, ratio, first, second = zip(*parts, strict=True)
         refuse_impossible(log_likelihood := torch.cat(likelihood))
         mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
-        x_dim, units = self.weights.shapes[_look(args)]
+        x_dim, units = self.weights.shapes[look(args)]
         names, sizes = list(units), list(units.values())
         means, squares = (
             dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square)
@@ -151,15 +151,9 @@ class _Weights:
         ratio = found.log_ratio
         none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
         latents = {name: value.reshape(*ratio.shape, -1) for name, value in found.latents.items()}
-        self.shapes[_look(args)] = found.x_dim, {name: value.shape[-1] for name, value in latents.items()}
+        self.shapes[look(args)] = found.x_dim, {name: value.shape[-1] for name, value in latents.items()}
         units = torch.cat([none, *latents.values()], dim=-1)
         return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]
-
-
-def _look(args: tuple) -> tuple:
-    """What tells calls apart in which a model may have other sites: shapes, and what is no tensor."""
-    plain = bool | int | float | str | None
-    return tuple(tuple(a.shape) if isinstance(a, Tensor) else a if isinstance(a, plain) else id(a) for a in args)
 
 
 def _engine(weights: _Weights, engine: str, calls: int) -> Engine:

@@ -15,9 +15,7 @@ from dlvm.inference.particles.enumerated import model_trace
 from dlvm.inference.particles.layout import Layout
 from dlvm.inference.particles.particles import Particles, Term
 from dlvm.inference.programs.plates import PARTICLES, sample_sites
-
-MODEL_TOLERANCE = 1e-4  # single precision, summed over a datum's numbers
-GUIDE_TOLERANCE = 1e-2  # a flow is inverted at the draws
+from dlvm.inference.programs.row_arguments import GUIDE_TOLERANCE, MODEL_TOLERANCE
 
 
 def say_one_by_one() -> None:

@@ -51,6 +51,15 @@ def rows_in(args: tuple) -> int:
     return len(data_in(args))
 
 
+def look(args: tuple) -> tuple:
+    """What tells calls apart in which programs may have other sites: shapes, plain values, other objects by identity.
+
+    These objects have to be kept for as long as what is found here.
+    """
+    plain = bool | int | float | str | None
+    return tuple(tuple(a.shape) if isinstance(a, Tensor) else a if isinstance(a, plain) else id(a) for a in args)
+
+
 def is_dense(x: object) -> bool:
     """Whether it is a tensor that holds real numbers, one after the other."""
     return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_meta and not x.is_complex()

@@ -42,7 +42,7 @@ class OutOfConstraint(NonFinite):
 
 @contextmanager
 def explaining(pair: Pair, args: tuple, kwargs: dict) -> Iterator[None]:
-    """The same, for a pair: says what is wrong with the data where the model alone can tell."""
+    """Notes on an error what is wrong with the data where the model alone can tell; else as ``in_words``."""
     try:
         yield
     except Exception as error:

@@ -22,12 +22,13 @@ from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import undeclared
 from dlvm.inference.programs.plates import common_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
-from dlvm.inference.programs.rows import has_rows, rows_of, width_of
+from dlvm.inference.programs.rows import has_rows, rows_of, split, width_of
 
 Traces = tuple[poutine.Trace, poutine.Trace]
 FEWEST, MOST, NUMBERS = 3, 32, 4096  # rows that are weighed together, of which the last is weighed alone
 MOST_CHOICES = 16
-TOLERANCES = 1e-4, 1e-2  # of the model, single precision summed over a datum's numbers; of a flow that is inverted
+MODEL_TOLERANCE = 1e-4  # single precision, summed over a datum's numbers
+GUIDE_TOLERANCE = 1e-2  # a flow is inverted at the draws
 
 
 def rowed(pair: Pair, args: tuple) -> tuple[bool, ...] | None:
@@ -75,8 +76,7 @@ def parts(pair: Pair, args: tuple, rows: int) -> Iterator[tuple]:
     if having is None:
         yield args
         return
-    for start in range(0, rows_in(args), rows):
-        yield rows_of(args, slice(start, start + rows), having)
+    yield from split(args, rows, having)
 
 
 def _rowed(pair: Pair, args: tuple, kwargs: dict) -> tuple[bool, ...] | None:
@@ -182,5 +182,5 @@ def _of_last(densities: list[Tensor], frame: Any) -> Tensor:
 def _alike(found: list[Tensor | None], other: list[Tensor | None]) -> bool:
     return all(
         a is None or b is None or torch.allclose(a, b, tolerance, tolerance, equal_nan=True)
-        for a, b, tolerance in zip(found, other, TOLERANCES, strict=True)
+        for a, b, tolerance in zip(found, other, (MODEL_TOLERANCE, GUIDE_TOLERANCE), strict=True)
     )

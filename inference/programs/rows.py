@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.inference.programs.batches import arguments, batches_of, rows_in
+from dlvm.inference.programs.batches import arguments, batches_of, look, rows_in
 from dlvm.inference.programs.beside import number_of_data
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
@@ -35,8 +35,7 @@ def rows_of(args: tuple, index: Tensor | slice, having: Sequence[bool] | None = 
         index: which.
         having: which of the arguments have a row for each datum, see ``rowed``; by their lengths unless told.
     """
-    if having is None:
-        return tuple(taken(value, index, rows_in(args)) for value in args)
+    having = by_length(args) if having is None else having
     return tuple(value[index] if has else value for value, has in zip(args, having, strict=True))
 
 
@@ -110,8 +109,7 @@ class DataCount:
         self.kept: list[object] = []  # objects that are known by identity stay what they are
 
     def __call__(self, args: tuple) -> float:
-        key = tuple(tuple(a.shape) if isinstance(a, Tensor) else _identity(a) for a in args)
-        if (found := self.known.get(key)) is not None:
+        if (found := self.known.get(key := look(args))) is not None:
             return found
         with untouched(), torch.no_grad(), self.pair.evaluating(), in_words("the model", args, {}):
             sites = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
@@ -120,7 +118,3 @@ class DataCount:
             self.known[key] = count  # weights of data are others in each batch
             self.kept += [a for a in args if not isinstance(a, Tensor)]
         return count
-
-
-def _identity(value: object) -> object:
-    return value if isinstance(value, bool | int | float | str | None) else id(value)

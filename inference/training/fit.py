@@ -103,10 +103,9 @@ def fit(
             learning rate, before it stops.
 
     Raises:
-        ValueError: the pair fails ``check``, no parameter gets a gradient that is not zero, a batch lies outside the
-            likelihood's support, ``epochs`` or
-            ``patience`` is below 1, ``patience`` has no ``valid``, there is no batch, or ``checkpoint`` holds another
-            run.
+        ValueError: the pair fails ``check``, no parameter gets a gradient, a batch lies outside the likelihood's
+            support, ``epochs`` or ``patience`` is below 1, ``patience`` has no ``valid``, there is no batch, or
+            ``checkpoint`` holds another run.
         TypeError: ``train`` is a bare tensor or cannot be iterated again.
         NonFinite: with site, epoch, batch and the last good checkpoint.
         BlockingIOError: another run is in the folder ``checkpoint``; the message says which process.

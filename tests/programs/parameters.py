@@ -27,6 +27,19 @@ def linear(model_of: Callable, guide_of: Callable, **others) -> Pair:
     return Pair(model_of(dec), guide_of(enc), batches(x), linear_gaussian(dec, x), **settings)
 
 
+class Decoding(PyroModule):
+    """A model with a decoder as its attribute."""
+
+    def __init__(self, dec):
+        super().__init__("model")
+        self.dec = dec
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.dec(z), 1.0).to_event(1), obs=x)
+
+
 def function_model(dec):
     def model(x):
         w = pyro.param("w", dec.weight.detach().clone())
@@ -110,16 +123,6 @@ def modules_in_a_list() -> Pair:
 def tied_weights() -> Pair:
     dec, x = decoder(), noise(12, 3)
 
-    class Model(PyroModule):
-        def __init__(self):
-            super().__init__("model")
-            self.dec = dec
-
-        def forward(self, x):
-            with pyro.plate("data", len(x)):
-                z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-                pyro.sample("x", dist.Normal(self.dec(z), 1.0).to_event(1), obs=x)
-
     class Guide(PyroModule):
         def __init__(self):
             super().__init__("guide")
@@ -132,7 +135,7 @@ def tied_weights() -> Pair:
                 loc = (x - self.back.bias) @ w / precision
                 pyro.sample("z", dist.Normal(loc[:, None], precision.rsqrt()).to_event(1))
 
-    model, guide = Model(), Guide()
+    model, guide = Decoding(dec), Guide()
     return Pair(model, guide, batches(x), linear_gaussian(dec, x), encoder=lambda: Features(3), parts=(model, guide))
 
 
@@ -191,17 +194,7 @@ def frozen() -> Pair:
     enc = encoder(dec)
     dec.bias.requires_grad_(False)
 
-    class Model(PyroModule):
-        def __init__(self):
-            super().__init__("model")
-            self.dec = dec
-
-        def forward(self, x):
-            with pyro.plate("data", len(x)):
-                z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-                pyro.sample("x", dist.Normal(self.dec(z), 1.0).to_event(1), obs=x)
-
-    return Pair(Model(), function_guide(enc), batches(x), linear_gaussian(dec, x), encoder=lambda: Features(3))
+    return Pair(Decoding(dec), function_guide(enc), batches(x), linear_gaussian(dec, x), encoder=lambda: Features(3))
 
 
 @brought(
