@@ -91,22 +91,22 @@ def train_epoch(
     ``careful`` runs the programs once more at the end, so that what the last step broke is found before it is kept.
     """
     started = last = time.perf_counter()
-    before = sums.seconds
+    before, latest = sums.seconds, None
     for args, count in batches:
         with _placed(f"epoch {epoch}, batch {sums.batches + 1}"):
             sums.bound -= _loss_of_step(svi, args)
         sums.data += count
         sums.norms += svi.grad_norm
-        sums.batches += 1
+        sums.batches, latest = sums.batches + 1, args
         sums.seconds = before + time.perf_counter() - started
         after()
         if time.perf_counter() - last > SECONDS_BETWEEN_REPORTS:
             last = time.perf_counter()
             report(sums.train)
     check_parameters(svi, epoch, sums.batches)
-    if careful and sums.batches:
+    if careful and latest is not None:  # a run may go on behind the last step of an epoch
         with _placed(f"epoch {epoch}, batch {sums.batches}"):
-            check_constraints(svi.pair, args)
+            check_constraints(svi.pair, latest)
 
 
 def _loss_of_step(svi: SVI, args: tuple) -> float:

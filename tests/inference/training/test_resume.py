@@ -66,6 +66,17 @@ def test_a_run_goes_on_bit_for_bit(case, tmp_path, cut_after, monkeypatch):
 
 
 @pytest.mark.parametrize("case", EACH)
+def test_a_run_that_was_cut_behind_the_last_step_of_an_epoch_goes_on(case, tmp_path, cut_after, monkeypatch):
+    """That step is written, and not the epoch, in which no batch is left; epochs have 5 or 6."""
+    for step in (5, 6, 10, 12):
+        cut_after(step)
+        with pytest.raises(PowerCut):
+            train(case, tmp_path, every=1)
+        monkeypatch.undo()
+    assert train(case, tmp_path, every=1) == uninterrupted(case)
+
+
+@pytest.mark.parametrize("case", EACH)
 def test_a_finished_run_gives_its_history_and_its_parameters_without_a_step(case, tmp_path, monkeypatch):
     assert train(case, tmp_path) == uninterrupted(case)
     monkeypatch.setattr("dlvm.inference.training.svi.SVI.step", lambda *args: pytest.fail("a finished run made a step"))
