@@ -17,9 +17,9 @@ from dlvm.guides.sites.latents import Latent, Plate, latents
 from dlvm.guides.sites.site_types import Reshaped
 from dlvm.inference.particles.alone import say_one_by_one
 from dlvm.inference.particles.enumerated import to_be_summed
-from dlvm.inference.particles.latent_densities import check_counted_once, check_estimable
+from dlvm.inference.particles.latent_densities import check_estimable
 from dlvm.inference.particles.particles import Particles, needs_inverse
-from dlvm.inference.particles.row_weights import refuse_subsample, weigh_rows
+from dlvm.inference.particles.row_weights import refuse_subsample, row_densities
 from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
@@ -72,10 +72,9 @@ class Target:
         """log p(u) and log p(x | u), shapes (num_chains, num_data), for u of shape (num_chains, num_data, dim).
 
         Raises:
-            ValueError: there is more or less than one density per datum.
+            ValueError: as ``row_densities``.
         """
         found = self._weighed(self.model, u)
-        check_counted_once(found[0].joint, found[0].layout.plates)
         prior = torch.cat([part.log_prior for part in found]) + self.log_volume(u)
         return prior, torch.cat([part.log_likelihood for part in found])
 
@@ -202,8 +201,8 @@ def weighed(at: Callable[[Tensor], Pair], values: Tensor, args: tuple, nesting: 
         at: values -> the model, with a guide that draws these.
     """
     if parallel:
-        return [weigh_rows(at(values), args, len(values), nesting, parallel=True)]
-    return [weigh_rows(at(value), args, 1) for value in values.split(1)]
+        return [row_densities(at(values), args, len(values), nesting, parallel=True)]
+    return [row_densities(at(value), args, 1) for value in values.split(1)]
 
 
 def alike_alone(at: Callable[[Tensor], Pair], two: Tensor, args: tuple, nesting: int, tolerance: float) -> bool:

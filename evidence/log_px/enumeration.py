@@ -96,8 +96,8 @@ def _check(joint: Tensor, prior: Tensor) -> None:
     if not (prior.abs() < PRIOR_MASS_TOLERANCE).all():
         raise ValueError(
             f"prior probabilities of all joint values sum to {prior.exp().min().item():.4g} .. "
-            f"{prior.exp().max().item():.4g}, expected 1: a site's values depend on another site, or sites carry a "
-            "scale or a mask; use importance(...) with a guide"
+            f"{prior.exp().max().item():.4g}, expected 1: a site's values depend on another site, or a site carries a "
+            "mask; use importance(...) with a guide"
         )
 
 

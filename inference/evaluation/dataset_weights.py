@@ -13,7 +13,6 @@ from torch import Tensor
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
-from dlvm.inference.particles.latent_densities import check_counted_once, check_estimable
 from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
 from dlvm.inference.programs.batches import length_of, look, rows_in
 from dlvm.inference.programs.chunks import Walked, walk
@@ -146,8 +145,6 @@ class _Weights:
     def __call__(self, num_particles: int, *args: Any) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
             found = weigh_rows(self.pair, args, num_particles, whole=self.whole)
-        check_counted_once(found.joint, found.layout.plates)
-        check_estimable(found.joint, found.drawn)
         ratio = found.log_ratio
         none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
         latents = {name: value.reshape(*ratio.shape, -1) for name, value in found.latents.items()}

@@ -41,15 +41,12 @@ class RowWeights:
         """Particles of some rows.
 
         Raises:
-            ValueError: as ``check``, ``weigh_rows``, ``check_counted_once`` and ``check_estimable``, a weight is NaN,
-                or a datum has density 0 under all draws.
+            ValueError: as ``check`` and ``weigh_rows``, a weight is NaN, or a datum has density 0 under all draws.
         """
         self.check(args, num_particles)
         whole = rowed(self.pair, args) is None
         with pyro.validation_enabled(False):  # the data were held against the likelihood just now
             found = weigh_rows(self.pair, args, num_particles, whole=whole)
-            check_counted_once(found.joint, found.layout.plates)
-            check_estimable(found.joint, found.drawn)
             found = found if self.finish is None else self.finish(found)
         refuse_nan(found.log_w)
         refuse_impossible(found.log_likelihood)
@@ -89,7 +86,25 @@ def weigh_rows(
     Where ``args`` are a ``whole`` batch, which cannot be cut, it has as many data as the plate around all sites.
 
     Raises:
-        ValueError: there is more or less than one weight per datum.
+        ValueError: as ``row_densities`` and ``check_estimable``.
+    """
+    found = row_densities(pair, args, num_particles, nesting, parallel, whole)
+    check_estimable(found.joint, found.drawn)
+    return found
+
+
+def row_densities(
+    pair: Pair,
+    args: tuple,
+    num_particles: int,
+    nesting: int | None = None,
+    parallel: bool | None = None,
+    whole: bool = False,
+) -> Particles:
+    """As ``weigh_rows``, for a guide that may place values instead of drawing them: p(x, z) alone is looked at.
+
+    Raises:
+        ValueError: as ``check_counted_once``, or there is more or less than one density per datum.
     """
     with in_words("the pair", args, {}):
         found = weigh(pair, args, {}, num_particles, nesting=nesting, parallel=parallel)
@@ -111,6 +126,7 @@ def weigh_rows(
             f"the pair gives {got} weights for {rows} data; each needs one of its own: put every site into the data "
             "plate, and leave the event dimensions of a datum to to_event"
         )
+    check_counted_once(found.joint, found.layout.plates)
     return found
 
 

@@ -206,7 +206,7 @@ def test_enumeration_refuses_what_it_cannot_list(fn, event, message):
         enumerated(site(fn, event), torch.zeros(3))
 
 
-def test_enumeration_refuses_values_that_depend_on_another_site_and_tempered_priors(float64):
+def test_enumeration_refuses_values_that_depend_on_another_site_and_priors_of_another_mass(float64):
     def dependent(x):
         with pyro.plate("data", len(x)):
             k = pyro.sample("k", dist.Bernoulli(torch.full((len(x),), 0.5)))
@@ -222,8 +222,17 @@ def test_enumeration_refuses_values_that_depend_on_another_site_and_tempered_pri
                 z = pyro.sample("z", dist.Bernoulli(0.5))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"sum to 1.414 .. 1.414, expected 1: .*scale or a mask"):
+    with pytest.raises(ValueError, match="'z' has scale 0.5 in the model and the data 1.0"):
         enumerated(tempered, torch.zeros(3))
+
+    def masked(x):
+        with pyro.plate("data", len(x)):
+            with poutine.mask(mask=False):
+                z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"sum to 2 .. 2, expected 1: .*a site carries a mask"):
+        enumerated(masked, torch.zeros(3))
 
     def global_site(x):
         z = pyro.sample("z", dist.Bernoulli(0.5))

@@ -11,11 +11,21 @@ import torch
 from pyro import poutine
 from torch.distributions import biject_to, constraints
 
-from dlvm.evidence import importance
+from dlvm.evidence import annealed, calibration, defensive, gaps, importance, quadrature, sandwich, views
+from dlvm.guides import Local
 from dlvm.inference import evaluate, log_weights
 
 X = torch.tensor([0.3, -1.2, 0.8, 2.0])
 ESTIMATES = (evaluate, importance)
+SETTINGS = dict(temperatures=2, leaps=1)
+OTHERS = {
+    "gaps": lambda model, guide: gaps(model, guide, X, local=lambda spec, n: Local(spec, n), steps=1, num_particles=2),
+    "views": lambda model, guide: views(model, guide, X, num_particles=2),
+    "defensive": lambda model, guide: defensive(model, guide, X, num_particles=2),
+    "annealed": lambda model, guide: annealed(model, X, guide, num_chains=1, **SETTINGS),
+    "sandwich": lambda model, guide: sandwich(model, guide, 4, example=(X,), num_particles=2, **SETTINGS),
+    "calibration": lambda model, guide: calibration(model, guide, 20, num_particles=20, example=(X,)),
+}
 
 
 def programs(prior, posterior, of_model=1.0, of_prior=1.0, of_guide=1.0):
@@ -52,6 +62,24 @@ def test_a_latent_that_counts_otherwise_than_its_data_has_no_weight(scales):
     refused(pair, "'z' has scale")
     with pytest.raises(ValueError, match="'z' has scale"):
         log_weights(*pair, X, num_particles=10)
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_everything_that_weighs_refuses_what_has_no_weight(other):
+    with pytest.raises(ValueError, match="'z' has scale 0.25 in the model and the data 1.0"):
+        other(*programs(dist.Normal(0.0, 1.0), exact, of_prior=0.25, of_guide=0.25))
+    with pytest.raises(ValueError, match="'z' has scale 1.0 in the model and 0.5 in the guide"):
+        other(*programs(dist.Normal(0.0, 1.0), exact, of_guide=0.5))
+    with pytest.raises(ValueError, match="'z' one value, as a Delta"):
+        other(*programs(dist.Normal(0.0, 1.0), lambda x: dist.Delta(x / 2)))
+
+
+def test_models_alone_are_refused_likewise():
+    model, _ = programs(dist.Normal(0.0, 1.0), exact, of_prior=0.25)
+    with pytest.raises(ValueError, match="'z' has scale 0.25"):
+        quadrature(model, X)
+    with pytest.raises(ValueError, match="'z' has scale 0.25"):
+        annealed(model, X, num_chains=1, **SETTINGS)
 
 
 def test_a_scale_that_all_share_and_one_on_likelihoods_alone_are_weighed():
