@@ -95,8 +95,8 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
         if not latent.plates:
             raise ValueError(
                 f"latent site {name!r} is global: it lies in no plate over data, so there is no x of its own to "
-                "infer it from; "
-                "make it a parameter, or move it into the data plate"
+                'infer it from; draw it inside pyro.plate("data", len(x)) if each datum has its own, and if all share '
+                "one, make it a parameter or leave it to WithGlobals"
             )
         if len(latent.plates) > 1:
             raise ValueError(
@@ -107,7 +107,9 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
     plates = {latent.plates[0] for latent in latents.values()}
     if len(plates) > 1:
         raise ValueError(
-            f"latent sites lie in different plates {sorted(plates, key=str)}; expected one plate over data for all"
+            f"latent sites lie in different plates {sorted(plates, key=str)}; expected one plate over data for all: "
+            "put the sites of a datum into one; latents in plates that cross at the data are of no datum alone, and "
+            "need a guide by hand"
         )
     plate = plates.pop()
     if plate.dim != -1:

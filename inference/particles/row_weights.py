@@ -15,9 +15,10 @@ from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel, weigh
 from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.data_checks import check_rows
+from dlvm.inference.programs.data_sites import names_around
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import data_plates, sample_sites
+from dlvm.inference.programs.plates import PARTICLES, common_plates, data_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.row_arguments import parts, rowed
 from dlvm.inference.programs.rows import rows_of
@@ -108,26 +109,58 @@ def row_densities(
     """
     with in_words("the pair", args, {}):
         found = weigh(pair, args, {}, num_particles, nesting=nesting, parallel=parallel)
-    got, rows = found.layout.batch, rows_in(args)
-    if len(data_plates(found.joint)) > len(found.layout.plates):
-        raise ValueError(
-            f"the pair gives {got} weights for {rows} data: the model has latent sites that all data share, outside "
-            "the data plate, so that no datum has a weight of its own, whatever the size of batches; give these sites "
-            "values, by poutine.condition inside poutine.block, and evaluate that model with the guide of the others"
-        )
     if found.layout.loops:
         raise ValueError(
             f"the pair runs through plate {'/'.join(found.layout.loops)!r} one datum at a time, with sites of its own "
             "for each, so that no site holds a batch; write with pyro.plate(...) around the sites, or use log_weights"
         )
-    refuse_subsample(found.layout.plates, rows)
-    if got != rows and not (whole and found.layout.plates):
-        raise ValueError(
-            f"the pair gives {got} weights for {rows} data; each needs one of its own: put every site into the data "
-            "plate, and leave the event dimensions of a datum to to_event"
-        )
+    refuse_subsample(found.layout.plates, rows_in(args))
+    _check_number(found, rows_in(args), whole)
     check_counted_once(found.joint, found.layout.plates)
     return found
+
+
+def _check_number(found: Particles, rows: int, whole: bool) -> None:
+    """Raises ValueError where there is no weight for each datum."""
+    plates, got = found.layout.plates, found.layout.batch
+    if len(data_plates(found.joint)) > len(plates) or (got != rows and not (whole and plates)):
+        raise ValueError(f"the pair gives {got} weights for {rows} data: {_why_not_one_each(found, rows)}")
+
+
+def _why_not_one_each(found: Particles, rows: int) -> str:
+    """What makes it so that there is no weight for each datum, and what to do."""
+    around = {site["name"]: common_plates([site]) for site in found.joint if not site["is_observed"]}
+    data = _names(common_plates([site for site in found.joint if site["is_observed"]]))
+    modelled, drawn = _names(common_plates(found.joint)), _names(common_plates(found.drawn))
+    if found.layout.plates:
+        return (
+            f"all sites lie in plates {_names(found.layout.plates)}, and the first argument has another number of "
+            "rows; let one plate, of its length, hold the sites of a datum, and declare other dimensions with to_event"
+        )
+    if all(names_around(site) <= {PARTICLES} for site in found.joint):
+        return (
+            "no site of the model lies in a plate, so that they are one datum together; write with "
+            'pyro.plate("data", len(x)) around the sites of a datum, or use log_weights for the whole batch'
+        )
+    if modelled:
+        return f"the model's sites lie in plates {modelled} and the guide's in {drawn}; give both programs the same"
+    apart = {name: all(f.name not in data and f.size != rows for f in frames) for name, frames in around.items()}
+    if shared := [name for name in around if apart[name]]:
+        return (
+            f"the model has latent sites {shared} that all data share, outside the data plate, so that no datum has a "
+            "weight of its own, whatever the size of batches; give these sites values, by poutine.condition inside "
+            "poutine.block, and evaluate that model with the guide of the others"
+        )
+    inside = {name: _names(frames) for name, frames in around.items()}
+    return (
+        f"latent sites lie in plates {inside} and the data in {data}, none of them around all, so that no datum has a "
+        "weight of its own; put the sites of a datum into one plate, or, where plates cross, use log_weights for the "
+        "whole batch"
+    )
+
+
+def _names(frames: Iterable) -> list[str]:
+    return [frame.name for frame in frames]
 
 
 def refuse_subsample(frames: Iterable, rows: int) -> None:

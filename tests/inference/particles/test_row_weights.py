@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -86,6 +87,83 @@ def test_what_is_made_of_particles_comes_before_a_look_at_their_weights():
 def test_what_is_no_weight_of_a_datum_is_refused(fault, said):
     with pyro.validation_enabled(False), pytest.raises(ValueError, match=said):
         RowWeights(pair(fault))((X,), 1)
+
+
+def normal(name: str, shape=(), event=0, obs=None):
+    return pyro.sample(name, dist.Normal(torch.zeros(shape), 1.0).to_event(event), obs=obs)
+
+
+def rows_and_columns(x):
+    return pyro.plate("rows", len(x), dim=-2), pyro.plate("columns", x.shape[1], dim=-1)
+
+
+def crossed(x, observes):
+    rows, columns = rows_and_columns(x)
+    with rows:
+        a = normal("a", (len(x), 1))
+    with columns:
+        b = normal("b", (x.shape[1],))
+    if observes:
+        with rows, columns:
+            pyro.sample("x", dist.Normal(a + b, 1.0), obs=x)
+
+
+def in_both(x, observes):
+    rows, columns = rows_and_columns(x)
+    with rows, columns:
+        normal("z", x.shape)
+        if observes:
+            normal("x", x.shape, obs=x)
+
+
+def without_a_plate(x, observes):
+    normal("z", (len(x),), 1)
+    if observes:
+        normal("x", x.shape, 2, obs=x)
+
+
+def in_two(x, observes):
+    with pyro.plate("latents", len(x)):
+        normal("z", (len(x),))
+    if observes:
+        with pyro.plate("observations", len(x)):
+            normal("x", x.shape, 1, obs=x)
+
+
+def with_weights(x, observes):
+    with pyro.plate("weights", 7):
+        w = normal("w", (7,))
+    with pyro.plate("data", len(x)):
+        normal("z", (len(x),))
+        if observes:
+            pyro.sample("x", dist.Normal(w.sum(), torch.ones(4, 3)).to_event(1), obs=x)
+
+
+def named_otherwise(x, observes):
+    with pyro.plate("data" if observes else "rows", len(x)):
+        normal("z", (len(x),))
+        if observes:
+            normal("x", x.shape, 1, obs=x)
+
+
+@pytest.mark.parametrize(
+    "program, said",
+    [
+        (
+            crossed,
+            r"1 weights for 4 data: .*\{'a': \['rows'\], 'b': \['columns'\]\} and the data in \['rows', 'columns'\]",
+        ),
+        (in_both, r"12 weights for 4 data: all sites lie in plates \['rows', 'columns'\].*to_event"),
+        (without_a_plate, "1 weights for 4 data: no site of the model lies in a plate.*write with pyro.plate"),
+        (in_two, r"\{'z': \['latents'\]\} and the data in \['observations'\].*into one plate"),
+        (with_weights, r"latent sites \['w'\] that all data share"),
+        (named_otherwise, r"the model's sites lie in plates \['data'\] and the guide's in \['rows'\]"),
+    ],
+)
+def test_where_data_have_no_weight_each_it_is_said_what_makes_it_so(program, said):
+    programs = Pair(partial(program, observes=True), partial(program, observes=False))
+    with pytest.raises(ValueError, match=said):
+        RowWeights(programs)((torch.zeros(4, 3),), 1)
 
 
 def test_rows_outside_the_support_are_refused_before_they_are_weighed():
