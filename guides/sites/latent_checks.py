@@ -113,7 +113,14 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
         )
     plate = plates.pop()
     if plate.dim != -1:
-        raise ValueError(f"plate {plate.name!r} has dim={plate.dim}; expected dim=-1, the last batch dimension")
+        remedy = (
+            f"its turns are run through one by one; write with pyro.plate({plate.name!r}, len(x)) around all data at once"
+            if plate.dim is None
+            else "declare the other dimensions with to_event"
+        )
+        raise ValueError(
+            f"plate {plate.name!r} has dim={plate.dim}; expected dim=-1, the last batch dimension: {remedy}"
+        )
     if plate.name in latents:
         raise ValueError(f"a latent site is named {plate.name!r}, as the plate around it is; rename one in the model")
     return plate

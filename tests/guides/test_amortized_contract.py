@@ -186,7 +186,8 @@ REFUSED = {
         {"z1": Latent(torch.Size([2])), "z2": Latent(torch.Size([2]), plates=(Plate("b"),))},
         "different",
     ),
-    "dim": ({"z": Latent(torch.Size([2]), plates=(Plate("data", -2),))}, "dim=-2; expected dim=-1"),
+    "dim": ({"z": Latent(torch.Size([2]), plates=(Plate("data", -2),))}, "dim=-2; expected dim=-1.*to_event"),
+    "turns": ({"z": Latent(torch.Size([2]), plates=(Plate("data", None),))}, "one by one; write with pyro.plate"),
     "empty": ({}, "latents is empty"),
 }
 
