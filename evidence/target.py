@@ -206,13 +206,27 @@ def weighed(at: Callable[[Tensor], Pair], values: Tensor, args: tuple, nesting: 
 
 
 def alike_alone(at: Callable[[Tensor], Pair], two: Tensor, args: tuple, nesting: int, tolerance: float) -> bool:
-    """Whether two chains at once have the densities that each has alone; where they have not, a line says so."""
-    single = torch.cat([part.log_p for part in weighed(at, two, args, nesting, parallel=False)])
+    """Whether two chains at once have the densities that each has alone; where they have not, a line says so.
+
+    Raises:
+        ValueError: the same values have another density at every run.
+    """
+
+    def one_by_one() -> Tensor:
+        return torch.cat([part.log_p for part in weighed(at, two, args, nesting, parallel=False)])
+
+    single = one_by_one()
     try:
         (both,) = weighed(at, two, args, nesting, parallel=True)
         alike = torch.allclose(both.log_p, single, tolerance, tolerance, equal_nan=True)
     except FAILURES:
         alike = False
+    if not alike and not torch.allclose(single, one_by_one(), tolerance, tolerance, equal_nan=True):
+        raise ValueError(
+            "model or guide gives the same latent values another density when it is run again, by noise of its own "
+            "(torch.randn, dropout, a site hidden by poutine.block), and a density that can be had at any value is "
+            "needed here; use importance(...) or evaluate(...), which integrate noise out, or make it a latent site"
+        )
     if not alike:
         say_one_by_one()
     return alike

@@ -100,8 +100,10 @@ class StraightThrough(_Relaxation):
     """
 
     def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
-        many = num_particles > 1
-        nesting, parallel = (pair.nesting(args, kwargs), in_parallel(pair, args, kwargs)) if many else (None, None)
+        nesting = parallel = None
+        if num_particles > 1:
+            nesting = pair.nesting(args, kwargs)
+            parallel = in_parallel(pair, args, kwargs, linear=bound.linear)
         pair = pair.inside(_Relax(self.temperature, hard=True))
         return weigh(pair, args, kwargs, num_particles, linear=bound.linear, nesting=nesting, parallel=parallel)
 

@@ -13,6 +13,7 @@ from dlvm.inference.console import say
 from dlvm.inference.particles.each import joined
 from dlvm.inference.particles.enumerated import model_trace
 from dlvm.inference.particles.layout import Layout
+from dlvm.inference.particles.noise import MIXED, NONE, OWN, noise_in
 from dlvm.inference.particles.particles import Particles, Term
 from dlvm.inference.programs.plates import PARTICLES, sample_sites
 from dlvm.inference.programs.row_arguments import GUIDE_TOLERANCE, MODEL_TOLERANCE
@@ -27,11 +28,14 @@ def say_one_by_one() -> None:
     )
 
 
-def same_alone(found: Particles) -> bool:
+def compared_alone(found: Particles) -> str:
     """Whether particles drawn in parallel have the densities of the same draws run alone, up to rounding.
 
-    Programs that give the same draws other densities at every run, by noise of their own, cannot be told, and pass.
+    Returns:
+        "own" if they have; "mixed" if not; "shared" if the model draws noise of its own that particles share. With
+        noise, runs are told apart by it alone, and what particles make of each other is found as ``noise_in`` says.
     """
+    noisy = False
     for k in range(found.layout.num_particles):
         together = _densities(found.joint, found.layout)[k], _densities(found.drawn, found.layout)[k]
         alone = _alone(found, k)
@@ -41,19 +45,26 @@ def same_alone(found: Particles) -> bool:
             if b is None or (a.shape == b.shape and torch.allclose(a, b, tolerance, tolerance, equal_nan=True)):
                 continue
             again = _alone(found, k)[who == "guide"]
-            noisy = again is None or not torch.allclose(again, b, tolerance, tolerance, equal_nan=True)
-            if noisy and a.shape == b.shape:
-                continue
-            return False
-    return True
+            changing = again is None or not torch.allclose(again, b, tolerance, tolerance, equal_nan=True)
+            if not changing or a.shape != b.shape:
+                return MIXED
+            noisy = noisy or who == "model"
+    whose = noise_in(found, _single(found, 0)) if noisy else OWN
+    return OWN if whose == NONE else whose
+
+
+def _single(found: Particles, k: int) -> poutine.Trace:
+    """The guide's trace with the draws of one of the particles."""
+    single = found.programs.guide_trace.copy()
+    for site in sample_sites(found.programs.guide_trace):
+        single.nodes[site["name"]] = {**site, "value": _value(site, k, found.layout.nesting)}
+    return single
 
 
 def _alone(found: Particles, k: int) -> tuple[Tensor, Tensor | None]:
     """log p(x, z) and log q(z | x) of one of the particles, each (batch,); None where a flow has no inverse."""
-    pair, args, kwargs, _, trace = found.programs
-    single = trace.copy()
-    for site in sample_sites(trace):
-        single.nodes[site["name"]] = {**site, "value": _value(site, k, found.layout.nesting)}
+    pair, args, kwargs, *_ = found.programs
+    single = _single(found, k)
     guide_trace = poutine.trace(poutine.replay(pair.guide, trace=single)).get_trace(*args, **kwargs)
     traced = model_trace(pair.model, single, args, kwargs, lambda: pair.nesting(args, kwargs))
     layout = found.layout._replace(num_particles=1)

@@ -18,10 +18,11 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from dlvm.distributions.pyro_lock import TURN
-from dlvm.inference.particles.alone import same_alone, say_one_by_one, stacked
+from dlvm.inference.particles.alone import compared_alone, say_one_by_one, stacked
 from dlvm.inference.particles.enumerated import model_trace
 from dlvm.inference.particles.latent_densities import check_counted_once, check_densities
 from dlvm.inference.particles.layout import Layout, layout_of
+from dlvm.inference.particles.noise import MIXED, OWN, SHARED, say_noise_is_shared
 from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
 from dlvm.inference.particles.site_checks import (
     check_all_drawn,
@@ -100,7 +101,7 @@ def weigh(
         num_particles: K.
         detached: cut the draws off from the guide's parameters.
         linear: whether what is made of the weights is linear in their logarithms, so that plates around some sites only
-            may be subsampled.
+            may be subsampled, and particles may share noise of the model's own.
         nesting: how deep plates nest, where it is known.
         parallel: whether particles may run in parallel, where it is known; see ``in_parallel``.
     """
@@ -109,7 +110,7 @@ def weigh(
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
     if num_particles == 1:
         return _pass(pair, args, kwargs, 1, detached, linear)
-    if not (in_parallel(pair, args, kwargs) if parallel is None else parallel):
+    if not (in_parallel(pair, args, kwargs, linear=linear) if parallel is None else parallel):
         return stacked([_pass(pair, args, kwargs, 1, detached, linear) for _ in range(num_particles)])
     nesting = pair.nesting(args, kwargs) if nesting is None else nesting
     return _pass(pair, args, kwargs, num_particles, detached, linear, nesting)
@@ -220,35 +221,40 @@ def _views(trace: poutine.Trace) -> tuple[poutine.Trace, dict[str, Tensor]]:
     return seen, views
 
 
-def in_parallel(pair: Pair, args: tuple, kwargs: dict, again: bool = False) -> bool:
+def in_parallel(pair: Pair, args: tuple, kwargs: dict, again: bool = False, linear: bool = False) -> bool:
     """Whether particles can be drawn in parallel: each then has the densities that it has when it runs alone.
 
     It is found by values, with 2 particles and the same draws, and remembered; where it is not so, a line says so.
+    Noise of the model's own that particles would share, see ``noise_in``, asks for one after the other too.
 
     Args:
-        pair: whose programs run, 7 times each at most.
+        pair: whose programs run, 7 times each at most, and the model 3 times more where it draws noise of its own.
         args, kwargs: what both are called with.
         again: look anew, since parameters have changed, and raise what a single particle raises.
+        linear: whether what is made of the weights is linear in their logarithms: its mean is then the same, whether
+            or not particles share noise.
     """
     found = pair.recall(_run_in_parallel, args, kwargs, again)
     if found is None and again:
         with untouched(), torch.no_grad(), poutine.block(), pair.silent(), explaining(pair, args, kwargs):
             _pass(pair, args, kwargs, 1)
-    return found is not False
+    if found == SHARED and not linear:
+        say_noise_is_shared()
+    return found in (None, OWN) or (linear and found == SHARED)
 
 
-def _run_in_parallel(pair: Pair, args: tuple, kwargs: dict) -> bool | None:
-    """None where there is nothing to compare with, since one particle alone cannot run."""
+def _run_in_parallel(pair: Pair, args: tuple, kwargs: dict) -> str | None:
+    """As ``compared_alone``; None where there is nothing to compare with, since one particle alone cannot run."""
     with untouched(), torch.no_grad(), poutine.block(), pair.silent(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            alike = same_alone(_pass(pair, args, kwargs, 2, nesting=pair.nesting(args, kwargs)))
+            alike = compared_alone(_pass(pair, args, kwargs, 2, nesting=pair.nesting(args, kwargs)))
         except FAILURES:
             try:
                 _pass(pair, args, kwargs, 1)
             except FAILURES:
                 return None
-            alike = False
-    if not alike:
+            alike = MIXED
+    if alike == MIXED:
         say_one_by_one()
     return alike

@@ -37,7 +37,7 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args: Any, **kwarg
     """Proves that a pair fits an objective and a batch, or says why not.
 
     Both programs run on ``args`` at most seven times, and once more for every particle where particles cannot run in
-    parallel; parameters and random state stay as they were.
+    parallel, the model three times more where it draws noise of its own; parameters and random state stay as they were.
 
     Returns:
         {latent site: "analytic" | "Monte Carlo"}: how the objective gets the site's KL.
@@ -131,11 +131,16 @@ def _check_batch_norm(objective: Objective, particles: Particles) -> None:
 
 def _check_particles(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> None:
     """Ours draw particles one after the other where they cannot run in parallel; Pyro's have to be told."""
-    if not in_parallel(pair, args, kwargs, again=True) and not isinstance(objective, Objective):
+    if isinstance(objective, Objective):
+        in_parallel(pair, args, kwargs, again=True, linear=objective.bound.linear)
+        return
+    linear = not isinstance(objective, RenyiELBO | TraceTailAdaptive_ELBO)
+    if not in_parallel(pair, args, kwargs, again=True, linear=linear):
         in_turn = "" if isinstance(objective, TraceTailAdaptive_ELBO) else "pass vectorize_particles=False, or "
         raise ValueError(
             f"{type(objective).__name__} is to run {objective.num_particles} particles in parallel, which give other "
-            f"numbers than each alone, or none: {in_turn}let nets keep every leading dimension, (particles, batch, ...)"
+            f"numbers than each alone, or none: {in_turn}let nets keep every leading dimension, (particles, batch, "
+            "...), and noise of the model's own have the shape of the latents"
         )
 
 

@@ -9,13 +9,14 @@ from pyro.nn import PyroModule
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from programs.brought import Pair, brought, noise
+from programs.brought import Pair, brought
+from programs.brought import noise as noise_of_data
 from programs.exact import Features, decoder, encoder, linear_gaussian, on_line, on_plane, standard
 
 
 def _linear(turn, n: int = 12, x_dim: int = 3, wrapped=None, **others) -> Pair:
     """A linear VAE whose decoder is ``turn(dec, z)``, which is dec(z) for z of shape (batch, 1)."""
-    dec, x = decoder(1, x_dim), noise(n, x_dim)
+    dec, x = decoder(1, x_dim), noise_of_data(n, x_dim)
     enc = encoder(dec)
 
     class Model(PyroModule):
@@ -80,7 +81,7 @@ def row_by_row() -> Pair:
 
 @brought("the model centres an input by the mean of its batch: a datum's likelihood depends on who is beside it")
 def centred_by_the_batch() -> Pair:
-    dec, x, c = decoder(), noise(12, 3), noise(12, 3, seed=6)
+    dec, x, c = decoder(), noise_of_data(12, 3), noise_of_data(12, 3, seed=6)
     enc = encoder(dec)
 
     def model(x, c):
@@ -142,7 +143,7 @@ def batch_norm_by_coincidence() -> Pair:
 def softmax_of_dim_one() -> Pair:
     beta = nn.Linear(2, 5, bias=False)
     with torch.no_grad():
-        beta.weight.copy_(2 * noise(5, 2, seed=7))
+        beta.weight.copy_(2 * noise_of_data(5, 2, seed=7))
     x = torch.stack([torch.bincount(torch.randint(5, (8,)), minlength=5).float() for _ in range(10)])
     enc = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4))
 
@@ -173,13 +174,13 @@ def softmax_of_dim_one() -> Pair:
         return words.log_prob(x.double()) + (standard(a) + standard(b))[:, None]
 
     model, guide = Topics(), Guide()
-    settings = dict(plate="docs", exact=False, samples=2000, encoder=lambda: Features(5), parts=(model, guide))
+    settings = dict(plate="docs", exact=False, samples=200, encoder=lambda: Features(5), parts=(model, guide))
     return Pair(model, guide, [(x,)], on_plane(log_joint), **settings)
 
 
 @brought("dropout in the encoder: in training the guide is another one at every call")
 def dropout() -> Pair:
-    dec, x = decoder(), noise(12, 3)
+    dec, x = decoder(), noise_of_data(12, 3)
     enc = nn.Sequential(nn.Dropout(0.2), encoder(dec))
 
     def model(x):
@@ -202,7 +203,7 @@ def dropout() -> Pair:
 def packed_decoder() -> Pair:
     lengths = torch.tensor([4, 4, 3, 3, 2, 2])
     mask = torch.arange(4) < lengths[:, None]
-    x, rnn, enc = noise(6, 4) * mask, nn.RNN(1, 2, batch_first=True), nn.Linear(4, 2)
+    x, rnn, enc = noise_of_data(6, 4) * mask, nn.RNN(1, 2, batch_first=True), nn.Linear(4, 2)
     out = nn.Linear(2, 1)
 
     def decode(z, lengths):
@@ -230,5 +231,46 @@ def packed_decoder() -> Pair:
         return (dist.Normal(loc, 0.7).log_prob(x.double()) * mask).sum(-1) + standard(u)[:, None]
 
     encode = lambda: Features(4, lambda x, lengths: x)  # noqa: E731
-    settings = dict(exact=False, samples=2000, encoder=encode, parts=(rnn, out, enc))
+    settings = dict(exact=False, samples=200, encoder=encode, parts=(rnn, out, enc))
     return Pair(model, guide, [(x, lengths)], on_line(log_joint), **settings)
+
+
+def _noisy(noise, spread: float, of_the_guide=None) -> Pair:
+    """x = dec(z) + noise + u, and the posterior without the noise as guide."""
+    dec, x = decoder(), noise_of_data(12, 3)
+    enc = encoder(dec)
+
+    def model(x):
+        pyro.module("dec", dec)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(dec(z) + noise(x), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("enc", enc)
+        with pyro.plate("data", len(x)):
+            loc, log_sd = enc(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc + (of_the_guide or torch.zeros_like)(loc), log_sd.exp()).to_event(1))
+
+    answer = linear_gaussian(dec, x, (1 + spread**2) ** 0.5)
+    settings = dict(encoder=lambda: Features(3), parts=(dec, enc), x_dim=3, exact=False, tolerance=0.02)
+    return Pair(model, guide, [(b,) for b in x.split(6)], answer, samples=200, **settings)
+
+
+ANY_VALUE = {"defensive|quadrature|enumerated": "another density when it is run again|no finite list"}
+
+
+@brought(
+    "the model adds torch.randn of its own to each datum: log p(x) has it integrated out, per particle",
+    ANY_VALUE | {"WakeSleep.*|simulate": "made of the data", "TraceTailAdaptive.*": "in parallel"},
+)
+def noise_of_the_model() -> Pair:
+    return _noisy(lambda x: 0.4 * torch.randn(len(x), 3), 0.4)
+
+
+@brought(
+    "the guide moves its mean by torch.randn of its own: q(z given x, noise) is a density, and particles may share it",
+    ANY_VALUE,
+)
+def noise_of_the_guide() -> Pair:
+    return _noisy(torch.zeros_like, 0.0, lambda loc: 0.3 * torch.randn(len(loc), 1))

@@ -47,6 +47,14 @@ argument and says what to do instead.
   may be `None`, numbers, words, objects, and may be missing from some batches.
 * **Particles** run side by side where each then has the density that it has alone, told by values; otherwise one after
   the other, with one line that says so.
+* **Noise of a program's own** (`torch.randn`, `F.dropout(training=True)`, a site hidden by `poutine.block`): log p(x)
+  has the model's integrated out, so that each particle draws its own. Noise of the latents' shape does so side by side;
+  where particles would share it, they run one after the other, but for bounds that are linear in the log-weights, whose
+  mean is the same. Noise that all data share is integrated out for each datum by itself. The guide's belongs to how it
+  proposes: q(z | x, noise) is a density, which particles may share. Evidence that needs a density at any value
+  (`annealed`, `defensive`, `quadrature`, `enumerated`) refuses both. Noise that evaluation mode turns off, as of
+  `nn.Dropout`, is a regulariser of training, and stays as it is. A hidden site that cannot be reparametrised gives its
+  own parameters no gradient.
 * **Masks** of latent sites count nothing in p and in q: guides from `latents(...)` follow the model's, others are
   refused with the remedy. A **scale** that all sites of a datum share multiplies its bound; one on likelihoods alone
   tempers them, and one on latent sites alone is no density, so that evidence refuses it.

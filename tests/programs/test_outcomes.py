@@ -9,7 +9,8 @@ from programs.more_ways import WAYS
 from programs.outcome import outcome
 from programs.ways import CORE
 
-LONG = {"cvae", "softmax_of_dim_one", "packed_decoder"}  # thousands of particles, one after the other
+# thousands of particles, one after the other
+LONG = {"cvae", "softmax_of_dim_one", "packed_decoder", "noise_of_the_model"}
 PROGRAMS = programs()
 
 

@@ -203,7 +203,7 @@ def test_losses_and_gradients_are_those_of_the_same_draws_in_parallel(monkeypatc
                     "torch.distributions.normal._standard_normal", lambda shape, **w: _next(noise, shape, **w)
                 )
             for user in ("particles.weights", "estimators.relaxations"):
-                patch.setattr(f"dlvm.inference.{user}.in_parallel", lambda *_: not one_by_one)
+                patch.setattr(f"dlvm.inference.{user}.in_parallel", lambda *_, **__: not one_by_one)
             loss = objective.differentiable_loss(*pair.programs, X)
             return loss, torch.autograd.grad(loss, [*parameters, *guide.parameters()], allow_unused=True)
 
