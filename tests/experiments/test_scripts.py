@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dlvm.experiments import compare_guides, train
+from dlvm.experiments import train
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options import command_line
-from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.report import Table
 from dlvm.guides import FullRank, latents
-from dlvm.inference.training.run_state import under
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
@@ -84,58 +80,6 @@ def test_train_keeps_an_earlier_run_unless_told(plain):
     folder, _ = plain
     with pytest.raises(ValueError, match="holds a run"):
         train.main(small(folder))
-
-
-def test_compare_guides_in_tiny_form(tmp_path, monkeypatch):
-    titles, draw = {}, Run.figure
-
-    def figure(run, name, drawn, caption):
-        titles[name] = drawn.texts[0].get_text()
-        draw(run, name, drawn, caption)
-
-    monkeypatch.setattr(Run, "figure", figure)
-    rows = compare_guides.main(
-        compare_guides.Config(seeds=1, epochs=1, hidden=(8,), eval_particles=30, eval_data=12, jobs=1, out=tmp_path)
-    )
-    assert {(row["guide"], row["objective"]) for row in rows} == {
-        (g, o) for g in compare_guides.Config().guides for o in compare_guides.OBJECTIVES
-    }
-    by_cell = {(row["guide"], row["objective"]): row for row in rows}
-    assert by_cell["diagonal", "analytic_kl"]["kl"] == "analytic"
-    assert by_cell["iaf", "analytic_kl"]["kl"] == "Monte Carlo"
-    figures = {"bounds.png", "samples.png", "posteriors.png", "latent_space.png"}
-    assert RECORDS | figures <= {path.name for path in tmp_path.iterdir()}
-    assert "tightest bound on one frozen model" in titles["bounds"] == titles["posteriors"]
-    assert titles["bounds"] in (tmp_path / "report.html").read_text()
-
-
-def test_one_headline_for_the_report_and_the_figures():
-    one_model = Table(
-        ["guide", "test ELBO", "gap"],
-        [["FullRank", -24.7, 0.4], ["IAF", -24.5, 0.2]],
-        "",
-        {"test ELBO": ".2f", "gap": ".2f"},
-    )
-    together = Table(
-        ["guide", "objective", "gap"], [["IAF", "ELBO", 0.31], ["FullRank", "IWAE", 0.3]], "", {"gap": ".2f"}
-    )
-    said = compare_guides.verdict(one_model, together)
-    assert said.startswith(compare_guides.headline(one_model))
-    assert (
-        "IAF gives the tightest bound on one frozen model: 0.200 nats" in said and "IAF 0.200, FullRank 0.400" in said
-    )
-    assert "FullRank trained with IWAE leaves the smallest gap, 0.300" in said
-
-
-def test_only_a_frozen_model_has_a_falling_rate():
-    """The rate is that of the first epoch in joint training, and nearly 0 in the last epoch on a frozen model."""
-    config = compare_guides.Config(hidden=(8,), epochs=4, eval_particles=2, eval_data=4)
-    joint = compare_guides.trained(config, "diagonal", "elbo", 0)
-    frozen = compare_guides.trained(config, "diagonal", "elbo", 0, under(joint.tensors, "model"))
-    rates = [[epoch["lr"] for epoch in done.record["history"]] for done in (joint, frozen)]
-    assert rates[0] == [config.lr] * 4
-    cosine = [config.lr * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
-    assert rates[1] == pytest.approx(cosine)
 
 
 @pytest.mark.parametrize(
