@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from dlvm.experiments.measures.over_seeds import over_seeds
-from dlvm.experiments.measures.paired_gaps import Gaps, headline, order, behind_a_case
+from dlvm.experiments.measures.paired_gaps import Gaps, behind_a_case, headline, order
 from dlvm.experiments.options.guides import GUIDES
 from dlvm.experiments.runs.report import Table, counted
 

@@ -10,7 +10,7 @@ import torch
 
 from dlvm.experiments import compare_guides
 from dlvm.experiments.guides_report import CASES, FROZEN, story, verdict
-from dlvm.experiments.measures.paired_gaps import Gaps, headline, behind_a_case, typical
+from dlvm.experiments.measures.paired_gaps import Gaps, behind_a_case, headline, typical
 from dlvm.experiments.options.guides import GUIDES
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.report import Table
