@@ -32,6 +32,10 @@ from dlvm.inference.training.check import check
 from dlvm.inference.training.epochs import Epoch
 from dlvm.inference.training.fit import fit, train
 from dlvm.inference.training.svi import SVI
+from dlvm.inference.use.decode import decode
+from dlvm.inference.use.encode import Code, encode
+from dlvm.inference.use.generate import generate
+from dlvm.inference.use.reconstruct import reconstruct
 
 __all__ = [
     "CIWAE",
@@ -50,6 +54,7 @@ __all__ = [
     "Baked",
     "Bound",
     "CheckpointFailed",
+    "Code",
     "Coefficients",
     "DReG",
     "Epoch",
@@ -76,12 +81,16 @@ __all__ = [
     "constant",
     "cosine",
     "cyclical",
+    "decode",
+    "encode",
     "evaluate",
     "fit",
     "free_bits",
+    "generate",
     "joined",
     "linear",
     "log_weights",
+    "reconstruct",
     "tempered",
     "total_correlation",
     "train",

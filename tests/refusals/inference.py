@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dlvm.inference as room
-from refusals import inference_fit, inference_objectives, inference_steps
+from refusals import inference_fit, inference_objectives, inference_steps, inference_use
 
-PARTS = inference_objectives, inference_steps, inference_fit
+PARTS = inference_objectives, inference_steps, inference_fit, inference_use
 ROOM = room
 CASES = [case for part in PARTS for case in part.CASES]
 ANY: dict[str, str] = {name: why for part in PARTS for name, why in part.ANY.items()}
 RECORDS = {
-    *("Coefficients", "Epoch", "Evaluation", "Verdict"),
+    *("Code", "Coefficients", "Epoch", "Evaluation", "Verdict"),
     *("Baked", "CheckpointFailed", "NoCompiler", "NonFinite", "RankLost", "Refused"),
 }
