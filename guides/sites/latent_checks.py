@@ -114,7 +114,7 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
     plate = plates.pop()
     if plate.dim != -1:
         remedy = (
-            f"its turns are run through one by one; write with pyro.plate({plate.name!r}, len(x)) around all data at once"
+            f"it is run through one by one; write with pyro.plate({plate.name!r}, len(x)) around all data at once"
             if plate.dim is None
             else "declare the other dimensions with to_event"
         )
