@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.distributed.job import Job
+from dlvm.inference.distributed.mixing import Call, weighs_alike
 from dlvm.inference.engine.step import Step
 from dlvm.inference.programs.beside import beside
 from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
@@ -64,7 +67,8 @@ class Shares:
 
     Raises:
         TypeError: when called, the first argument is no tensor of rows.
-        ValueError: the model has no plate over the rows, or a latent site outside it, which every rank would count; or
+        ValueError: the model has no plate over the rows, or a latent site outside it, which every rank would count; a
+            row weighs otherwise in its share than in the whole batch, see ``weighs_alike``; or
             the objective is one of Pyro's that are no sum over data, as ReweightedWakeSleep, or RenyiELBO in a scaled
             plate.
     """
@@ -93,8 +97,26 @@ class Shares:
         if key not in self.fixed:
             whole, mine = self._count(args, kwargs), self._count(cut_args, cut_kwargs)
             self.fixed[key] = self._is_fixed(whole, mine, part or 1 / rows)
+            self._refuse_mixing(args, kwargs, having)
         weight = part if self.fixed[key] else float(part > 0)
         return Share(cut_args, cut_kwargs, weight, part, _mark(args[0]))
+
+    def _refuse_mixing(self, args: tuple, kwargs: dict, having: Sequence[bool]) -> None:
+        """Holds the shares of all ranks against the whole batch, on every rank alike."""
+        pair, rows, size, shares = self.step.pair, len(args[0]), self.job.size, []
+        for start, stop in pairwise([rows * rank // size for rank in range(size + 1)]):
+            some = slice(start, stop)
+            cut = rows_of(args, some, having), {name: taken(value, some, rows) for name, value in kwargs.items()}
+            shares += [Call(*cut, start, stop)] if stop > start else []
+        alike = weighs_alike(pair, Call(args, kwargs, 0, rows), shares)
+        if alike is False or (alike is None and not kwargs and rowed(pair, args) is None):
+            raise ValueError(
+                "a row of this batch has another density in a rank's share than in the whole batch, so that the "
+                "gradients of several ranks would be others than those of one process: a program compares the rows of "
+                "a batch, as normalising over it does, or holds something for the whole of it; train in one process, "
+                "or let a row's density depend on its own numbers alone, as with LayerNorm, or with batch "
+                "normalisation in evaluation mode"
+            )
 
     def _count(self, args: tuple, kwargs: dict) -> Count:
         with untouched(), torch.no_grad(), self.step.pair.evaluating():
