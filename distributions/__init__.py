@@ -21,6 +21,11 @@ from dlvm.distributions.kl import (
     low_rank_to_diagonal,
     low_rank_to_full_rank,
 )
+from dlvm.distributions.likelihoods.location_scale import Laplace, Normal, StudentT, Units
+from dlvm.distributions.likelihoods.missing import Missing
+from dlvm.distributions.likelihoods.negative_binomial import NegativeBinomial
+from dlvm.distributions.likelihoods.poisson import Poisson
+from dlvm.distributions.likelihoods.zero_inflated import ZeroInflatedNegativeBinomial
 from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
 from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, StandardNormal
 from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale
@@ -45,21 +50,29 @@ __all__ = [
     "HouseholderBasis",
     "HouseholderNormal",
     "InverseAutoregressiveNormal",
+    "Laplace",
     "LearnedScale",
     "Logits",
     "LowRankNormal",
+    "Missing",
     "MixtureNormal",
+    "NegativeBinomial",
+    "Normal",
     "OneHotCategorical",
     "OrthogonalBasis",
     "PermutedBasis",
     "PlanarNormal",
+    "Poisson",
     "RadialNormal",
     "RationalQuadratic",
     "ReparametrisedMixture",
     "StandardNormal",
+    "StudentT",
     "SylvesterNormal",
+    "Units",
     "VonMisesFisher",
     "VonMisesFisherDirection",
+    "ZeroInflatedNegativeBinomial",
     "binary_to_binary",
     "diagonal_to_low_rank",
     "full_rank_to_diagonal",

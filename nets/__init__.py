@@ -2,7 +2,19 @@
 
 from dlvm.nets.arguments import out_features
 from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
+from dlvm.nets.inputs import Filled, Logarithmic, Standardised
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 
-__all__ = ["MADE", "MLP", "Conv", "Deconv", "Maps", "ResidualBlock", "out_features"]
+__all__ = [
+    "MADE",
+    "MLP",
+    "Conv",
+    "Deconv",
+    "Filled",
+    "Logarithmic",
+    "Maps",
+    "ResidualBlock",
+    "Standardised",
+    "out_features",
+]

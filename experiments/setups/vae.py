@@ -8,9 +8,10 @@ from typing import Literal
 
 from torch import nn
 
-from dlvm.distributions import Bernoulli, DiagonalNormal
+from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.common import ACTIVATIONS
+from dlvm.experiments.options.likelihoods import LikelihoodWord, check_fits, encoder_of, likelihood_of
 from dlvm.models import VAE
 from dlvm.nets import MLP
 
@@ -25,8 +26,9 @@ class VAESetup:
     """Hidden layers of the encoder, and in reverse of the decoder."""
     activation: Literal["relu", "tanh", "elu", "softplus"] = "tanh"
     """Nonlinearity of encoder, decoder and flow."""
-    likelihood: Literal["bernoulli", "normal"] = "bernoulli"
-    """p(x | z): bernoulli for binary data, normal for real numbers."""
+    likelihood: LikelihoodWord = "bernoulli"
+    """p(x | z): bernoulli for 0 and 1; poisson, negative_binomial and zero_inflated for counts; laplace, student_t and
+    normal for real numbers, with a scale for each datum and column, one learned for each column, or a fixed one."""
     mean_bias: bool = True
     """Start the Bernoulli decoder's output bias at the data's mean."""
 
@@ -42,13 +44,15 @@ class VAESetup:
         """A fresh p(z) p(x | z)."""
         return VAE(self.z_dim, self.decoder(data))
 
-    def encoder(self, data: Loader) -> MLP:
+    def encoder(self, data: Loader) -> nn.Module:
         """From x to the features of a guide."""
-        return MLP(data.x_dim, *self.hidden, activation=self.nonlinearity)
+        return encoder_of(self.likelihood, data, lambda dim: MLP(dim, *self.hidden, activation=self.nonlinearity))
 
     def decoder(self, data: Loader) -> nn.Module:
-        """p(x | z); for real numbers with a variance of its own for every z."""
+        """p(x | z), started from the data."""
         layers, act = (self.z_dim, *self.hidden[::-1]), self.nonlinearity
-        if self.binary:
+        if self.binary and not data.x.isnan().any():
+            check_fits(self.likelihood, data)
             return Bernoulli(MLP(*layers, data.x_dim, activation=act), data.mean if self.mean_bias else None)
-        return DiagonalNormal(MLP(*layers, activation=act, output=act if self.hidden else nn.Identity), data.x_dim)
+        features = MLP(*layers, activation=act, output=act if self.hidden else nn.Identity)
+        return likelihood_of(self.likelihood, features, data)

@@ -72,7 +72,7 @@ def test_train_on_real_numbers_from_a_csv_file(tmp_path):
 
 
 def test_train_refuses_grey_data_under_a_bernoulli(tmp_path):
-    with pytest.raises(ValueError, match="outside its likelihood's support.*binarise grey levels"):
+    with pytest.raises(ValueError, match="bernoulli is of 0 and 1 alone.*grey levels: --binarize dynamic"):
         train.main(small(tmp_path, binarize="none"))
 
 

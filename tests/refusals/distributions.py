@@ -9,6 +9,7 @@ from torch import nn
 import dlvm.distributions as room
 from dlvm.distributions import Bernoulli, ConstantScaleNormal, LearnedScale, StandardNormal, SylvesterNormal
 from refusals import distributions_parts as parts
+from refusals import likelihoods
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.distributions_parts import NOT_SCALES, NOT_STEPS, net
 from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
@@ -94,6 +95,7 @@ CASES = [
     ),
     Case("SylvesterNormal", "basis", lambda v: SylvesterNormal(net(), 2, basis=v), NOT_BASES),
     *parts.CASES,
+    *likelihoods.CASES,
 ]
 ANY = {
     "Coupling(reverse)": "any truth value",

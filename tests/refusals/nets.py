@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dlvm.nets as room
-from dlvm.nets import MADE, MLP, Conv, Deconv, Maps, ResidualBlock, out_features
+from dlvm.nets import (
+    MADE,
+    MLP,
+    Conv,
+    Deconv,
+    Filled,
+    Logarithmic,
+    Maps,
+    ResidualBlock,
+    Standardised,
+    out_features,
+)
 from refusals.case import NOT_COUNTS, Case
 
 ROOM = room
@@ -57,6 +68,15 @@ NETS = {"MLP": lambda: MLP(3, 4, 2), "Conv": lambda: Conv(9, 2, 4), "Deconv": la
 ACTIVATED = {"MLP": lambda v: MLP(3, 4, 2, activation=v), "MADE": lambda v: MADE(3, activation=v)}
 ACTIVATED |= {"Conv": lambda v: Conv(16, 2, 3, activation=v), "Deconv": lambda v: Deconv(3, 2, 16, activation=v)}
 
+WRAPPERS = {
+    "Filled": Filled,
+    "Logarithmic": Logarithmic,
+    "Standardised": lambda v: Standardised(v, torch.zeros(2), torch.ones(2)),
+}
+NOT_VECTORS = st.sampled_from(
+    [torch.ones(s) for s in ((1, 2), (), (3,))] + [torch.full((2,), v) for v in (float("nan"), float("inf"))]
+)
+
 CASES = [
     Case("MLP", "sizes", lambda v: MLP(v, 3), NOT_COUNTS),
     Case("MLP", "sizes", lambda v: MLP(3, 4, v), NOT_COUNTS),
@@ -86,6 +106,18 @@ CASES = [
     Case("MADE", "hidden", lambda v: MADE(3, hidden=v), NOT_WIDTHS),
     Case("MADE", "hidden", lambda v: MADE(3, hidden=v), st.sampled_from([(2,), (1,), (9, 2), [2, 9]])),
     Case("MADE", "outputs", lambda v: MADE(3, outputs=v), NOT_COUNTS),
+    *(Case(name, "net", make, st.one_of(WIDTHLESS, NOT_MODULES)) for name, make in WRAPPERS.items()),
+    *(
+        Case(f"{name}.forward", "x", lambda v, make=make: make(MLP(6, 2))(v), NOT_TENSORS)
+        for name, make in WRAPPERS.items()
+    ),
+    Case("Standardised", "loc", lambda v: Standardised(MLP(2), v, torch.ones(2)), st.one_of(NOT_TENSORS, NOT_VECTORS)),
+    Case(
+        "Standardised",
+        "scale",
+        lambda v: Standardised(MLP(2), torch.ones(2), v),
+        st.one_of(NOT_TENSORS, NOT_VECTORS, st.sampled_from([torch.zeros(2), -torch.ones(2)])),
+    ),
     Case("out_features", "net", out_features, WIDTHLESS),
     Case("MLP.forward", "input", lambda v: MLP(3, 4, 2)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS, OF_OTHER_KIND)),
     Case("MLP.forward", "input", lambda v: MLP(3, 2)(torch.zeros(5, 2), v), st.one_of(NOT_BESIDE, NOT_TENSORS)),

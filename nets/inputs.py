@@ -1,0 +1,133 @@
+"""What is done to data before a net sees them: missing numbers filled, columns brought to one scale, counts to logs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dlvm.nets.arguments import module, out_features
+
+
+class Filled(nn.Module):
+    """A net of data with holes: it sees zeros where numbers are missing (NaN), and beside them which ones are there.
+
+        net([x with zeros, mask]),  mask_d = 1 where x_d is there
+
+    Args:
+        net: of twice as many numbers as a datum has.
+
+    Raises:
+        TypeError: the net is no module, or has no ``out_features``; an input is no tensor.
+
+    References:
+        MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets, Mattei, Frellsen, 2019,
+            arXiv:1812.02633.
+
+    Example:
+        >>> from dlvm.nets import MLP
+        >>> Filled(MLP(2 * 3, 8))(torch.tensor([[1.0, float("nan"), 3.0]])).isfinite().all()
+        tensor(True)
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        module(net=net)
+        self.net, self.out_features = net, out_features(net)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, dim), NaN where a number is missing.
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        missing = tensor(x).isnan()
+        there = (~missing).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        return self.net(torch.cat([torch.where(missing, 0, x), there], dim=-1))
+
+
+class Standardised(nn.Module):
+    """A net of data whose columns are brought to one scale; what is missing (NaN) stays so.
+
+        net((x - loc) / scale)
+
+    Args:
+        net: of the numbers so made.
+        loc: shape (dim,), such as the mean of each column.
+        scale: shape (dim,), positive, such as its standard deviation.
+
+    Raises:
+        ValueError: ``loc`` and ``scale`` are no vectors of one length, or ``scale`` is not positive and finite.
+        TypeError: the net is no module, or has no ``out_features``; ``loc`` or ``scale`` is no tensor.
+
+    Example:
+        >>> from dlvm.nets import MLP
+        >>> Standardised(MLP(2), torch.tensor([1000.0, 0.0]), torch.tensor([50.0, 1e-3]))(torch.tensor([1050.0, 0.0]))
+        tensor([1., 0.])
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, net: nn.Module, loc: Tensor, scale: Tensor):
+        super().__init__()
+        module(net=net)
+        for name, value in {"loc": loc, "scale": scale}.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a tensor of shape (dim,), got {type(value).__name__}; pass a tensor")
+            if value.dim() != 1 or not bool(value.isfinite().all()):
+                raise ValueError(f"{name} must be a vector of finite numbers, got {value}; one for each column")
+        if loc.shape != scale.shape or not bool((scale > 0).all()):
+            raise ValueError(f"scale must be positive, one for each of {len(loc)} columns, got {scale}; see loc")
+        self.net, self.out_features = net, out_features(net)
+        self.register_buffer("loc", loc.detach().clone())
+        self.register_buffer("scale", scale.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, dim).
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        return self.net((tensor(x) - self.loc) / self.scale)
+
+
+class Logarithmic(nn.Module):
+    """A net of counts, which sees log(1 + x): no count is so large that it alone is seen.
+
+    Args:
+        net: of the logarithms.
+
+    Raises:
+        TypeError: the net is no module, or has no ``out_features``; an input is no tensor.
+
+    Example:
+        >>> from dlvm.nets import MLP
+        >>> Logarithmic(MLP(2))(torch.tensor([0.0, 1e6]))
+        tensor([ 0.0000, 13.8155])
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        module(net=net)
+        self.net, self.out_features = net, out_features(net)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, dim), above -1; integers become floats.
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        return self.net(tensor(x).log1p())
+
+
+def tensor(x: object) -> Tensor:
+    """``x``, if it is a tensor; TypeError otherwise."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}; pass torch.as_tensor(x)")
+    return x

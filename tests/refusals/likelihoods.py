@@ -1,0 +1,75 @@
+"""What the likelihoods of counts, of real numbers and of data with holes refuse."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+import dlvm.distributions as room
+from dlvm.distributions import FixedScale, FullRankNormal, Missing, Normal, StudentT, Units
+from refusals.case import NOT_COUNTS, Case
+from refusals.nets import NOT_MODULES, NOT_TENSORS, WIDTHLESS
+
+
+def net() -> nn.Module:
+    return nn.Linear(4, 8)
+
+
+COUNTS = ["Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial"]
+REAL = ["Normal", "Laplace", "StudentT"]
+NOT_GIVEN_MODULES = NOT_MODULES.filter(lambda v: v is not None)
+NOT_POSITIVE = st.sampled_from(
+    [torch.ones(s) for s in ((3,), (1, 2), (), (0,))]
+    + [torch.full((2,), v) for v in (0.0, -1.0, float("nan"), float("inf"))]
+)
+NOT_LOCS = st.sampled_from(
+    [torch.zeros(s) for s in ((1, 2), ())] + [torch.full((2,), v) for v in (float("nan"), float("inf"))]
+)
+NOT_UNITS = st.sampled_from([3, (0.0, 1.0), torch.ones(2), nn.ReLU(), Units, Units(torch.zeros(3), torch.ones(3))])
+NOT_TOTALS = st.sampled_from([3, 2.5, "x", [5.0], torch.zeros(5), torch.full((5,), -1.0)])
+
+CASES = [
+    *(Case(f, "dim", lambda v, f=f: getattr(room, f)(net(), v), NOT_COUNTS) for f in COUNTS + REAL),
+    *(Case(f, "net", lambda v, f=f: getattr(room, f)(v, 2), WIDTHLESS) for f in COUNTS + REAL),
+    *(Case(f, "mean", lambda v, f=f: getattr(room, f)(net(), 2, v), NOT_POSITIVE) for f in COUNTS),
+    *(
+        Case(f, "mean", lambda v, f=f: getattr(room, f)(net(), 2, v), NOT_TENSORS.filter(lambda v: v is not None))
+        for f in COUNTS
+    ),
+    *(
+        Case(f, "dispersion", lambda v, f=f: getattr(room, f)(net(), 2, dispersion=v), NOT_GIVEN_MODULES)
+        for f in COUNTS[1:]
+    ),
+    *(
+        Case(f"{f}.forward", "total", lambda v, f=f: getattr(room, f)(net(), 2)(torch.zeros(5, 4), total=v), NOT_TOTALS)
+        for f in COUNTS
+    ),
+    *(Case(f, "units", lambda v, f=f: getattr(room, f)(net(), 2, v), NOT_UNITS) for f in REAL),
+    *(Case(f, "scale", lambda v, f=f: getattr(room, f)(net(), 2, scale=v), NOT_GIVEN_MODULES) for f in REAL),
+    Case(
+        "Normal.forward",
+        "scale",
+        lambda v: Normal(net(), 4, scale=FixedScale(1.0, v))(torch.zeros(5, 4)),
+        st.sampled_from([2, 3, 5]),
+    ),
+    Case("StudentT", "df", lambda v: StudentT(net(), 2, df=v), NOT_GIVEN_MODULES),
+    Case("Units", "loc", lambda v: Units(v, torch.ones(2)), st.one_of(NOT_TENSORS, NOT_LOCS)),
+    Case("Units", "scale", lambda v: Units(torch.zeros(2), v), st.one_of(NOT_TENSORS, NOT_POSITIVE)),
+    Case("Missing", "likelihood", Missing, NOT_MODULES),
+    Case(
+        "Missing.forward",
+        "likelihood",
+        lambda v: Missing(v)(torch.zeros(5, 4)),
+        st.sampled_from(
+            [
+                net(),
+                FullRankNormal(net(), 2),
+                room.LowRankNormal(net(), 2),
+                room.MixtureNormal(net(), 2),
+                room.OneHotCategorical(net()),
+                room.VonMisesFisherDirection(net()),
+            ]
+        ),
+    ),
+]
