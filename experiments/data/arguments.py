@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 
@@ -78,3 +79,45 @@ def check_labels(labels: object, rows: int) -> Tensor:
     if labels.is_floating_point() or labels.is_complex() or labels.is_meta or labels.layout is not torch.strided:
         raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}: labels.long() if they are")
     return labels.to(torch.int64)
+
+
+def check_names(name: str, names: object, known: int | tuple[int, int] | None, what: str) -> tuple[str, ...] | None:
+    """names as a tuple of different words, if there are as many as is known, or enough for classes from .. to."""
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(each, str) for each in names):
+        raise TypeError(f"{name} must be a tuple of words, {what}, got {names!r:.60}: write ('a', 'b')")
+    if isinstance(known, tuple):
+        low, high = known
+        if low < 0 or high >= len(names):
+            raise ValueError(f"{name} must name the labels {low} to {high}, got {len(names)} names: name each class")
+    elif known is not None and len(names) != known:
+        raise ValueError(f"{name} must hold {known} names, {what}, got {len(names)}: name each, or leave it out")
+    if len(set(names)) != len(names):
+        twice = next(each for each in names if list(names).count(each) > 1)
+        raise ValueError(f"{name} must hold different names, {what}, got {twice!r} twice: make them unlike")
+    return tuple(names)
+
+
+def check_more(more: object, x: Tensor) -> dict[str, Tensor]:
+    """more, if it holds tensors by the names of a model's arguments, with as many rows as x; on the device of x."""
+    if not isinstance(more, Mapping):
+        raise TypeError(f"more must be a dict of tensors by name, got {type(more).__name__}: write {{'mask': mask}}")
+    checked = {}
+    for name, value in more.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in ("x", "labels"):
+            raise ValueError(f"more must name arguments of a model, not x or labels, got {name!r}: write 'lengths'")
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(x) or value.is_complex():
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"more[{name!r}] must be a tensor of {len(x)} rows of real numbers, as x, got {got}")
+        if value.layout is not torch.strided or value.is_meta:
+            raise ValueError(f"more[{name!r}] must be dense and in memory, got a {value.layout} one: use to_dense()")
+        value = value.detach().to(x.device)
+        if value.is_floating_point():
+            value = value.to(torch.get_default_dtype())
+            if not value.isfinite().all():
+                raise ValueError(f"more[{name!r}] must be finite, got NaN or inf: give a mask beside it")
+        elif value.dtype is not torch.bool:
+            value = value.to(torch.int64)
+        checked[name] = value
+    return checked

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 
 from dlvm.experiments.data.arguments import check_path
 from dlvm.experiments.data.images import binarized_mnist, digits, fashion_mnist, mnist
+from dlvm.experiments.data.readers.any_file import KINDS, is_readable
 from dlvm.experiments.data.splits import Binarize, Splits
 from dlvm.experiments.data.user_data import from_file
 
@@ -30,18 +32,25 @@ def load(
     seed: int = 0,
     key: str | None = None,
     scale: float | None = None,
+    *,
+    label_column: str | None = None,
+    index_column: str | None = None,
+    split_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    drop_columns: Sequence[str] | None = None,
+    missing: Sequence[str] | None = None,
 ) -> Splits:
     """The loaders of a data set by its name, or of a file by its path.
 
-    Returns: `Splits` of digits, mnist, fashion_mnist or binarized_mnist; or those of `from_file(name, ...)`
-        if `name` ends in .npy, .npz or .csv.
+    Returns: `Splits` of the data set of that name; or those of `from_file(name, ...)` if `name` is a path.
     Args:
-        name: one of the four, or a path.
+        name: a word of `NAMED`, or a path.
         binarize: "default" leaves the choice to the data set: "dynamic" for greys, None for the others.
         data_dir: where the files of a named data set lie; digits are embedded, a path is a path.
-        key, scale: for files only, as in `from_file` and `from_tensor`.
+        key, scale, label_column, index_column, split_column, columns, drop_columns, missing: for files only, as in
+            `from_file`.
         batch_size, device, seed: as in `mnist`.
-    Raises: ValueError for an unknown name, or key or scale with a named data set; and as that data set.
+    Raises: ValueError for an unknown name, or what is for files with a named data set; and as that data set.
 
     Example:
         >>> load("digits", binarize="static").train
@@ -54,12 +63,20 @@ def load(
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "seed": seed}
     if not (isinstance(binarize, str) and binarize == "default"):
         options["binarize"] = binarize
+    for_files: dict[str, Any] = {
+        "key": key, "scale": scale, "label_column": label_column, "index_column": index_column,
+        "split_column": split_column, "columns": columns, "drop_columns": drop_columns, "missing": missing,
+    }  # fmt: skip
     if isinstance(name, str) and name in NAMED:
-        if key is not None or scale is not None:
-            raise ValueError(f"key and scale are for files, got {key=}, {scale=} for {name}: leave them out")
+        asked = {option: value for option, value in for_files.items() if value is not None}
+        if asked:
+            named = f"{' and '.join(asked)} {'is' if len(asked) == 1 else 'are'}"
+            raise ValueError(f"{named} for files, got {asked} for {name}: leave them out")
         if name != "digits":
             options["data_dir"] = data_dir
         return NAMED[name](**options)
-    if Path(name).suffix.lower() not in (".npy", ".npz", ".csv"):
-        raise ValueError(f"name must be {', '.join(NAMED)} or a path to .npy, .npz or .csv (--data), got {name!r}")
-    return from_file(name, key, scale=1.0 if scale is None else scale, **options)
+    if not is_readable(Path(name)):
+        near = difflib.get_close_matches(str(name), NAMED, 1)
+        meant = f": {near[0]} is the nearest" if near else ""
+        raise ValueError(f"name must be {', '.join(NAMED)} or the path of {KINDS} (--data), got {name!r}{meant}")
+    return from_file(name, **for_files, **options)

@@ -12,29 +12,34 @@ from torch import Tensor
 from dlvm.nets.arguments import real
 
 
-def as_matrix(x: Any, scale: float = 1.0) -> tuple[Tensor, tuple[int, ...] | None]:
-    """x / scale as a finite matrix of the default float dtype, and the shape of one image if x holds images.
+def as_tensor(x: Any, missing: bool = False) -> Tensor:
+    """x as a tensor of real numbers in memory; masked entries are NaN if entries may be missing.
 
-    Returns: (N, D) tensor, and the trailing shape (H, W) or (C, H, W) of a 3-D or 4-D x, else None.
-    Raises: TypeError if x is no array of real numbers; ValueError if it is empty, not finite, not 2-D to 4-D, or
-        masked.
+    Raises: TypeError if x is no array of real numbers; ValueError if it is masked and may not be.
 
     Example:
-        >>> x, image_shape = as_matrix(np.full((5, 2, 3), 51, dtype=np.uint8), scale=255)
-        >>> x.shape, image_shape, round(x[0, 0].item(), 3)
-        (torch.Size([5, 6]), (2, 3), 0.2)
+        >>> as_tensor(np.full((2, 3), 51, dtype=np.uint8)).dtype
+        torch.uint8
     """
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "biuf":
             raise TypeError(f"x must hold real numbers, got an array of dtype {x.dtype}: convert it first")
         if np.ma.is_masked(x):
-            raise ValueError(
-                f"x must hold all its numbers, got {np.ma.count_masked(x)} masked ones: fill them in first"
-            )
+            if not missing:
+                raise ValueError(
+                    f"x must hold all its numbers, got {np.ma.count_masked(x)} masked ones: fill them in first, or "
+                    "allow for them by missing=('nan',)"
+                )
+            x = np.ma.filled(x.astype(np.float64), np.nan)
         x = from_numpy(x)
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor or numpy array, got {type(x).__name__}: use torch.as_tensor")
     check_dense(x)
+    return x.detach()
+
+
+def check_sizes(x: Tensor) -> None:
+    """Raise ValueError if x is empty, or has another number of dimensions than rows, images or sequences."""
     if x.ndim not in (2, 3, 4):
         raise ValueError(
             f"x must have 2 dimensions (rows, columns) or 3 to 4 (rows, image), got shape {tuple(x.shape)}: "
@@ -42,15 +47,6 @@ def as_matrix(x: Any, scale: float = 1.0) -> tuple[Tensor, tuple[int, ...] | Non
         )
     if x.numel() == 0:
         raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}: give at least one row and column")
-    scale = check_scale(scale)
-    image_shape = tuple(x.shape[1:]) if x.ndim > 2 else None
-    matrix, dtype = x.detach().flatten(1), torch.get_default_dtype()
-    if scale == 1:
-        matrix = matrix.to(dtype)
-    else:  # float64 is divided as it is: its numbers may be too large for the default dtype before
-        matrix = (matrix if matrix.dtype is torch.float64 else matrix.to(dtype)).div(scale).to(dtype)
-    check_finite(matrix, "x" if scale == 1 else f"x / {scale:g} (scale)")
-    return matrix, image_shape
 
 
 def from_numpy(x: np.ndarray) -> Tensor:
@@ -84,15 +80,24 @@ def check_finite(x: Tensor, what: str = "x") -> None:
     """Raise ValueError if the matrix x holds NaN or inf; the message counts them and names the first."""
     bad = ~torch.isfinite(x)
     if bad.any():
-        row, column = bad.nonzero()[0].tolist()
+        row, column = bad.nonzero()[0].tolist()[:2]
+        nan = ", or say --missing nan" if x.isnan().any() else ""
         raise ValueError(
             f"{what} must be finite, got {int(bad.sum())} NaN or inf, the first at row {row}, column {column} "
-            f"(from 0; x has shape {tuple(x.shape)}): drop or fill in those rows first"
+            f"(from 0; x has shape {tuple(x.shape)}): drop or fill in those rows first{nan}"
         )
+
+
+def check_present(x: Tensor) -> None:
+    """Raise ValueError if x, whose missing entries are NaN, holds inf as well, or nothing else."""
+    check_finite(x.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf))
+    if x.isnan().all():
+        raise ValueError(f"x must hold some entries, got all of {tuple(x.shape)} missing: look at --missing")
 
 
 def check_unit_interval(x: Tensor, why: str) -> None:
     """Raise ValueError if x leaves [0, 1]: it cannot then be read as probabilities of a 1."""
+    x = x if not x.isnan().any() else x[~x.isnan()]
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1:
         raise ValueError(

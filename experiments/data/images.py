@@ -16,6 +16,7 @@ import torch
 
 from dlvm.experiments.data import _torchvision, larochelle
 from dlvm.experiments.data.files import SHA256, folder_with, read_idx
+from dlvm.experiments.data.rows import Reading, Rows
 from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits, split_rows
 
 Device = str | torch.device
@@ -43,8 +44,8 @@ def digits(
     x = torch.from_numpy(bunch.data).to(torch.get_default_dtype()) / 16
     y = torch.from_numpy(bunch.target)
     rows = split_rows(len(x), valid=200, test=300)
-    parts, labels = [x[r] for r in rows], [y[r] for r in rows]
-    return make_splits(parts, binarize, batch_size, device, seed, labels, (8, 8), "digits")
+    parts = [Rows(x[r], y[r], (8, 8), "digits", kind="grey", reading=Reading(scale=16.0)) for r in rows]
+    return make_splits(parts, binarize, batch_size, device, seed)
 
 
 def mnist(
@@ -105,8 +106,9 @@ def binarized_mnist(
         )
     check_options(binarize, batch_size, device, seed)
     folder = folder_with([larochelle.FILE], data_dir, larochelle.download)
-    parts = [torch.from_numpy(part) for part in larochelle.read(folder)]
-    return make_splits(parts, None, batch_size, device, seed, image_shape=(28, 28), name="binarized_mnist")
+    x = [torch.from_numpy(part) for part in larochelle.read(folder)]
+    parts = [Rows(part, None, (28, 28), "binarized_mnist", kind="binary") for part in x]
+    return make_splits(parts, None, batch_size, device, seed)
 
 
 def _idx(
@@ -122,6 +124,8 @@ def _idx(
     digests = {f"{family}/raw/{file}": sha256 for file, sha256 in SHA256[family].items()}
     folder = folder_with(list(digests), data_dir, partial(_torchvision.download, family))
     x, y, x_test, y_test = (torch.tensor(read_idx(folder / file, sha256)) for file, sha256 in digests.items())
-    parts = [part.flatten(1).to(torch.get_default_dtype()) / 255 for part in (x[:50_000], x[50_000:], x_test)]
+    greys = [part.flatten(1).to(torch.get_default_dtype()) / 255 for part in (x[:50_000], x[50_000:], x_test)]
     labels = [y[:50_000], y[50_000:], y_test]
-    return make_splits(parts, binarize, batch_size, device, seed, labels, tuple(x.shape[1:]), name)
+    shape, reading = tuple(x.shape[1:]), Reading(scale=255.0)
+    parts = [Rows(*part, shape, name, kind="grey", reading=reading) for part in zip(greys, labels, strict=True)]
+    return make_splits(parts, binarize, batch_size, device, seed)

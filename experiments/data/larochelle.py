@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlvm.experiments.data.files import check_digest
-from dlvm.experiments.data.readers import open_arrays
+from dlvm.experiments.data.readers.arrays import open_arrays
 
 FILE = "binarized_mnist/binarized_mnist.npz"
 URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_{}.amat"

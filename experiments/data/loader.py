@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from dlvm.experiments.data.arguments import check_count, check_device, check_image_shape, check_labels, check_seed
-from dlvm.experiments.data.checks import check_dense, check_finite, check_unit_interval
+from dlvm.experiments.data.arguments import check_count, check_device, check_seed
+from dlvm.experiments.data.checks import check_unit_interval
+from dlvm.experiments.data.draws import draw, draw_below, stream, to_thresholds
+from dlvm.experiments.data.rows import Kind, Rows, tell_kind
 
 EXAMPLE_ROWS = 8
-LEVELS = 2**15  # of a dynamic draw's probabilities
-SIGN_BITS = -0x7FFF7FFF7FFF8000  # the top bit of each of the four int16 in an int64
+SEQUENCE = "which a model of a plain matrix cannot take (a piano roll is not an image; a sequence model takes it)"
 
 
 class Loader:
-    """One matrix of data on a device, iterated as tuples `(x_batch,)`, the last one smaller if it must be.
+    """Rows of data on a device, iterated as tuples `(x_batch,)`, the last one smaller if it must be.
 
     A dynamic loader holds grey values and draws every batch anew: x_ij ~ Bernoulli(grey_ij), with the grey rounded
     to a multiple of 2^-15 when the loader is made; 0 and 1 are exact. Shuffling and drawing come from the loader's
     own generator, never the global one, and go on from epoch to epoch; `seeded` starts over. A batch may be
-    kept: later ones do not overwrite it.
+    kept: later ones do not overwrite it. `giving("x", "y")` has batches of several tensors, a model's arguments.
 
     Attributes: `x` (num_data, x_dim), for a dynamic loader the greys and not a draw; `num_data`, `x_dim`,
-    `batch_size`, `shuffle`, `dynamic`, `seed`, `device`; `labels` (num_data,) int64 or None, for figures only
-    and never in a batch; `image_shape`, for figures, or None; `name`. `len(loader)` is the number of batches.
+    `batch_size`, `shuffle`, `dynamic`, `seed`, `device`; `labels` (num_data,) int64 or None; `image_shape`, for
+    figures, or None; `name`; `more`, `columns`, `index`, `label_names`, `vocabulary`, `kind` as below, None where
+    they are not known; `has_missing`; `rows`, all that is aligned. `len(loader)` is the number of batches.
 
     Args:
-        x: (num_data, x_dim), kept in the default float dtype, which is the dtype of every batch.
+        x: (num_data, x_dim), kept in the default float dtype, which is the dtype of every batch. For kind
+            "sequence" (num_data, steps, x_dim), or whole numbers (num_data, steps).
         batch_size: rows in a batch.
         shuffle: a new order of the rows in each epoch.
         dynamic: x holds probabilities of a 1, and each batch is a fresh draw.
@@ -37,14 +41,23 @@ class Loader:
         labels: (num_data,) integers.
         image_shape: the shape of one row as an image, e.g. (28, 28).
         name: for tables and titles.
+        more: other tensors of num_data rows by the names of a model's arguments: y, mask, lengths, covariates.
+        columns: names of the columns of x.
+        index: names of the rows.
+        label_names: names of the classes 0, 1, ... in `labels`.
+        vocabulary: what the whole numbers of a sequence stand for.
+        kind: what the numbers are: binary, grey (in [0, 1]), count, real, category, image, sequence; else told from x.
+        missing: NaN in x is an entry that is not there, and no mistake.
 
-    Raises: ValueError if x is not a finite, non-empty matrix, leaves [0, 1] while dynamic, or does not fit
-    `labels` or `image_shape`; TypeError if x is no tensor.
+    Raises: ValueError if x is not a finite, non-empty matrix, leaves [0, 1] while dynamic, or one of the others does
+    not fit x; TypeError if x is no tensor.
 
     Example:
-        >>> loader = Loader(torch.eye(5), batch_size=2)
+        >>> loader = Loader(torch.eye(5), batch_size=2, labels=torch.arange(5))
         >>> len(loader), [len(x) for x, in loader]
         (3, [2, 2, 1])
+        >>> [tuple(y.tolist()) for x, y in loader.giving("x", "y")]
+        [(0, 1), (2, 3), (4,)]
     """
 
     def __init__(
@@ -57,42 +70,99 @@ class Loader:
         labels: Tensor | None = None,
         image_shape: tuple[int, ...] | None = None,
         name: str = "",
+        *,
+        more: Mapping[str, Tensor] | None = None,
+        columns: tuple[str, ...] | None = None,
+        index: tuple[str, ...] | None = None,
+        label_names: tuple[str, ...] | None = None,
+        vocabulary: tuple[str, ...] | None = None,
+        kind: Kind | None = None,
+        missing: bool = False,
     ) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x must be a tensor, got {type(x).__name__}: use torch.as_tensor or from_tensor")
-        if x.ndim != 2 or x.numel() == 0:
-            raise ValueError(f"x must be a non-empty matrix, got shape {tuple(x.shape)}: flatten(1) images")
-        check_dense(x)
-        x = x.detach().to(torch.get_default_dtype())
-        check_finite(x)
+        more = {} if more is None else more
+        names = (columns, index, label_names, vocabulary)
+        rows = Rows(x, labels, image_shape, name, more, *names, kind, bool(missing))
+        self._start(rows, batch_size, shuffle, dynamic, seed)
+
+    @classmethod
+    def of(
+        cls, rows: Rows, batch_size: int = 100, shuffle: bool = False, dynamic: bool = False, seed: int = 0
+    ) -> Loader:
+        """A loader of rows that are aligned already; the arguments are those of `Loader`."""
+        loader = cls.__new__(cls)
+        loader._start(rows, batch_size, shuffle, dynamic, seed)
+        return loader
+
+    def _start(self, rows: Rows, batch_size: int, shuffle: bool, dynamic: bool, seed: int) -> None:
+        if dynamic and (rows.x.ndim > 2 or rows.missing or not rows.x.is_floating_point()):
+            raise ValueError(f"x must be a whole matrix for dynamic=True, got {rows.kind or 'missing entries'}")
         if dynamic:
-            check_unit_interval(x, "dynamic=True")
-        if labels is not None:
-            labels = check_labels(labels, len(x)).to(x.device)
-        self.x = x
+            check_unit_interval(rows.x, "dynamic=True")
+        self.rows = rows
         self.batch_size = check_count("batch_size", batch_size)
         self.shuffle, self.dynamic, self.seed = bool(shuffle), bool(dynamic), check_seed(seed)
-        self.labels = labels
-        self.image_shape, self.name = check_image_shape(image_shape, x.shape[1]), name
-        self._thresholds = to_thresholds(self.x) if dynamic else None
+        self._given: tuple[str, ...] = ("x",)
+        self._thresholds = to_thresholds(rows.x) if dynamic else None
         self._generator = stream(seed, self.device)
 
+    x = property(lambda self: self.rows.x, doc="The data, (num_data, x_dim).")
+    labels = property(lambda self: self.rows.labels, doc="Class of each row, or None.")
+    image_shape = property(lambda self: self.rows.image_shape, doc="Shape of a row as an image, or None.")
+    name = property(lambda self: self.rows.name, doc="For tables and titles.")
+    more = property(lambda self: dict(self.rows.more), doc="Other tensors by name.")
+    columns = property(lambda self: self.rows.columns, doc="Names of the columns of x, or None.")
+    index = property(lambda self: self.rows.index, doc="Names of the rows, or None.")
+    label_names = property(lambda self: self.rows.label_names, doc="Names of the classes, or None.")
+    vocabulary = property(lambda self: self.rows.vocabulary, doc="What a sequence's whole numbers stand for, or None.")
+    has_missing = property(lambda self: self.rows.missing, doc="Whether NaN in x is an entry that is not there.")
+    given = property(lambda self: self._given, doc="Names of the tensors in a batch, in order.")
     num_data = property(lambda self: self.x.shape[0], doc="Number of rows.")
-    x_dim = property(lambda self: self.x.shape[1], doc="Number of columns.")
     device = property(lambda self: self.x.device, doc="Where x and the batches lie.")
+
+    @property
+    def x_dim(self) -> int:
+        """Number of columns; ValueError for sequences, which no model of a plain matrix takes."""
+        if self.kind == "sequence":
+            raise ValueError(f"{self.name or 'x'} holds sequences, {SEQUENCE}, got x of shape {tuple(self.x.shape)}")
+        return self.x.shape[1]
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the numbers in a batch are."""
+        return "binary" if self.dynamic else tell_kind(self.rows)
 
     def __len__(self) -> int:
         return -(-self.num_data // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor]]:
-        source, size = self.x if self._thresholds is None else self._thresholds, min(self.batch_size, self.num_data)
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        size = min(self.batch_size, self.num_data)
+        whole = [
+            self.rows[name] if name != "x" or self._thresholds is None else self._thresholds for name in self._given
+        ]
         if self.shuffle:
             order = torch.randperm(self.num_data, generator=self._generator, device=self.device)
-            parts = (source.index_select(0, rows) for rows in order.split(size))
+            parts = ([source.index_select(0, rows) for source in whole] for rows in order.split(size))
         else:
-            parts = source.split(size)
+            parts = (list(part) for part in zip(*(source.split(size) for source in whole), strict=True))
         for part in parts:
-            yield (draw_below(part, self._generator, self.x.dtype) if self.dynamic else part,)
+            yield tuple(map(self._drawn, self._given, part))
+
+    def _drawn(self, name: str, part: Tensor) -> Tensor:
+        return draw_below(part, self._generator, self.x.dtype) if self.dynamic and name == "x" else part
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The whole tensor of that name: x, y, mask (of missing data), or one of `more`."""
+        return self.rows[name]
+
+    def giving(self, *names: str) -> Loader:
+        """The same data in batches of these tensors in this order; its stream starts afresh from the loader's seed."""
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"name must be there, and each once, got {names}: write giving('x', 'y')")
+        for name in names:
+            self.rows[name]
+        loader = self.seeded(self.seed)
+        loader._given = names
+        return loader
 
     @property
     def example(self) -> Tensor:
@@ -101,8 +171,21 @@ class Loader:
         return draw(rows, stream(0, self.device)) if self.dynamic else rows
 
     @property
+    def examples(self) -> tuple[Tensor, ...]:
+        """The same rows of each tensor that a batch holds, in its order: `latents(model, *loader.examples)`."""
+        most = min(EXAMPLE_ROWS, self.batch_size)
+        return tuple(self.example if name == "x" else self.rows[name][:most] for name in self._given)
+
+    @property
     def mean(self) -> Tensor:
-        """Mean of each column, (x_dim,); for a dynamic loader the mean probability of a 1."""
+        """Mean of each column over what is there, (x_dim,); for a dynamic loader the mean probability of a 1."""
+        if not self.x.is_floating_point():
+            raise ValueError(f"x of {self.name or 'the data'} holds tokens, {SEQUENCE}: they have no mean")
+        if self.x.ndim == 3:
+            steps = torch.arange(self.x.shape[1], device=self.device) < self.rows["lengths"][:, None]
+            return self.x[steps].mean(0, dtype=torch.float64).to(self.x.dtype)
+        if self.has_missing:
+            return self.x.double().nanmean(0).to(self.x.dtype)
         return self.x.mean(0, dtype=torch.float64).to(self.x.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -126,54 +209,28 @@ class Loader:
     def to(self, device: str | torch.device) -> Loader:
         """The same data on `device`; its stream starts afresh from the loader's seed."""
         device = check_device(device)
-        return self._with(lambda rows: rows.to(device))
+        thresholds = None if self._thresholds is None else self._thresholds.to(device)
+        return self._with(self.rows.map(lambda tensor: tensor.to(device)), thresholds)
 
     def take(self, n: int) -> Loader:
         """The first n rows; its stream starts afresh from the loader's seed."""
         check_count("n", n, most=self.num_data)
-        return self._with(lambda rows: rows[:n])
+        return self._with(self.rows.select(slice(n)), None if self._thresholds is None else self._thresholds[:n])
 
     def first(self, most: int) -> Tensor:
         """The first rows, at most so many, as batches hold them: where a loader draws, drawn; (rows, x_dim)."""
-        return torch.cat([rows for (rows,) in self.take(min(most, self.num_data))])
+        return torch.cat([rows for (rows,) in self.giving("x").take(min(most, self.num_data))])
 
     def __repr__(self) -> str:
         how = ", shuffled" * self.shuffle + ", drawn anew each time" * self.dynamic
         batches = f"{len(self)} batch{'es' * (len(self) > 1)} of {self.batch_size}"
         name = f"{self.name}: " if self.name else ""
-        return f"Loader({name}{self.num_data} x {self.x_dim}, {batches}{how})"
+        sizes = " x ".join(map(str, self.x.shape))
+        return f"Loader({name}{sizes}, {batches}{how})"
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Loader:
-        loader = self.seeded(self.seed)
-        for name in ("x", "labels", "_thresholds"):
-            rows = getattr(self, name)
-            setattr(loader, name, None if rows is None else change(rows))
+    def _with(self, rows: Rows, thresholds: Tensor | None) -> Loader:
+        loader = copy.copy(self)
+        loader.kind = self.kind  # that of all the data, not of the part
+        loader.rows, loader._thresholds = rows, thresholds
         loader._generator = stream(loader.seed, loader.device)
         return loader
-
-
-def stream(seed: int, device: torch.device) -> torch.Generator:
-    """A generator unlike the one that `torch.manual_seed(seed)` starts, which may have made the data."""
-    return torch.Generator(device).manual_seed(check_seed(seed) ^ 0x5DEECE66)
-
-
-def draw(probability: Tensor, generator: torch.Generator) -> Tensor:
-    """One draw of Bernoulli(probability) per entry, as 0. and 1. in the dtype of `probability`."""
-    fine = torch.promote_types(probability.dtype, torch.float32)  # bfloat16 has but 256 steps from 0 to 1
-    uniform = torch.rand(probability.shape, generator=generator, device=probability.device, dtype=fine)
-    return (uniform < probability).to(probability.dtype)
-
-
-def to_thresholds(probability: Tensor) -> Tensor:
-    """What `draw_below` compares with, int16 of the same shape: probabilities in steps of 2^-15, 0 and 1 exact."""
-    fine = probability.to(torch.promote_types(probability.dtype, torch.float32))
-    return fine.mul(LEVELS).round_().sub_(LEVELS).to(torch.int16)
-
-
-def draw_below(thresholds: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """One draw per threshold t: 1. with probability 1 + t / 2^15. Three times as fast as `draw`."""
-    bits = torch.empty(-(-thresholds.numel() // 4), dtype=torch.int64, device=thresholds.device)
-    bits.random_(-(2**63), None, generator=generator).bitwise_or_(SIGN_BITS)
-    uniform = bits.view(torch.int16)[: thresholds.numel()].view(thresholds.shape)  # over -2^15 .. -1
-    out = torch.empty(thresholds.shape, dtype=dtype, device=thresholds.device)
-    return torch.lt(uniform, thresholds, out=out)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Literal, NamedTuple, get_args
 
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from dlvm.experiments.data.arguments import check_count, check_device, check_seed, is_whole
 from dlvm.experiments.data.checks import check_unit_interval
-from dlvm.experiments.data.loader import Loader, draw, stream
+from dlvm.experiments.data.draws import draw, stream
+from dlvm.experiments.data.loader import Loader
+from dlvm.experiments.data.rows import Kind, Rows, tell_kind
 
 Binarize = Literal["static", "dynamic", "threshold"]
 
 SPLIT_SEED = 0  # one permutation for everybody: runs with different seeds are judged on the same test rows
+WIDEST_FIRST: tuple[Kind, ...] = ("sequence", "category", "image", "real", "count", "grey", "binary")
 STATIC_SEEDS = (1, 2, 3)  # of the fixed draws of train, valid and test
 
 
@@ -33,7 +37,7 @@ class Splits(NamedTuple):
         return self._replace(test=self.test.take(min(check_count("most", most), self.test.num_data)))
 
 
-def split_rows(n: int, valid: int | float, test: int | float) -> tuple[Tensor, Tensor, Tensor]:
+def split_rows(n: int, valid: int | float, test: int | float) -> list[Tensor]:
     """A fixed permutation of 0..n-1, cut into rows for train, valid and test.
 
     Returns: three int64 vectors without a common entry, which together hold every row once.
@@ -44,20 +48,25 @@ def split_rows(n: int, valid: int | float, test: int | float) -> tuple[Tensor, T
         >>> [len(rows) for rows in split_rows(10, valid=0.2, test=3)]
         [5, 2, 3]
     """
+    return cut_rows(n, {"valid": valid, "test": test})
+
+
+def cut_rows(n: int, parts: Mapping[str, int | float]) -> list[Tensor]:
+    """The same for parts of any names: what is left for training, then each of them."""
     sizes = []
-    for name, size in (("valid", valid), ("test", test)):
+    for name, size in parts.items():
         number = isinstance(size, Real) and not isinstance(size, bool)
         if not number or not (size >= 1 if is_whole(size) else 0 < size < 1):
             raise ValueError(f"{name} must be a fraction in (0, 1) or a number of rows, got {size!r}: 0.1 is usual")
         sizes.append(int(size) if is_whole(size) else max(1, round(n * float(size))))
     if n - sum(sizes) < 1:
+        asked = " and ".join(f"{name}={size}" for name, size in parts.items())
         raise ValueError(
-            f"x has {n} row{'s' * (n > 1)}, too few for valid={valid} and test={test}: train, valid and test "
-            "need at least one each; lower the two, or use Loader(x) for all rows in one loader"
+            f"x has {n} row{'s' * (n > 1)}, too few for {asked}: train, valid and test need at least one each; lower "
+            f"the {'two' if len(parts) > 1 else 'number'}, or use Loader(x) for all rows in one loader"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED))
-    train, valid_rows, test_rows = order.split([n - sum(sizes), *sizes])
-    return train, valid_rows, test_rows
+    return list(order.split([n - sum(sizes), *sizes]))
 
 
 def binarized(grey: Tensor, how: Binarize, seed: int) -> Tensor:
@@ -81,30 +90,54 @@ def check_options(binarize: Binarize | None, batch_size: int, device: str | torc
 
 
 def make_splits(
-    parts: Sequence[Tensor],
+    parts: Sequence[Rows],
     binarize: Binarize | None,
     batch_size: int,
     device: str | torch.device,
     seed: int,
-    labels: Sequence[Tensor | None] = (None, None, None),
-    image_shape: tuple[int, ...] | None = None,
-    name: str = "",
 ) -> Splits:
-    """Loaders of the three parts, each (N, D), binarised as the public functions of this room say.
+    """Loaders of the three parts, binarised as the public functions of this room say.
 
     "dynamic" holds for the training part alone: validation and test are then the static draws, so that all
     runs are judged on the same data. The static draws are the same for every `seed`.
 
     Args: as `check_options` lets them pass.
-    Raises: ValueError for values outside [0, 1] where they are binarised.
+    Raises: ValueError for values outside [0, 1] where they are binarised, or a column of which training sees nothing.
     """
+    kind = "binary" if binarize is not None else _kind_of_all(parts)
     loaders: list[Loader] = []
-    for part, y, static_seed in zip(parts, labels, STATIC_SEEDS, strict=True):
+    for part, static_seed in zip(parts, STATIC_SEEDS, strict=True):
         training = not loaders
         dynamic = training and binarize == "dynamic"
         if binarize is not None:
-            check_unit_interval(part, f"binarize={binarize!r}")
-            part = part if dynamic else binarized(part, binarize, static_seed)
-        loader = Loader(part, batch_size, training, dynamic, seed, y, image_shape, name)
+            check_binarized(part, binarize)
+            x = part.x if dynamic else binarized(part.x, binarize, static_seed)
+            part = replace(part, x=x, reading=replace(part.reading, binarize=binarize))
+        loader = Loader.of(replace(part, kind=kind), batch_size, training, dynamic, seed)
         loaders.append(loader.to(device))
+    _check_seen(parts[0])
     return Splits(*loaders)
+
+
+def check_binarized(rows: Rows, binarize: Binarize) -> None:
+    """Raise ValueError if the rows are not greys that could be binarised."""
+    if rows.kind == "sequence" or rows.missing:
+        what = "sequences" if rows.kind == "sequence" else "data with missing entries"
+        raise ValueError(f"binarize={binarize!r} is for greys in [0, 1], got {what}: leave it out")
+    check_unit_interval(rows.x, f"binarize={binarize!r}")
+
+
+def _kind_of_all(parts: Sequence[Rows]) -> Kind:
+    """One kind for the three parts: zeros and ones in one of them alone do not make it binary."""
+    found = [tell_kind(part) for part in parts]
+    return next(kind for kind in WIDEST_FIRST if kind in found)
+
+
+def _check_seen(train: Rows) -> None:
+    unseen = train.x.isnan().all(0) if train.missing else None
+    if unseen is not None and unseen.any():
+        k = int(unseen.nonzero()[0])
+        name = f"column {k} (from 0)" if train.columns is None else train.columns[k]
+        raise ValueError(
+            f"x must hold each column in training, got {name} missing in all rows: --drop-columns takes it out"
+        )

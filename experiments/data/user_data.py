@@ -1,7 +1,8 @@
-"""Your own data: a tensor, or a file of numbers."""
+"""Your own data: a tensor, a table, or a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +11,49 @@ import torch
 from torch import Tensor
 
 from dlvm.experiments.data.arguments import check_labels, check_path
-from dlvm.experiments.data.checks import as_matrix, from_numpy
-from dlvm.experiments.data.readers import open_arrays, read_csv
-from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits, split_rows
+from dlvm.experiments.data.prepare import cut, prepare
+from dlvm.experiments.data.readers.any_file import read_found
+from dlvm.experiments.data.readers.found import Found, Roles
+from dlvm.experiments.data.rows import Kind
+from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits
 
 
 def from_tensor(
-    x: Tensor | np.ndarray,
+    x: Any,
     batch_size: int = 100,
     binarize: Binarize | None = None,
     valid: int | float = 0.1,
     test: int | float = 0.1,
     seed: int = 0,
     *,
-    scale: float = 1.0,
+    scale: float | None = None,
     labels: Tensor | np.ndarray | None = None,
     device: str | torch.device = "cpu",
     name: str = "",
+    columns: Sequence[str] | None = None,
+    index: Sequence[str] | None = None,
+    more: Mapping[str, Tensor | np.ndarray] | None = None,
+    missing: Sequence[str] | None = None,
+    kind: Kind | None = None,
 ) -> Splits:
     """Loaders of your own rows, cut by one fixed permutation into train, valid and test.
 
     Returns: `Splits`; the same rows in the same part whatever the `seed`. Images become rows, and the loaders
         remember their `image_shape`.
     Args:
-        x: (N, D), or images (N, H, W) or (N, C, H, W); real numbers, finite.
+        x: (N, D), or images (N, H, W), (N, C, H, W) or (N, H, W, C); real numbers, finite.
         batch_size: rows in a batch.
         binarize: "static", "dynamic" or "threshold" for x / scale in [0, 1]; None leaves the numbers alone.
         valid, test: number of rows (int) or fraction of them (float).
         seed: of the shuffling and the dynamic draws.
-        scale: x is divided by it, 255 for 8-bit images; nothing is ever rescaled unasked.
-        labels: (N,) integers, for figures.
+        scale: x is divided by it; None is 255 for images of 8 bits, which is said, and 1 for all else.
+        labels: (N,) integers, or text, of which the sorted words become 0, 1, ...
         device: where the data are kept.
         name: for tables and titles.
+        columns, index: names of the columns and of the rows.
+        more: arrays of N rows by the names of a model's arguments; `lengths` make sequences of x.
+        missing: what stands for an entry that is not there, such as ("-200",); NaN does as well then.
+        kind: what the numbers are, where it is not to be told from them.
     Raises: TypeError if x does not hold real numbers; ValueError if it is empty, not finite, of another
         number of dimensions, too short to split, or outside [0, 1] where it is to be binarised.
 
@@ -51,41 +63,85 @@ def from_tensor(
         (40, 5, 5, (3, 4))
     """
     check_options(binarize, batch_size, device, seed)
-    matrix, image_shape = as_matrix(x, scale)
-    if isinstance(labels, np.ndarray) and labels.dtype.kind in "biu":
-        labels = from_numpy(labels)
-    if labels is not None:
-        labels = check_labels(labels, len(matrix))
-    rows = [r.to(matrix.device) for r in split_rows(len(matrix), valid, test)]
-    parts = [matrix[r] for r in rows]
-    ys = [None if labels is None else labels[r.to(labels.device)] for r in rows]
-    return make_splits(parts, binarize, batch_size, device, seed, ys, image_shape, name)
+    if labels is not None and not (isinstance(labels, np.ndarray) and labels.dtype.kind in "biuU"):
+        labels = check_labels(labels, len(labels) if isinstance(labels, Tensor) and labels.ndim else 0)
+    roles = Roles(missing=check_missing(missing))
+    found = Found(x, labels, columns, index, more={} if more is None else more, origin=name or "x")
+    rows = prepare(found, roles, scale, name, kind)
+    return make_splits(cut(rows, None, valid, test), binarize, batch_size, device, seed)
 
 
-def from_file(path: str | Path, key: str | None = None, **options: Any) -> Splits:
-    """Loaders of the rows of a file of numbers: .npy, .npz or .csv.
+def from_file(
+    path: str | Path,
+    key: str | None = None,
+    *,
+    batch_size: int = 100,
+    binarize: Binarize | None = None,
+    valid: int | float = 0.1,
+    test: int | float = 0.1,
+    seed: int = 0,
+    scale: float | None = None,
+    device: str | torch.device = "cpu",
+    name: str | None = None,
+    label_column: str | None = None,
+    index_column: str | None = None,
+    split_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    drop_columns: Sequence[str] | None = None,
+    missing: Sequence[str] | None = None,
+) -> Splits:
+    """Loaders of the rows of a file: arrays (.npy, .npz) or a table (.csv, .tsv and other text).
 
-    Returns: as `from_tensor`; `name` is the file's stem unless it is given.
-    Args: `key` names the array of an npz that holds several; `options` are those of `from_tensor`. A csv is
-        split at commas; its first line is a header if no cell of it is a number. Pickles are never loaded.
+    Arrays of an npz have the roles that their names say: x or images, labels, lengths, ..., and train_images,
+    valid_images, ... are parts. Of a table the separator is found, and the first line holds names if no cell of it is
+    a number. Pickles are never loaded.
+
+    Returns: as `from_tensor`, in the parts that the file itself gives; `name` is the file's stem unless it is given.
+    Args:
+        path: of the file.
+        key: names the array of an npz that holds several, as x.
+        label_column, index_column: the columns of a table that name classes and rows.
+        split_column: that says train, valid or test.
+        columns, drop_columns: those that make x (all the others unless told), and those left out.
+        missing: words and numbers that stand for an entry that is not there; empty cells and NaN do as well then.
+        batch_size, binarize, valid, test, seed, scale, device: as in `from_tensor`.
     Raises: FileNotFoundError if there is no such file; ValueError if it cannot be read, with the line and the
-        column for a csv; and as `from_tensor`.
+        column for a table; and as `from_tensor`.
     """
     path = check_path("path", path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path: no file {path} (--data): give the path of a .npy, .npz or .csv file")
-    suffix = path.suffix.lower()
-    if suffix not in (".npy", ".npz", ".csv"):
-        raise ValueError(f"path must end in .npy, .npz or .csv, got {path.name}: convert it by numpy.save")
-    if key is not None and suffix != ".npz":
-        raise ValueError(f"key={key!r} names an array of a .npz file, got {path.name}: leave it out")
-    x = read_csv(path) if suffix == ".csv" else _pick(path, open_arrays(path), key)
-    return from_tensor(x, **{"name": path.stem, **options})
+    check_options(binarize, batch_size, device, seed)
+    roles = check_roles(label_column, index_column, split_column, columns, drop_columns, missing, key)
+    found, roles = read_found(path, roles)
+    rows = prepare(found, roles, scale, path.stem if name is None else name)
+    return make_splits(cut(rows, found.part, valid, test), binarize, batch_size, device, seed)
 
 
-def _pick(path: Path, arrays: dict[str, np.ndarray], key: str | None) -> np.ndarray:
-    if key is None and len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if not isinstance(key, str) or key not in arrays:
-        raise ValueError(f"key must name one of the arrays of {path.name}, {sorted(arrays)}, got {key!r}")
-    return arrays[key]
+def check_roles(
+    label_column: str | None,
+    index_column: str | None,
+    split_column: str | None,
+    columns: Sequence[str] | None,
+    drop_columns: Sequence[str] | None,
+    missing: Sequence[str] | None,
+    key: str | None,
+) -> Roles:
+    """The options as one value, if names are text; TypeError that names the first that is not."""
+    named = {"label_column": label_column, "index_column": index_column, "split_column": split_column}
+    for option, value in named.items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{option} must be the name of a column, got {value!r:.60}: write it as text")
+    chosen = None if columns is None else check_words("columns", columns)
+    dropped = () if drop_columns is None else check_words("drop_columns", drop_columns)
+    return Roles(label_column, index_column, split_column, chosen, dropped, check_missing(missing), key)
+
+
+def check_missing(missing: Sequence[str] | None) -> tuple[str, ...] | None:
+    """missing as a tuple of words, or None; TypeError otherwise."""
+    return None if missing is None else check_words("missing", missing)
+
+
+def check_words(name: str, words: Sequence[str]) -> tuple[str, ...]:
+    """words as a tuple; TypeError if they are something else than several words."""
+    if isinstance(words, str) or not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"{name} must be several words, got {words!r:.60}: write ('a', 'b')")
+    return tuple(words)

@@ -50,7 +50,7 @@ class Setting(NamedTuple):
     guide: nn.Module
     x: Tensor
     groups: list[Group]
-    others: Iterable[tuple[Tensor]]
+    others: Iterable[tuple[Tensor, ...]]
 
 
 def gradients(objective: Objective, setting: Setting, repeats: int) -> dict[str, Tensor]:

@@ -29,11 +29,23 @@ class DataOptions:
     """Which data, and how many at a step."""
 
     data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file of grey or binary data."""
+    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy, .csv or .tsv file."""
     key: str | None = None
-    """Which array of an .npz file."""
+    """Which array of an .npz file; otherwise its names say: images, train_images, labels, ..."""
     scale: float | None = None
-    """Divide a file's numbers by this first (255 for 8-bit images)."""
+    """Divide a file's numbers by this first; None is 255 for images of 8 bits."""
+    label_column: str | None = None
+    """Column of a table that says the class of each row."""
+    index_column: str | None = None
+    """Column of a table that names the rows."""
+    columns: tuple[str, ...] | None = None
+    """Columns of a table that are the data; all that have no other role unless told."""
+    drop_columns: tuple[str, ...] | None = None
+    """Columns of a table to leave out."""
+    missing: tuple[str, ...] | None = None
+    """What stands for an entry that is not there, such as: -200 NA; empty cells and NaN do as well then."""
+    split_column: str | None = None
+    """Column of a table that says train, valid or test."""
     batch_size: int = 50
     """Data per step."""
     data_dir: Path | None = None
@@ -41,7 +53,7 @@ class DataOptions:
 
     def splits(self, **settings: Any) -> Splits:
         """The three parts; ``settings`` as in ``dlvm.experiments.data.load``."""
-        which = {name: getattr(self, name) for name in ("batch_size", "data_dir", "key", "scale")}
+        which = {field.name: getattr(self, field.name) for field in fields(DataOptions) if field.name != "data"}
         return load(self.data, **which, **settings)
 
 

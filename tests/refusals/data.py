@@ -25,6 +25,8 @@ ONE, TWO, TEXT = (str(FOLDER / name) for name in ("one.npy", "two.npz", "text.cs
 np.save(ONE, GREY.numpy())
 np.savez(TWO, a=GREY.numpy(), b=GREY.numpy())
 Path(TEXT).write_text("1,2\n3,4\n", "utf-8")
+TABLE = str(FOLDER / "table.csv")
+Path(TABLE).write_text("id,a,b,kind\n" + "".join(f"r{k},{k},{k % 3},{'uv'[k % 2]}\n" for k in range(9)), "utf-8")
 
 
 def one_of(*values: object) -> st.SearchStrategy:
@@ -54,7 +56,7 @@ NOT_ROWS = one_of(
 )  # fmt: skip
 NOT_LABELS = one_of(
     torch.zeros(20), torch.zeros(20, 1, dtype=torch.int64), torch.arange(19), torch.tensor(1), np.zeros(20),
-    torch.zeros(20, dtype=torch.complex64), torch.zeros(20, dtype=torch.int64, device="meta"), np.array(["a"] * 20),
+    torch.zeros(20, dtype=torch.complex64), torch.zeros(20, dtype=torch.int64, device="meta"), np.array(["a"] * 19),
     list(range(20)), range(20), torch.zeros(0, dtype=torch.int64),
 )  # fmt: skip
 NOT_BATCHES = st.one_of(NOT_COUNTS, NOT_FINITE, one_of(True, 2.0, np.float32(3), 1e9, np.array([2]), slice(2)))
@@ -73,6 +75,16 @@ NOT_NAMED = one_of(
     "minst", "MNIST", "", " ", "digits ", "digits.csv.gz", "x.pt", "x.pkl", ".npy", str(FOLDER), Path("digits"),
     b"digits", ["digits"], digits,
 )  # fmt: skip
+NOT_COLUMNS = one_of("", "A", "none", "a,b", 0, 1.5, ["a"], ("a",), {}, b"a", torch.zeros(2))  # of TABLE
+NOT_LISTS = one_of("a", ["none"], ("a", "none"), [0], 1, {"a"}, [None], torch.zeros(2), ["a", 2], b"a")
+NOT_WORDS = one_of("-200", "", 0, [-200], (None,), {"NA"}, b"NA", torch.zeros(2), 1.5)
+NOT_MORE = one_of(
+    [], "x", 3, {"x": GREY}, {"labels": GREY}, {0: GREY}, {"a b": GREY}, {"": GREY}, {"m": GREY[:5]}, {"m": 1.0},
+    {"m": torch.tensor(1.0)}, {"m": [1] * 19}, {"m": GREY / 0}, {"m": GREY.to_sparse()}, {"m": GREY.to("meta")},
+    {"m": GREY * 1j},
+)  # fmt: skip
+NOT_NAMES = one_of("abc", ["a"], list("abcdefghijkl"), ["a"] * 20, 3, [1] * 20, {"a": 1}, torch.zeros(20), b"abc")
+NOT_KINDS = one_of("", "counts", "Binary", "sequence ", True, 0, ["real"], ("grey",), {}, GREY)
 NOT_STATES = one_of(
     {}, [], None, torch.zeros(4), {"generator": None}, {"generator": GREY}, {"generator": "0"}, {"state": 0}, 3,
     "state", {"generator": torch.zeros(3, dtype=torch.uint8)}, {"generator": LOADER},
@@ -94,6 +106,22 @@ def from_files(function: Callable, name: str) -> list[Case]:
     return [*shared(function, name), Case(name, "data_dir", lambda v: function(data_dir=v), NOT_FOLDERS)]
 
 
+def table_options(function: Callable, name: str) -> list[Case]:
+    """Which columns of a table are what."""
+    return [
+        Case(name, "label_column", lambda v: function(TABLE, label_column=v), NOT_COLUMNS),
+        Case(name, "index_column", lambda v: function(TABLE, index_column=v), NOT_COLUMNS),
+        Case(name, "split_column", lambda v: function(TABLE, split_column=v), NOT_COLUMNS),
+        Case(name, "split_column", lambda v: function(TABLE, split_column=v), one_of("kind", "a", "id"), ""),
+        Case(name, "index_column", lambda v: function(TABLE, index_column=v), one_of("kind", "b")),
+        Case(name, "columns", lambda v: function(TABLE, columns=v), NOT_LISTS),
+        Case(name, "columns", lambda v: function(TABLE, columns=v), one_of([], ["a", "a"])),
+        Case(name, "drop_columns", lambda v: function(TABLE, drop_columns=v), NOT_LISTS),
+        Case(name, "missing", lambda v: function(TABLE, missing=v), NOT_WORDS),
+        Case(name, "label_column", lambda v: function(ONE, label_column=v), one_of("a", "x")),
+    ]
+
+
 CASES = [
     Case("Loader", "x", Loader, st.one_of(NOT_DATA, NOT_MATRICES), "x must"),
     Case("Loader", "x", lambda v: Loader(v, dynamic=True), one_of(2 * GREY, -GREY, GREY + 1e-6), "x must"),
@@ -101,6 +129,15 @@ CASES = [
     Case("Loader", "seed", lambda v: Loader(X, seed=v), NOT_SEEDS),
     Case("Loader", "labels", lambda v: Loader(GREY, labels=v), st.one_of(NOT_NUMBERS, NOT_LABELS)),
     Case("Loader", "image_shape", lambda v: Loader(X, image_shape=v), NOT_SHAPES),
+    Case("Loader", "more", lambda v: Loader(GREY, more=v), NOT_MORE),
+    Case("Loader", "columns", lambda v: Loader(GREY, columns=v), NOT_NAMES),
+    Case("Loader", "index", lambda v: Loader(GREY, index=v), NOT_NAMES),
+    Case("Loader", "label_names", lambda v: Loader(GREY, labels=torch.arange(20), label_names=v), NOT_NAMES),
+    Case("Loader", "vocabulary", lambda v: Loader(GREY, vocabulary=v), one_of("abc", ["a", "a"], 3, [1], {"a": 1})),
+    Case("Loader", "kind", lambda v: Loader(GREY, kind=v), NOT_KINDS),
+    Case("Loader", "x", lambda v: Loader(v, missing=True), one_of(GREY / 0, -GREY / 0, GREY * torch.nan), "x must"),
+    Case("Loader.giving", "name", LOADER.giving, one_of("", "y", "mask", "X", 0, None)),
+    Case("Loader.__getitem__", "name", lambda v: LOADER[v], one_of("", "y", "mask", "X", 0, None, ("x",))),
     Case("Loader.to", "device", LOADER.to, NOT_PLACES),
     Case("Loader.take", "n", LOADER.take, st.one_of(NOT_BATCHES, st.integers(7)), "n must"),
     Case("Loader.seeded", "seed", LOADER.seeded, NOT_SEEDS),
@@ -116,6 +153,11 @@ CASES = [
     Case("load", "key", lambda v: load(TWO, key=v), one_of(None, "", "x", "a.npy", 0, ["a"], {}, b"a")),
     Case("load", "scale", lambda v: load("digits", scale=v), st.one_of(NOT_NUMBERS, NOT_FINITE, st.floats())),
     Case("load", "scale", lambda v: load(ONE, scale=v), NOT_SCALES.filter(lambda v: v is not None)),
+    *table_options(load, "load"),
+    *(
+        Case("load", name, lambda v, name=name: load("digits", **{name: v}), one_of("a", ("a",)))
+        for name in ("label_column", "index_column", "split_column", "columns", "drop_columns", "missing")
+    ),
     *shared(digits, "digits"),
     *from_files(mnist, "mnist"),
     *from_files(fashion_mnist, "fashion_mnist"),
@@ -125,7 +167,11 @@ CASES = [
     Case("from_file", "path", from_file, one_of(__file__, TEXT + "~", Path(__file__).parent), "path"),
     Case("from_file", "key", lambda v: from_file(TWO, v), one_of(None, "", "x", "a.npy", 0, ["a"], {}, b"a", ("a",))),
     Case("from_file", "key", lambda v: from_file(TEXT, v), one_of("", "x", 0, [])),
-    *shared(lambda **v: from_file(ONE, **v), "from_tensor"),
+    *table_options(from_file, "from_file"),
+    *shared(lambda **v: from_file(ONE, **v), "from_file"),
+    Case("from_file", "valid", lambda v: from_file(ONE, valid=v), st.one_of(NOT_NUMBERS, NOT_SIZES)),
+    Case("from_file", "test", lambda v: from_file(ONE, test=v), st.one_of(NOT_NUMBERS, NOT_SIZES)),
+    Case("from_file", "scale", lambda v: from_file(ONE, scale=v), NOT_SCALES.filter(lambda v: v is not None)),
     Case("from_tensor", "x", from_tensor, st.one_of(NOT_DATA, NOT_ROWS), "x "),
     Case(
         "from_tensor", "x", lambda v: from_tensor(v, binarize="static"), one_of(2 * GREY, -GREY, GREY * 1e30), "x must"
@@ -133,7 +179,12 @@ CASES = [
     *shared(lambda **v: from_tensor(GREY, **v), "from_tensor"),
     Case("from_tensor", "valid", lambda v: from_tensor(GREY, valid=v), st.one_of(NOT_NUMBERS, NOT_SIZES)),
     Case("from_tensor", "test", lambda v: from_tensor(GREY, test=v), st.one_of(NOT_NUMBERS, NOT_SIZES)),
-    Case("from_tensor", "scale", lambda v: from_tensor(GREY, scale=v), NOT_SCALES),
+    Case("from_tensor", "scale", lambda v: from_tensor(GREY, scale=v), NOT_SCALES.filter(lambda v: v is not None)),
+    Case("from_tensor", "columns", lambda v: from_tensor(GREY, columns=v), NOT_NAMES),
+    Case("from_tensor", "index", lambda v: from_tensor(GREY, index=v), NOT_NAMES),
+    Case("from_tensor", "more", lambda v: from_tensor(GREY, more=v), NOT_MORE),
+    Case("from_tensor", "missing", lambda v: from_tensor(GREY, missing=v), NOT_WORDS),
+    Case("from_tensor", "kind", lambda v: from_tensor(GREY, kind=v), NOT_KINDS),
     Case("from_tensor", "labels", lambda v: from_tensor(GREY, labels=v), st.one_of(NOT_NUMBERS, NOT_LABELS)),
 ]
 ANY = {
@@ -141,5 +192,7 @@ ANY = {
     "Loader(dynamic)": "any truth value; what it asks of x is held against x",
     "Loader(name)": "any text",
     "from_tensor(name)": "any text",
+    "from_file(name)": "any text",
+    "Loader(missing)": "any truth value; what it allows is held against x",
 }
 RECORDS = {"Splits"}

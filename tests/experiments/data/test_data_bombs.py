@@ -72,7 +72,7 @@ def test_what_is_packed_otherwise_is_not_unpacked(tmp_path, pack):
     refused(tmp_path / "x.npy", "is no readable file of plain numpy arrays")
 
 
-@pytest.mark.parametrize("text", ["1,2\n" + "3" * 2_000_000, "1,2\n3\x00,4", '"1,2\n3,4"', "1,2\n3,4;5", "1;2\n3;4"])
+@pytest.mark.parametrize("text", ["1,2\n" + "3" * 2_000_000, "1,2\n3\x00,4", '"1,2\n3,4"', "1,2\n3,4;5", "1;2\n3;x4"])
 def test_csv_lines_of_another_kind_are_located(tmp_path, text):
     (tmp_path / "x.csv").write_text(text)
     refused(tmp_path / "x.csv", r"x\.csv.*(line \d|no line of numbers)")

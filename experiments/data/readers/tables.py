@@ -1,0 +1,194 @@
+"""Tables whose columns have names: which of them are data, labels, ids, or words for the split."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlvm.experiments.data.readers.found import Found, Roles, part_words
+from dlvm.inference.console import say
+
+EMPTY = ("", "nan", "NaN", "<NA>", "None")  # with --missing, whatever its words
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of numbers (float64) and of text (object arrays of str), as a file or a frame has them.
+
+    Attributes: `origin` is what messages call it; `headed` whether the names are the file's own; `lines` the line of
+    each row in the file, from 1, or None.
+    """
+
+    origin: str
+    names: tuple[str, ...]
+    columns: tuple[np.ndarray, ...]
+    headed: bool = True
+    lines: Sequence[int] | None = None
+
+    def find(self, option: str, name: str) -> int:
+        """The place of a column that an option names; ValueError with the nearest names otherwise."""
+        if name in self.names:
+            return self.names.index(name)
+        near = difflib.get_close_matches(str(name), self.names, 3, 0.5) or list(self.names[:8])
+        flag = "--" + option.replace("_", "-")
+        more = ", ..." if len(self.names) > len(near) else ""
+        raise ValueError(f"{option} ({flag}) must name a column of {self.origin}, got {name!r}: it has {near}{more}")
+
+    def words(self, k: int) -> list[str]:
+        """The cells of a column as text; whole numbers without a point."""
+        column = self.columns[k]
+        if column.dtype.kind == "O":
+            return [str(cell).strip() for cell in column]
+        return [
+            str(int(cell)) if cell == np.floor(cell) and np.isfinite(cell) else repr(float(cell)) for cell in column
+        ]
+
+    def where(self, row: int) -> str:
+        """How a message names a row."""
+        return f"row {row} (from 0)" if self.lines is None else f"line {self.lines[row]}"
+
+
+def assign(table: Table, roles: Roles) -> Found:
+    """The roles that the options give to the columns; all others are data.
+
+    Raises: ValueError for a column that is not there or has two roles, one of text that has none, a cell that is no
+        number, or ids that are not all different.
+    """
+    named = {option: getattr(roles, option) for option in ("label_column", "index_column", "split_column")}
+    places = {option: table.find(option, name) for option, name in named.items() if name is not None}
+    if len(set(places.values())) != len(places):
+        raise ValueError(f"each role needs a column of its own, got {named}: name different ones")
+    x = _data(table, roles, set(places.values()))
+    index = labels = part = None
+    if "index_column" in places:
+        index = _ids(table, places["index_column"])
+    if "label_column" in places:
+        k = places["label_column"]
+        labels = table.columns[k]
+        empty = [row for row, word in enumerate(table.words(k)) if word in EMPTY or word in (roles.missing or ())]
+        if empty:
+            raise ValueError(
+                f"{table.origin}, {table.where(empty[0])}: label_column {table.names[k]!r} must say a class in each "
+                f"row, got {table.words(k)[empty[0]]!r}: fill it in, or take the row out"
+            )
+    if "split_column" in places:
+        k = places["split_column"]
+        part = part_words(table.origin, table.names[k], table.words(k))
+    columns = tuple(table.names[k] for k in x) if table.headed else None
+    _refuse_text(table, x, roles)
+    return Found(_numbers(table, x, roles.missing), labels, columns, index, part=part, origin=table.origin)
+
+
+def _data(table: Table, roles: Roles, taken: set[int]) -> list[int]:
+    dropped = {table.find("drop_columns", name) for name in roles.drop_columns}
+    if roles.columns is None:
+        chosen = [k for k in range(len(table.names)) if k not in taken | dropped]
+    else:
+        chosen = [table.find("columns", name) for name in roles.columns]
+        twice = sorted({table.names[k] for k in chosen if k in taken or k in dropped or chosen.count(k) > 1})
+        if twice:
+            raise ValueError(f"columns (--columns) of {table.origin} must have one role each, got {twice} twice")
+    if not chosen:
+        raise ValueError(
+            f"columns (--columns) of {table.origin} must leave some for x, got none besides labels and ids"
+        )
+    return chosen
+
+
+def _refuse_text(table: Table, chosen: list[int], roles: Roles) -> None:
+    text = [k for k in chosen if _is_text(table.columns[k], roles.missing)]
+    if not text:
+        return
+    k = text[0]
+    cells = ", ".join(repr(cell)[:30] for cell in dict.fromkeys(table.words(k)[:50]))[:80]
+    others = f" (so do {', '.join(table.names[j] for j in text[1:4])}{', ...' * (len(text) > 4)})" if text[1:] else ""
+    all_text = " ".join(_quoted(table.names[j]) for j in text[:8])
+    name = _quoted(table.names[k])
+    raise ValueError(
+        f"{table.origin}: column {table.names[k]!r} holds text ({cells}){others}: say --label-column {name} if it "
+        f"names classes, --index-column {name} if it names the rows, or --drop-columns {all_text} (--columns takes "
+        "those that it names)"
+    )
+
+
+def _is_text(column: np.ndarray, missing: Sequence[str] | None) -> bool:
+    """Whether most of its cells are text: a few that are no numbers are faults, which are located."""
+    if column.dtype.kind != "O":
+        return False
+    cells = [str(cell).strip() for cell in column]
+    left = [cell for cell in cells if cell not in EMPTY and cell not in (missing or ())]
+    return sum(not is_number(cell) for cell in left) * 2 > len(left)
+
+
+def _ids(table: Table, k: int) -> list[str]:
+    ids = table.words(k)
+    seen: dict[str, int] = {}
+    for row, word in enumerate(ids):
+        if word in seen:
+            raise ValueError(
+                f"index_column {table.names[k]!r} of {table.origin} must name each row, got {word!r} in "
+                f"{table.where(seen[word])} and {table.where(row)}: make them unlike, or leave --index-column out"
+            )
+        seen[word] = row
+    return ids
+
+
+def _numbers(table: Table, chosen: list[int], missing: Sequence[str] | None) -> np.ndarray:
+    x = np.empty((len(table.columns[0]), len(chosen)))
+    for j, k in enumerate(chosen):
+        column = table.columns[k]
+        if column.dtype.kind == "O":
+            cells = np.array([str(cell).strip() for cell in column], object)
+            if missing is not None:
+                cells[np.isin(cells.astype(str), [*EMPTY, *missing])] = "nan"
+            try:
+                column = cells.astype(np.float64)
+            except ValueError:
+                row = next(row for row, cell in enumerate(cells) if not is_number(cell))
+                raise ValueError(_fault(table, row, k, cells[row])) from None
+        x[:, j] = column
+    return x
+
+
+def _fault(table: Table, row: int, k: int, cell: str) -> str:
+    name = f" in {table.names[k]}" if table.headed else ""
+    remedy = f"--missing {_quoted(cell)} if it is a missing entry, " if len(cell) < 12 else ""
+    return (
+        f"{table.origin}, {table.where(row)}, column {k + 1}: expected a number, got {cell!r}{name}: mend the file, "
+        f"say {remedy}or leave the column out by --drop-columns"
+    )
+
+
+def is_number(cell: str) -> bool:
+    """Whether python reads a number in it."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def _quoted(word: str) -> str:
+    return word if word.isidentifier() else f"'{word}'"
+
+
+def unique_names(origin: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, if they are all different; one that is empty becomes "column 3".
+
+    Example:
+        >>> unique_names("x.csv", ["a", ""])
+        ('a', 'column 2')
+    """
+    full = [name.strip() or f"column {k}" for k, name in enumerate(names, 1)]
+    if len(set(full)) != len(full):
+        twice = next(name for name in full if full.count(name) > 1)
+        raise ValueError(f"{origin} must name its columns differently, got {twice!r} twice: rename one in the file")
+    return tuple(full)
+
+
+def say_counting_index(origin: str, name: str) -> None:
+    """That a column without a name, which counts the rows, is not data."""
+    say(f"{origin}: {name} has no name and counts the rows, so it is taken for their index")
