@@ -28,6 +28,7 @@ from dlvm.inference.objectives.tvo import TVO
 from dlvm.inference.objectives.wake_sleep import RWS, WakeSleep
 from dlvm.inference.particles.weights import log_weights
 from dlvm.inference.programs.errors import NonFinite
+from dlvm.inference.saved.pair import load, save
 from dlvm.inference.training.check import check
 from dlvm.inference.training.epochs import Epoch
 from dlvm.inference.training.fit import fit, train
@@ -89,8 +90,10 @@ __all__ = [
     "generate",
     "joined",
     "linear",
+    "load",
     "log_weights",
     "reconstruct",
+    "save",
     "tempered",
     "total_correlation",
     "train",

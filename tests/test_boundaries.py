@@ -26,7 +26,7 @@ ORDERS = {
     "guides": "sites < FILES",
     "inference": (
         "FILES, bounds < programs < engine, particles < distributed, estimators, evaluation"
-        " < objectives, checkpoints, use < training"
+        " < objectives, checkpoints, use < training, saved"
     ),
     "evidence": "FILES < annealing, decomposition, diagnostics < log_px < inference_gap",
     "experiments": "data < measures, options < figures, setups < runs < sweeps < FILES",

@@ -98,7 +98,7 @@ class Checkpoints:
             shutil.rmtree(draft, ignore_errors=True)
             _write(draft, tensors, record)
             os.replace(draft, final)
-            _flush(self.folder)
+            flush(self.folder)
         except (OSError, SafetensorError) as error:
             raise CheckpointFailed(self._failure(error)) from error
         finally:
@@ -150,25 +150,25 @@ def place(path: Path) -> tuple[int, int]:
 def _write(folder: Path, tensors: Mapping[str, Tensor], record: Mapping) -> None:
     folder.mkdir()
     content = save({name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()})
-    text = json.dumps({"format": FORMAT, "sha256": _digest_of(content), "record": record}, allow_nan=True)
-    outer = json.dumps({"sha256": _digest_of(text.encode()), "text": text})
+    text = json.dumps({"format": FORMAT, "sha256": digest_of(content), "record": record}, allow_nan=True)
+    outer = json.dumps({"sha256": digest_of(text.encode()), "text": text})
     for name, written in ((TENSORS, content), (RECORD, outer.encode())):
         with (folder / name).open("wb") as file:
             file.write(written)
             file.flush()
             os.fsync(file.fileno())
-    _flush(folder)
+    flush(folder)
 
 
 def _read(path: Path) -> Saved:
     outer = json.loads((path / RECORD).read_text("utf-8"))
-    if not isinstance(outer, dict) or _digest_of(outer["text"].encode()) != outer["sha256"]:
+    if not isinstance(outer, dict) or digest_of(outer["text"].encode()) != outer["sha256"]:
         raise ValueError(f"{RECORD} does not match its checksum")
     content = json.loads(outer["text"])
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}, expected {FORMAT}")
     written = (path / TENSORS).read_bytes()
-    if _digest_of(written) != content["sha256"]:
+    if digest_of(written) != content["sha256"]:
         raise ValueError(f"{TENSORS} does not match its checksum")
     return Saved(path, load(written), content["record"])
 
@@ -181,11 +181,13 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _digest_of(content: bytes) -> str:
+def digest_of(content: bytes) -> str:
+    """The checksum of a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Sees to it that what was renamed in a folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -202,4 +204,4 @@ def fingerprint(tensor: Tensor) -> str:
     """
     value = tensor.detach().cpu().contiguous()
     head = f"{value.dtype} {tuple(value.shape)} ".encode()
-    return _digest_of(head + value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else head)
+    return digest_of(head + value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else head)

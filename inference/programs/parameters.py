@@ -92,6 +92,12 @@ def store_of(owner: object) -> ParamStoreDict:
     return _STORES[id(owner)]
 
 
+def kept_of(owner: object) -> StateDict | None:
+    """What ``store_of`` has for an owner, parameters and constraints by name; None where nothing was declared."""
+    store = _STORES.get(id(owner))
+    return None if store is None or not len(store) else store.get_state()
+
+
 def _declarer(owner: object) -> object | None:
     """Whose ``pyro.param`` runs in programs of an owner: Pyro's own guides run their model's, maybe a function's."""
     while isinstance(owner, AutoGuide | GuideMessenger):

@@ -1,0 +1,241 @@
+"""Classes, functions and constants by the path to import them from, and which of them a folder may name."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, ModuleType
+from typing import Any
+
+import numpy as np
+from pyro.nn import PyroModule
+from torch import nn
+from torch.distributions import constraints
+
+MIXIN = re.compile(r"PyroModule\[(.*)\]")
+LIBRARY = frozenset(sys.stdlib_module_names) | {"builtins"}
+OF_BUILTINS = {"abs", "bool", "complex", "dict", "float", "frozenset", "int", "len", "list", "max", "min", "set", "str"}
+OF_BUILTINS |= {"sum", "tuple"}
+OF_LIBRARY = {"argparse:Namespace", "collections:OrderedDict"}
+PARTS = {  # of packages that can also read files, compile or run what they are given
+    "torch": ("torch.nn", "torch.distributions", "torch._C._nn", "torch.functional", "torch.special", "torch.linalg"),
+    "pyro": (
+        "pyro.distributions",
+        "pyro.infer",
+        "pyro.nn",
+        "pyro.ops",
+        "pyro.poutine",
+        "pyro.contrib",
+        "pyro.primitives",
+    ),
+    "numpy": (),
+}
+MOVED = "say where each is by names={path: class or function}"
+STATES = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+REMEDY = "keep numbers, text, tensors, modules, or objects of a class of your own that holds such"
+
+
+class Unwritable(TypeError):
+    """What cannot be written down, or not be found again by a path, and what to do about it."""
+
+
+def path_of(value: Any) -> str:
+    """``module:qualified.name`` of a class or a function, from which ``Names.named`` gets it back.
+
+    Raises:
+        Unwritable: there is no such path, or a folder may not name it.
+
+    Example:
+        >>> path_of(nn.Linear), path_of(PyroModule[nn.Linear])
+        ('torch.nn.modules.linear:Linear', 'PyroModule[torch.nn.modules.linear:Linear]')
+    """
+    if isinstance(value, type) and (mixed := _mixed(value)) is not None:
+        return f"PyroModule[{path_of(mixed)}]"
+    inside, name = getattr(value, "__module__", None) or "builtins", getattr(value, "__qualname__", value.__name__)
+    homes = (inside, name), (inside, value.__name__), ("torch", value.__name__), ("numpy", value.__name__)
+    for module, found in homes:
+        path = f"{_run_as(module)}:{found}"
+        if _allowed(path, value) and _look(path) is value:
+            return path
+    what = "a lambda" if "<lambda>" in name else f"{'class' if isinstance(value, type) else 'function'} {name}"
+    if "<lambda>" in name or "<locals>" in name:
+        where = "" if "<lambda>" in name else ", which lies inside a function"
+        raise Unwritable(f"{what}{where}; write it as a class or a def at the top of a module that can be imported")
+    root = inside.partition(".")[0]
+    if root in LIBRARY or root in PARTS:
+        raise Unwritable(f"{what} of {inside}, which no folder may name; call it from a def of your own")
+    raise Unwritable(f"{what}, which {inside} does not have under this name; give it the name that it is found by")
+
+
+def constant_of(value: object) -> str | None:
+    """``module:name`` of an object that the module of its class has as a constant, or torch or Pyro as a constraint."""
+    inside = type(value).__module__
+    homes = [inside, "torch.distributions.constraints", "pyro.distributions.constraints"]
+    for home in homes if isinstance(value, constraints.Constraint) else homes[:1]:
+        if home.partition(".")[0] not in LIBRARY and home in sys.modules:
+            for name, found in vars(sys.modules[home]).items():
+                if found is value:
+                    return f"{_run_as(home)}:{name}"
+    return None
+
+
+class Names:
+    """What paths stand for in this process.
+
+    Args:
+        given: {path: class or function} of those that have moved, or that lay in a script.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None = None):
+        if not isinstance(given or {}, Mapping):
+            raise TypeError(f"names must be a dict of classes by path, got {given!r}; write {{'__main__:VAE': VAE}}")
+        self.given = dict(given or {})
+
+    def named(self, path: str) -> Any:
+        """A class or a function.
+
+        Raises:
+            ValueError: it is not there any more, or a folder may not name it.
+        """
+        if path in self.given:
+            return self.given[path]
+        if mixed := MIXIN.fullmatch(path):
+            return PyroModule[self.class_of(mixed[1], nn.Module)]
+        found = _look(path)
+        if found is None:
+            raise ValueError(f"it needs {path}, which {_where(path)}; {MOVED}")
+        if not isinstance(found, type | FunctionType | BuiltinFunctionType | np.ufunc) or not _allowed(path, found):
+            raise ValueError(f"it names {path}, which no folder may; it was not written by dlvm.inference.save")
+        return found
+
+    def class_of(self, path: str, base: type = object) -> type:
+        """A class, and none but of a base.
+
+        Raises:
+            ValueError: as ``named``; it is something else.
+        """
+        found = self.named(path)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise ValueError(f"it needs a {base.__name__} at {path}, and there is {found!r}; {MOVED}")
+        return found
+
+    def global_of(self, path: str) -> nn.Module:
+        """A module that functions know by its name.
+
+        Raises:
+            ValueError: it is not there any more.
+        """
+        module, _, name = path.partition(":")
+        found = self.given.get(path) or (vars(_imported(module)).get(name) if _may_import(module) else None)
+        if not isinstance(found, nn.Module):
+            raise ValueError(f"it needs the module {path}, which {_where(path)}; {MOVED}")
+        return found
+
+    def constant(self, path: str) -> object:
+        """An object that a module has as a constant.
+
+        Raises:
+            ValueError: it is not there any more, or it is of a class that a folder may not name.
+        """
+        if path in self.given:
+            return self.given[path]
+        module, _, name = path.partition(":")
+        found = vars(_imported(module)).get(name) if _may_import(module) else None
+        if found is None or isinstance(found, type | ModuleType) or callable(found):
+            raise ValueError(f"it needs {path}, which {_where(path)}; {MOVED}")
+        path_of(type(found))
+        return found
+
+
+def _mixed(cls: type) -> type | None:
+    """What a class of Pyro's making, ``PyroModule[cls]``, was made of."""
+    base = cls.__bases__[0]
+    made = issubclass(cls, PyroModule) and "<locals>" in cls.__qualname__ and issubclass(base, nn.Module)
+    return base if made and PyroModule[base] is cls else None
+
+
+def _run_as(module: str) -> str:
+    """The name by which a script that runs as ``python -m name`` can be imported."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if module == "__main__" and spec is not None else module
+
+
+def _imported(module: str) -> ModuleType:
+    if module == _run_as("__main__"):
+        return sys.modules["__main__"]
+    return importlib.import_module(module)
+
+
+def _may_import(module: str) -> bool:
+    return module.partition(".")[0] not in LIBRARY or module in ("__main__", "argparse", "collections", "math")
+
+
+def _allowed(path: str, value: Any) -> bool:
+    """Whether a folder may name this: nothing of the standard library but what is harmless, and of torch its maths."""
+    module, _, name = path.partition(":")
+    root, home = module.partition(".")[0], getattr(value, "__module__", None) or "builtins"
+    if module == "builtins":
+        return name in OF_BUILTINS
+    if root in LIBRARY - {"__main__"}:
+        return root == "math" or path in OF_LIBRARY
+    if module == "torch":
+        return isinstance(value, BuiltinFunctionType) and value.__name__ == name
+    if root == "numpy":
+        return isinstance(value, np.ufunc)
+    if root in PARTS:
+        return any(f"{module}.".startswith(f"{part}.") for part in PARTS[root])
+    return _run_as(home) == module  # and none that it has imported from elsewhere
+
+
+def _look(path: str) -> Any:
+    """What lies at a path, found in modules and classes alone; None if it is not there."""
+    module, _, names = path.partition(":")
+    if not _may_import(module) and module != "builtins":
+        return None
+    try:
+        found: Any = builtins if module == "builtins" else _imported(module)
+    except ImportError:
+        return None
+    for i, name in enumerate(names.split(".")):
+        if i and not isinstance(found, type):
+            return None
+        found = vars(found).get(name)
+        found = found.__func__ if i and isinstance(found, staticmethod) else found
+    return found
+
+
+def _where(path: str) -> str:
+    module = path.partition(":")[0]
+    if module == "__main__":
+        return "lay in a script or a notebook, and is not in this one"
+    return "cannot be imported here"
+
+
+def refuse_class(kind: type, value: object) -> None:
+    """Raises Unwritable where an object is more than what its attributes hold, or does something when it goes.
+
+    A file, a lock, a generator, a process for example; and what has a state that only its own methods know.
+    """
+    root, maker = kind.__module__.partition(".")[0], getattr(kind, "__new__", None)
+    foreign = root in LIBRARY - {"__main__"} and f"{kind.__module__}:{kind.__qualname__}" not in OF_LIBRARY
+    if foreign or maker is not object.__new__ or hasattr(kind, "__del__") or isinstance(value, ModuleType):
+        raise Unwritable(f"{told(value)}; {REMEDY}")
+    theirs = [vars(cls) for cls in kind.__mro__[:-1] if cls.__module__.partition(".")[0] not in PARTS]
+    methods = [found[name] for found in theirs for name in STATES if name in found]
+    if any(getattr(method, "__module__", None) != "dataclasses" for method in methods):
+        raise Unwritable(f"{told(value)}, which has a state of its own making; {REMEDY}")
+
+
+def slots_of(kind: type) -> list[str]:
+    """Names of what objects of a class hold in slots."""
+    held = [name for cls in kind.__mro__ for name, found in vars(cls).items() if type(found) is MemberDescriptorType]
+    return [name for name in held if name not in ("__dict__", "__weakref__")]
+
+
+def told(value: object) -> str:
+    """What an object is, in words."""
+    kind = type(value)
+    return f"an object of the class {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
