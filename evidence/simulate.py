@@ -64,7 +64,8 @@ def simulate(model: Callable, n: int, seed: int = 0, example: tuple | None = Non
 
     Raises:
         ValueError: n is below 1, no site observes an argument, inputs do not have n rows, the model does not
-            draw n data, weighs what it draws (by ``pyro.factor`` or constants that it observes), or draws a subsample.
+            draw n data, weighs what it draws (by ``pyro.factor`` or constants that it observes), or draws a subsample;
+            or the example's type rounds what is drawn, as half precision does.
         TypeError: the model takes no ``n``, and there is no example.
 
     Example:
@@ -144,7 +145,7 @@ def _parts(pair: Pair, example: tuple) -> dict[str, Part]:
     """Which arguments of the example the model observes, and where.
 
     Raises:
-        ValueError: no data are an argument, rows are no data, not all are drawn, or a draw has a weight.
+        ValueError: no data are an argument, rows are no data, not all are drawn, or a draw has a weight or is rounded.
     """
     sites, rows = sample_sites(poutine.trace(pair.model).get_trace(*example)), len(example[0])
     plates = data_plates(sites)
@@ -162,7 +163,21 @@ def _parts(pair: Pair, example: tuple) -> dict[str, Part]:
             f"model weighs its draws by site {weighing[0]!r}, which observes no argument, as pyro.factor or a "
             "constant: (z, x) cannot be drawn site by site; make its data an argument, or leave the site out"
         )
+    for site in (site for site in sites if site["name"] in parts):
+        _check_type(site, example, parts[site["name"]].position)
     return parts
+
+
+def _check_type(site: dict, example: tuple, position: int) -> None:
+    """Raises ValueError where an argument's type rounds what a site draws, so that z is no draw given these data."""
+    value, wanted = site["fn"].sample(), example[position].dtype
+    if (value.to(wanted).to(value.dtype) != value)[~value.isnan()].any():
+        cast = {torch.float32: "float()", torch.float64: "double()"}.get(value.dtype, f"to({value.dtype})")
+        raise ValueError(
+            f"argument {position} of example holds {wanted}, which rounds the {value.dtype} that site "
+            f"{site['name']!r} draws, so that latents would be drawn for other data than those given; pass it in the "
+            f"type of the draws, as x.{cast}"
+        )
 
 
 def _check_inputs(inputs: list, n: int) -> None:

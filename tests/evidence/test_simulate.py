@@ -149,3 +149,23 @@ def on_the_second_axis(x):
 def test_refused_in_words(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_data_in_a_type_that_rounds_what_is_drawn_are_refused_with_the_cast_and_whole_numbers_in_it_pass():
+    def normal(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.float())
+
+    for cast, wanted in ((torch.half, r"x\.float\(\)"), (torch.long, r"x\.float\(\)")):
+        with pytest.raises(ValueError, match=f"argument 0 of example holds {cast}, which rounds .* as {wanted}"):
+            simulate(normal, 4, example=(torch.zeros(4).to(cast),))
+    assert simulate(normal, 4, example=(torch.zeros(4),)).args[0].dtype is torch.float32
+
+    def bits(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Bernoulli(logits=z), obs=x)
+
+    found = simulate(bits, 40, example=(torch.zeros(40).half(),)).args[0]
+    assert found.dtype is torch.half and set(found.tolist()) == {0.0, 1.0}
