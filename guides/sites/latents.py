@@ -84,7 +84,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
     """
     program(model=model)
     with left_alone(model), PickedRows() as picked:
-        trace = prune_subsample_sites(poutine.trace(model).get_trace(*args, **kwargs))
+        trace = prune_subsample_sites(_traced(model, args, kwargs))
     parameters = _by_position(model)
     position = {name: i for i, name in enumerate(parameters)}
     elsewhere = _observed_by(model, trace, args, kwargs, parameters)
@@ -106,6 +106,16 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
             "a guide needs a pyro.sample statement without obs"
         )
     return sites
+
+
+def _traced(model: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
+    try:
+        return poutine.trace(model).get_trace(*args, **kwargs)
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+    with torch.enable_grad():  # it differentiates by itself
+        return poutine.trace(model).get_trace(*args, **kwargs)
 
 
 @contextmanager

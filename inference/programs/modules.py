@@ -9,8 +9,11 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import _context_wrap
-from torch import nn
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 
@@ -163,3 +166,39 @@ def statistics_kept(program: Callable) -> Iterator[None]:
     finally:
         for part in gathering:
             part.track_running_stats = True
+
+
+class GradientsWhereNeeded:
+    """Lets a program that differentiates by itself run under no_grad, where programs are tried, checked and evaluated.
+
+    A guide that takes a step along the gradient of log p(x, z), or a model with the force of a potential, calls
+    ``torch.autograd.grad``, which finds no graph there. Such a program is run again, with gradients, from then on at
+    once; what it drew is cut off from its graph, as no_grad asks for. Others pay nothing.
+    """
+
+    def __init__(self) -> None:
+        self.needed = False
+
+    def run(self, program: Callable[[], Any]) -> Any:
+        """What a program returns."""
+        if torch.is_grad_enabled():
+            return program()
+        frames = [frame for frame in _PYRO_STACK if isinstance(frame, TraceMessenger)]
+        before = [(frame.trace, set(frame.trace.nodes)) for frame in frames]
+        if not self.needed:
+            try:
+                return program()
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):  # torch's words where there is no graph
+                    raise
+        for trace, names in before:
+            for name in [name for name in trace.nodes if name not in names]:
+                trace.remove_node(name)
+        with torch.enable_grad():
+            found = program()
+        for trace, names in before:
+            for name, site in trace.nodes.items():
+                if name not in names and site["type"] == "sample" and isinstance(value := site["value"], Tensor):
+                    site["value"] = value.detach()
+        self.needed = True
+        return found

@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -20,7 +21,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from dlvm.inference.programs.modules import inner_of, owner_of, reached, roots_of, unwrapped
+from dlvm.inference.programs.modules import GradientsWhereNeeded, inner_of, owner_of, reached, roots_of, unwrapped
 
 _STORES: dict[int, ParamStoreDict] = {}
 
@@ -60,8 +61,12 @@ class _Owned:
         self.shows = not isinstance(unwrapped(program), nn.Module)
         self.guides = [] if self.owner is None else _localised(program)
         self.runs_model = isinstance(unwrapped(program), GuideMessenger)
+        self.gradients = GradientsWhereNeeded()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.gradients.run(partial(self._heard, args, kwargs))
+
+    def _heard(self, args: tuple, kwargs: dict) -> Any:
         if self.runs_model:  # what the model observes inside its guide is none of the guide's density
             with poutine.block(hide_fn=lambda msg: msg["type"] == "sample" and msg["is_observed"]):
                 return self._run(args, kwargs)
