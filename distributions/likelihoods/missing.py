@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -49,7 +51,13 @@ class PartlyObserved(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
-        return OrMissing(self.base_dist.support)
+        return OrMissing(self._present)
+
+    @property
+    def _present(self) -> constraints.Constraint:
+        if (present := self.base_dist.support) is None:
+            raise NotImplementedError(f"{type(self.base_dist).__name__} states no support to hold numbers against")
+        return present
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]  # a property, as in Independent
@@ -63,17 +71,17 @@ class PartlyObserved(TorchDistribution):
     def variance(self) -> Tensor:
         return self.base_dist.variance
 
-    def expand(self, batch_shape: torch.Size, _instance: PartlyObserved | None = None) -> PartlyObserved:
+    def expand(self, batch_shape: Sequence[int], _instance: PartlyObserved | None = None) -> PartlyObserved:
         new = self._get_checked_instance(PartlyObserved, _instance)
         new.base_dist = self.base_dist.expand(torch.Size(batch_shape))
         super(PartlyObserved, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         return self.base_dist.sample(torch.Size(sample_shape))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         return self.base_dist.rsample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -91,9 +99,8 @@ class PartlyObserved(TorchDistribution):
         loc = getattr(self.base_dist, "loc", None)
         if isinstance(loc, Tensor):
             return loc.detach()
-        lower = getattr(self.base_dist.support, "lower_bound", 0)
-        if self.base_dist.support.is_discrete:
-            return torch.as_tensor(lower, dtype=torch.get_default_dtype())
+        if self._present.is_discrete:
+            return torch.as_tensor(getattr(self._present, "lower_bound", 0), dtype=torch.get_default_dtype())
         return self.base_dist.mean.detach()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -49,16 +51,19 @@ class NegativeBinomialCounts(TorchDistribution):
         return self.rate * (1 + self.dispersion * self.rate)
 
     def expand(
-        self, batch_shape: torch.Size, _instance: NegativeBinomialCounts | None = None
+        self, batch_shape: Sequence[int], _instance: NegativeBinomialCounts | None = None
     ) -> NegativeBinomialCounts:
         new = self._get_checked_instance(NegativeBinomialCounts, _instance)
-        new.rate, new.dispersion = self.rate.expand(batch_shape), self.dispersion.expand(batch_shape)
+        new.rate, new.dispersion = (
+            self.rate.expand(torch.Size(batch_shape)),
+            self.dispersion.expand(torch.Size(batch_shape)),
+        )
         super(NegativeBinomialCounts, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         r = self.dispersion.reciprocal().expand(self._extended_shape(torch.Size(sample_shape)))
         return torch.poisson(torch._standard_gamma(r) * (self.dispersion * self.rate))
 

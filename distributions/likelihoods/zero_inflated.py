@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -49,15 +51,18 @@ class ZeroInflatedCounts(TorchDistribution):
         kept = torch.sigmoid(-self.gate)
         return kept * (self.base_dist.variance + (1 - kept) * self.base_dist.mean.square())
 
-    def expand(self, batch_shape: torch.Size, _instance: ZeroInflatedCounts | None = None) -> ZeroInflatedCounts:
+    def expand(self, batch_shape: Sequence[int], _instance: ZeroInflatedCounts | None = None) -> ZeroInflatedCounts:
         new = self._get_checked_instance(ZeroInflatedCounts, _instance)
-        new.base_dist, new.gate = self.base_dist.expand(batch_shape), self.gate.expand(batch_shape)
+        new.base_dist, new.gate = (
+            self.base_dist.expand(torch.Size(batch_shape)),
+            self.gate.expand(torch.Size(batch_shape)),
+        )
         super(ZeroInflatedCounts, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         counts = self.base_dist.sample(torch.Size(sample_shape))
         return counts * (torch.rand_like(counts) >= torch.sigmoid(self.gate))
 
