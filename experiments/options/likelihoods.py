@@ -54,7 +54,7 @@ def likelihood_of(word: LikelihoodWord, net: nn.Module, data: Loader) -> nn.Modu
     """
     check_fits(word, data)
     likelihood = LIKELIHOODS[word](net, data)
-    return Missing(likelihood) if data.x.isnan().any() else likelihood
+    return Missing(likelihood) if data.has_missing else likelihood
 
 
 def check_fits(word: LikelihoodWord, data: Loader) -> None:
@@ -168,8 +168,7 @@ def encoder_of(word: LikelihoodWord, data: Loader, net: Callable[[int], nn.Modul
         data: whose columns they are.
         net: width -> the net.
     """
-    holes = bool(data.x.isnan().any())
-    made = Filled(net(2 * data.x_dim)) if holes else net(data.x_dim)
+    made = Filled(net(2 * data.x_dim)) if data.has_missing else net(data.x_dim)
     if word == "bernoulli":
         return made
     counts = word in COUNTS

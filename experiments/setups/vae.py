@@ -51,7 +51,7 @@ class VAESetup:
     def decoder(self, data: Loader) -> nn.Module:
         """p(x | z), started from the data."""
         layers, act = (self.z_dim, *self.hidden[::-1]), self.nonlinearity
-        if self.binary and not data.x.isnan().any():
+        if self.binary and not data.has_missing:
             check_fits(self.likelihood, data)
             return Bernoulli(MLP(*layers, data.x_dim, activation=act), data.mean if self.mean_bias else None)
         features = MLP(*layers, activation=act, output=act if self.hidden else nn.Identity)

@@ -102,9 +102,14 @@ def check_values(
     raise ValueError(
         f"observed site {name!r} holds values outside its likelihood's support {single or support}, such as "
         f"{outside.flatten()[:3].tolist()}; the likelihood cannot have produced them: binarise grey levels for a "
-        "Bernoulli "
-        "(binarize='dynamic'), remove NaN, or choose a likelihood for such data"
+        f"Bernoulli (binarize='dynamic'), {_of_nan(value)}or choose a likelihood for such data"
     )
+
+
+def _of_nan(value: Tensor) -> str:
+    """What to do with NaN, where there is any."""
+    there = value.is_floating_point() and value.isnan().any()
+    return "remove NaN, or where it stands for missing numbers take Missing(likelihood), " if there else ""
 
 
 def _elementwise(support: constraints.Constraint) -> constraints.Constraint | None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from dlvm.distributions.likelihoods.missing import PartlyObserved
+from dlvm.distributions.supports import inner
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.notes import note, shorten, spoken, worded
 from dlvm.inference.programs.pair import Pair
@@ -107,8 +109,19 @@ def check_constraints(pair: Pair, args: tuple) -> None:
 def _broken_input(pair: Pair, args: tuple, kwargs: dict) -> str | None:
     for name, value in (*enumerate(args), *kwargs.items()):
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            return f"argument {name} of the batch (data)"
+            if value.isinf().any() or not _may_be_missing(pair, args, kwargs):
+                return f"argument {name} of the batch (data)"
     return broken_parameter(pair)
+
+
+def _may_be_missing(pair: Pair, args: tuple, kwargs: dict) -> bool:
+    """Whether the model's likelihoods take these data with the NaN among them."""
+    try:
+        with untouched(), torch.no_grad():
+            check_rows(pair, args, kwargs)
+    except Exception:  # a model that fails says in its own step why
+        return False
+    return True
 
 
 def broken_parameter(pair: Pair) -> str | None:
@@ -152,7 +165,8 @@ def _first_of_sites(pair: Pair, args: tuple, kwargs: dict, state: tuple, look: L
 
 
 def _broken(site: dict) -> str | None:
-    if not site["value"].isfinite().all():
+    missing = site["value"].isnan() if isinstance(inner(site["fn"]), PartlyObserved) else False
+    if not (site["value"].isfinite() | missing).all():
         return "the value"
     return None if site["fn"].log_prob(site["value"]).isfinite().all() else "the log-density"
 

@@ -75,6 +75,12 @@ def worded(error: Exception, who: str, args: tuple, kwargs: dict) -> None:
     note(error, f"{who} fails so on a batch ({told(args, kwargs)}){after}")
     if (cure := remedy(error)) is not None:
         note(error, cure)
+    if any(isinstance(value, Tensor) and value.is_floating_point() and value.isnan().any() for value in args):
+        note(
+            error,
+            "NaN among the data stands for missing numbers under dlvm.distributions.Missing(likelihood) alone; give the "
+            "guide an encoder that sees zeros there and a mask, dlvm.nets.Filled(net of twice as many numbers)",
+        )
 
 
 def _last_site(error: Exception) -> str | None:
