@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -14,8 +13,11 @@ import torch
 from dlvm.experiments.options.command_line import check_options
 from dlvm.experiments.options.common import FolderOptions
 from dlvm.experiments.options.jobs import SweepOptions
+from dlvm.experiments.options.words import one_line
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.setups.options import settings_of
+from dlvm.experiments.setups.pictures import Drawing
 from dlvm.experiments.sweeps.cells import Cell
 from dlvm.experiments.sweeps.sweep import Sweep, sweep
 from dlvm.experiments.sweeps.workers import Workers
@@ -56,7 +58,7 @@ class Study(Generic[Options]):
         Raises:
             ValueError, TypeError: see ``Run``.
         """
-        settings, goes_on = dataclasses.asdict(self.config), isinstance(self.config, SweepOptions)
+        settings, goes_on = settings_of(self.config), isinstance(self.config, SweepOptions)
         self.run = Run(self.config.out, settings, overwrite=self.config.overwrite, goes_on=goes_on)
         return self.run
 
@@ -104,3 +106,20 @@ class Study(Generic[Options]):
         path = self.run.report(title, intro, tables, said)
         print(said)
         print(f"{time.perf_counter() - self.began:.0f} s; report: {path}")
+
+
+def draw(run: Run, drawings: Iterable[Drawing]) -> None:
+    """Saves every picture that can be made; of one that cannot, one line says why, since the work is done by then."""
+    with pyro.get_param_store().scope(), left_out("the pictures that follow"):
+        for name, made, caption in drawings:
+            with left_out(f"picture {name}"):
+                run.figure(name, made(), caption)
+
+
+@contextmanager
+def left_out(what: str) -> Iterator[None]:
+    """Inside, an exception leaves this out, and says so."""
+    try:
+        yield
+    except Exception as error:  # a picture is worth no result, and models of one's own may raise anything
+        print(f"left out: {what}: {type(error).__name__}: {one_line(error)[:200]}", flush=True)

@@ -14,8 +14,6 @@ import tyro
 from torch import nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.measures.draws import dream, latent_size, posterior_means, reconstruct
-from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
@@ -24,9 +22,11 @@ from dlvm.experiments.runs.folder import CHECKPOINTS, Run
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.report import Table, print_table
 from dlvm.experiments.runs.restore import keep
-from dlvm.experiments.setups.setup import num_parameters
-from dlvm.experiments.setups.vae import VAESetup
-from dlvm.experiments.study import Picture
+from dlvm.experiments.setups.named import word_of
+from dlvm.experiments.setups.options import ModelOptions, settings_of
+from dlvm.experiments.setups.pictures import Drawing, described
+from dlvm.experiments.setups.setup import Setup, num_parameters
+from dlvm.experiments.study import draw
 from dlvm.inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
 from dlvm.inference.distributed.job import Job, RankLost, joined
 from dlvm.inference.engine.threads import settled
@@ -36,14 +36,14 @@ from dlvm.inference.training.arguments import check_aims
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, VAESetup, DataOptions):
-    """Fit p(z) p(x | z) with a guide q(z | x) on a data set, by name or file, and evaluate both on its test part."""
+class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptions, DataOptions):
+    """Fit a model p(x, z) with a guide q(z | x) on a data set, by name or file, and evaluate both on its test part."""
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
     binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
     """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all. By default what the
-    data set does under a bernoulli, and not at all under a normal likelihood."""
+    data set does for a model of binary data, and not at all for any other."""
     objective: ObjectiveWord = "elbo"
     """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
     draws of z; vr_max bounds log p(x) from neither side and needs --patience None."""
@@ -115,37 +115,16 @@ def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
     )
 
 
-def pictures(model: nn.Module, guide: nn.Module, test: Loader, history: list[dict]) -> Iterator[Picture]:
+def pictures(setup: Setup, model: nn.Module, guide: nn.Module, test: Loader, history: list[dict]) -> Iterator[Drawing]:
     """Everything worth seeing of one run."""
-    from dlvm.experiments.figures import latent_space, learning_curves, posteriors, reconstructions, samples
+    from dlvm.experiments.figures import learning_curves
 
-    x = test.x[:8]
     yield (
         "learning_curves",
-        learning_curves({"validation": [history]}),
+        lambda: learning_curves({"validation": [history]}),
         "The objective's bound on the validation data, nats per datum.",
     )
-    yield (
-        "reconstructions",
-        reconstructions(x, {"reconstruction": reconstruct(model, guide, x)}, test.image_shape),
-        "Test data, and the mean of p(x | z) for one z drawn from the guide.",
-    )
-    yield (
-        "samples",
-        samples({"prior samples": dream(model, 64)}, test.image_shape),
-        "Means of p(x | z) for z drawn from the prior.",
-    )
-    if latent_size(model) != 2:
-        return
-    means = posterior_means(guide, test.x[:2000])
-    labels = None if test.labels is None else test.labels[:2000]
-    yield "latent_space", latent_space(means, labels), "Means of q(z | x) of test data."
-    found = densities(model, {"guide": guide}, x[:4])
-    yield (
-        "posteriors",
-        posteriors(x[:4], found.axes, found.posterior, found.guides, found.kl, test.image_shape),
-        "The true posterior of four test data, by a grid, and the guide's density over it.",
-    )
+    yield from setup.pictures(model, guide, test)
 
 
 def main(config: Config) -> Evaluation | None:
@@ -161,7 +140,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     """One run, from data to report; the ranks of a job train together, and the first does all else."""
     first = job is None or job.first
     objective = objective_of(config.objective, config, config.estimator)
-    recipe = Recipe.of(vars(config))
+    recipe = Recipe.by(config)
     train, valid, test = recipe.splits(config.device).tested_on(config.eval_data)
 
     if config.warm_up:
@@ -169,7 +148,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
 
     if config.checkpoint_every is not None and not config.checkpoint:
         raise ValueError("checkpoint_every needs checkpoint; add --checkpoint")
-    settings = dataclasses.asdict(config)
+    settings = settings_of(config)
     pyro.set_rng_seed(config.seed)
     model, guide = recipe.pair(train)
     check_training(config, model, guide, objective, train)
@@ -220,12 +199,11 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     print_table(table)
     print(said)
     records = [dataclasses.asdict(epoch) for epoch in history]
-    with pyro.get_param_store().scope():
-        for picture in pictures(model, guide, test, records):
-            run.figure(*picture)
+    draw(run, pictures(config.setup, model, guide, test, records))
+    word = word_of(type(config.setup))
     report = run.report(
-        f"{config.guide} guide, {config.objective} objective, {train.name}",
-        f"p(z) p(x | z) with {config.z_dim} latent dimensions, {parameters['model']:,} parameters; q(z | x) with "
+        f"{word}, {config.guide} guide, {config.objective} objective, {train.name}",
+        f"p(x, z) is {word} with {described(model, train)}, {parameters['model']:,} parameters; q(z | x) has "
         f"{parameters['guide']:,}.",
         [table],
         f"{said} {result}",

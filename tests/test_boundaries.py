@@ -29,7 +29,7 @@ ORDERS = {
         " < objectives, checkpoints, use < training, saved"
     ),
     "evidence": "FILES < annealing, decomposition, diagnostics < log_px < inference_gap",
-    "experiments": "data < measures, options < figures, setups < runs < sweeps < FILES",
+    "experiments": "data < measures, options < figures < setups < runs < sweeps < FILES",
 }
 FACES = {
     **{room: "what scripts import" for room in ROOMS if room != "experiments"},

@@ -2,6 +2,7 @@
 
 from dlvm.experiments.figures.bound_costs import own_bounds, reached
 from dlvm.experiments.figures.bounds import bounds
+from dlvm.experiments.figures.columns import columns, plane
 from dlvm.experiments.figures.images import reconstructions, samples
 from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
@@ -15,12 +16,14 @@ __all__ = [
     "bias_and_noise",
     "bounds",
     "by_depth",
+    "columns",
     "energy_fits",
     "four_posteriors",
     "latent_space",
     "layer_kl",
     "learning_curves",
     "own_bounds",
+    "plane",
     "posteriors",
     "reached",
     "reconstructions",

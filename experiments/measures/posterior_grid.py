@@ -54,21 +54,24 @@ def at_points(program: Callable, x: Tensor, z: Tensor, site: str = "z") -> Tenso
     return torch.cat(parts)
 
 
-def densities(model: Callable, guides: Mapping[str, Callable], x: Tensor, size: int = 101) -> Densities:
+def densities(
+    model: Callable, guides: Mapping[str, Callable], x: Tensor, size: int = 101, site: str = "z"
+) -> Densities:
     """The posterior of each datum, and each guide's idea of it, in a window that holds both.
 
     Args:
-        model: the model, with one latent site z of two dimensions and a prior near N(0, I).
+        model: the model, with one latent site of two dimensions and a prior near N(0, I).
         guides: {label: guide} for this model.
         x: shape (n, x_dim).
         size: points per axis, G.
+        site: name of the latent site.
     """
     programs = {"": model, **guides}
-    axes = _windows(programs, x, size)
+    axes = _windows(programs, x, size, site)
     z1, z2 = axes[0][:, :, None].expand(-1, size, size), axes[1][:, None, :].expand(-1, size, size)
     z = torch.stack([z1, z2], -1).flatten(1, 2).transpose(0, 1)
     cell = sum((axis[:, 1] - axis[:, 0]).log() for axis in axes)
-    found = {label: at_points(program, x, z) for label, program in programs.items()}
+    found = {label: at_points(program, x, z, site) for label, program in programs.items()}
     joint = found.pop("")
     log_px = joint.logsumexp(0) + cell
     posterior = joint - log_px
@@ -79,13 +82,13 @@ def densities(model: Callable, guides: Mapping[str, Callable], x: Tensor, size: 
     )
 
 
-def _windows(programs: Mapping[str, Callable], x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _windows(programs: Mapping[str, Callable], x: Tensor, size: int, site: str) -> tuple[Tensor, Tensor]:
     """Per datum and axis, equally spaced points over where any of the densities has its mass."""
     coarse = torch.linspace(-REACH, REACH, 121, dtype=x.dtype, device=x.device)
     z = torch.cartesian_prod(coarse, coarse)
     lows, highs = [], []
     for program in programs.values():
-        mass = at_points(program, x, z[:, None].expand(-1, len(x), -1)).softmax(0)
+        mass = at_points(program, x, z[:, None].expand(-1, len(x), -1), site).softmax(0)
         mean = mass.T @ z
         spread = (mass.T @ z.square() - mean.square()).clamp_min((coarse[1] - coarse[0]) ** 2).sqrt()
         lows.append(mean - 5 * spread)

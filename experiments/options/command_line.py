@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import tyro
 
+from dlvm.experiments.options.grammar import check_words, grammar_of
+from dlvm.experiments.options.guides import guide_named
 from dlvm.experiments.options.jobs import check_jobs
 from dlvm.inference import Baked, NoCompiler, Refused
 from dlvm.inference.checkpoints.folder import CheckpointFailed
@@ -48,13 +51,30 @@ def start(main: Callable, config: type, name: str) -> None:
         config: a dataclass whose fields are the options.
         name: of the script's module.
     """
-    settings: Any = tyro.cli(config, prog=f"python -m dlvm.experiments.{name}")
     try:
-        main(settings)
+        main(parsed(config, sys.argv[1:], f"python -m dlvm.experiments.{name}"))
     except (ValueError, OSError, ArithmeticError, CheckpointFailed, Refused, NoCompiler, Baked) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt as error:
-        raise SystemExit(f"interrupted; {error or 'what was done is in the folder of the run'}") from None
+        raise SystemExit(f"interrupted; {str(error) or 'what was done is in the folder of the run'}") from None
+
+
+def parsed(config: type, args: Sequence[str], prog: str) -> Any:
+    """A config by a command line; where a model has options of its own, by that which it asks for.
+
+    Args:
+        config: a dataclass whose fields are the options.
+        args: what was typed after the script's name.
+        prog: that name, for --help.
+
+    Raises:
+        ValueError: a word begins with -- that is no option; with the nearest that is one.
+        SystemExit: after --help, and after a value that is none.
+    """
+    grammar = grammar_of(config, args)
+    check_words(grammar, args)
+    default = {"default": grammar.kind(**grammar.defaults)} if grammar.defaults else {}
+    return grammar.back(tyro.cli(grammar.kind, prog=prog, args=list(args), description=config.__doc__, **default))
 
 
 def check_options(config: Any) -> None:
@@ -68,11 +88,16 @@ def check_options(config: Any) -> None:
 
     Example:
         >>> from dlvm.experiments.train import Config
-        >>> check_options(Config(hidden=(200, 0)))
+        >>> check_options(Config.of(hidden=(200, 0)))
         Traceback (most recent call last):
         ValueError: hidden must be at least 1, got 0; change --hidden
     """
     names = [field.name for field in fields(config)]
+    for part in (getattr(config, name) for name in names):
+        if is_dataclass(part):  # the options of a model
+            check_options(part)
+    for word in (*getattr(config, "guides", ()), *([config.guide] if "guide" in names else [])):
+        guide_named(word)
     for name, value in numbers(config, names):
         remedy = f"got {value}; change --{name.replace('_', '-')}"
         if not abs(value) < (LARGEST if isinstance(value, int) else math.inf):

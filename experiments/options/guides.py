@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from functools import partial, wraps
+from typing import Annotated, Any, Literal
 
+import tyro
+from torch import nn
+
+from dlvm.experiments.options.words import own_class, told, unknown
 from dlvm.guides import (
     IAF,
     Diagonal,
     FullRank,
     Householder,
+    Latent,
     LowRank,
     Mixture,
     NeuralSpline,
@@ -42,18 +47,59 @@ GUIDES: dict[str, Callable] = {
 }
 
 
+GUIDE_HELP = (
+    f"Family of q(z | x): {', '.join(GUIDES)}; or my_module:MyGuide, a class or function of your own, called with what "
+    "latents(model, ...) found and the encoder."
+)
+GuideName = Annotated[str, tyro.conf.arg(help=GUIDE_HELP, metavar="WORD")]
+
+
 @dataclass(frozen=True)
 class GuideOptions:
     """Which family q(z | x) is of."""
 
-    guide: GuideWord = "diagonal"
-    """Family of q(z | x)."""
+    guide: GuideName = "diagonal"
     iaf_depth: int = 2
-    """Steps of the flow."""
+    """Steps of the flow in iaf."""
     iaf_width: tuple[int, ...] = (128,)
-    """Hidden layers of each step of the flow."""
+    """Hidden layers of each step of the flow in iaf."""
 
     def family(self, activation: Callable) -> Callable:
         """(latents, encoder) -> guide; ``activation`` is for the nets of the flow."""
-        flow = {"depth": self.iaf_depth, "width": self.iaf_width, "activation": activation}
-        return partial(GUIDES[self.guide], **flow) if self.guide == "iaf" else GUIDES[self.guide]
+        flow: dict[str, Any] = {"depth": self.iaf_depth, "width": self.iaf_width, "activation": activation}
+        return partial(IAF, **flow) if self.guide == "iaf" else guide_named(self.guide)
+
+
+def guide_named(word: str) -> Callable:
+    """(latents, encoder) -> guide, by a word of ``GUIDES``, or by `my_module:MyGuide` for one of your own.
+
+    Raises:
+        ValueError: there is no such word, module or class; or, once it is called, what it raises.
+
+    Example:
+        >>> guide_named("full_rank").__name__
+        'FullRank'
+    """
+    if word in GUIDES:
+        return GUIDES[word]
+    if ":" not in word:
+        raise unknown("guide", word, GUIDES, "my_module:MyGuide")
+    found = own_class("guide", word)
+    if not callable(found):
+        raise ValueError(
+            f"guide must be a class or function, called with (latents, encoder), got {word}, a {type(found).__name__}"
+        )
+
+    @wraps(found)
+    def family(latents: Mapping[str, Latent], encoder: nn.Module) -> nn.Module:
+        guide = told(f"guide: {word}(latents, encoder)", found, latents, encoder)
+        if not isinstance(guide, nn.Module):
+            raise ValueError(f"guide must be made by {word}(latents, encoder) as a module, got {type(guide).__name__}")
+        return guide
+
+    return family
+
+
+def guide_label(word: str) -> str:
+    """What a guide is called in tables: the name of its class."""
+    return GUIDES[word].__name__ if word in GUIDES else word.partition(":")[2]

@@ -12,7 +12,8 @@ from torch import nn
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.options.common import DataOptions, taken
 from dlvm.experiments.options.guides import GuideOptions
-from dlvm.experiments.setups.setup import Setup, fresh_pair, named
+from dlvm.experiments.setups.named import named
+from dlvm.experiments.setups.setup import Setup, fresh_pair
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,14 @@ class Recipe:
         binarize = settings.get("binarize", "default")
         return cls(taken(DataOptions, settings), binarize, setup, taken(GuideOptions, settings))
 
+    @classmethod
+    def by(cls, config: Any) -> Recipe:
+        """That of a script's config."""
+        data, guide = taken(DataOptions, vars(config)), taken(GuideOptions, vars(config))
+        return cls(data, getattr(config, "binarize", "default"), config.setup, guide)
+
     def splits(self, device: str | torch.device = "cpu") -> Splits:
-        """The data; grey levels stay where that is asked for, and by default under a likelihood of real numbers."""
+        """The data; grey levels stay where that is asked for, and by default where the model is not of binary data."""
         greys = self.binarize == "none" or (self.binarize == "default" and not self.setup.binary)
         return self.data.splits(binarize=None if greys else self.binarize, device=device)
 

@@ -10,12 +10,13 @@ from torch import nn
 
 from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader
+from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
 from dlvm.nets import MLP
 
 
 @dataclass(frozen=True)
-class DiscreteVAESetup:
+class DiscreteVAESetup(Setup):
     """Fair bits for a latent vector, and nets of the same layers from x to them and back; tanh."""
 
     bits: int = 16
@@ -24,7 +25,8 @@ class DiscreteVAESetup:
     """Hidden layers of the encoder, and in reverse of the decoder."""
 
     binary = True
-    nonlinearity = nn.Tanh
+    encoder_layers = "hidden"
+    defaults = {"objective": "iwae", "estimator": "vimco", "num_particles": 8}
 
     def model(self, data: Loader) -> VAE:
         """A fresh p(z) p(x | z)."""

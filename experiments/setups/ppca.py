@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.setups.setup import Setup
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
 
 @dataclass(frozen=True)
-class PPCASetup:
+class PPCASetup(Setup):
     """A linear decoder of real numbers, from a random start, and an encoder with hidden layers of tanh.
 
     Where ``PPCA.maximum_likelihood`` leads in closed form, which tells how far training came.
@@ -24,13 +24,16 @@ class PPCASetup:
     hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the encoder."""
 
-    binary = False
-    nonlinearity = nn.Tanh
+    encoder_layers = "hidden"
 
     def model(self, data: Loader) -> PPCA:
         """A fresh p(z) p(x | z) about the data's mean, with noise of scale 1."""
         return PPCA(torch.randn(data.x_dim, self.z_dim, device=data.device) / self.z_dim**0.5, data.mean, 1.0)
 
+    def optimum(self, data: Loader) -> PPCA:
+        """The maximum of the likelihood, which is known in closed form."""
+        return PPCA.maximum_likelihood(data.x, self.z_dim)
+
     def encoder(self, data: Loader) -> MLP:
         """From x to the features of a guide."""
-        return MLP(data.x_dim, *self.hidden, activation=nn.Tanh)
+        return MLP(data.x_dim, *self.hidden, activation=self.nonlinearity)

@@ -1,44 +1,81 @@
-"""What a model is to scripts, and which there are: one file in this folder each, whose name is the word for it."""
+"""What a model is to scripts: a dataclass whose fields are its options, with all else that a script must know of it."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.options.words import told
 from dlvm.guides import latents
+from dlvm.nets import MLP
+
+if TYPE_CHECKING:
+    from dlvm.experiments.setups.pictures import Drawing
 
 
-class Setup(Protocol):
+class Setup:
     """A model as scripts train it: a frozen dataclass whose fields are its options, all of them with defaults.
 
+    Only ``model`` must be written; the rest suits real numbers in one matrix x until told otherwise.
+
     Attributes:
-        binary: whether its data are binary, so that grey levels are binarised unless told otherwise.
+        binary: whether its data are binary, so that grey levels are binarised unless asked for as they are.
         nonlinearity: of its nets, and of a flow in its guide.
+        inputs: names of the data's tensors that make a batch, in the order of the model's arguments.
+        defaults: {option of a script: value} where this model needs another than the script's, as
+            ``{"estimator": "vimco"}`` for discrete latents. An option that is given goes before.
+        encoder_layers: the field that holds the hidden layers of the encoder, and of nothing but the encoder and the
+            decoder; None if none does.
 
     Example:
-        >>> named("vae")(z_dim=3).binary
-        True
+        >>> from dataclasses import dataclass
+        >>> from dlvm.distributions import DiagonalNormal
+        >>> from dlvm.models import VAE
+        >>> @dataclass(frozen=True)
+        ... class MySetup(Setup):
+        ...     z_dim: int = 2
+        ...     def model(self, data):
+        ...         return VAE(self.z_dim, DiagonalNormal(MLP(self.z_dim, 16), data.x_dim))
+        >>> MySetup(z_dim=3).binary
+        False
     """
 
-    @property
-    def binary(self) -> bool: ...
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    encoder_layers: ClassVar[str | None] = None
 
     @property
-    def nonlinearity(self) -> Callable: ...
+    def binary(self) -> bool:
+        return False
+
+    @property
+    def nonlinearity(self) -> Callable:
+        return nn.Tanh
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("x",)
 
     def model(self, data: Loader) -> nn.Module:
         """A fresh p(x, z) for these data."""
+        raise NotImplementedError(f"{type(self).__name__} must define model(self, data), which returns a Pyro program")
 
     def encoder(self, data: Loader) -> nn.Module:
         """The net from x to features that a guide of this model takes."""
+        return MLP(data.x_dim, 100, 100, activation=self.nonlinearity)
+
+    def optimum(self, data: Loader) -> nn.Module | None:
+        """The model of highest likelihood, where it is known in closed form."""
+        return None
+
+    def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
+        """What is worth seeing of a trained pair: the name of each picture, what draws it, and its caption."""
+        from dlvm.experiments.setups.pictures import pictures
+
+        yield from pictures(model, guide, data)
 
 
 def fresh_pair(setup: Setup, data: Loader, family: Callable) -> tuple[nn.Module, nn.Module]:
@@ -48,27 +85,23 @@ def fresh_pair(setup: Setup, data: Loader, family: Callable) -> tuple[nn.Module,
         setup: of the model.
         data: gives the width, the start, and an example to trace the model with.
         family: (latents, encoder) -> guide.
+
+    Raises:
+        ValueError: a setup of one's own raises an exception, or returns no module.
     """
-    model = setup.model(data).to(data.device)
-    encoder = setup.encoder(data)
+    model, encoder = (made(setup, part, data) for part in ("model", "encoder"))
+    model = model.to(data.device)
     return model, family(latents(model, data.example), encoder).to(data.device)
 
 
-def words() -> list[str]:
-    """The words for models."""
-    folder = sys.modules[__package__].__path__
-    return sorted(found.name for found in iter_modules(folder) if found.name != Path(__file__).stem)
-
-
-def named(word: str) -> type[Setup]:
-    """The setup of a model by its word: the class in that file whose name ends in Setup.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    if word not in (known := words()):
-        raise ValueError(f"model must be one of {', '.join(known)}, got {word!r}")
-    (found,) = (kind for name, kind in vars(import_module(f"{__package__}.{word}")).items() if name.endswith("Setup"))
+def made(setup: Setup, part: str, data: Loader) -> nn.Module:
+    """The model, or the encoder, of a setup; what a setup of one's own does wrong is said with its line."""
+    if type(setup).__module__.startswith(f"{__package__}."):
+        return getattr(setup, part)(data)
+    what = f"model: {type(setup).__module__}:{type(setup).__name__}.{part}(data)"
+    found = told(what, getattr(setup, part), data)
+    if not isinstance(found, nn.Module):
+        raise ValueError(f"{what} must return a module, got {type(found).__name__}; return a PyroModule or nn.Module")
     return found
 
 

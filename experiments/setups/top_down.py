@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.setups.setup import Setup
 from dlvm.models import TopDown
 from dlvm.nets import Conv
 
 
 @dataclass(frozen=True)
-class TopDownSetup:
+class TopDownSetup(Setup):
     """Latent maps of growing resolution for square images whose side is a multiple of 4; ELU."""
 
     width: int = 24

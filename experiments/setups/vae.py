@@ -12,12 +12,13 @@ from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.common import ACTIVATIONS
 from dlvm.experiments.options.likelihoods import LikelihoodWord, check_fits, encoder_of, likelihood_of
+from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
 from dlvm.nets import MLP
 
 
 @dataclass(frozen=True)
-class VAESetup:
+class VAESetup(Setup):
     """One latent vector, and nets of the same layers from x to z and back."""
 
     z_dim: int = 2
@@ -31,6 +32,8 @@ class VAESetup:
     normal for real numbers, with a scale for each datum and column, one learned for each column, or a fixed one."""
     mean_bias: bool = True
     """Start the Bernoulli decoder's output bias at the data's mean."""
+
+    encoder_layers = "hidden"
 
     @property
     def binary(self) -> bool:

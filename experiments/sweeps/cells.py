@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import inspect
 import json
@@ -17,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Splits
+from dlvm.experiments.options.words import own_file
 from dlvm.experiments.runs.folder import CELLS, HOW, plain
+from dlvm.experiments.setups.options import settings_of
 from dlvm.inference.checkpoints.folder import Checkpoints, fingerprint
 from dlvm.inference.training.run_state import prefixed
 
@@ -60,12 +61,12 @@ class Cell:
     def parts(self) -> dict[str, str]:
         """Checksums of all that the result depends on, by the word for it."""
         file = inspect.getfile(self.function)
-        config = dataclasses.asdict(self.config)
+        config = settings_of(self.config)
         known = {
             "names": [f"{Path(file).stem}.{self.function.__qualname__}", _identity(self.names)],
             "settings": {name: plain(value) for name, value in config.items() if name not in HOW},
             "data": self.data,
-            "code": checksum_of_code(file),
+            "code": [checksum_of_code(file), *own_code(config)],
             "versions of torch and Pyro": [torch.__version__, pyro.__version__],
         }
         return {word: _checksum(part) for word, part in known.items()}
@@ -132,6 +133,12 @@ def checksum_of_code(script: str) -> str:
     for path in (Path(script), *files):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
+
+
+def own_code(settings: Mapping[str, object]) -> list[str]:
+    """Checksums of the files that models and guides of one's own are written in."""
+    files = {own_file(word) for word in settings.values() if isinstance(word, str)}
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(filter(None, files))]
 
 
 def _checksum(value: object) -> str:

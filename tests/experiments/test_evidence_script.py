@@ -103,7 +103,7 @@ def test_a_trained_run_is_measured_as_it_was_left_and_what_cannot_work_is_left_o
 
     monkeypatch.setattr(script, "defensive", refused)
     monkeypatch.setattr(script, "annealed", from_prior_only)
-    settings = train.Config(hidden=(8,), epochs=2, z_dim=3, guide="full_rank", eval_particles=30, eval_data=20)
+    settings = train.Config.of(hidden=(8,), epochs=2, z_dim=3, guide="full_rank", eval_particles=30, eval_data=20)
     result = train.main(dataclasses.replace(settings, out=tmp_path / "train"))
     found = script.main(tiny(tmp_path / "own", run=tmp_path / "train", num_data=20, particles=(300,)))
     assert found.truth is None and "z has 3 dimensions" in found.why

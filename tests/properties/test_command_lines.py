@@ -28,6 +28,7 @@ from dlvm.experiments.options.command_line import BETWEEN, DIFFERENT, LEAST, POS
 from dlvm.experiments.runs import restore
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.recipe import Recipe
+from dlvm.experiments.setups.options import settings_of
 
 NAMES = (
     "train compare_guides compare_bounds hierarchy toy_posteriors evidence gaps rate_distortion estimator_snr".split()
@@ -139,7 +140,16 @@ SCRIPTS = [
     ),
 ]
 BY_NAME = {script.name: script for script in SCRIPTS}
-OPTIONS = [(script.name, field.name) for script in SCRIPTS for field in dataclasses.fields(script.config)]
+
+
+def options_of(config: type) -> list[str]:
+    """The options of a script, and those of its usual model."""
+    own = [field for field in dataclasses.fields(config) if field.name != "setup"]
+    usual = getattr(config(), "setup", None)
+    return [field.name for field in (*own, *(dataclasses.fields(usual) if usual else ()))] + ["model"] * bool(usual)
+
+
+OPTIONS = [(script.name, option) for script in SCRIPTS for option in options_of(script.config)]
 
 
 def no_network(*_, **__) -> None:
@@ -250,11 +260,11 @@ def test_options_that_do_not_go_together_are_refused_before_a_folder_is_made(wor
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """What a training leaves that had no time."""
-    folder, config = tmp_path_factory.mktemp("runs"), train.Config(hidden=(5,))
+    folder, config = tmp_path_factory.mktemp("runs"), train.Config.of(hidden=(5,))
     torch.manual_seed(0)
-    for name, module in zip(("model", "guide"), Recipe.of(vars(config)).pair(digits().train), strict=True):
+    for name, module in zip(("model", "guide"), Recipe.by(config).pair(digits().train), strict=True):
         save_file(module.state_dict(), folder / f"{name}.safetensors")
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()}
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings_of(config).items()}
     (folder / "config.json").write_text(json.dumps({"config": settings}))
     return folder
 

@@ -25,7 +25,7 @@ class PowerCut(BaseException):
 
 def small(folder: Path, **settings) -> train.Config:
     common = dict(hidden=(16,), epochs=2, eval_particles=30, eval_data=20, out=folder)
-    return train.Config(**common | settings)
+    return train.Config.of(**common | settings)
 
 
 @pytest.fixture(scope="module")

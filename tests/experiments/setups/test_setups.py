@@ -15,7 +15,8 @@ from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import keep, recipe_of, restore
 from dlvm.experiments.setups.hvae import HVAESetup
-from dlvm.experiments.setups.setup import fresh_pair, named, num_parameters, words
+from dlvm.experiments.setups.named import named, words
+from dlvm.experiments.setups.setup import fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.guides import Diagonal
 from dlvm.inference import IWAE, VIMCO, check, fit

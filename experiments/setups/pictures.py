@@ -1,0 +1,121 @@
+"""Pictures of a trained pair, whatever its data are: images, two columns, a table, and its latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from pyro import poutine
+from torch import Tensor, nn
+
+from dlvm.experiments.data import Loader
+from dlvm.experiments.figures import columns, latent_space, plane, posteriors, reconstructions, samples
+from dlvm.experiments.measures.posterior_grid import densities
+from dlvm.guides import latents
+
+Drawing = tuple[str, Callable[[], Figure], str]  # name, what draws it, caption
+FEW, MANY = 8, 2000
+DRAWS = 50  # of a posterior mean
+
+
+def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
+    """The name of each picture that suits the data and the latents, what draws it, and its caption."""
+    width = data.x_dim
+    if data.image_shape is not None:
+        yield "reconstructions", partial(_images, model, guide, data), "Test data, and E p(x | z) for z ~ q(z | x)."
+    elif width == 2:
+        yield "plane", partial(_plane, model, guide, data), "Test data, E p(x | z) for z ~ q(z | x), and draws of p(x)."
+    else:
+        yield "reconstructions", partial(_columns, model, guide, data), "Test data against E p(x | z), z ~ q(z | x)."
+    if width != 2:
+        drawn = partial(_samples, model, data)
+        yield "samples", drawn, "Means of p(x | z) for z drawn from the prior."
+    sites = latents(model, data.example)
+    flat = [name for name, site in sites.items() if site.shape == (2,) and not site.support.is_discrete]
+    for name in flat:
+        title = "latent_space" if len(sites) == 1 else f"latent_space_{name}"
+        yield title, partial(_latent_space, guide, data, name), f"Means of q({name} | x) of test data."
+    if len(sites) == 1 and flat:
+        yield (
+            "posteriors",
+            partial(_posteriors, model, guide, data, flat[0]),
+            "The true posterior of four test data, by a grid, and the guide's density over it.",
+        )
+
+
+def described(model: nn.Module, data: Loader) -> str:
+    """The latent sites in words, as "z1 (32) and z2 (16)"."""
+    found = latents(model, data.example)
+    each = [f"{name} ({'x'.join(map(str, site.shape)) or '1'})" for name, site in found.items()]
+    return f"latent {' and '.join(filter(None, [', '.join(each[:-1]), each[-1]]))}"
+
+
+@torch.no_grad()
+def reconstructed(model: Callable, guide: Callable, x: Tensor) -> Tensor:
+    """E p(x | z) for one z ~ q(z | x) per datum; shape of x."""
+    drawn = poutine.trace(guide).get_trace(x)
+    site = observed(poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x).nodes, x)
+    return site["fn"].mean.expand_as(x)
+
+
+@torch.no_grad()
+def dreamed(model: Callable, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """n draws of x from the model, and the means of p(x | z) that they come from; (n, x_dim) each."""
+    name = observed(poutine.trace(model).get_trace(x).nodes, x)["name"]
+    site: Any = poutine.trace(model).get_trace(n=n).nodes[name]
+    return site["value"], site["fn"].mean.expand_as(site["value"])
+
+
+@torch.no_grad()
+def centres(guide: Callable, x: Tensor, site: str) -> Tensor:
+    """Means of z ~ q(z | x), shape (n, z_dim)."""
+    draws: list[Any] = [poutine.trace(guide).get_trace(x).nodes[site]["value"] for _ in range(DRAWS)]
+    return torch.stack(draws).mean(0)
+
+
+def observed(nodes: Mapping[str, Any], x: Tensor) -> Mapping[str, Any]:
+    """The site of a trace that holds x."""
+    for node in nodes.values():
+        if node["type"] == "sample" and node["is_observed"] and getattr(node["value"], "shape", None) == x.shape:
+            return node
+    raise ValueError("the model observes no site of the shape of x as a whole")
+
+
+def names_of(data: Loader) -> tuple[str, ...] | None:
+    return getattr(data, "columns", None)
+
+
+def _images(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+    x = data.first(FEW)
+    return reconstructions(x, {"reconstruction": reconstructed(model, guide, x)}, data.image_shape)
+
+
+def _columns(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+    x = data.first(MANY // 4)
+    return columns(x, reconstructed(model, guide, x), names_of(data))
+
+
+def _plane(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+    x = data.first(MANY)
+    drawn, _ = dreamed(model, x, len(x))
+    groups = {"data": x, "reconstruction": reconstructed(model, guide, x), "draws of the model": drawn}
+    return plane(groups, names_of(data))
+
+
+def _samples(model: nn.Module, data: Loader) -> Figure:
+    _, means = dreamed(model, data.first(FEW), 64)
+    return samples({"prior samples": means}, data.image_shape)
+
+
+def _latent_space(guide: nn.Module, data: Loader, site: str) -> Figure:
+    x = data.first(MANY)
+    return latent_space(centres(guide, x, site), None if data.labels is None else data.labels[: len(x)])
+
+
+def _posteriors(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
+    x = data.first(4)
+    found = densities(model, {"guide": guide}, x, site=site)
+    return posteriors(x, found.axes, found.posterior, found.guides, found.kl, data.image_shape)
