@@ -91,7 +91,7 @@ def fresh_pair(setup: Setup, data: Loader, family: Callable) -> tuple[nn.Module,
     """
     model, encoder = (made(setup, part, data) for part in ("model", "encoder"))
     model = model.to(data.device)
-    return model, family(latents(model, data.example), encoder).to(data.device)
+    return model, family(latents(model, *data.examples), encoder).to(data.device)
 
 
 def made(setup: Setup, part: str, data: Loader) -> nn.Module:
