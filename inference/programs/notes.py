@@ -78,7 +78,7 @@ def worded(error: Exception, who: str, args: tuple, kwargs: dict) -> None:
     if any(isinstance(value, Tensor) and value.is_floating_point() and value.isnan().any() for value in args):
         note(
             error,
-            "NaN among the data stands for missing numbers under dlvm.distributions.Missing(likelihood) alone; give the "
+            "NaN among the data means missing numbers under dlvm.distributions.Missing(likelihood) alone; give the "
             "guide an encoder that sees zeros there and a mask, dlvm.nets.Filled(net of twice as many numbers)",
         )
 
