@@ -36,6 +36,9 @@ from dlvm.inference.training.svi import SVI
 from dlvm.inference.use.decode import decode
 from dlvm.inference.use.encode import Code, encode
 from dlvm.inference.use.generate import generate
+from dlvm.inference.use.impute import Imputed, impute
+from dlvm.inference.use.log_px import LogPx, log_px
+from dlvm.inference.use.predict import Prediction, predict
 from dlvm.inference.use.reconstruct import reconstruct
 
 __all__ = [
@@ -43,10 +46,13 @@ __all__ = [
     "CUBO",
     "ELBO",
     "IWAE",
+    "Imputed",
+    "LogPx",
     "MAP",
     "MIWAE",
     "NVIL",
     "PIWAE",
+    "Prediction",
     "RWS",
     "STL",
     "SVI",
@@ -88,10 +94,13 @@ __all__ = [
     "fit",
     "free_bits",
     "generate",
+    "impute",
     "joined",
     "linear",
     "load",
+    "log_px",
     "log_weights",
+    "predict",
     "reconstruct",
     "save",
     "tempered",

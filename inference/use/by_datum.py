@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dlvm.distributions.supports import inner
 from dlvm.inference.particles.layout import Layout
 from dlvm.inference.programs.data_sites import batch_shape, names_around
 from dlvm.inference.programs.plates import common_plates, data_plates, depth
@@ -76,3 +77,32 @@ def by_datum(value: Tensor, site: dict, layout: Layout, event_dim: int | None = 
 def names_of(sites: Sequence[dict]) -> str:
     """The names of sites for a sentence."""
     return ", ".join(repr(site["name"]) for site in sites) or "none"
+
+
+def classes_of(site: dict, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
+    """Of a discrete distribution of finitely many values their probabilities, and these.
+
+    Returns:
+        shapes (num_particles, rows, ..., values) and (values, *shape of one); None and None for any other.
+    """
+    base = inner(site["fn"])
+    if not getattr(base, "has_enumerate_support", False):
+        return None, None
+    try:
+        values = base.enumerate_support(expand=False)
+        found = base.log_prob(values).exp()
+    except NotImplementedError:
+        return None, None
+    event_dim = len(site["fn"].event_shape) - len(base.event_shape)
+    each = [by_datum(part, site, layout, event_dim) for part in found]
+    return torch.stack(each, -1), values.reshape(len(values), *base.event_shape)
+
+
+def columns(name: str, number: int) -> list[str]:
+    """Names for a site's columns in a table.
+
+    Example:
+        >>> columns("z", 2), columns("y", 1)
+        (['z_0', 'z_1'], ['y'])
+    """
+    return [name] if number == 1 else [f"{name}_{i}" for i in range(number)]

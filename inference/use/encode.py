@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.distributions.supports import inner, is_periodic
+from dlvm.distributions.supports import is_periodic
 from dlvm.inference.particles.layout import Layout
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.data_checks import check_rows
@@ -20,7 +20,7 @@ from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.row_arguments import number_of_rows
 from dlvm.inference.programs.rows import width_of
 from dlvm.inference.use.arrays import Kind, taken_in
-from dlvm.inference.use.by_datum import by_datum, has_data, names_of, standing
+from dlvm.inference.use.by_datum import by_datum, classes_of, columns, has_data, names_of, standing
 from dlvm.nets.arguments import count, whole
 
 NUMBERS_AT_ONCE = 800_000
@@ -154,7 +154,8 @@ class _Draw(NamedTuple):
 def _draw(site: dict, layout: Layout) -> _Draw:
     """Of a site whose distribution does not know its moments, or whose mean goes round, the value alone."""
     fn, value = site["fn"], by_datum(site["value"], site, layout)[0]
-    probabilities, values = _classes(site, layout)
+    found, values = classes_of(site, layout)
+    probabilities = None if found is None else found[0]
     try:
         moments = None if is_periodic(fn) else (fn.mean, fn.variance)
     except (NotImplementedError, AttributeError):
@@ -163,21 +164,6 @@ def _draw(site: dict, layout: Layout) -> _Draw:
         return _Draw(value, None, None, probabilities, values, is_periodic(fn))
     mean, variance = (by_datum(part, site, layout)[0] for part in moments)
     return _Draw(value, mean, variance, probabilities, values)
-
-
-def _classes(site: dict, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
-    """Of a discrete distribution of finitely many values their probabilities (rows, ..., values), and these."""
-    base = inner(site["fn"])
-    if not getattr(base, "has_enumerate_support", False):
-        return None, None
-    try:
-        values = base.enumerate_support(expand=False)
-        found = base.log_prob(values).exp()
-    except NotImplementedError:
-        return None, None
-    event_dim = site["fn"].event_dim - len(base.event_shape)
-    each = [by_datum(part, site, layout, event_dim)[0] for part in found]
-    return torch.stack(each, -1), values.reshape(len(values), *base.event_shape)
 
 
 def _same_in_all(draws: list[_Draw]) -> bool:
@@ -234,13 +220,3 @@ def _joined(parts: list[Code], kind: Kind, name: str) -> Code:
     mean, sd, mean_se, sd_se, probabilities = map(rows, ("mean", "sd", "mean_se", "sd_se", "probabilities"))
     exact = all(part.exact for part in parts)
     return Code(mean, sd, mean_se, sd_se, exact, rows("draws", 1), probabilities, parts[0].values)
-
-
-def columns(name: str, number: int) -> list[str]:
-    """Names for a site's columns in a table.
-
-    Example:
-        >>> columns("z", 2), columns("y", 1)
-        (['z_0', 'z_1'], ['y'])
-    """
-    return [name] if number == 1 else [f"{name}_{i}" for i in range(number)]

@@ -61,7 +61,7 @@ def reconstruct(model: Callable, guide: Callable, x: Any, num_particles: int = 1
     args, kind = taken_in(pair, x)
     found: list[Tensor] = []
 
-    def work(part: tuple, _: Tick) -> None:
+    def work(part: tuple, tick: Tick) -> None:
         check_rows(pair, part, {})
         places = observed_first(pair, part)
         _check_all_drawn(pair, part, places)
@@ -110,7 +110,7 @@ def _means(pair: Pair, args: tuple, places: dict[str, Part]) -> Tensor:
     with in_words("the pair", args, {}):
         _, trace = pair.traces(args, {})
     sites = {site["name"]: site for site in sample_sites(trace)}
-    return assembled(args, places, {name: mean_of(sites[name]) for name in places})
+    return assembled(args, places, {name: mean_of(sites[name]).expand_as(sites[name]["value"]) for name in places})
 
 
 def assembled(args: tuple, places: dict[str, Part], values: dict[str, Tensor]) -> Tensor:
@@ -120,7 +120,12 @@ def assembled(args: tuple, places: dict[str, Part], values: dict[str, Tensor]) -
     for name, value in values.items():
         index = places[name].places
         if index is None:
-            return value.expand(old.shape)
+            if value.shape != old.shape:
+                raise ValueError(
+                    f"x has shape {tuple(old.shape)}, and site {name!r} in rows {tuple(value.shape)}; pass data whose "
+                    "rows lie along the first axis"
+                )
+            return value
         if found is None:
             found = torch.full((old.numel(),), torch.nan, dtype=value.dtype, device=value.device)
         found[index.flatten()] = value.expand(index.shape).reshape(-1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from hypothesis import strategies as st
 
 from dlvm.guides import Diagonal
-from dlvm.inference import decode, encode, generate, reconstruct
+from dlvm.inference import decode, encode, generate, impute, log_px, predict, reconstruct
 from dlvm.models import VAE
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_SEEDS, Case
 from refusals.odd_pairs import ELSEWHERE, NOT_FIT, SAID, WIDE, draws_nothing, fails_in_the_middle, takes_two
@@ -15,15 +17,15 @@ from refusals.pairs import GUIDE, MODEL, X
 Z = torch.zeros(6, 2)
 SEEDS = st.one_of(NOT_SEEDS, st.integers(-9, -1))
 NOT_ARRAYS = st.one_of(NOT_DATA, st.sampled_from([[], "x", (), [X], [(X,)], None, {"x": X}]))
-STRANGE_GUIDES = st.sampled_from([ELSEWHERE, WIDE, draws_nothing, takes_two, Diagonal])
+STRANGE_GUIDES = st.sampled_from([ELSEWHERE, WIDE, takes_two, Diagonal])
 STRANGE_MODELS = st.sampled_from([VAE, fails_in_the_middle, takes_two])
 NOT_Z = st.one_of(NOT_DATA, st.sampled_from([Z[:, :1], Z[:0], Z[0], torch.zeros(6, 3), None, [], {}, {0: Z}, {"w": Z}]))
 NOT_GIVEN = st.sampled_from([3, "z", [Z], {0: Z}, {"z": 3}, {"z": Z[:5]}, {"w": Z}, {"z": Z[0]}, {"z": "a"}, Z])
 
 
-def of_data(function) -> list[Case]:
+def of_data(function, name: str | None = None) -> list[Case]:
     """What all of those take that are called with a pair and its data."""
-    name = function.__name__
+    name = name or function.__name__
     return [
         Case(name, "model", lambda v: function(v, GUIDE, X), NOT_CALLABLE),
         Case(name, "model", lambda v: function(v, GUIDE, X), STRANGE_MODELS, SAID),
@@ -39,6 +41,13 @@ def of_data(function) -> list[Case]:
 CASES = [
     *of_data(encode),
     *of_data(reconstruct),
+    *of_data(log_px),
+    *of_data(partial(predict, site="z"), "predict"),
+    *of_data(impute),
+    Case("predict", "site", lambda v: predict(MODEL, GUIDE, X, v), st.sampled_from([None, 3, "w", "", ["z"], X])),
+    Case("predict", "num_draws", lambda v: predict(MODEL, GUIDE, X, "z", num_draws=v), NOT_COUNTS),
+    Case("impute", "num_draws", lambda v: impute(MODEL, GUIDE, X, num_draws=v), NOT_COUNTS),
+    *(Case(f.__name__, "guide", lambda v, f=f: f(MODEL, v, X), st.just(draws_nothing)) for f in (encode, reconstruct)),
     Case("encode", "num_particles", lambda v: encode(MODEL, GUIDE, X, num_particles=v), st.just(1)),
     Case("encode", "num_draws", lambda v: encode(MODEL, GUIDE, X, num_draws=v), st.one_of(NOT_COUNTS, st.just(101))),
     Case("decode", "model", lambda v: decode(v, Z), NOT_CALLABLE),

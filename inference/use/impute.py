@@ -1,0 +1,137 @@
+"""Missing entries of data: their means, spread and draws given the entries that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from dlvm.inference.particles.particles import Particles
+from dlvm.inference.programs.chunks import Tick, walk
+from dlvm.inference.programs.observing import Part
+from dlvm.inference.programs.pair import Pair
+from dlvm.inference.use.arrays import Kind, taken_in
+from dlvm.inference.use.predict import Seen, moments_under, seen_of
+from dlvm.inference.use.reconstruct import assembled, observed_first
+from dlvm.inference.use.weighed import Weighed, completed, of_picked, picks, rows_weighed_at_once, weighed
+from dlvm.nets.arguments import count
+
+
+@dataclass(frozen=True)
+class Imputed:
+    """Data with their missing entries filled in; arrays of the shape and kind that x came in.
+
+    Attributes:
+        mean: of p(x_missing | x_observed) where an entry was missing, the entry itself where it was not; None where
+            the likelihood knows no mean.
+        sd: its standard deviation, 0 where the entry was there.
+        mean_se: Monte Carlo standard error of the mean.
+        draws: shape (num_draws, *shape of x); each a joint draw of all missing entries of a datum.
+        ess, khat: shape (n,); how far the weights can be trusted, see ``LogPx``.
+    """
+
+    mean: Any
+    sd: Any
+    mean_se: Any
+    draws: Any
+    ess: Any
+    khat: Any
+
+
+@torch.no_grad()
+def impute(
+    model: Callable, guide: Callable, x: Any, num_particles: int = 1000, num_draws: int = 1, seed: int = 0
+) -> Imputed:
+    """Fills in the missing entries of data, NaN, by self-normalised importance sampling.
+
+        E[x_m | x_o] ~ sum_k w_k E[x_m | z_k],   w_k ~ p(x_o, z_k) / q(z_k | x),   z_k ~ q(z | x)
+
+    For entries missing at random. The likelihood has to take NaN for an entry that counts nothing, and the encoder to
+    take it for a number that it can work with. Modules are in evaluation mode meanwhile; the process's random state
+    stays as it was.
+
+    Returns:
+        an ``Imputed``.
+
+    Args:
+        model, guide: Pyro programs of the same signature. What the guide leaves out is drawn from the model.
+        x: one row per datum with NaN where an entry is missing, a tensor, a NumPy array or a DataFrame; or a tuple of
+            the model's arguments, of which the first that has data is filled in.
+        num_particles: K per datum.
+        num_draws: how many draws are returned.
+        seed: of the draws.
+
+    Raises:
+        TypeError: x is no such array.
+        ValueError: there are no particles or draws, the likelihood takes no missing entries, or as ``log_px``.
+
+    References:
+        MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets, Mattei, Frellsen, 2019,
+        arXiv:1812.02633.
+
+    Example:
+        >>> from dlvm.guides import Diagonal, latents
+        >>> from dlvm.models import PPCA
+        >>> from dlvm.nets import MLP
+        >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+        >>> impute(model, Diagonal(latents(model, x), MLP(3, 8)), x).mean.equal(x)  # nothing is missing
+        True
+    """
+    count(num_particles=num_particles, num_draws=num_draws)
+    pair = Pair(model, guide)
+    args, kind = taken_in(pair, x)
+    pair = completed(pair, args)
+    found: list[Imputed] = []
+
+    def work(part: tuple, tick: Tick) -> None:
+        places = observed_first(pair, part)
+        done = weighed(pair, part, num_particles, lambda particles: _seen(particles, places))
+        found.append(_filled(done, part, places, num_draws))
+
+    walk([args], pair, rows_weighed_at_once(args, num_particles), work, seed)
+    return _joined(found, kind)
+
+
+def _seen(particles: Particles, places: dict[str, Part]) -> dict[str, Seen]:
+    return {name: seen_of(particles, name, by_moments=True) for name in places}
+
+
+def _filled(done: Weighed, args: tuple, places: dict[str, Part], num_draws: int) -> Imputed:
+    """Of some data, in tensors."""
+    weights = done.weights
+    x = args[next(iter(places.values())).position]
+    picked = picks(weights, num_draws)
+    drawn, moments = {}, {}
+    for name in places:
+        parts = [cast(Seen, seen[name]) for seen in done.seen]
+        drawn[name] = of_picked(torch.cat([part.value for part in parts]), picked)
+        if parts[0].mean is not None:
+            moments[name] = moments_under(weights, parts)
+
+    def placed(values: dict[str, Tensor]) -> Tensor:
+        return torch.where(missing, assembled(args, places, values).to(x.dtype), x)
+
+    missing = x.isnan() if x.is_floating_point() else torch.zeros_like(x, dtype=torch.bool)
+    draws = torch.stack([placed({name: values[k] for name, values in drawn.items()}) for k in range(num_draws)])
+    if len(moments) < len(places):
+        return Imputed(None, None, None, draws, done.ess, done.khat)
+    mean, sd, error = (placed({name: found[i] for name, found in moments.items()}) for i in range(3))
+    nothing = torch.zeros_like(mean)
+    sd, error = (torch.where(missing, part, nothing) for part in (sd, error))
+    return Imputed(mean, sd, error, draws, done.ess, done.khat)
+
+
+def _joined(parts: list[Imputed], kind: Kind) -> Imputed:
+    """Of all data, in their order, as the kind of array that x was."""
+
+    def rows(word: str, dim: int = 0) -> Any:
+        values = [getattr(part, word) for part in parts]
+        if values[0] is None:
+            return None
+        return kind.back(torch.cat(values, dim), [word] if word in ("ess", "khat") else None)
+
+    mean, sd, mean_se, ess, khat = map(rows, ("mean", "sd", "mean_se", "ess", "khat"))
+    return Imputed(mean, sd, mean_se, rows("draws", 1), ess, khat)
