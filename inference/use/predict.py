@@ -178,8 +178,8 @@ def _predicted(done: Weighed, num_draws: int) -> Prediction:
     draws = of_picked(torch.cat([part.value for part in parts]), picks(weights, num_draws))
     shares = [part.probabilities for part in parts if part.probabilities is not None]
     share = mean_under(weights, torch.cat(shares)).to(torch.get_default_dtype()) if shares else None
-    found = (None, None, None) if parts[0].mean is None else moments_under(weights, parts)
-    return Prediction(*found, draws, share, parts[0].values, done.ess, done.khat)
+    mean, sd, error = (None, None, None) if parts[0].mean is None else moments_under(weights, parts)
+    return Prediction(mean, sd, error, draws, share, parts[0].values, done.ess, done.khat)
 
 
 def moments_under(weights: Tensor, parts: list[Seen]) -> tuple[Tensor, Tensor, Tensor]:
