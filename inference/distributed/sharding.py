@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.distributed.job import Job
-from dlvm.inference.distributed.mixing import Call, weighs_alike
 from dlvm.inference.engine.step import Step
+from dlvm.inference.particles.mixing import Call, weighs_alike
 from dlvm.inference.programs.beside import beside
 from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
 from dlvm.inference.programs.randomness import untouched

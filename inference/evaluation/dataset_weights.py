@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pyro
@@ -13,17 +14,19 @@ from torch import Tensor
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.particles.mixing import Call, weighs_alike
 from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
 from dlvm.inference.programs.batches import length_of, look, rows_in
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.row_arguments import rowed
-from dlvm.inference.programs.rows import width_of
+from dlvm.inference.programs.row_arguments import FEWEST, MOST, NUMBERS, rowed
+from dlvm.inference.programs.rows import rows_of, width_of
 from dlvm.nets.arguments import whole
 
 CHUNK_NUMBERS = 800_000
 MOST_ROWS = 20_000
 PARTICLES_AT_ONCE = 100
+MOST_TO_DIVIDE, NUMBERS_TO_DIVIDE = 4096, 50_000
 
 
 class Scored(NamedTuple):
@@ -73,7 +76,7 @@ def score(
 
     def prepare(args: tuple) -> int:
         rows = scorer.prepare(args)
-        if look is not None:
+        if look is not None and scorer.divides is not False:  # which looks at single data
             look(args)
         return rows
 
@@ -98,13 +101,14 @@ class _Scorer:
         self.num_particles, self.chunk = num_particles, chunk
         self.engine, self.number = engine, number
         self.at_once = 0
+        self.divides: bool | None = None
         self.replay: Engine  # from the first batch on
 
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         rows, at_once = _pick(args, self.chunk, self.num_particles)
         self.weights.whole = rowed(self.pair, args) is None
-        if rows < rows_in(args) and self.weights.whole:
+        if rows < rows_in(args) and (self.weights.whole or not self._divides(args, rows * at_once)):
             rows, at_once = rows_in(args), max(1, rows * at_once // rows_in(args))
         self.rows.check(args, at_once, rows * at_once)
         if self.rows.parallel is False:
@@ -114,6 +118,19 @@ class _Scorer:
             self.replay = _engine(self.weights, self.engine, calls)
         self.at_once = at_once
         return rows
+
+    def _divides(self, args: tuple, most: int) -> bool:
+        """Whether data weigh in halves what they weigh together, of more rows than ``rowed`` tries; found once."""
+        if self.divides is None:
+            number = min(rows_in(args), MOST_TO_DIVIDE, NUMBERS_TO_DIVIDE // width_of(args), most)
+            if number <= max(FEWEST, min(MOST, NUMBERS // width_of(args))):
+                return True
+            having = rowed(self.pair, args)
+            some = rows_of(args, slice(rows_in(args) - number, rows_in(args)), having)
+            bounds = pairwise((0, number // 2, number))
+            halves = [Call(rows_of(some, slice(*ends), having), {}, *ends) for ends in bounds]
+            self.divides = weighs_alike(self.pair, Call(some, {}, 0, number), halves) is not False
+        return self.divides
 
     def __call__(self, args: tuple) -> Scored:
         K = self.num_particles

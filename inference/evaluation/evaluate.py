@@ -45,6 +45,7 @@ def evaluate(
     Modules are in evaluation mode meanwhile; the process's random state stays as it was. After Ctrl-C the record is of
     the data that were done, and says so.
 
+    Batches are scored whole where halves of up to 4096 data weigh otherwise than together; what is farther is not seen.
     For a second opinion at most 16 of the data, spread over all, are weighed by at most 1000 draws from the prior as
     well, which leaves the estimates as they are.
 

@@ -150,3 +150,26 @@ def test_a_support_that_depends_on_a_latent_is_that_of_the_guides_draws():
     assert abs(found.log_px - (-x.log()).log().mean()) < 5 * found.log_px_se
     for estimate in (importance(below, anywhere, x, 10_000), prior_sampling(below, x, 10_000)):
         assert abs(estimate.mean - (-x.log()).log().mean()) < 5 * estimate.mean_se
+
+
+def far_back(x):
+    """What a datum is raised by: thrice the one 40 before it, further than rows are tried."""
+    return torch.cat([torch.zeros(40), 3 * x])[: len(x)]
+
+
+def test_data_that_depend_on_ones_far_back_are_not_cut_where_that_changes_them():
+    def follows(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z + far_back(x), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x - far_back(x)) / 2, 0.5**0.5))
+
+    x = torch.linspace(-1, 2, 120)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x - far_back(x))
+    assert_close(importance(follows, guide, x, num_particles=30, chunk=150).log_px, exact, 1e-9)
+    found = evaluate(follows, guide, x, num_particles=30, chunk=150)
+    assert_close(found.log_px, exact.mean(), 1e-9)
+    assert found.second_opinion_data == 0

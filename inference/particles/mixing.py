@@ -1,4 +1,4 @@
-"""Whether rows of a batch weigh in their share of it what they weigh in the whole batch."""
+"""Whether rows of a batch weigh in a part of it what they weigh in the whole batch."""
 
 from __future__ import annotations
 
