@@ -37,9 +37,11 @@ from dlvm.inference.use.decode import decode
 from dlvm.inference.use.encode import Code, encode
 from dlvm.inference.use.generate import generate
 from dlvm.inference.use.impute import Imputed, impute
+from dlvm.inference.use.interpolate import interpolate
 from dlvm.inference.use.log_px import LogPx, log_px
 from dlvm.inference.use.predict import Prediction, predict
 from dlvm.inference.use.reconstruct import reconstruct
+from dlvm.inference.use.traverse import traverse
 
 __all__ = [
     "CIWAE",
@@ -95,6 +97,7 @@ __all__ = [
     "free_bits",
     "generate",
     "impute",
+    "interpolate",
     "joined",
     "linear",
     "load",
@@ -106,5 +109,6 @@ __all__ = [
     "tempered",
     "total_correlation",
     "train",
+    "traverse",
     "verdict",
 ]

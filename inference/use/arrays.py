@@ -60,7 +60,7 @@ class Given(NamedTuple):
     kind: Kind
 
 
-def taken_in(pair: Pair, x: Any) -> Given:
+def taken_in(pair: Pair, x: Any, name: str = "x") -> Given:
     """What the programs are called with.
 
     Numbers with a point are brought to the precision of the programs' parameters, whole ones stay as they are, unless
@@ -69,6 +69,7 @@ def taken_in(pair: Pair, x: Any) -> Given:
     Args:
         pair: which is to be called.
         x: an array of one row per datum, or a tuple of the model's arguments.
+        name: for it, in errors.
 
     Raises:
         TypeError: one is no array of real numbers, or there is none.
@@ -78,16 +79,17 @@ def taken_in(pair: Pair, x: Any) -> Given:
     if not any(_is_array(value) for value in values):
         got = type(values[0] if values else x).__name__
         raise TypeError(
-            f"x must be a tensor, a NumPy array or a DataFrame with one row per datum, or a tuple of the model's "
-            f"arguments with one among them, got {got}; pass torch.as_tensor(x), or loader.x for data that are loaded"
+            f"{name} must be a tensor, a NumPy array or a DataFrame with one row per datum, or a tuple of the "
+            f"model's arguments with one among them, got {got}; pass torch.as_tensor(x), or loader.x of "
+            "data that are loaded"
         )
-    check_call(pair, values)
+    check_call(pair, values, name)
     first = next(value for value in values if _is_array(value))
-    args = arguments(tuple(as_tensor(value, dtype_of(pair)) if _is_array(value) else value for value in values))
+    args = arguments(tuple(as_tensor(value, dtype_of(pair), name) if _is_array(value) else value for value in values))
     return Given(_runnable(pair, args), Kind(first))
 
 
-def check_call(pair: Pair, args: tuple) -> None:
+def check_call(pair: Pair, args: tuple, name: str = "x") -> None:
     """Raises ValueError where a program does not take so many arguments."""
     for word, program in zip(("model", "guide"), pair.programs, strict=True):
         signature = signature_of(program)
@@ -95,7 +97,7 @@ def check_call(pair: Pair, args: tuple) -> None:
             signature.bind(*args)
         except TypeError as error:
             raise ValueError(
-                f"x must hold the arguments of the {word}, {_named(signature)}, got {len(args)} ({error}); pass a "
+                f"{name} must hold the arguments of the {word}, {_named(signature)}, got {len(args)} ({error}); pass a "
                 "tuple of arrays in this order, as (x, y)"
             ) from error
 

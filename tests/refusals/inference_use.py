@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 from dlvm.guides import Diagonal
-from dlvm.inference import decode, encode, generate, impute, log_px, predict, reconstruct
+from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
 from dlvm.models import VAE
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_SEEDS, Case
 from refusals.odd_pairs import ELSEWHERE, NOT_FIT, SAID, WIDE, draws_nothing, fails_in_the_middle, takes_two
@@ -67,4 +67,22 @@ CASES = [
     ),
     Case("generate", "seed", lambda v: generate(MODEL, 2, seed=v), SEEDS),
 ]
+WAYS = [
+    Case("interpolate", "model", lambda v: interpolate(v, GUIDE, X, X), NOT_CALLABLE),
+    Case("interpolate", "guide", lambda v: interpolate(MODEL, v, X, X), NOT_CALLABLE),
+    Case("interpolate", "a", lambda v: interpolate(MODEL, GUIDE, v, X), st.one_of(NOT_ARRAYS, NOT_FIT), SAID),
+    Case("interpolate", "b", lambda v: interpolate(MODEL, GUIDE, X, v), st.one_of(NOT_ARRAYS, NOT_FIT), SAID),
+    Case("interpolate", "b", lambda v: interpolate(MODEL, GUIDE, X, v), st.just(X[:2])),
+    Case("interpolate", "steps", lambda v: interpolate(MODEL, GUIDE, X, X, v), st.one_of(NOT_COUNTS, st.just(1))),
+    Case("interpolate", "num_particles", lambda v: interpolate(MODEL, GUIDE, X, X, num_particles=v), NOT_COUNTS),
+    Case("interpolate", "seed", lambda v: interpolate(MODEL, GUIDE, X, X, seed=v), SEEDS),
+    Case("traverse", "model", lambda v: traverse(v, "z"), NOT_CALLABLE),
+    Case("traverse", "site", lambda v: traverse(MODEL, v), st.sampled_from([None, 3, "w", "x", "", ["z"], X])),
+    Case("traverse", "dims", lambda v: traverse(MODEL, "z", v), st.sampled_from([3, "0", [], [2], [-1], ["0"], [0.5]])),
+    Case("traverse", "values", lambda v: traverse(MODEL, "z", values=v), st.sampled_from([3, "0", [], ["0"], [None]])),
+    Case("traverse", "at", lambda v: traverse(MODEL, "z", at=v), NOT_Z, SAID),
+    Case("traverse", "at", lambda v: traverse(MODEL, "z", at=v), st.sampled_from([Z, {"z": Z[:2]}])),
+    Case("traverse", "seed", lambda v: traverse(MODEL, "z", seed=v), SEEDS),
+]
+CASES += WAYS
 ANY = {"decode(draw)": "any truth value"}
