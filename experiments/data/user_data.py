@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from dlvm.experiments.data.arguments import check_labels, check_path
 from dlvm.experiments.data.prepare import cut, prepare
+from dlvm.experiments.data.readers.annotated import is_annotated
 from dlvm.experiments.data.readers.any_file import read_found
-from dlvm.experiments.data.readers.found import Found, Roles
+from dlvm.experiments.data.readers.found import Roles
+from dlvm.experiments.data.readers.frames import is_frame
+from dlvm.experiments.data.readers.objects import read_object
 from dlvm.experiments.data.rows import Kind
 from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits
 
@@ -33,6 +37,9 @@ def from_tensor(
     columns: Sequence[str] | None = None,
     index: Sequence[str] | None = None,
     more: Mapping[str, Tensor | np.ndarray] | None = None,
+    label_column: str | None = None,
+    index_column: str | None = None,
+    split_column: str | None = None,
     missing: Sequence[str] | None = None,
     kind: Kind | None = None,
 ) -> Splits:
@@ -41,7 +48,8 @@ def from_tensor(
     Returns: `Splits`; the same rows in the same part whatever the `seed`. Images become rows, and the loaders
         remember their `image_shape`.
     Args:
-        x: (N, D), or images (N, H, W), (N, C, H, W) or (N, H, W, C); real numbers, finite.
+        x: (N, D), or images (N, H, W), (N, C, H, W) or (N, H, W, C); real numbers, finite: a tensor, an array of numpy
+            or scipy.sparse, a DataFrame, an AnnData, a torch Dataset or DataLoader of x or (x, y).
         batch_size: rows in a batch.
         binarize: "static", "dynamic" or "threshold" for x / scale in [0, 1]; None leaves the numbers alone.
         valid, test: number of rows (int) or fraction of them (float).
@@ -50,7 +58,8 @@ def from_tensor(
         labels: (N,) integers, or text, of which the sorted words become 0, 1, ...
         device: where the data are kept.
         name: for tables and titles.
-        columns, index: names of the columns and of the rows.
+        columns, index: names of the columns and of the rows; of a frame, the columns that make x.
+        label_column, index_column, split_column: of a frame, as in `from_file`.
         more: arrays of N rows by the names of a model's arguments; `lengths` make sequences of x.
         missing: what stands for an entry that is not there, such as ("-200",); NaN does as well then.
         kind: what the numbers are, where it is not to be told from them.
@@ -65,10 +74,13 @@ def from_tensor(
     check_options(binarize, batch_size, device, seed)
     if labels is not None and not (isinstance(labels, np.ndarray) and labels.dtype.kind in "biuU"):
         labels = check_labels(labels, len(labels) if isinstance(labels, Tensor) and labels.ndim else 0)
-    roles = Roles(missing=check_missing(missing))
-    found = Found(x, labels, columns, index, more={} if more is None else more, origin=name or "x")
+    named = is_frame(x) or is_annotated(x)
+    roles = check_roles(label_column, index_column, split_column, columns if named else None, None, missing, None)
+    found = read_object(x, roles, name or "x")
+    given: dict[str, Any] = {"labels": labels, "index": index, "more": more, "columns": None if named else columns}
+    found = replace(found, **{what: value for what, value in given.items() if value is not None})
     rows = prepare(found, roles, scale, name, kind)
-    return make_splits(cut(rows, None, valid, test), binarize, batch_size, device, seed)
+    return make_splits(cut(rows, found.part, valid, test), binarize, batch_size, device, seed)
 
 
 def from_file(
@@ -90,16 +102,17 @@ def from_file(
     drop_columns: Sequence[str] | None = None,
     missing: Sequence[str] | None = None,
 ) -> Splits:
-    """Loaders of the rows of a file: arrays (.npy, .npz) or a table (.csv, .tsv and other text).
+    """Loaders of the rows of a file: arrays, a table, an annotated matrix, or a folder of images.
 
-    Arrays of an npz have the roles that their names say: x or images, labels, lengths, ..., and train_images,
+    Tables are .csv, .tsv and other text, or .parquet; arrays .npy or .npz; annotated matrices .h5ad. Arrays
+    of an npz have the roles that their names say: x or images, labels, lengths, ..., and train_images,
     valid_images, ... are parts. Of a table the separator is found, and the first line holds names if no cell of it is
-    a number. Pickles are never loaded.
+    a number. In a folder of images the sub-folders are classes, or train, valid and test. Pickles are never loaded.
 
     Returns: as `from_tensor`, in the parts that the file itself gives; `name` is the file's stem unless it is given.
     Args:
         path: of the file.
-        key: names the array of an npz that holds several, as x.
+        key: names the array of an npz that holds several, as x, or a layer of an .h5ad.
         label_column, index_column: the columns of a table that name classes and rows.
         split_column: that says train, valid or test.
         columns, drop_columns: those that make x (all the others unless told), and those left out.
@@ -111,7 +124,7 @@ def from_file(
     path = check_path("path", path)
     check_options(binarize, batch_size, device, seed)
     roles = check_roles(label_column, index_column, split_column, columns, drop_columns, missing, key)
-    found, roles = read_found(path, roles)
+    found = read_found(path, roles)
     rows = prepare(found, roles, scale, path.stem if name is None else name)
     return make_splits(cut(rows, found.part, valid, test), binarize, batch_size, device, seed)
 
@@ -131,13 +144,9 @@ def check_roles(
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{option} must be the name of a column, got {value!r:.60}: write it as text")
     chosen = None if columns is None else check_words("columns", columns)
+    codes = None if missing is None else check_words("missing", missing)
     dropped = () if drop_columns is None else check_words("drop_columns", drop_columns)
-    return Roles(label_column, index_column, split_column, chosen, dropped, check_missing(missing), key)
-
-
-def check_missing(missing: Sequence[str] | None) -> tuple[str, ...] | None:
-    """missing as a tuple of words, or None; TypeError otherwise."""
-    return None if missing is None else check_words("missing", missing)
+    return Roles(label_column, index_column, split_column, chosen, dropped, codes, key)
 
 
 def check_words(name: str, words: Sequence[str]) -> tuple[str, ...]:

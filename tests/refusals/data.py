@@ -11,7 +11,18 @@ import torch
 from hypothesis import strategies as st
 
 import dlvm.experiments.data as room
-from dlvm.experiments.data import Loader, binarized_mnist, digits, fashion_mnist, from_file, from_tensor, load, mnist
+from dlvm.experiments.data import (
+    Loader,
+    binarized_mnist,
+    describe,
+    digits,
+    fashion_mnist,
+    from_file,
+    from_tensor,
+    load,
+    mnist,
+    read_alike,
+)
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_DEVICES, NOT_FINITE, NOT_NUMBERS, NOT_SEEDS, Case
 from refusals.pairs import X
 
@@ -85,6 +96,10 @@ NOT_MORE = one_of(
 )  # fmt: skip
 NOT_NAMES = one_of("abc", ["a"], list("abcdefghijkl"), ["a"] * 20, 3, [1] * 20, {"a": 1}, torch.zeros(20), b"abc")
 NOT_KINDS = one_of("", "counts", "Binary", "sequence ", True, 0, ["real"], ("grey",), {}, GREY)
+ALIKE = describe(Loader(GREY))
+NOT_DESCRIPTIONS = one_of(
+    None, {}, [], "x", 3, {"version": 1}, {**ALIKE, "version": 0}, GREY, LOADER, {**ALIKE, "shape": [4]}
+)
 NOT_STATES = one_of(
     {}, [], None, torch.zeros(4), {"generator": None}, {"generator": GREY}, {"generator": "0"}, {"state": 0}, 3,
     "state", {"generator": torch.zeros(3, dtype=torch.uint8)}, {"generator": LOADER},
@@ -104,6 +119,11 @@ def shared(function: Callable, name: str) -> list[Case]:
 def from_files(function: Callable, name: str) -> list[Case]:
     """What those take besides that lie in files, which are not to be looked for in vain."""
     return [*shared(function, name), Case(name, "data_dir", lambda v: function(data_dir=v), NOT_FOLDERS)]
+
+
+def unlike(x: object) -> bool:
+    """Whether it is no matrix of three columns, which would be one."""
+    return getattr(x, "shape", (0, 0))[1:] != (3,) or not np.isfinite(np.asarray(x, float)).all()
 
 
 def table_options(function: Callable, name: str) -> list[Case]:
@@ -163,7 +183,7 @@ CASES = [
     *from_files(fashion_mnist, "fashion_mnist"),
     *from_files(binarized_mnist, "binarized_mnist"),
     Case("binarized_mnist", "binarize", lambda v: binarized_mnist(binarize=v), one_of("dynamic", "threshold")),
-    Case("from_file", "path", from_file, st.one_of(NOT_PATHS, one_of(".", "x.npy", FOLDER, "~nobody-of-this-name"))),
+    Case("from_file", "path", from_file, st.one_of(NOT_PATHS, one_of("x.npy", FOLDER, "~nobody-of-this-name"))),
     Case("from_file", "path", from_file, one_of(__file__, TEXT + "~", Path(__file__).parent), "path"),
     Case("from_file", "key", lambda v: from_file(TWO, v), one_of(None, "", "x", "a.npy", 0, ["a"], {}, b"a", ("a",))),
     Case("from_file", "key", lambda v: from_file(TEXT, v), one_of("", "x", 0, [])),
@@ -184,6 +204,16 @@ CASES = [
     Case("from_tensor", "index", lambda v: from_tensor(GREY, index=v), NOT_NAMES),
     Case("from_tensor", "more", lambda v: from_tensor(GREY, more=v), NOT_MORE),
     Case("from_tensor", "missing", lambda v: from_tensor(GREY, missing=v), NOT_WORDS),
+    *(
+        Case("from_tensor", name, lambda v, name=name: from_tensor(GREY, **{name: v}), one_of("a", 0, ("a",)))
+        for name in ("label_column", "index_column", "split_column")
+    ),
+    Case("describe", "loader", describe, one_of(None, GREY, PARTS, "digits", digits)),
+    Case("read_alike", "x", lambda v: read_alike(v, ALIKE), st.one_of(NOT_DATA, NOT_ROWS.filter(unlike)), "x"),
+    Case("read_alike", "x", lambda v: read_alike(v, ALIKE), one_of("", "none.csv", Path("~nobody-of-this-name")), ""),
+    Case("read_alike", "description", lambda v: read_alike(GREY, v), NOT_DESCRIPTIONS),
+    Case("read_alike", "batch_size", lambda v: read_alike(GREY, ALIKE, v), NOT_BATCHES),
+    Case("read_alike", "device", lambda v: read_alike(GREY, ALIKE, device=v), NOT_PLACES),
     Case("from_tensor", "kind", lambda v: from_tensor(GREY, kind=v), NOT_KINDS),
     Case("from_tensor", "labels", lambda v: from_tensor(GREY, labels=v), st.one_of(NOT_NUMBERS, NOT_LABELS)),
 ]

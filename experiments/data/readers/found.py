@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
+MOST_ENTRIES = 1 << 31  # 8 GB as float32
 PARTS = ("train", "valid", "test")
 PART_WORDS = {
     "train": "train", "training": "train", "fit": "train",
@@ -68,6 +71,27 @@ class Roles:
         """Raise ValueError if an array is named, of something that is no archive of them."""
         if self.key is not None:
             raise ValueError(f"key={self.key!r} names an array of a .npz file, got {what}: leave it out")
+
+
+def needed(module: str, origin: str, part: str | None = None) -> Any:
+    """An optional module, or a part of it; ImportError that names the package to install where it is not there."""
+    try:
+        return importlib.import_module(module if part is None else f"{module}.{part}")
+    except ImportError as error:
+        package = {"PIL": "pillow"}.get(module, module)
+        raise ImportError(f"{origin} needs {package} to be read: pip install {package}") from error
+
+
+def dense(x: Any, origin: str) -> np.ndarray:
+    """A matrix, sparse or not, with all its zeros; ValueError if they would fill the memory."""
+    if not sparse.issparse(x):
+        return np.asarray(x)
+    if x.shape[0] * x.shape[1] > MOST_ENTRIES:
+        raise ValueError(
+            f"{origin} holds {x.shape[0]} x {x.shape[1]} entries, more than {MOST_ENTRIES} with its zeros: choose "
+            "columns first, such as genes that vary"
+        )
+    return x.toarray()
 
 
 def part_words(origin: str, column: str, words: Sequence[str]) -> np.ndarray:

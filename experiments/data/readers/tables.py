@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Table:
     """Columns of numbers (float64) and of text (object arrays of str), as a file or a frame has them.
 
     Attributes: `origin` is what messages call it; `headed` whether the names are the file's own; `lines` the line of
-    each row in the file, from 1, or None.
+    each row in the file, from 1, or None; `index` the names of the rows that the table has besides its columns.
     """
 
     origin: str
@@ -27,6 +28,7 @@ class Table:
     columns: tuple[np.ndarray, ...]
     headed: bool = True
     lines: Sequence[int] | None = None
+    index: Sequence[str] | None = None
 
     def find(self, option: str, name: str) -> int:
         """The place of a column that an option names; ValueError with the nearest names otherwise."""
@@ -57,29 +59,46 @@ def assign(table: Table, roles: Roles) -> Found:
     Raises: ValueError for a column that is not there or has two roles, one of text that has none, a cell that is no
         number, or ids that are not all different.
     """
+    places, beside = _beside(table, roles)
+    x = _data(table, roles, set(places.values()))
+    _refuse_text(table, x, roles)
+    columns = tuple(table.names[k] for k in x) if table.headed else None
+    return replace(beside, x=_numbers(table, x, roles.missing), columns=columns)
+
+
+def annotated(x: np.ndarray, columns: Sequence[str], rows: Table, roles: Roles) -> Found:
+    """A matrix with names of its columns, and a table about its rows, with their names, for all other roles."""
+    if x.ndim != 2 or x.shape != (len(rows.index or ()), len(columns)):
+        shape = (len(rows.index or ()), len(columns))
+        raise ValueError(f"{rows.origin}: x must have the shape {shape} of its names, got {x.shape}: write it anew")
+    _, beside = _beside(rows, roles)
+    genes = Table(rows.origin, unique_names(rows.origin, columns), ())
+    chosen = _data(genes, roles, set())
+    return replace(beside, x=x[:, chosen], columns=[genes.names[k] for k in chosen])
+
+
+def _beside(table: Table, roles: Roles) -> tuple[dict[str, int], Found]:
+    """Places of the columns that are not data, and what they say."""
     named = {option: getattr(roles, option) for option in ("label_column", "index_column", "split_column")}
     places = {option: table.find(option, name) for option, name in named.items() if name is not None}
     if len(set(places.values())) != len(places):
         raise ValueError(f"each role needs a column of its own, got {named}: name different ones")
-    x = _data(table, roles, set(places.values()))
-    index = labels = part = None
-    if "index_column" in places:
-        index = _ids(table, places["index_column"])
-    if "label_column" in places:
-        k = places["label_column"]
-        labels = table.columns[k]
-        empty = [row for row, word in enumerate(table.words(k)) if word in EMPTY or word in (roles.missing or ())]
-        if empty:
-            raise ValueError(
-                f"{table.origin}, {table.where(empty[0])}: label_column {table.names[k]!r} must say a class in each "
-                f"row, got {table.words(k)[empty[0]]!r}: fill it in, or take the row out"
-            )
-    if "split_column" in places:
-        k = places["split_column"]
-        part = part_words(table.origin, table.names[k], table.words(k))
-    columns = tuple(table.names[k] for k in x) if table.headed else None
-    _refuse_text(table, x, roles)
-    return Found(_numbers(table, x, roles.missing), labels, columns, index, part=part, origin=table.origin)
+    index = _ids(table, places["index_column"]) if "index_column" in places else table.index
+    labels = _labels(table, places["label_column"], roles) if "label_column" in places else None
+    k = places.get("split_column")
+    part = None if k is None else part_words(table.origin, table.names[k], table.words(k))
+    return places, Found(None, labels, index=index, part=part, origin=table.origin)
+
+
+def _labels(table: Table, k: int, roles: Roles) -> np.ndarray:
+    words = table.words(k)
+    empty = [row for row, word in enumerate(words) if word in EMPTY or word in (roles.missing or ())]
+    if empty:
+        raise ValueError(
+            f"{table.origin}, {table.where(empty[0])}: label_column {table.names[k]!r} must say a class in each row, "
+            f"got {words[empty[0]]!r}: fill it in, or take the row out"
+        )
+    return table.columns[k]
 
 
 def _data(table: Table, roles: Roles, taken: set[int]) -> list[int]:
@@ -189,6 +208,15 @@ def unique_names(origin: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(full)
 
 
-def say_counting_index(origin: str, name: str) -> None:
-    """That a column without a name, which counts the rows, is not data."""
-    say(f"{origin}: {name} has no name and counts the rows, so it is taken for their index")
+def with_own_index(table: Table, roles: Roles) -> Table:
+    """The same with a first column that has no name, and counts or names the rows, as their index (pandas)."""
+    named = {roles.label_column, roles.index_column, roles.split_column, *(roles.columns or ()), *roles.drop_columns}
+    if not table.headed or table.names[0] != "column 1" or len(table.names) < 2 or "column 1" in named:
+        return table
+    first = table.columns[0]
+    counts = first.dtype.kind != "O" and np.array_equal(first, np.arange(len(first)))
+    if not counts and (first.dtype.kind != "O" or len(set(table.words(0))) < len(first) or not _is_text(first, None)):
+        return table
+    how = "counts" if counts else "names"
+    say(f"{Path(table.origin).name}: column 1 has no name and {how} the rows, so it is taken for their index")
+    return replace(table, names=table.names[1:], columns=table.columns[1:], index=table.words(0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dlvm.experiments.data.readers.found import Roles
-from dlvm.experiments.data.readers.tables import Table, is_number, say_counting_index, unique_names
+from dlvm.experiments.data.readers.tables import Table, is_number, unique_names, with_own_index
 from dlvm.inference.console import say
 
 SEPARATORS = (",", ";", "\t", "|", " ")  # a blank stands for any run of them
@@ -21,13 +21,12 @@ THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
 Lines = list[tuple[int, list[str]]]  # number in the file, from 1, and cells
 
 
-def read_text(path: Path, roles: Roles) -> tuple[Table, Roles]:
+def read_text(path: Path, roles: Roles) -> Table:
     """The columns of a file of text with a separator found by itself, with or without a line of names.
 
     The first line holds names if no cell of it is a number, if an option names a column in it, or if it counts 0, 1,
     2, ...; empty lines are left out. A decimal comma is read as one where cells are not separated by commas.
 
-    Returns: the table, and the roles with a first column that has no name and counts the rows as the index.
     Raises: ValueError that names line and column (from 1), or says that the file is empty or no text.
     """
     text = _text(path)
@@ -56,7 +55,7 @@ def read_text(path: Path, roles: Roles) -> tuple[Table, Roles]:
     if separator != ",":
         word = {"\t": "tabs", " ": "blanks"}.get(separator, repr(separator))
         say(f"{path.name}: cells are separated by {word}")
-    return table, _counted(table, roles)
+    return with_own_index(table, roles)
 
 
 def find_separator(lines: Sequence[str]) -> str:
@@ -124,17 +123,6 @@ def _is_header(cells: list[str], roles: Roles) -> bool:
         return True
     counted = cells[1:] if cells[0] == "" else cells
     return len(counted) > 2 and counted == [str(k) for k in range(len(counted))]
-
-
-def _counted(table: Table, roles: Roles) -> Roles:
-    """The roles with the index that pandas writes by itself: a first column without a name, 0, 1, 2, ..."""
-    first = table.columns[0]
-    if roles.index_column is not None or not table.headed or table.names[0] != "column 1" or len(table.names) < 2:
-        return roles
-    if first.dtype.kind == "O" or not np.array_equal(first, np.arange(len(first))):
-        return roles
-    say_counting_index(Path(table.origin).name, table.names[0])
-    return Roles(**{**vars(roles), "index_column": table.names[0]})
 
 
 def _decimal_points(path: Path, columns: list[tuple[str, ...]], separator: str) -> list[tuple[str, ...]]:
