@@ -11,11 +11,12 @@ from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, Modul
 from typing import Any
 
 import numpy as np
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, PyroSample
 from torch import nn
 from torch.distributions import constraints
 
 MIXIN = re.compile(r"PyroModule\[(.*)\]")
+PRIOR = "_pyro_prior_"  # before the name of a function that a PyroSample was made of
 LIBRARY = frozenset(sys.stdlib_module_names) | {"builtins"}
 OF_BUILTINS = {"abs", "bool", "complex", "dict", "float", "frozenset", "int", "len", "list", "max", "min", "set", "str"}
 OF_BUILTINS |= {"sum", "tuple"}
@@ -55,7 +56,13 @@ def path_of(value: Any) -> str:
     if isinstance(value, type) and (mixed := _mixed(value)) is not None:
         return f"PyroModule[{path_of(mixed)}]"
     inside, name = getattr(value, "__module__", None) or "builtins", getattr(value, "__qualname__", value.__name__)
-    homes = (inside, name), (inside, value.__name__), ("torch", value.__name__), ("numpy", value.__name__)
+    homes = (
+        (inside, name.replace(PRIOR, "")),
+        (inside, name),
+        (inside, value.__name__),
+        ("torch", value.__name__),
+        ("numpy", value.__name__),
+    )
     for module, found in homes:
         path = f"{_run_as(module)}:{found}"
         if _allowed(path, value) and _look(path) is value:
@@ -204,6 +211,7 @@ def _look(path: str) -> Any:
             return None
         found = vars(found).get(name)
         found = found.__func__ if i and isinstance(found, staticmethod) else found
+        found = found.prior if isinstance(found, PyroSample) else found
     return found
 
 

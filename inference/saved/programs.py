@@ -5,16 +5,19 @@ from __future__ import annotations
 import dis
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
+from pyro.params.param_store import StateDict
 from torch import Tensor, nn
 
+from dlvm.inference.programs.errors import explaining
 from dlvm.inference.programs.modules import closure
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import kept_of, store_of
-from dlvm.inference.saved.names import LIBRARY, PARTS
+from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.saved.names import LIBRARY, PARTS, Names
 from dlvm.inference.saved.reading import Reader
 from dlvm.inference.saved.writing import Data, Writer
 
@@ -22,7 +25,25 @@ STORE = ("params", "constraints")
 OF_MODULES = "$$$"  # in Pyro's names of parameters that pyro.module has declared
 
 
-def written(writer: Writer, pair: Pair, model: Callable, guide: Callable, example: tuple) -> Data:
+class Run(NamedTuple):
+    """What a run of a pair on a batch shows: log q and log p of what it draws under a seed, and parameters by name."""
+
+    densities: tuple[str, ...] = ()
+    parameters: frozenset[str] | None = None
+
+
+def run(pair: Pair, batch: tuple) -> Run:
+    """One run, if there is a batch; randomness goes on as if there had been none."""
+    if not batch:
+        return Run()
+    with explaining(pair, batch, {}), untouched(seed=0), torch.no_grad(), pair.evaluating():
+        traces = pair.traces(batch, {})
+        densities = tuple(float(trace.log_prob_sum()).hex() for trace in traces)
+    sites = [(name, site["type"]) for trace in traces for name, site in trace.nodes.items()]
+    return Run(densities, frozenset(name for name, kind in sites if kind == "param"))
+
+
+def written(writer: Writer, pair: Pair, model: Callable, guide: Callable, seen: Run) -> Data:
     """A pair as data: both programs, what they have declared, and the modules that their functions know by name.
 
     Raises:
@@ -45,14 +66,14 @@ def written(writer: Writer, pair: Pair, model: Callable, guide: Callable, exampl
         for i, (index, state) in enumerate(owners)
     ]
     if pair.shows:
-        data["store"] = _store(writer, _shown(writer, pair, example), ".store")
+        data["store"] = _store(writer, _shown(writer, seen), ".store")
     return data
 
 
-def _shown(writer: Writer, pair: Pair, example: tuple) -> dict[str, Any]:
+def _shown(writer: Writer, seen: Run) -> dict[str, Any]:
     """What the pair has in Pyro's global store, but for what modules hold themselves."""
     state = pyro.get_param_store().get_state()
-    names = _traced(pair, example) if example else state["params"]
+    names = state["params"] if seen.parameters is None else seen.parameters
     found = {name: p for name, p in state["params"].items() if name in names and id(p) not in writer.seen}
     if lost := sorted({name.split(OF_MODULES)[0] for name in found if OF_MODULES in name}):
         raise TypeError(
@@ -63,48 +84,44 @@ def _shown(writer: Writer, pair: Pair, example: tuple) -> dict[str, Any]:
     return {"params": found, "constraints": {name: state["constraints"][name] for name in found}}
 
 
-def _traced(pair: Pair, example: tuple) -> set[str]:
-    """Names of the parameters that a run of the two meets."""
-    with torch.random.fork_rng(), torch.no_grad(), pair.evaluating():
-        traces = pair.traces(example, {})
-    return {name for trace in traces for name, site in trace.nodes.items() if site["type"] == "param"}
-
-
 def _store(writer: Writer, state: Mapping[str, Any], where: str) -> Data:
     return {word: writer.value(dict(state[word]), "guide", where) for word in STORE}
 
 
-def read(reader: Reader, data: Data, apart: bool = False) -> tuple[Callable, Callable]:
-    """The pair that ``written`` made data of.
+class Read(NamedTuple):
+    """A pair that was read, what it needs in Pyro's global store, and modules for where functions look for them."""
 
-    Args:
-        reader: of the parts.
-        data: the pair's.
-        apart: leave Pyro's global store and the modules that functions know by name as they are.
+    model: Callable
+    guide: Callable
+    store: StateDict
+    modules: dict[str, nn.Module]
 
-    Raises:
-        ValueError: Pyro's global store holds others under the same names, or a name stands for another module now.
-    """
-    programs = reader.value(data["model"]), reader.value(data["guide"])
-    shown = reader_of_stores(reader, data)
-    if not apart:
-        for path, module in data["globals"].items():
-            _put(path, reader.names.global_of(path), reader.value(module))
-        _show(shown)
-    return programs
+    def put(self, names: Names) -> None:
+        """Puts parameters and modules where functions look for them.
+
+        Raises:
+            ValueError: Pyro's store holds others under the same names, or a name stands for another module by now.
+        """
+        for path, module in self.modules.items():
+            _put(path, names.global_of(path), module)
+        _show(self.store)
 
 
-def reader_of_stores(reader: Reader, data: Data) -> dict[str, dict]:
-    """Puts back what owners have declared; returns what belongs into Pyro's global store."""
+def read(reader: Reader, data: Data) -> Read:
+    """The pair that ``written`` made data of; nothing outside it has changed."""
+    model, guide = reader.value(data["model"]), reader.value(data["guide"])
     for entry in data["declared"]:
-        store = entry["store"]
-        state: Any = {word: reader.value(store[word]) for word in STORE}
-        store_of(reader.value(entry["owner"])).set_state(state)
-    store = data.get("store")
-    return {word: reader.value(store[word]) if store else {} for word in STORE}
+        store_of(reader.value(entry["owner"])).set_state(_state(reader, entry["store"]))
+    modules = {path: reader.value(module) for path, module in data["globals"].items()}
+    return Read(model, guide, _state(reader, data.get("store", {})), modules)
 
 
-def _show(state: dict[str, dict]) -> None:
+def _state(reader: Reader, data: Data) -> StateDict:
+    params, constraints = (reader.value(data[word]) if data else {} for word in STORE)
+    return {"params": params, "constraints": constraints}
+
+
+def _show(state: StateDict) -> None:
     """Puts parameters into Pyro's global store, where functions look for theirs."""
     store = pyro.get_param_store()
     for name, value in state["params"].items():

@@ -7,13 +7,14 @@ import types
 import weakref
 from collections.abc import Callable, Mapping
 from enum import Enum
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyro.poutine.messenger import _bound_partial, _context_wrap
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from dlvm.inference.saved.names import Names, refuse_class, slots_of
 from dlvm.inference.saved.tensors import Unpacked
@@ -103,6 +104,10 @@ class Reader:
         self.made[index] = made
         state = vars(made)
         state.update(vars(nn.Module()))  # what this version of torch expects of any module
+        if part["parametrized"]:
+            parametrize._inject_new_class(made)
+        for name in part["parametrized"]:
+            parametrize._inject_property(made, name)
         state["training"] = part["training"]
         state["_parameters"].update(self._held(part["parameters"]))
         state["_buffers"].update(self._held(part["buffers"]))
@@ -170,13 +175,17 @@ class Reader:
 
     def _partial(self, index: int, part: Held) -> partial:
         made = partial(self.value(part["function"]), *self.value(part["arguments"]), **self.value(part["keywords"]))
-        vars(made).update(self._held(part["held"]))
-        return made
+        return self._noted(made, part)
 
     def _handled(self, index: int, part: Held) -> Callable:
         messenger, program = self._items(part)
-        made = _bound_partial(partial(_context_wrap, messenger, program))
-        vars(made).update(self._held(part["held"]))
+        return self._noted(_bound_partial(partial(_context_wrap, messenger, program)), part)
+
+    def _noted(self, made: partial, part: Held) -> partial:
+        held = self._held(part["held"])
+        if "__wrapped__" in held:
+            update_wrapper(made, held["__wrapped__"], updated=())
+        vars(made).update(held)
         return made
 
     def _weak(self, index: int, part: Held) -> Any:

@@ -8,15 +8,16 @@ import types
 import weakref
 from collections.abc import Callable, Iterable
 from enum import Enum
-from functools import partial
+from functools import WRAPPER_ASSIGNMENTS, partial
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from pyro.nn.module import _Context
 from pyro.poutine.messenger import _bound_partial
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from dlvm.inference.saved.names import REMEDY, Unwritable, constant_of, path_of, refuse_class, slots_of, told
 from dlvm.inference.saved.tensors import Tensors
@@ -41,6 +42,7 @@ class Writer:
 
     def __init__(self) -> None:
         self.parts: list[Data] = []
+        self.places: list[str] = []  # how one gets to each of them
         self.tensors = Tensors()
         self.seen: dict[int, tuple[object, int]] = {}  # with the object, so that no other takes its id
 
@@ -61,6 +63,7 @@ class Writer:
             index = len(self.parts)
             self.seen[id(value)] = value, index
             self.parts.append(None)
+            self.places.append(f"{file}{where}")
             try:
                 self.parts[index] = self._part(value, file, where)
             except Unwritable as error:
@@ -143,10 +146,15 @@ class Writer:
     def _module(self, module: nn.Module, file: str, where: str) -> Data:
         if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules:
             raise Unwritable("a compiled module; save the one that was compiled, as module._orig_mod")
-        rest = {k: v for k, v in vars(module).items() if k not in OWN and not (k in HOOKS and not v)}
+        kind, parametrized = type(module), []
+        if is_parametrized(module):  # then torch has made a class of its own for it
+            kind, parametrized = kind.__bases__[0], list(cast(nn.ModuleDict, module.parametrizations))
+        rest = {name: held for name, held in vars(module).items() if name not in OWN | HOOKS}
+        rest |= {name: kept for name in HOOKS if (kept := _hooks(vars(module)[name]))}
         return {
             "kind": "module",
-            "class": path_of(type(module)),
+            "class": path_of(kind),
+            "parametrized": parametrized,
             "training": module.training,
             "parameters": self._held(module._parameters, file, where),
             "buffers": self._held(module._buffers, file, where),
@@ -195,7 +203,7 @@ class Writer:
             "function": self.value(value.func, file, f"{where}.func"),
             "arguments": self.value(value.args, file, f"{where}.args"),
             "keywords": self.value(value.keywords, file, f"{where}.keywords"),
-            "held": self._held(vars(value), file, where),
+            "held": self._noted(value, file, where),
         }
 
     def _handled(self, value: Any, file: str, where: str) -> Data:
@@ -204,11 +212,27 @@ class Writer:
         return {
             "kind": "handled",
             "items": self._items(inner.args, file, where),
-            "held": self._held(vars(value), file, where),
+            "held": self._noted(value, file, where),
         }
+
+    def _noted(self, value: Any, file: str, where: str) -> Data:
+        """What is noted on a partial, but for what it has from the program that it wraps."""
+        held = {name: held for name, held in vars(value).items() if name not in WRAPPER_ASSIGNMENTS}
+        return self._held(held, file, where)
 
     def _weak(self, value: weakref.ref, file: str, where: str) -> Data:
         return {"kind": "weak", "to": None if value() is None else self.value(value(), file, where)}
+
+
+def _hooks(hooks: dict) -> dict:
+    """But for those by which torch reads weights that earlier versions of it have written."""
+    inner = {key: getattr(hook, "hook", hook) for key, hook in hooks.items()}
+    of_torch = {k for k, hook in inner.items() if getattr(hook, "__module__", "").startswith("torch.nn.utils")}
+    return type(hooks)((key, hook) for key, hook in hooks.items() if key not in of_torch or _is_named(inner[key]))
+
+
+def _is_named(function: object) -> bool:
+    return "<locals>" not in getattr(function, "__qualname__", "")
 
 
 def _member(value: Enum, file: str, where: str) -> Data:

@@ -1,20 +1,42 @@
-"""What is saved comes back to the last bit, also in another process."""
+"""What is saved comes back to the last bit in another process."""
 
 from __future__ import annotations
 
-import torch
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-from dlvm.guides import Diagonal, latents
-from dlvm.inference import load, save
-from dlvm.models import PPCA
-from dlvm.nets import MLP
+import pyro
+import pytest
+import saved_pairs
+from safetensors.torch import save_file
+
+from dlvm.inference import save
+
+TESTS = Path(__file__).parent
 
 
-def test_a_pair_comes_back(tmp_path):
-    torch.manual_seed(0)
-    model, x = PPCA(torch.randn(5, 2), torch.zeros(5), 1.0), torch.randn(4, 5)
-    guide = Diagonal(latents(model, x), MLP(5, 8))
-    save(tmp_path, model, guide)
-    for saved, loaded in zip((model, guide), load(tmp_path), strict=True):
-        assert type(saved) is type(loaded)
-        assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in saved.state_dict().items())
+@pytest.mark.parametrize("pairs, count", [("few", 8), pytest.param("made", 54, marks=pytest.mark.slow)])
+def test_pairs_come_back_in_another_process(tmp_path, pairs, count):
+    expected = {}
+    for name, (model, guide, args) in getattr(saved_pairs, pairs)():
+        saved_pairs.moved(model, guide)
+        save(tmp_path / name, model, guide, *args)
+        save_file({str(i): value for i, value in enumerate(args)}, tmp_path / name / "args.safetensors")
+        expected[name] = json.loads(json.dumps(saved_pairs.seen(model, guide, args)))
+        pyro.clear_param_store()
+    assert len(expected) == count
+    code = f"import saved_pairs; saved_pairs.told_again({str(tmp_path)!r})"
+    path = os.pathsep.join([str(TESTS), str(TESTS.parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert {name for name in expected if found[name] != expected[name]} == set() and found.keys() == expected.keys()
