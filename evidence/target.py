@@ -21,7 +21,6 @@ from dlvm.inference.particles.latent_densities import check_estimable
 from dlvm.inference.particles.particles import Particles, needs_inverse
 from dlvm.inference.particles.row_weights import refuse_subsample, row_densities
 from dlvm.inference.particles.site_checks import check_masks
-from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
@@ -29,6 +28,7 @@ from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import common_plates, in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.row_arguments import GUIDE_TOLERANCE, MODEL_TOLERANCE
+from dlvm.inference.programs.rows import batch_size
 
 
 class Target:
@@ -60,7 +60,7 @@ class Target:
         self.sites = {name: Reshaped(latent) for name, latent in spec.items()}
         self.event_dims = {name: len(latent.shape) for name, latent in spec.items()}
         self.dim = sum(site.size for site in self.sites.values())
-        self.num_data = rows_in(args)
+        self.num_data = batch_size(Pair(model), args)
         self.nesting = 1
         with untouched(), torch.no_grad():
             u = torch.zeros_like(self.draw(model, 1))

@@ -28,6 +28,7 @@ from dlvm.inference.objectives.tvo import TVO
 from dlvm.inference.objectives.wake_sleep import RWS, WakeSleep
 from dlvm.inference.particles.weights import log_weights
 from dlvm.inference.programs.errors import NonFinite
+from dlvm.inference.programs.statement import described
 from dlvm.inference.saved.pair import load, save
 from dlvm.inference.training.check import check
 from dlvm.inference.training.epochs import Epoch
@@ -91,6 +92,7 @@ __all__ = [
     "cosine",
     "cyclical",
     "decode",
+    "described",
     "encode",
     "evaluate",
     "fit",

@@ -14,9 +14,10 @@ from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.simulate import Simulated
 from dlvm.evidence.target import Target
 from dlvm.inference.particles.enumerated import to_be_summed
-from dlvm.inference.programs.batches import data_in, rows_in
+from dlvm.inference.programs.batches import data_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.rows import batch_size
 from dlvm.nets.arguments import count, real
 
 STATES_AT_ONCE = 800
@@ -155,7 +156,7 @@ def reverse_annealed(
         nonlocal done
         target = Target(model, args)
         path, exact = Path(target, guide), exact_start(target, simulated, done)
-        done += rows_in(args)
+        done += batch_size(pair, args)
         sizes = chains.sizes(path, betas, tick)
         u = chains.settled(path, exact.expand(num_chains, -1, -1).contiguous(), sizes[-1])
         return Estimate.of_weights("", chains.weights(path, u, betas.flip(0), sizes.flip(0), tick), side="upper")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -17,13 +17,13 @@ from dlvm.evidence.mean import Mean
 from dlvm.inference.console import first_line
 from dlvm.inference.particles.row_weights import ROWS_TO_TRY
 from dlvm.inference.particles.weights import in_parallel
-from dlvm.inference.programs.batches import data_in, rows_in
+from dlvm.inference.programs.batches import data_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.notes import spoken
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.row_arguments import rowed
-from dlvm.inference.programs.rows import rows_of, split
+from dlvm.inference.programs.rows import Axes, batch_size, by_length, rows_along, rows_of, split
 
 PARTS = ("information", "marginal_kl", "total_correlation", "unit_kl")
 NUMBERS_AT_ONCE = 1_000_000
@@ -100,10 +100,10 @@ def aggregated(pair: Pair, args: tuple, components: int, draws: int, tick: Calla
         draws: of q(z), at least, where there are not more data than that.
         tick: told how many components have been done.
     """
-    count, device = rows_in(args), data_in(args).device
+    count, device = batch_size(pair, args), data_in(args).device
     chosen = torch.randperm(count)[:components].to(device)
     repeats = max(1, math.ceil(draws / components))
-    having = rowed(pair, args)
+    having = rowed(pair, args) or by_length(args, pair)
     mixed = rows_of(args, chosen, having)
     source = rows_of(mixed, torch.arange(components, device=device)[:draws].repeat(repeats), having)
     with pyro.validation_enabled(False):
@@ -126,7 +126,7 @@ def log_mixture(
     draws: Draws,
     args: tuple,
     tick: Callable[[int], None],
-    having: Sequence[bool] | None = None,
+    having: Axes | None = None,
     parallel: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """log q(z) and log q(z_d) of each unit, for q the mean over data; shapes (draws,) and (draws, units), nats.
@@ -136,13 +136,14 @@ def log_mixture(
         draws: where.
         args: the data.
         tick: told how many of them have been done.
-        having: which of their arguments have a row for each, see ``rowed``.
+        having: the axis along which each of their arguments has its data, see ``rowed``.
         parallel: whether the guide takes draws as particles; one by one otherwise.
 
     Raises:
         Unknown: the guide has no density at given values.
     """
-    number, count = len(draws.log_q), rows_in(args)
+    having = by_length(args) if having is None else having
+    number, count = len(draws.log_q), rows_along(args, having)
     width = sum(value[0].numel() for value in draws.values.values())
     pieces = torch.arange(number, device=draws.log_q.device).split(
         max(1, NUMBERS_AT_ONCE // max(1, width)) if parallel else 1
@@ -152,18 +153,22 @@ def log_mixture(
     units: dict[int, Tensor] = {}
     for part in split(args, rows, having):
         for i, piece in enumerate(pieces):
-            log_q, each = _scored(guide, {n: v[piece] for n, v in draws.values.items()}, part, draws.apart)
+            log_q, each = _scored(
+                guide, {n: v[piece] for n, v in draws.values.items()}, part, rows_along(part, having), draws.apart
+            )
             joint[i] = _added(joint.get(i), log_q)
             if each is not None:
                 units[i] = _added(units.get(i), each)
-        tick(len(part[0]))
+        tick(rows_along(part, having))
     log_q, each = torch.cat([*joint.values()]), torch.cat([*units.values()]) if draws.apart else None
     return log_q - math.log(count), None if each is None else each - math.log(count)
 
 
-def _scored(guide: Callable, values: Mapping[str, Tensor], args: tuple, apart: bool) -> tuple[Tensor, Tensor | None]:
+def _scored(
+    guide: Callable, values: Mapping[str, Tensor], args: tuple, rows: int, apart: bool
+) -> tuple[Tensor, Tensor | None]:
     """log q(z | x) of all draws under all data, (draws, data), and of each unit, (draws, data, units)."""
-    number, rows = len(next(iter(values.values()))), rows_in(args)
+    number = len(next(iter(values.values())))
     placed = {name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]) for name, value in values.items()}
     if number == 1:
         placed = {name: value[0] for name, value in placed.items()}

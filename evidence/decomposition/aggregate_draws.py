@@ -16,10 +16,10 @@ from dlvm.distributions.masks import masks_of
 from dlvm.inference.particles.analytic_kl import closed_form
 from dlvm.inference.particles.enumerated import Marginal
 from dlvm.inference.particles.weights import weigh
-from dlvm.inference.programs.batches import data_in, rows_in
+from dlvm.inference.programs.batches import data_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import PARTICLES
-from dlvm.inference.programs.rows import rows_of, split
+from dlvm.inference.programs.rows import by_length, rows_along, rows_of, split
 
 ROWS_AT_ONCE = 1000
 
@@ -54,8 +54,8 @@ def alone(site: dict) -> bool:
     return len(frames) == 1 and frames[0].dim == -1 and not masks_of(site)
 
 
-def drawn(pair: Pair, source: tuple, having: Sequence[bool] | None = None) -> Draws:
-    """One draw per row of ``source``; ``having``: which of the arguments have rows, see ``rowed``.
+def drawn(pair: Pair, source: tuple, having: Sequence[int | None] | None = None) -> Draws:
+    """One draw per row of ``source``; ``having``: the axes along which arguments have data, see ``rowed``.
 
     Raises:
         Unknown: the guide's density at given values is not that of its latents.
@@ -72,7 +72,7 @@ def drawn(pair: Pair, source: tuple, having: Sequence[bool] | None = None) -> Dr
     )
 
 
-def _drawn(pair: Pair, args: tuple, having: Sequence[bool] | None) -> Draws:
+def _drawn(pair: Pair, args: tuple, having: Sequence[int | None] | None) -> Draws:
     found = weigh(pair, args, {})
     if not found.drawn:
         raise Unknown("since there is no latent site")
@@ -100,10 +100,12 @@ def _drawn(pair: Pair, args: tuple, having: Sequence[bool] | None) -> Draws:
 
 
 def _same_for_all(
-    model: Callable, args: tuple, having: Sequence[bool] | None, latents: dict[str, Tensor], log_p: Tensor
+    model: Callable, args: tuple, having: Sequence[int | None] | None, latents: dict[str, Tensor], log_p: Tensor
 ) -> bool:
     """Whether z has the prior density under its neighbour's datum that it has under its own."""
-    rolled = rows_of(args, torch.arange(rows_in(args), device=data_in(args).device).roll(1), having)
+    having = by_length(args) if having is None else having
+    turned = torch.arange(rows_along(args, having), device=data_in(args).device).roll(1)
+    rolled = rows_of(args, turned, having)
     trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(*rolled)
     trace.compute_log_prob(lambda name, site: name in latents)
     first, *others = (trace.nodes[name]["unscaled_log_prob"] for name in latents)
@@ -126,7 +128,7 @@ def _independent(program: Callable, args: tuple, sites: list[dict]) -> bool:
 
 
 def prior_draws(
-    model: Callable, source: tuple, latents: Mapping[str, Tensor], having: Sequence[bool] | None = None
+    model: Callable, source: tuple, latents: Mapping[str, Tensor], having: Sequence[int | None] | None = None
 ) -> dict[str, Tensor]:
     """{site: draws of p(z)}, one per row of some data."""
     found: dict[str, list[Tensor]] = {name: [] for name in latents}

@@ -99,7 +99,7 @@ def views(
         batches = [gathered(batches, partial(rowed, pair))]
     num_data, first = sum(number_of_rows(pair, args) for args in batches), batches[0]
     components = num_data if aggregate is None else min(aggregate, num_data)
-    rows = max(1, NUMBERS_AT_ONCE // (num_particles * width_of(first)))
+    rows = max(1, NUMBERS_AT_ONCE // (num_particles * width_of(first, pair)))
     with walking(pair, seed, progress) as steps:
         walked = steps.over(
             batches, rows, lambda part, _: totals.add(weigh(part, num_particles)), "rate and distortion"

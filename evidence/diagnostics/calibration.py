@@ -16,9 +16,9 @@ from dlvm.evidence.diagnostics.guide_draws import draw_each
 from dlvm.evidence.simulate import simulate
 from dlvm.inference.particles.enumerated import model_trace, to_be_summed
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.rows import batch_size
 from dlvm.nets.arguments import count
 
 FEWEST_DATA = 20
@@ -90,7 +90,7 @@ def calibration(
 
     def take(found: Particles, args: tuple) -> None:
         nonlocal done
-        start, done = done, done + rows_in(args)
+        start, done = done, done + batch_size(pair, args)
         lacking = simulated.values.keys() - found.latents.keys()
         summed = lacking & to_be_summed(pair.model, args) if lacking else lacking
         truth = {name: value[start:done] for name, value in simulated.values.items() if name not in summed}

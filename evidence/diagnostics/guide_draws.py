@@ -53,7 +53,7 @@ def draw_each(
     weigh = RowWeights(pair)
 
     def rows_of(args: tuple) -> int:
-        return rows or max(1, NUMBERS_AT_ONCE // width_of(args) // num_particles)
+        return rows or max(1, NUMBERS_AT_ONCE // width_of(args, pair) // num_particles)
 
     def work(part: tuple, _: Tick) -> None:
         take(weigh(part, num_particles), part)

@@ -22,10 +22,11 @@ from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.estimators.pathwise import STL
 from dlvm.inference.objectives.elbo import ELBO
 from dlvm.inference.particles.row_weights import RowWeights, weigh_rows
-from dlvm.inference.programs.batches import data_in, rows_in
+from dlvm.inference.programs.batches import data_in
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import MOST_SEEDS, untouched
+from dlvm.inference.programs.rows import batch_size
 from dlvm.nets.arguments import count, made, real, whole
 
 Local = Callable[[Mapping[str, Latent], int], nn.Module]
@@ -118,7 +119,7 @@ def gaps(
 
     def take(part: tuple, tick: Tick) -> None:
         done = sum(gaps.elbo.num_data for gaps in found)
-        known = None if log_px is None else some(log_px, done, rows_in(part))
+        known = None if log_px is None else some(log_px, done, batch_size(pair, part))
         found.append(work(part, known, (seed + EVALUATION + done) % MOST_SEEDS, tick))
 
     with frozen(pair):
@@ -162,7 +163,11 @@ class _Work:
         x = data_in(args)
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         name = "local" if factory is self.local else "richer"
-        return made(name, factory, latents(self.pair.model, *args), len(x)).to(device=x.device, dtype=dtype).eval()
+        return (
+            made(name, factory, latents(self.pair.model, *args), batch_size(self.pair, args))
+            .to(device=x.device, dtype=dtype)
+            .eval()
+        )
 
     @torch.no_grad()
     def _weigh(self, pair: Pair, args: tuple, seed: int) -> Tensor:

@@ -74,10 +74,12 @@ def defensive(
         raise ValueError(f"share must be strictly between 0 and 1, got {share}; for 0 use importance(...)")
     from_prior = min(max(1, round(share * num_particles)), num_particles - 1)
 
+    pair = Pair(model, guide)
+
     def method(args: tuple, tick: Tick) -> Estimate:
         target = Target(model, args)
         _check_sites(target, guide)
-        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args)) // target.num_data)
+        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args, pair)) // target.num_data)
         strata = []
         for program, number in ((guide, num_particles - from_prior), (model, from_prior)):
             parts = []
@@ -90,7 +92,7 @@ def defensive(
         se = _standard_error(strata)
         return replace(found, log_px_se=se, log_px_bias=log_mean_bias(se.square(), found.khat))
 
-    return over(data, method, Pair(model, guide), min(ROWS, chunk or ROWS), seed, progress)
+    return over(data, method, pair, min(ROWS, chunk or ROWS), seed, progress)
 
 
 def _weights(target: Target, guide: Callable, u: Tensor, share: float) -> Tensor:

@@ -16,13 +16,13 @@ from dlvm.evidence.estimate import Estimate, over
 from dlvm.evidence.target import alike_alone, placed, weighed
 from dlvm.guides.sites.latents import Latent, latents
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
-from dlvm.inference.programs.batches import data_in, rows_in
+from dlvm.inference.programs.batches import data_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.row_arguments import MODEL_TOLERANCE
-from dlvm.inference.programs.rows import width_of
+from dlvm.inference.programs.rows import batch_size, width_of
 from dlvm.nets.arguments import count
 
 ROWS = 100
@@ -70,9 +70,11 @@ def enumerated(
     """
     count(most=most, chunk=1 if chunk is None else chunk)
 
+    pair = Pair(model)
+
     def method(args: tuple, tick: Tick) -> Estimate:
         values = JointValues(model, args, most)
-        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args)) // rows_in(args))
+        at_once = max(1, (chunk or CHUNK_NUMBERS // width_of(args, pair)) // batch_size(pair, args))
         joint = prior = torch.full((), -math.inf, dtype=torch.float64)
         for start in range(0, values.count, at_once):
             index = torch.arange(start, min(start + at_once, values.count), device=data_in(args).device)
@@ -83,7 +85,7 @@ def enumerated(
         _check(joint, prior)
         return replace(Estimate.exactly("enumerated", joint), num_samples=values.count)
 
-    return over(data, method, Pair(model), min(ROWS, chunk or ROWS), seed, progress, "summing out the latents")
+    return over(data, method, pair, min(ROWS, chunk or ROWS), seed, progress, "summing out the latents")
 
 
 def _check(joint: Tensor, prior: Tensor) -> None:
@@ -155,7 +157,7 @@ class JointValues:
 
     def _at(self, index: Tensor) -> Pair:
         """The model at these values."""
-        rows, values, event_dims = rows_in(self.args), {}, {}
+        rows, values, event_dims = batch_size(Pair(self.model), self.args), {}, {}
         for name, value in self[index].items():
             event = value.shape[1:]
             chains = (len(index), *[1] * (self.nesting - 1)) if len(index) > 1 else ()

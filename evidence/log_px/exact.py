@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from torch import Tensor
 
 from dlvm.evidence.estimate import Estimate, over
-from dlvm.inference.programs.batches import data_in, rows_in
+from dlvm.inference.programs.batches import data_in
 from dlvm.inference.programs.chunks import Tick
 from dlvm.inference.programs.modules import bare
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.rows import batch_size
 from dlvm.nets.arguments import count
 
 ROWS = 10_000
@@ -49,6 +50,8 @@ def exact(
         )
     count(rows=rows)
 
+    pair = Pair(model)
+
     def method(args: tuple, tick: Tick) -> Estimate:
         try:
             found = log_px(*args)
@@ -59,12 +62,12 @@ def exact(
             ) from error
         if not isinstance(found, Tensor):
             raise TypeError(f"model's log_px must return a tensor of shape (batch,), got {type(found).__name__}")
-        if found.shape != (rows_in(args),) or found.isnan().any():
+        if found.shape != (number := batch_size(pair, args),) or found.isnan().any():
             raise ValueError(
-                f"log_px must give one number per datum, shape ({rows_in(args)},), got shape {tuple(found.shape)} with "
+                f"log_px must give one number per datum, shape ({number},), got shape {tuple(found.shape)} with "
                 f"{int(found.isnan().sum())} NaN; reduce event dimensions, and look at the model's parameters"
             )
         tick(1.0)
         return Estimate.exactly("exact", found.detach())
 
-    return over(data, method, Pair(model), rows, seed, progress, "log p(x) in closed form")
+    return over(data, method, pair, rows, seed, progress, "log p(x) in closed form")

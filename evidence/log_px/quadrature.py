@@ -74,6 +74,8 @@ def quadrature(
     if not (0 < reach < math.inf and 0 < tol < math.inf):
         raise ValueError(f"reach and tol must be positive finite numbers of nats, got {reach} and {tol}")
 
+    pair = Pair(model)
+
     def method(args: tuple, tick: Tick) -> Estimate:
         target = Target(model, args)
         if target.dim > 2:
@@ -81,8 +83,8 @@ def quadrature(
                 f"the model has {target.dim} latent dimensions ({', '.join(target.sites)}); quadrature takes one or "
                 "two: use sandwich(...) for bounds on both sides"
             )
-        having = rowed(Pair(model), args)
-        at_once = max(1, chunk or CHUNK_NUMBERS // width_of(args))
+        having = rowed(pair, args)
+        at_once = max(1, chunk or CHUNK_NUMBERS // width_of(args, pair))
         low, high = window(target, reach, max(1, at_once // target.num_data))
         log_px = low.new_full((len(low),), math.nan, dtype=torch.float64)
         change, size = log_px.clone(), points
@@ -102,7 +104,7 @@ def quadrature(
             f"log p(x), more than tol={tol}, for {int((~(change < tol)).sum())} data; give more points, or a larger tol"
         )
 
-    return over(data, method, Pair(model), min(ROWS, chunk or ROWS), seed, progress, "integrating over the latents")
+    return over(data, method, pair, min(ROWS, chunk or ROWS), seed, progress, "integrating over the latents")
 
 
 def _integral(target: Target, low: Tensor, high: Tensor, size: int, at_once: int) -> tuple[Tensor, Tensor]:

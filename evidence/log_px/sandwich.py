@@ -16,9 +16,10 @@ from dlvm.evidence.log_px.sandwich_record import Sandwich
 from dlvm.evidence.simulate import Simulated, simulate
 from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, pareto_k, relative_variance
 from dlvm.inference.evaluation.dataset_weights import Scored, score
-from dlvm.inference.programs.batches import arguments, batches_of, rows_in
+from dlvm.inference.programs.batches import arguments, batches_of
 from dlvm.inference.programs.modules import bare
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.rows import batch_size
 from dlvm.nets.arguments import count
 
 ORDER = ("ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO")
@@ -113,7 +114,8 @@ def weighed(
     Args, Raises: as ``evaluate``.
     """
     parts: dict[str, list[Estimate]] = {"ELBO": [], "IWAE": [], "CUBO": []}
-    started, asked = time.perf_counter(), sum(rows_in(arguments(batch)) for batch in batches)
+    pair = Pair(model, guide)
+    started, asked = time.perf_counter(), sum(batch_size(pair, arguments(batch)) for batch in batches)
 
     def take(scored: Scored) -> None:
         log_w = scored.likelihood.double() - scored.ratio
@@ -122,7 +124,7 @@ def weighed(
         parts["CUBO"].append(_cubo(log_w))
 
     try:
-        score(Pair(model, guide), batches, num_particles, take, seed=seed, progress=progress)
+        score(pair, batches, num_particles, take, seed=seed, progress=progress)
     except KeyboardInterrupt:
         if not parts["IWAE"]:
             raise

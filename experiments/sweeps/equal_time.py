@@ -24,7 +24,7 @@ from dlvm.experiments.setups.vae import VAESetup
 from dlvm.guides import Diagonal
 from dlvm.inference import ELBO, NonFinite, Objective, evaluate, fit
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.snapshot import Snapshot
+from dlvm.inference.training.snapshot import Snapshot
 
 STEPS_AT_A_TIME = 20
 ENDLESS = 10**9

@@ -19,7 +19,7 @@ from dlvm.inference.programs.beside import beside
 from dlvm.inference.programs.plates import data_plates, outer_scale, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.row_arguments import rowed
-from dlvm.inference.programs.rows import by_length, rows_of, taken
+from dlvm.inference.programs.rows import Axes, batch_size, by_length, rows_of, taken
 
 LINEAR = infer.Trace_ELBO, infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO
 OF_A_WHOLE_BATCH = {
@@ -79,18 +79,18 @@ class Shares:
                 raise ValueError(f"{kind.__name__} {reason}")
         self.job, self.step = job, step
         self.fixed: dict[tuple, bool] = {}
-        self.having: dict[tuple, tuple[bool, ...]] = {}  # which arguments have rows
+        self.having: dict[tuple, Axes] = {}  # along which axes arguments have rows
 
     def __call__(self, args: tuple, kwargs: dict) -> Share:
         if not args or not isinstance(args[0], Tensor) or not args[0].dim() or not len(args[0]):
             raise TypeError("the first argument must be a tensor of rows, to be shared out among the ranks of a job")
-        rows, (rank, size) = len(args[0]), (self.job.rank, self.job.size)
+        rows, (rank, size) = batch_size(self.step.pair, args), (self.job.rank, self.job.size)
         start, stop = rows * rank // size, rows * (rank + 1) // size
         part = (stop - start) / rows
         chosen = slice(start, stop) if part else slice(0, 1)
         key = tuple(tuple(v.shape) if isinstance(v, Tensor) else repr(v) for v in (*args, *kwargs.values()))
         if key not in self.having:
-            self.having[key] = (None if kwargs else rowed(self.step.pair, args)) or by_length(args)
+            self.having[key] = (None if kwargs else rowed(self.step.pair, args)) or by_length(args, self.step.pair)
         having = self.having[key]
         cut_args = rows_of(args, chosen, having)
         cut_kwargs = {name: taken(value, chosen, rows) for name, value in kwargs.items()}

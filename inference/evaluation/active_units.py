@@ -10,11 +10,10 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.inference.console import say
-from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
-from dlvm.inference.programs.rows import rows_of
+from dlvm.inference.programs.rows import batch_size, by_length, rows_of
 
 ACTIVE_VARIANCE = 0.01
 PARTICLES_OF_A_LOOK = 64
@@ -37,7 +36,7 @@ class Lookout:
     def __init__(self, pair: Pair, args: tuple):
         self.pair, self.asleep = pair, 0
         self.args: tuple | None = None
-        few = rows_of(args, slice(0, MOST_DATA))
+        few = rows_of(args, slice(0, MOST_DATA), by_length(args, pair))
         with suppress(ValueError, RuntimeError, NotImplementedError, AttributeError), untouched(0):
             self._sites(few)
             self.args = few
@@ -69,7 +68,7 @@ class Lookout:
             program = in_particles(self.pair.guide, PARTICLES_OF_A_LOOK, nesting)
             with pyro.validation_enabled(False):
                 trace = poutine.trace(program).get_trace(*args)
-        shape = PARTICLES_OF_A_LOOK, rows_in(args)
+        shape = PARTICLES_OF_A_LOOK, batch_size(self.pair, args)
         drawn = (site for site in sample_sites(trace) if not site["infer"].get("is_auxiliary"))
         return [site for site in drawn if site["value"].shape[:2] == shape]
 

@@ -16,11 +16,11 @@ from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.particles.mixing import Call, weighs_alike
 from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
-from dlvm.inference.programs.batches import length_of, look, rows_in
+from dlvm.inference.programs.batches import length_of, look
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.row_arguments import FEWEST, MOST, NUMBERS, rowed
-from dlvm.inference.programs.rows import rows_of, width_of
+from dlvm.inference.programs.rows import batch_size, rows_of, width_of
 from dlvm.nets.arguments import whole
 
 CHUNK_NUMBERS = 800_000
@@ -106,15 +106,16 @@ class _Scorer:
 
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
-        rows, at_once = _pick(args, self.chunk, self.num_particles)
+        count, width = batch_size(self.pair, args), width_of(args, self.pair)
+        rows, at_once = _pick(width, self.chunk, self.num_particles)
         self.weights.whole = rowed(self.pair, args) is None
-        if rows < rows_in(args) and (self.weights.whole or not self._divides(args, rows * at_once)):
-            rows, at_once = rows_in(args), max(1, rows * at_once // rows_in(args))
+        if rows < count and (self.weights.whole or not self._divides(args, rows * at_once)):
+            rows, at_once = count, max(1, rows * at_once // count)
         self.rows.check(args, at_once, rows * at_once)
         if self.rows.parallel is False:
-            rows, at_once = _pick(args, self.chunk, 1)
+            rows, at_once = _pick(width, self.chunk, 1)
         if not self.at_once:
-            calls = self.number * math.ceil(rows_in(args) / rows) * math.ceil(self.num_particles / at_once)
+            calls = self.number * math.ceil(count / rows) * math.ceil(self.num_particles / at_once)
             self.replay = _engine(self.weights, self.engine, calls)
         self.at_once = at_once
         return rows
@@ -176,8 +177,8 @@ def _engine(weights: _Weights, engine: str, calls: int) -> Engine:
     return Engine(weights, weights.pair.modules, engine, calls, finite=False, name="evaluate")
 
 
-def _pick(args: tuple, chunk: int | None, num_particles: int) -> tuple[int, int]:
+def _pick(width: int, chunk: int | None, num_particles: int) -> tuple[int, int]:
     """How many data and how many particles to score at once: few enough that they stay in the processor's cache."""
-    chunk = chunk or min(MOST_ROWS, max(1, CHUNK_NUMBERS // width_of(args)))
+    chunk = chunk or min(MOST_ROWS, max(1, CHUNK_NUMBERS // width))
     at_once = min(num_particles, PARTICLES_AT_ONCE, chunk)
     return max(1, chunk // at_once), at_once

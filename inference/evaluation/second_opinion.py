@@ -19,12 +19,11 @@ from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.row_weights import weigh_rows
 from dlvm.inference.particles.weights import in_parallel
-from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.row_arguments import rowed
-from dlvm.inference.programs.rows import rows_of, width_of
+from dlvm.inference.programs.rows import batch_size, rows_of, width_of
 
 MOST_DATA = 16
 MOST_PARTICLES = 1000
@@ -77,7 +76,7 @@ class SecondOpinion:
 
     def look(self, args: tuple) -> None:
         """Keeps some rows of a batch; all of one that cannot be cut, if it is small."""
-        count = rows_in(args)
+        count = batch_size(self.pair, args)
         most = min(self.of_each, self._at_once(args))
         if self.batches % self.every == 0 and self.known < MOST_DATA:
             having = rowed(self.pair, args)
@@ -93,7 +92,7 @@ class SecondOpinion:
         self.known += len(rows)
 
     def _at_once(self, args: tuple) -> int:
-        return self.chunk or max(1, CHUNK_NUMBERS // width_of(args))
+        return self.chunk or max(1, CHUNK_NUMBERS // width_of(args, self.pair))
 
     def of(self, log_px: Tensor, variance: Tensor, bias: Tensor) -> Opinion:
         """The opinion, beside a guide's estimates of all data, their sampling variance and bias; shapes (num_data,)."""
@@ -122,7 +121,7 @@ class SecondOpinion:
 
     def _weighed(self, args: tuple, sums: _Sums) -> Tensor:
         """log w of draws from the prior, shape (num_particles, rows)."""
-        rows, parallel = rows_in(args), in_parallel(self.pair, args, {})
+        rows, parallel = batch_size(self.pair, args), in_parallel(self.pair, args, {})
         number = min(self.num_particles, MOST_PARTICLES if parallel else MOST_ONE_BY_ONE)
         at_once = max(1, self._at_once(args) // rows)
         prior = poutine.block(self.pair.model, hide_fn=lambda site: site["type"] == "sample" and site["is_observed"])

@@ -13,7 +13,6 @@ from dlvm.inference.particles.latent_densities import check_counted_once, check_
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.site_checks import check_masks
 from dlvm.inference.particles.weights import in_parallel, weigh
-from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.data_sites import names_around
 from dlvm.inference.programs.notes import in_words
@@ -21,7 +20,7 @@ from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import PARTICLES, common_plates, data_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.row_arguments import parts, rowed
-from dlvm.inference.programs.rows import rows_of
+from dlvm.inference.programs.rows import batch_size, rows_of
 
 ROWS_TO_TRY = 3  # more than one, or what mixes data goes unseen; and another number than the 2 particles
 
@@ -114,8 +113,9 @@ def row_densities(
             f"the pair runs through plate {'/'.join(found.layout.loops)!r} one datum at a time, with sites of its own "
             "for each, so that no site holds a batch; write with pyro.plate(...) around the sites, or use log_weights"
         )
-    refuse_subsample(found.layout.plates, rows_in(args))
-    _check_number(found, rows_in(args), whole)
+    rows = batch_size(pair, args)
+    refuse_subsample(found.layout.plates, rows)
+    _check_number(found, rows, whole)
     check_counted_once(found.joint, found.layout.plates)
     return found
 

@@ -12,11 +12,12 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dlvm.inference.console import bar
-from dlvm.inference.programs.batches import arguments, batches_of, length_of, rows_in, to_device_of
+from dlvm.inference.programs.batches import arguments, batches_of, length_of, to_device_of
 from dlvm.inference.programs.notes import noting
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.row_arguments import number_of_rows, parts
+from dlvm.inference.programs.rows import batch_size
 
 Tick = Callable[[float], None]
 Work = Callable[[tuple, Tick], None]
@@ -89,7 +90,7 @@ class Steps:
         """See ``walk``."""
         started, done = time.perf_counter(), 0
         batches, move = batches_of(data), to_device_of(self.pair)
-        total = _number(batches)
+        total = _number(self.pair, batches)
         task = self.shown.add_task(text, total=total)
 
         def tick(share: float) -> None:
@@ -99,12 +100,12 @@ class Steps:
             for place, batch in enumerate(batches, start=1):
                 args = move(arguments(batch))
                 if total is None and (number := length_of(batches)) is not None:
-                    total = rows_in(args) * number
+                    total = batch_size(self.pair, args) * number
                     self.shown.update(task, total=total)
                 with noting(partial("in batch {} of the data".format, place)):
                     at_once = rows(args) if callable(rows) else rows
                     for part in parts(self.pair, args, at_once):
-                        count = number_of_rows(self.pair, part) if part is args else rows_in(part)
+                        count = (number_of_rows if part is args else batch_size)(self.pair, part)
                         work(part, tick)
                         done += count
                         self.shown.update(task, completed=done, refresh=True)
@@ -122,8 +123,8 @@ class Steps:
         return lambda number: self.shown.update(task, advance=number, refresh=True)
 
 
-def _number(batches: Iterable) -> int | None:
+def _number(pair: Pair, batches: Iterable) -> int | None:
     """How many data there are, where this is known beforehand."""
     if isinstance(batches, (list, tuple)):
-        return sum(rows_in(arguments(batch)) for batch in batches)
+        return sum(batch_size(pair, arguments(batch)) for batch in batches)
     return getattr(batches, "num_data", None)

@@ -13,10 +13,19 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from dlvm.inference.programs.modules import bare, evaluation_mode, owner_of, reached, statistics_kept, unwrapped
+from dlvm.inference.programs.modules import (
+    bare,
+    evaluation_mode,
+    owner_of,
+    reached,
+    signature_of,
+    statistics_kept,
+    unwrapped,
+)
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import all_sample_sites, depth
 from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.statement import Statement, marked, said_of
 
 T = TypeVar("T")
 _KNOWN: WeakKeyDictionary[Callable, WeakKeyDictionary[Callable, dict]] = WeakKeyDictionary()
@@ -47,19 +56,26 @@ class Pair:
 
     Attributes:
         model, guide: what is to be called.
+        said: what is said of the model's data, see ``described``; both programs' sites bear it.
 
     Raises:
         TypeError: one of them is no program.
     """
 
+    said: Statement
+
     def __init__(self, model: Callable, guide: Callable = draws_nothing):
-        self.model, self.guide = own(model), own(guide)
+        self._hold(own(model), own(guide))
+
+    def _hold(self, model: Callable, guide: Callable) -> None:
+        self.said = said_of(model)
+        self.model, self.guide = (marked(program, self.said.plates) for program in (model, guide))
 
     @classmethod
     def as_they_are(cls, model: Callable, guide: Callable) -> Pair:
         """Programs whose parameters stay where Pyro keeps them, as its own SVI expects."""
         pair = cls.__new__(cls)
-        pair.model, pair.guide = model, guide
+        pair._hold(model, guide)
         return pair
 
     def inside(self, handler: Callable[[Callable], Callable]) -> Pair:
@@ -69,6 +85,20 @@ class Pair:
     @property
     def programs(self) -> tuple[Callable, Callable]:
         return self.model, self.guide
+
+    def unsaid(self) -> Pair:
+        """The same programs, of whose arguments nothing is said."""
+        pair = self.as_they_are(self.model, self.guide)
+        pair.said = self.said._replace(axes=())
+        return pair
+
+    @property
+    def axes(self) -> dict[int, int | None]:
+        """{position: the axis along which this argument is said to have its data, None if all data share it}."""
+        if not self.said.axes:
+            return {}
+        said, names = dict(self.said.axes), list(signature_of(self.model).parameters)
+        return {names.index(name): axis for name, axis in said.items() if name in names}  # a partial has given others
 
     @property
     def roots(self) -> dict[str, nn.Module]:
@@ -137,13 +167,13 @@ class Pair:
 
         Calls look alike if their tensors have as many dimensions, of size 1 in the same places, and the same of them as
         many rows as the first, other arguments are the same, and so are the flags and words that the programs' modules
-        hold, and whether they normalise over a batch.
+        hold, whether they normalise over a batch, and what is said of their data.
         ``again``: find it anew.
         """
         first, second = (bare(program) for program in self.programs)
         known = _KNOWN.setdefault(first, WeakKeyDictionary()).setdefault(second, {})
         named = ((name, _look(value)) for name, value in sorted(kwargs.items()))
-        given = *map(_look, args), *_as_long(args), *named
+        given = *map(_look, args), *_as_long(args, self.axes), *named, self.said
         key = find, given, _flags(first), _flags(second), tuple(part.training for part in self._normalising())
         if again or key not in known:
             known[key] = find(self, args, kwargs)
@@ -156,9 +186,10 @@ def _look(value: object) -> object:
     return value if isinstance(value, bool | int | float | str | None) else type(value)
 
 
-def _as_long(args: tuple) -> list[bool]:
-    """Which tensors have as many rows as the first of them."""
-    rows = [len(value) if isinstance(value, Tensor) and value.dim() else None for value in args]
+def _as_long(args: tuple, axes: dict[int, int | None]) -> list[bool]:
+    """Which tensors have as many rows as the first of them, along the axes that are said."""
+    at = [(value, axes.get(i, 0)) for i, value in enumerate(args)]
+    rows = [v.shape[a] if isinstance(v, Tensor) and a is not None and v.dim() > a else None for v, a in at]
     first = next((count for count in rows if count is not None), None)
     return [count is not None and count == first for count in rows]
 

@@ -16,13 +16,14 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from dlvm.distributions.picked_rows import PickedRows
-from dlvm.inference.programs.batches import rows_in
+from dlvm.inference.console import say
 from dlvm.inference.programs.errors import FAILURES
+from dlvm.inference.programs.modules import signature_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import undeclared
 from dlvm.inference.programs.plates import common_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
-from dlvm.inference.programs.rows import has_rows, rows_of, split, width_of
+from dlvm.inference.programs.rows import Axes, batch_size, by_length, rows_of, split, width_of
 
 Traces = tuple[poutine.Trace, poutine.Trace]
 FEWEST, MOST, NUMBERS = 3, 32, 4096  # rows that are weighed together, of which the last is weighed alone
@@ -31,32 +32,36 @@ MODEL_TOLERANCE = 1e-4  # single precision, summed over a datum's numbers
 GUIDE_TOLERANCE = 1e-2  # a flow is inverted at the draws
 
 
-def rowed(pair: Pair, args: tuple) -> tuple[bool, ...] | None:
-    """Which arguments have a row for each datum; None where a batch cannot be cut into rows.
+def rowed(pair: Pair, args: tuple) -> Axes | None:
+    """The axis along which each argument has its data, None if it has none; None where a batch cannot be cut.
 
     Arguments as long as the first are taken to have rows, unless a datum then weighs otherwise alone than among others,
     and does not where one of them stays whole: a table that all data share. A batch cannot be cut where a datum weighs
     otherwise in any case: by a guide with a parameter for each datum, data along another axis, data that the programs
-    subsample by themselves, a net that normalises over the batch.
+    subsample by themselves, a net that normalises over the batch. What is said of arguments, see ``described``, is no
+    matter of lengths, and tried as it is.
 
     Costs two runs of both programs on 3 to 32 rows where nothing is amiss, once for a pair and calls that look alike;
     what data of rows that lie farther apart have to do with each other is not seen.
+
+    Raises:
+        ValueError: as ``batch_size``, or a datum weighs otherwise alone as it is said, and does not as it is told.
     """
-    if rows_in(args) == 1:
-        return tuple(has_rows(value, 1) for value in args)
+    if batch_size(pair, args) == 1:
+        return next(_choices(pair, args))
     return pair.recall(_rowed, args, {})
 
 
 def number_of_rows(pair: Pair, args: tuple) -> int:
     """How many data a batch has: the rows of its first argument, or of the programs' plate where it cannot be cut."""
     if rowed(pair, args) is not None:
-        return rows_in(args)
+        return batch_size(pair, args)
     try:
         with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
             frames = common_plates(sample_sites(*pair.traces(args, {})))
     except FAILURES:  # what is done with the batch will say what is wrong
-        return rows_in(args)
-    return math.prod(frame.size for frame in frames) if frames else rows_in(args)
+        return batch_size(pair, args)
+    return math.prod(frame.size for frame in frames) if frames else batch_size(pair, args)
 
 
 def picks_rows(pair: Pair, args: tuple) -> bool:
@@ -72,24 +77,43 @@ def picks_rows(pair: Pair, args: tuple) -> bool:
 
 def parts(pair: Pair, args: tuple, rows: int) -> Iterator[tuple]:
     """A batch's arguments, a few data at a time; all at once where it cannot be cut."""
-    having = rowed(pair, args) if rows_in(args) > rows else None
+    having = rowed(pair, args) if batch_size(pair, args) > rows else None
     if having is None:
         yield args
         return
     yield from split(args, rows, having)
 
 
-def _rowed(pair: Pair, args: tuple, kwargs: dict) -> tuple[bool, ...] | None:
+def _rowed(pair: Pair, args: tuple, kwargs: dict) -> Axes | None:
     with untouched(), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
         if any(guide.prototype_trace is None for guide in _automatic(pair)):
             _run(pair, args)  # its parameters are made at its first run
         for _ in range(2):
             with undeclared(*pair.owners.values()) as forgotten:
-                found = next((having for having in _choices(args) if _same_alone(pair, args, having)), None)
+                found = next((having for having in _choices(pair, args) if _same_alone(pair, args, having)), None)
             if not forgotten:
                 break
             _run(pair, args)  # declares them for the whole batch
+        if found is None and pair.said.axes:
+            _check_told(pair, args)
+            say(
+                "described: data cannot be cut as it is said, nor otherwise, since a datum weighs otherwise alone than "
+                "among others; batches stay whole"
+            )
         return found
+
+
+def _check_told(pair: Pair, args: tuple) -> None:
+    """Raises ValueError where data cannot be cut as it is said, and can as it is told without."""
+    for having in _choices(untold := pair.unsaid(), args):
+        if _same_alone(untold, args, having):
+            names = list(signature_of(pair.model).parameters)
+            told = {name: axis for name, axis in zip(names, having, strict=False) if axis is not None}
+            raise ValueError(
+                f"shared and per_datum are said of the model by described(...), {dict(pair.said.axes)}; a datum then "
+                "weighs otherwise alone than among others, or the programs fail, and does not with "
+                f"per_datum={told} and the others shared: say this, or nothing"
+            )
 
 
 def _run(pair: Pair, args: tuple) -> None:
@@ -103,23 +127,30 @@ def _automatic(pair: Pair) -> list[AutoGuide]:
     return [part for part in parts if isinstance(part, AutoGuide)]
 
 
-def _choices(args: tuple) -> Iterator[tuple[bool, ...]]:
-    """What may have rows: all that is as long as the first argument; without one of the others; without two."""
-    count = rows_in(args)
-    others = [i for i, value in enumerate(args) if has_rows(value, count)][1:]
+def _choices(pair: Pair, args: tuple) -> Iterator[Axes]:
+    """What may have rows: all that is as long as the first argument; without one of the others; without two.
+
+    Arguments of which it is said have rows as it is said.
+    """
+    said = pair.axes
+    axes = by_length(args, pair)
+    others = [i for i, axis in enumerate(axes) if axis is not None and i not in said]
+    if not any(axes[i] is not None for i in said if i < len(axes)):
+        others = others[1:]  # some argument has rows
     left_out = (set(some) for number in range(len(others) + 1) for some in combinations(others, number))
     for some in islice(left_out, MOST_CHOICES):
-        yield tuple(has_rows(value, count) and i not in some for i, value in enumerate(args))
+        yield tuple(None if i in some else axis for i, axis in enumerate(axes))
 
 
-def _same_alone(pair: Pair, args: tuple, having: Sequence[bool]) -> bool:
+def _same_alone(pair: Pair, args: tuple, having: Axes) -> bool:
     """Whether the last of some rows weighs alone what it weighs among them.
 
     Programs that weigh it otherwise at every run, by noise of their own, cannot be told, and pass; so do those without
     a plate around all sites, whose data cannot be told apart however many are passed.
     """
-    number = min(max(FEWEST, min(MOST, NUMBERS // width_of(args))), rows_in(args))
-    some = rows_of(args, slice(rows_in(args) - number, rows_in(args)), having)
+    count = batch_size(pair, args)
+    number = min(max(FEWEST, min(MOST, NUMBERS // width_of(args, pair))), count)
+    some = rows_of(args, slice(count - number, count), having)
     last = rows_of(some, slice(number - 1, number), having)
     try:
         among = pair.traces(some, {})

@@ -16,7 +16,6 @@ from dlvm.inference.console import tell
 from dlvm.inference.objectives.schedules import warming
 from dlvm.inference.programs.batches import Batches
 from dlvm.inference.programs.errors import NonFinite
-from dlvm.inference.programs.snapshot import Snapshot
 from dlvm.inference.training.epochs import Epoch, Sums, check_parameters, train_epoch, validate
 from dlvm.inference.training.run_fingerprint import differences
 from dlvm.inference.training.run_state import (
@@ -34,6 +33,7 @@ from dlvm.inference.training.run_state import (
     svi_state,
     under,
 )
+from dlvm.inference.training.snapshot import Snapshot
 from dlvm.inference.training.svi import SVI
 
 SLOWER = 0.5

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlvm.inference.programs.modules import module_of
 from dlvm.inference.programs.parameters import declared
 from dlvm.inference.programs.randomness import generator_state, restore_generators
-from dlvm.inference.programs.snapshot import put_back
+from dlvm.inference.training.snapshot import put_back
 from dlvm.inference.training.svi import SVI
 
 Tensors = dict[str, Tensor]

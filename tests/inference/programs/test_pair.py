@@ -14,7 +14,7 @@ from torch import nn
 
 from dlvm.inference.programs.pair import Pair, draws_nothing, remembered
 from dlvm.inference.programs.parameters import own
-from dlvm.inference.programs.snapshot import Snapshot
+from dlvm.inference.training.snapshot import Snapshot
 
 X = torch.zeros(3, 2)
 
