@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.inference.programs.batches import rows_in
+from dlvm.inference.programs.batches import data_in, rows_in
 from dlvm.inference.programs.beside import depending
 from dlvm.inference.programs.data_checks import check_observed
 from dlvm.inference.programs.modules import signature_of
@@ -18,7 +18,7 @@ from dlvm.inference.programs.observing import Part, drawn, parts_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import data_plates, sample_sites
 from dlvm.inference.programs.randomness import MOST_SEEDS, check_seed, untouched
-from dlvm.inference.programs.rows import taken
+from dlvm.inference.programs.rows import Axes, batch_size, by_length, has_rows, rows_along, rows_of
 from dlvm.nets.arguments import count
 
 STREAM = 1_618_033_989  # apart from the draws of an estimator with the same seed
@@ -31,14 +31,16 @@ class Simulated(NamedTuple):
         args: what the model is called with to observe these data, tensors of one row per datum.
         values: {site: value} of the latent sites, shapes (num_data, *event); given the data, one exact draw from
             p(z | x).
+        axes: the axis along which each argument has its data, where that is said of the model, see ``described``.
     """
 
     args: tuple
     values: dict[str, Tensor]
+    axes: Axes | None = None
 
     @property
     def num_data(self) -> int:
-        return rows_in(self.args)
+        return rows_in(self.args) if self.axes is None else rows_along(self.args, self.axes)
 
 
 @torch.no_grad()
@@ -97,7 +99,7 @@ def _asked(pair: Pair, names: list[str], example: tuple | None, n: int) -> Simul
     observed = _observed(pair, names, example) if example else {names[0]: names[0]}
     given = example or (None,)
     passed = [None if name in observed else value for name, value in zip(names, given, strict=False)]
-    _check_inputs(passed, n)
+    _check_inputs(pair, passed, n)
     sites = {s["name"]: s["value"] for s in sample_sites(poutine.trace(pair.model).get_trace(*passed, n=n))}
     if not example and names[0] not in sites:
         observed = _observing(pair, names[0], sites)
@@ -108,9 +110,10 @@ def _asked(pair: Pair, names: list[str], example: tuple | None, n: int) -> Simul
         )
     pairs = zip(names, passed, strict=False)
     args: tuple = tuple(sites[observed[name]] if name in observed else value for name, value in pairs)
-    if rows_in(args) != n:
-        raise ValueError(f"model(n={n}) drew {rows_in(args)} data; let n be the size of its plate over data")
-    return Simulated(args, {name: value for name, value in sites.items() if name not in observed.values()})
+    if (drew := batch_size(pair, args)) != n:
+        raise ValueError(f"model(n={n}) drew {drew} data; let n be the size of its plate over data")
+    values = {name: value for name, value in sites.items() if name not in observed.values()}
+    return Simulated(args, values, by_length(args, pair) if pair.axes else None)
 
 
 def _observing(pair: Pair, argument: str, sites: dict[str, Tensor]) -> dict[str, str]:
@@ -130,15 +133,17 @@ def _from_example(pair: Pair, example: tuple, n: int) -> Simulated:
     """Of a model that is called with data: those that it observes are drawn in their place."""
     with untouched():  # what is simulated does not depend on the example's data
         parts = _parts(pair, example)
-    seen, rows = {part.position for part in parts.values()}, len(example[0])
-    _check_inputs([a for i, a in enumerate(example) if i not in seen], n)
+    seen, rows, axes = {part.position for part in parts.values()}, batch_size(pair, example), by_length(example, pair)
+    _check_inputs(pair, [None if i in seen else a for i, a in enumerate(example)], n)
     if rows != n:
         turns = torch.arange(n) % rows
-        example = tuple(taken(a, turns.to(a.device), rows) if i in seen else a for i, a in enumerate(example))
+        turns = turns.to(data_in(example).device)
+        example = rows_of(example, turns, [axis if i in seen else None for i, axis in enumerate(axes)])
         with untouched():
             parts = parts_of(pair, example)
     args, values = drawn(pair, example, parts)
-    return Simulated(args, {name: value for name, value in values.items() if name not in parts})
+    found = {name: value for name, value in values.items() if name not in parts}
+    return Simulated(args, found, by_length(args, pair) if pair.axes else None)
 
 
 def _parts(pair: Pair, example: tuple) -> dict[str, Part]:
@@ -147,12 +152,13 @@ def _parts(pair: Pair, example: tuple) -> dict[str, Part]:
     Raises:
         ValueError: no data are an argument, rows are no data, not all are drawn, or a draw has a weight or is rounded.
     """
-    sites, rows = sample_sites(poutine.trace(pair.model).get_trace(*example)), len(example[0])
+    sites, rows = sample_sites(poutine.trace(pair.model).get_trace(*example)), batch_size(pair, example)
     plates = data_plates(sites)
     if plates and (number := math.prod(frame.size for frame in plates)) != rows:
         raise ValueError(
             f"example has {rows} rows and the model's plate over data {number}; data must lie along the first axis of "
-            "the first argument, and the plate be of the size of the batch"
+            "the first argument, or along the one that described(model, per_datum={name: axis}) says, and the plate be "
+            "of the size of the batch"
         )
     parts = parts_of(pair, example)
     if not parts:
@@ -180,8 +186,9 @@ def _check_type(site: dict, example: tuple, position: int) -> None:
         )
 
 
-def _check_inputs(inputs: list, n: int) -> None:
-    if short := [tuple(a.shape) for a in inputs if isinstance(a, Tensor) and a.dim() and len(a) != n]:
+def _check_inputs(pair: Pair, inputs: list, n: int) -> None:
+    axes = ((a, pair.axes.get(i, 0)) for i, a in enumerate(inputs) if isinstance(a, Tensor) and a.dim())
+    if short := [tuple(a.shape) for a, axis in axes if axis is not None and not has_rows(a, n, axis)]:
         raise ValueError(f"example has inputs of shape {short[0]}, expected n={n} rows: one for each datum")
 
 

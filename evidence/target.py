@@ -60,7 +60,8 @@ class Target:
         self.sites = {name: Reshaped(latent) for name, latent in spec.items()}
         self.event_dims = {name: len(latent.shape) for name, latent in spec.items()}
         self.dim = sum(site.size for site in self.sites.values())
-        self.num_data = batch_size(Pair(model), args)
+        self.pair = Pair(model)
+        self.num_data = batch_size(self.pair, args)
         self.nesting = 1
         with untouched(), torch.no_grad():
             u = torch.zeros_like(self.draw(model, 1))
@@ -177,7 +178,7 @@ class Target:
         """The model, or a guide in its place, at these values."""
         chains = (len(u), *[1] * (self.nesting - 1)) if len(u) > 1 else ()
         values = {n: value.reshape(*chains, *value.shape[1:]) for n, value in self.values(u).items()}
-        return placed(program, self.plate, self.num_data, values, self.event_dims)
+        return placed(program, self.plate, self.num_data, values, self.event_dims, self.pair)
 
 
 def _to_integrate(model: Callable, args: tuple) -> dict[str, Latent]:
@@ -233,13 +234,18 @@ def alike_alone(at: Callable[[Tensor], Pair], two: Tensor, args: tuple, nesting:
 
 
 def placed(
-    model: Callable, plate: Plate, num_data: int, values: Mapping[str, Tensor], event_dims: Mapping[str, int]
+    model: Callable,
+    plate: Plate,
+    num_data: int,
+    values: Mapping[str, Tensor],
+    event_dims: Mapping[str, int],
+    like: Pair | None = None,
 ) -> Pair:
-    """A model with a guide that draws these values, in a plate over data, and nothing else."""
+    """A model with a guide that draws these values, in a plate over data, and nothing else; ``like``: see ``Pair``."""
 
     def program(*args: Any, **kwargs: Any) -> None:
         with plate.over(num_data):
             for name, value in values.items():
                 pyro.sample(name, dist.Delta(value, event_dim=event_dims[name]))
 
-    return Pair(model, program)
+    return Pair(model, program, like)

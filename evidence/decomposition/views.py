@@ -25,7 +25,7 @@ from dlvm.nets.arguments import count
 NUMBERS_AT_ONCE = 2_000_000
 OF_WHOLE_BATCHES = (
     "since data weigh otherwise alone than in their batch, lie along another axis than the first, or are rows that the "
-    "batch picks by subsample="
+    "batch picks by subsample=; described(model, per_datum={name: axis}) says along which axis they lie"
 )
 
 

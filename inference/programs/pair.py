@@ -18,14 +18,13 @@ from dlvm.inference.programs.modules import (
     evaluation_mode,
     owner_of,
     reached,
-    signature_of,
     statistics_kept,
     unwrapped,
 )
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import all_sample_sites, depth
 from dlvm.inference.programs.randomness import untouched
-from dlvm.inference.programs.statement import Statement, marked, said_of
+from dlvm.inference.programs.statement import Statement, marked, positions, said_of
 
 T = TypeVar("T")
 _KNOWN: WeakKeyDictionary[Callable, WeakKeyDictionary[Callable, dict]] = WeakKeyDictionary()
@@ -53,22 +52,26 @@ class Pair:
 
     Args:
         model, guide: Pyro programs of the same signature.
+        like: another pair, of whose data is said what holds of these, where the model is its guide.
 
     Attributes:
         model, guide: what is to be called.
-        said: what is said of the model's data, see ``described``; both programs' sites bear it.
+        said: what is said of the model's data, see ``described``; both programs' sites bear its plates.
+        axes: {position: the axis along which this argument is said to have its data, None if all data share it}.
 
     Raises:
         TypeError: one of them is no program.
     """
 
     said: Statement
+    axes: dict[int, int | None]
 
-    def __init__(self, model: Callable, guide: Callable = draws_nothing):
-        self._hold(own(model), own(guide))
+    def __init__(self, model: Callable, guide: Callable = draws_nothing, like: Pair | None = None):
+        self._hold(own(model), own(guide), like)
 
-    def _hold(self, model: Callable, guide: Callable) -> None:
-        self.said = said_of(model)
+    def _hold(self, model: Callable, guide: Callable, like: Pair | None = None) -> None:
+        self.said = said_of(model) if like is None else like.said
+        self.axes = positions(model, self.said) if like is None else like.axes
         self.model, self.guide = (marked(program, self.said.plates) for program in (model, guide))
 
     @classmethod
@@ -89,16 +92,8 @@ class Pair:
     def unsaid(self) -> Pair:
         """The same programs, of whose arguments nothing is said."""
         pair = self.as_they_are(self.model, self.guide)
-        pair.said = self.said._replace(axes=())
+        pair.said, pair.axes = self.said._replace(axes=()), {}
         return pair
-
-    @property
-    def axes(self) -> dict[int, int | None]:
-        """{position: the axis along which this argument is said to have its data, None if all data share it}."""
-        if not self.said.axes:
-            return {}
-        said, names = dict(self.said.axes), list(signature_of(self.model).parameters)
-        return {names.index(name): axis for name, axis in said.items() if name in names}  # a partial has given others
 
     @property
     def roots(self) -> dict[str, nn.Module]:

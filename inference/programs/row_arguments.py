@@ -49,6 +49,8 @@ def rowed(pair: Pair, args: tuple) -> Axes | None:
     """
     if batch_size(pair, args) == 1:
         return next(_choices(pair, args))
+    if len(pair.said.plates) > 1 and not pair.axes:  # a row holds several data
+        return None
     return pair.recall(_rowed, args, {})
 
 

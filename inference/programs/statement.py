@@ -122,6 +122,12 @@ def said_of(program: Callable) -> Statement:
     return NOTHING
 
 
+def positions(program: Callable, said: Statement) -> dict[int, int | None]:
+    """{position: axis} of the arguments that are mentioned; without those that a partial has given already."""
+    names = list(signature_of(program).parameters) if said.axes else []
+    return {names.index(name): axis for name, axis in said.axes if name in names}
+
+
 def _place(program: Callable) -> tuple[object, str]:
     """The module, object or function that a program is or belongs to, and the name of its method, if it is one."""
     inside, owner = unwrapped(program), owner_of(program)
@@ -133,7 +139,9 @@ def _place(program: Callable) -> tuple[object, str]:
 def _names(word: str, value: object) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
     if others := [type(name).__name__ for name in names if not isinstance(name, str)]:
-        raise TypeError(f"{word} must be a name, or several in a tuple, got {', '.join(others)}; pass strings")
+        raise TypeError(f"{word} must be a name, or several in a tuple, got {', '.join(others[:3])}; pass strings")
+    if "" in names:
+        raise ValueError(f"{word} must be a name, or several in a tuple, got {value!r}; leave out what has none")
     return tuple(name for name in names if isinstance(name, str))
 
 

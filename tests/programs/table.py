@@ -45,6 +45,11 @@ argument and says what to do instead.
   share stays whole, and a batch that cannot be cut (statistics over the batch, a parameter for each datum, data along
   another axis) is computed with as a whole. The first tensor among the arguments tells how many data there are; others
   may be `None`, numbers, words, objects, and may be missing from some batches.
+* **Said, where it cannot be told**: `described(model, data_plate="rows")` of crossed plates, each of which may index
+  data, `shared="table"` of an argument that all data share, however long it is, `per_datum={"x": 1}` of data along
+  another axis than the first, which are then cut into chunks as any data. It is kept beside the model, and read by
+  `fit`, `SVI`, `evaluate` and evidence; to stock Pyro the model stays what it is. What contradicts what is seen is
+  refused.
 * **Particles** run side by side where each then has the density that it has alone, told by values; otherwise one after
   the other, with one line that says so.
 * **Noise of a program's own** (`torch.randn`, `F.dropout(training=True)`, a site hidden by `poutine.block`): log p(x)

@@ -6,7 +6,19 @@ import torch
 from hypothesis import strategies as st
 
 from dlvm.guides import Diagonal
-from dlvm.inference import ELBO, SVI, Evaluation, check, evaluate, joined, linear, log_weights, tempered, verdict
+from dlvm.inference import (
+    ELBO,
+    SVI,
+    Evaluation,
+    check,
+    described,
+    evaluate,
+    joined,
+    linear,
+    log_weights,
+    tempered,
+    verdict,
+)
 from dlvm.models import VAE
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_DEVICES, NOT_SEEDS, Case
 from refusals.odd_pairs import (
@@ -31,6 +43,9 @@ from refusals.odd_pairs import (
 from refusals.pairs import GUIDE, MODEL, X
 
 NOT_RESULTS = st.sampled_from([None, 3, "good", {}, {"log_px": 1.0}, [], X, Evaluation, evaluate, -1.5])
+NOT_NAMES = st.sampled_from([3, 1.5, "", [1], ("x", 2), object(), X, {3: 1}])
+STRANGE_NAMES = st.sampled_from(["y", ("x", "tabel"), {"tabel": 0}])
+NOT_AXES = st.sampled_from([-1, 1.5, True, None, "1", (0,), X])
 NOT_HISTORIES = st.sampled_from([3, None, "ab", [1, 2], [None], {"valid": 1.0}, X, [X], 2.5])
 
 
@@ -128,5 +143,13 @@ CASES = [
     Case("joined", "device", join, NOT_DEVICES),
     Case("verdict", "result", verdict, NOT_RESULTS),
     Case("verdict", "history", lambda v: verdict(result(), v), NOT_HISTORIES),
+    Case("described", "model", described, st.sampled_from([1, 2.5, "model", [], X, VAE])),
+    Case("described", "data_plate", lambda v: described(MODEL, data_plate=v), NOT_NAMES),
+    Case("described", "shared", lambda v: described(MODEL, shared=v), st.one_of(NOT_NAMES, STRANGE_NAMES)),
+    Case("described", "per_datum", lambda v: described(MODEL, per_datum=v), st.one_of(NOT_NAMES, STRANGE_NAMES)),
+    Case("described", "per_datum", lambda v: described(MODEL, per_datum={"x": v}), NOT_AXES),
+    Case(
+        "described", "per_datum", lambda v: described(MODEL, shared="x", per_datum=v), st.sampled_from(["x", {"x": 1}])
+    ),
 ]
 ANY = {"evaluate(progress)": "any truth value"}
