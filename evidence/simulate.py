@@ -31,16 +31,32 @@ class Simulated(NamedTuple):
         args: what the model is called with to observe these data, tensors of one row per datum.
         values: {site: value} of the latent sites, shapes (num_data, *event); given the data, one exact draw from
             p(z | x).
-        axes: the axis along which each argument has its data, where that is said of the model, see ``described``.
     """
 
     args: tuple
     values: dict[str, Tensor]
-    axes: Axes | None = None
 
     @property
     def num_data(self) -> int:
-        return rows_in(self.args) if self.axes is None else rows_along(self.args, self.axes)
+        return rows_in(self.args)
+
+
+class _Along(Simulated):
+    """Data that lie along the axes that are said of the model, see ``described``."""
+
+    axes: Axes
+
+    @property
+    def num_data(self) -> int:
+        return rows_along(self.args, self.axes)
+
+
+def _simulated(pair: Pair, args: tuple, values: dict[str, Tensor]) -> Simulated:
+    if not pair.axes:
+        return Simulated(args, values)
+    found = _Along(args, values)
+    found.axes = by_length(args, pair)
+    return found
 
 
 @torch.no_grad()
@@ -112,8 +128,7 @@ def _asked(pair: Pair, names: list[str], example: tuple | None, n: int) -> Simul
     args: tuple = tuple(sites[observed[name]] if name in observed else value for name, value in pairs)
     if (drew := batch_size(pair, args)) != n:
         raise ValueError(f"model(n={n}) drew {drew} data; let n be the size of its plate over data")
-    values = {name: value for name, value in sites.items() if name not in observed.values()}
-    return Simulated(args, values, by_length(args, pair) if pair.axes else None)
+    return _simulated(pair, args, {name: value for name, value in sites.items() if name not in observed.values()})
 
 
 def _observing(pair: Pair, argument: str, sites: dict[str, Tensor]) -> dict[str, str]:
@@ -142,8 +157,7 @@ def _from_example(pair: Pair, example: tuple, n: int) -> Simulated:
         with untouched():
             parts = parts_of(pair, example)
     args, values = drawn(pair, example, parts)
-    found = {name: value for name, value in values.items() if name not in parts}
-    return Simulated(args, found, by_length(args, pair) if pair.axes else None)
+    return _simulated(pair, args, {name: value for name, value in values.items() if name not in parts})
 
 
 def _parts(pair: Pair, example: tuple) -> dict[str, Part]:
