@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -101,9 +100,10 @@ class Shares:
         weight = part if self.fixed[key] else float(part > 0)
         return Share(cut_args, cut_kwargs, weight, part, _mark(args[0]))
 
-    def _refuse_mixing(self, args: tuple, kwargs: dict, having: Sequence[bool]) -> None:
+    def _refuse_mixing(self, args: tuple, kwargs: dict, having: Axes) -> None:
         """Holds the shares of all ranks against the whole batch, on every rank alike."""
-        pair, rows, size, shares = self.step.pair, len(args[0]), self.job.size, []
+        rows = batch_size(self.step.pair, args)
+        pair, size, shares = self.step.pair, self.job.size, []
         for start, stop in pairwise([rows * rank // size for rank in range(size + 1)]):
             some = slice(start, stop)
             cut = rows_of(args, some, having), {name: taken(value, some, rows) for name, value in kwargs.items()}

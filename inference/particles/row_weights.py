@@ -135,8 +135,8 @@ def _why_not_one_each(found: Particles, rows: int) -> str:
     if found.layout.plates:
         return (
             f"all sites lie in plates {_names(found.layout.plates)}, and the first argument has another number of "
-            "rows; let one plate, of its length, hold the sites of a datum, and declare other dimensions with to_event, "
-            "or say by described(model, data_plate=name) which of the plates indexes data"
+            "rows; let one plate, of its length, hold the sites of a datum, declare other dimensions with to_event, or "
+            "say by described(model, data_plate=name) which of the plates indexes data"
         )
     if all(names_around(site) <= {PARTICLES} for site in found.joint):
         return (

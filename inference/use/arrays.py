@@ -11,7 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from dlvm.inference.programs.batches import arguments, check_dense, rows_in
+from dlvm.inference.programs.batches import arguments, check_dense
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.modules import signature_of
 from dlvm.inference.programs.pair import Pair
@@ -154,7 +154,7 @@ def _runnable(pair: Pair, args: tuple) -> tuple:
 
 
 def _runs(pair: Pair, args: tuple) -> bool:
-    some = rows_of(args, TRIED, by_length(args)) if rows_in(args) > TRIED.stop else args
+    some = rows_of(args, TRIED, by_length(args, pair))
     with untouched(0), torch.no_grad(), pair.evaluating(), pyro.validation_enabled(False):
         try:
             for trace in pair.traces(some, {}):

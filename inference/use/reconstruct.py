@@ -60,6 +60,7 @@ def reconstruct(model: Callable, guide: Callable, x: Any, num_particles: int = 1
     pair = Pair(model, guide)
     args, kind = taken_in(pair, x)
     found: list[Tensor] = []
+    along: set[int] = set()  # the axis of the argument's data
 
     def work(part: tuple, tick: Tick) -> None:
         check_rows(pair, part, {})
@@ -69,9 +70,10 @@ def reconstruct(model: Callable, guide: Callable, x: Any, num_particles: int = 1
         for _ in range(num_particles - 1):
             total = total + _means(pair, part, places)
         found.append(total / num_particles)
+        along.update(pair.axes.get(part.position) or 0 for part in places.values())
 
     walk([args], pair, rows_at_once(args), work, seed)
-    return kind.back(torch.cat(found))
+    return kind.back(torch.cat(found, along.pop()))
 
 
 def observed_first(pair: Pair, args: tuple) -> dict[str, Part]:

@@ -13,11 +13,12 @@ from pyro.nn import PyroModule, pyro_method
 from torch import nn
 
 from dlvm.evidence import calibration, defensive, importance, quadrature, sandwich, simulate, views
-from dlvm.inference import IWAE, described, evaluate, fit
+from dlvm.inference import IWAE, described, encode, evaluate, fit, reconstruct
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.row_arguments import rowed
 from dlvm.inference.programs.rows import DataCount
 from dlvm.inference.programs.statement import NOTHING, Statement, said_of
+from dlvm.inference.use import encode as encoding
 
 CELLS = torch.linspace(-2, 2, 16).reshape(4, 4).sin() * 2
 SERIES = torch.linspace(-2, 2, 28).reshape(4, 7).cos() * 2
@@ -177,6 +178,17 @@ def test_simulated_series_lie_along_their_axis():
     assert calibration(turned, guide, num_data=40, num_particles=20, example=(SERIES,)).num_data == 40
 
 
+def test_what_is_made_of_a_pair_in_use_lies_where_the_data_lie(monkeypatch):
+    described(turned, per_datum={"x": 1})
+    whole = reconstruct(turned, SeriesPosterior(), SERIES, num_particles=400)
+    monkeypatch.setattr(encoding, "MOST_ROWS", 3)
+    found = reconstruct(turned, SeriesPosterior(), SERIES, num_particles=400)
+    assert found.shape == SERIES.shape and (found - SERIES.sum(0) / 5).abs().max() < 0.1
+    assert (whole - SERIES.sum(0) / 5).abs().max() < 0.1
+    z = encode(turned, SeriesPosterior(), SERIES, num_particles=4)["z"]
+    torch.testing.assert_close(z.mean, SERIES.sum(0) / 5)
+
+
 @pytest.mark.slow
 def test_a_bracket_of_simulated_series_holds_their_exact_log_px():
     found, guide = simulate(described(turned, per_datum={"x": 1}), 9, example=(SERIES,)), SeriesPosterior()
@@ -186,29 +198,27 @@ def test_a_bracket_of_simulated_series_holds_their_exact_log_px():
 
 
 def test_a_shared_table_as_long_as_the_batch_is_never_cut():
-    """The model has noise of its own, so that no datum weighs alone what it weighed: nothing tells the table from rows.
+    """x = z + mean of the table where a datum is marked. The last is not, so that it weighs alone what it weighed."""
+    x, marks, table = torch.linspace(-1, 1, 6), torch.tensor([1.0, 1, 1, 1, 1, 0]), torch.linspace(0, 6, 6)
 
-    x = z + mean of the table + noise of 0.01.
-    """
-    x, table = torch.linspace(-1, 1, 6), torch.linspace(0, 6, 6)
-
-    def model(x, offsets):
+    def model(x, marks, offsets):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z + offsets.mean() + 0.01 * torch.randn(()), 1.0), obs=x)
+            pyro.sample("x", dist.Normal(z + marks * offsets.mean(), 1.0), obs=x)
 
-    def guide(x, more):
+    def guide(x, marks, more):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal((x - 3) / 2, math.sqrt(0.5)))
+            pyro.sample("z", dist.Normal((x - 3 * marks) / 2, math.sqrt(0.5)))
 
-    exact = dist.Normal(3.0, math.sqrt(2.0)).log_prob(x)
-    told = importance(model, guide, [(x, table)], 50, chunk=50).log_px
+    args, exact = [(x, marks, table)], dist.Normal(3 * marks, math.sqrt(2.0)).log_prob(x)
+    told = importance(model, guide, args, 50, chunk=50).log_px
     assert (told - exact).abs().max() > 0.5  # what has no remedy but a word
-    said = importance(described(model, shared="offsets"), guide, [(x, table)], 50, chunk=50).log_px
-    assert (said - exact).abs().max() < 0.02
-    first = described(lambda offsets, x: model(x, offsets), shared="offsets")
-    turned = importance(first, lambda more, x: guide(x, more), [(table[:4], x)], 50, chunk=50).log_px
-    assert (turned - dist.Normal(table[:4].mean(), math.sqrt(2.0)).log_prob(x)).abs().max() < 0.3
+    said = importance(described(model, shared="offsets"), guide, args, 50, chunk=50).log_px
+    torch.testing.assert_close(said.float(), exact)
+    first = described(lambda offsets, x, marks: model(x, marks, offsets), shared="offsets")
+    args = [(torch.full((3,), 3.0), x, marks)]
+    turned = importance(first, lambda more, x, marks: guide(x, marks, more), args, 50, chunk=50).log_px
+    torch.testing.assert_close(turned.float(), exact)
 
 
 @pytest.mark.parametrize(
