@@ -123,11 +123,12 @@ class _Scorer:
     def _divides(self, args: tuple, most: int) -> bool:
         """Whether data weigh in halves what they weigh together, of more rows than ``rowed`` tries; found once."""
         if self.divides is None:
-            number = min(rows_in(args), MOST_TO_DIVIDE, NUMBERS_TO_DIVIDE // width_of(args), most)
-            if number <= max(FEWEST, min(MOST, NUMBERS // width_of(args))):
+            count, width = batch_size(self.pair, args), width_of(args, self.pair)
+            number = min(count, MOST_TO_DIVIDE, NUMBERS_TO_DIVIDE // width, most)
+            if number <= max(FEWEST, min(MOST, NUMBERS // width)):
                 return True
             having = rowed(self.pair, args)
-            some = rows_of(args, slice(rows_in(args) - number, rows_in(args)), having)
+            some = rows_of(args, slice(count - number, count), having)
             bounds = pairwise((0, number // 2, number))
             halves = [Call(rows_of(some, slice(*ends), having), {}, *ends) for ends in bounds]
             self.divides = weighs_alike(self.pair, Call(some, {}, 0, number), halves) is not False
