@@ -15,14 +15,28 @@ from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.runs.recipe import Recipe
+from dlvm.inference import load, save
+from dlvm.inference.console import tell
+from dlvm.inference.saved.files import PAIR
 
 X_DIM = "x_dim"
 
 
 def keep(folder: Path, model: nn.Module, guide: nn.Module, x_dim: int) -> None:
-    """Writes the weights of a pair, and for data of which width it is."""
-    for name, module in (("model", model), ("guide", guide)):
-        save_file(module.state_dict(), folder / f"{name}.safetensors", {X_DIM: str(x_dim)})
+    """Saves a pair; one that cannot be written down, of a user's own making, by its weights alone, which it says.
+
+    Args:
+        folder: of the run.
+        model, guide: the pair.
+        x_dim: columns of its data, by which the same options make it anew.
+    """
+    try:
+        save(folder, model, guide)
+    except TypeError as error:
+        (folder / PAIR).unlink(missing_ok=True)
+        for name, module in (("model", model), ("guide", guide)):
+            save_file(module.state_dict(), folder / f"{name}.safetensors", {X_DIM: str(x_dim)})
+        tell(f"{folder}: weights alone are kept, to be put into a pair of the same options. {error}")
 
 
 def restore(folder: str | Path) -> tuple[nn.Module, nn.Module]:
@@ -32,7 +46,8 @@ def restore(folder: str | Path) -> tuple[nn.Module, nn.Module]:
         model and guide, on the CPU, ready to draw, to be evaluated or to be trained on.
 
     Args:
-        folder: with config.json, model.safetensors and guide.safetensors.
+        folder: with what ``save`` wrote; of an earlier run, with config.json, model.safetensors and guide.safetensors,
+            and then the pair is made anew by its options.
 
     Raises:
         ValueError: one of these files is missing or damaged, or does not go with the others.
@@ -42,6 +57,8 @@ def restore(folder: str | Path) -> tuple[nn.Module, nn.Module]:
         model(n=64)
     """
     folder = Path(folder)
+    if (folder / PAIR).exists():
+        return load(folder)
     with _told(folder):
         weights = {word: load_file(folder / f"{word}.safetensors") for word in ("model", "guide")}
         recipe = _recipe(folder)

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dlvm.inference.checkpoints.folder import UNREADABLE, digest_of, flush
+from dlvm.inference.console import first_line
 from dlvm.inference.saved.writing import Data
 
 FORMAT = 1
@@ -93,8 +94,11 @@ def read(place: Path) -> dict[str, bytes]:
 
 
 def _unsealed(held: bytes) -> Data:
-    content = json.loads(held)
-    if not isinstance(content, dict) or content.pop("sha256") != digest_of(json.dumps(content).encode()):
+    try:
+        content = json.loads(held)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{PAIR} is damaged: {first_line(error)}") from error
+    if not isinstance(content, dict) or content.pop("sha256", None) != digest_of(json.dumps(content).encode()):
         raise ValueError(f"{PAIR} does not match its checksum")
     if content["format"] != FORMAT:
         raise ValueError(

@@ -219,7 +219,7 @@ def _where(path: str) -> str:
     module = path.partition(":")[0]
     if module == "__main__":
         return "lay in a script or a notebook, and is not in this one"
-    return "cannot be imported here"
+    return "cannot be imported here (PYTHONPATH tells Python where to look)"
 
 
 def refuse_class(kind: type, value: object) -> None:

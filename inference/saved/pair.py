@@ -14,7 +14,7 @@ from dlvm.inference.checkpoints.folder import UNREADABLE
 from dlvm.inference.console import first_line
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.saved import programs
-from dlvm.inference.saved.files import PAIR, packed, read, unpacked, write
+from dlvm.inference.saved.files import packed, read, unpacked, write
 from dlvm.inference.saved.names import Names
 from dlvm.inference.saved.reading import Reader
 from dlvm.inference.saved.tensors import same_bits
@@ -107,11 +107,6 @@ def load(folder: str | Path, names: Mapping[str, Any] | None = None) -> tuple[An
         found = programs.read(Reader(content["parts"], numbers, known), content["pair"])
         found.put(known)
     return found.model, found.guide
-
-
-def is_saved(folder: str | Path) -> bool:
-    """Whether a folder holds what ``save`` wrote, whole or not."""
-    return (Path(folder) / PAIR).exists()
 
 
 def _place(folder: object) -> Path:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from dlvm.experiments import train
-from dlvm.experiments.runs.restore import restore
+from dlvm.experiments.runs.restore import keep, restore
 from dlvm.inference.training.checkpointer import Keeper
 
 
@@ -63,11 +64,51 @@ def test_a_finished_run_is_loaded_in_one_call(finished):
     guide(torch.zeros(5, 64))
 
 
+@pytest.mark.parametrize("file", ["pair.json", "model.safetensors", "guide.safetensors"])
+def test_a_damaged_pair_is_refused_by_the_name_of_the_file(finished, tmp_path, file):
+    for name in ("pair.json", "config.json", "model.safetensors", "guide.safetensors"):
+        content = (finished[0] / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-9] if name == file else content)
+    with pytest.raises(ValueError, match=f"folder must hold a pair that was saved whole, got .*{file}"):
+        restore(tmp_path)
+
+
+class Unkept(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.activation = nn.Linear(2, 2), lambda h: h
+
+
+def test_of_a_pair_that_cannot_be_written_down_the_weights_are_kept(tmp_path, caplog):
+    module = Unkept()
+    with caplog.at_level("INFO", logger="dlvm"):
+        keep(tmp_path, module, module, 2)
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["net.weight"], module.net.weight)
+    assert "weights alone are kept" in (said := caplog.text) and "model.activation is a lambda" in said
+    assert not (tmp_path / "pair.json").exists()
+
+
+@pytest.fixture(scope="module")
+def earlier(finished, tmp_path_factory):
+    """A folder as runs left it that kept weights alone."""
+    folder = tmp_path_factory.mktemp("earlier")
+    (folder / "config.json").write_bytes((finished[0] / "config.json").read_bytes())
+    for name, module in zip(("model", "guide"), restore(finished[0]), strict=True):
+        save_file(module.state_dict(), folder / f"{name}.safetensors", {"x_dim": "64"})
+    return folder
+
+
+def test_an_earlier_run_is_loaded_as_before(finished, earlier):
+    for old, new in zip(restore(earlier), restore(finished[0]), strict=True):
+        assert type(old) is type(new)
+        assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
+
+
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "guide.safetensors"])
 @pytest.mark.parametrize("how", ["missing", "cut", "another's"])
-def test_a_folder_that_is_no_finished_run_is_refused(finished, tmp_path, file, how):
+def test_a_folder_that_is_no_finished_run_is_refused(earlier, tmp_path, file, how):
     for name in ("config.json", "model.safetensors", "guide.safetensors"):
-        content = (finished[0] / name).read_bytes()
+        content = (earlier / name).read_bytes()
         (tmp_path / name).write_bytes(content[:50] if (name, how) == (file, "cut") else content)
     if how == "missing":
         (tmp_path / file).unlink()
@@ -76,7 +117,7 @@ def test_a_folder_that_is_no_finished_run_is_refused(finished, tmp_path, file, h
         (tmp_path / file).write_text(text.replace('"guide": "iaf"', '"guide": "full_rank"'))
     elif how == "another's":
         other = {"model": "guide", "guide": "model"}[file.split(".")[0]]
-        (tmp_path / file).write_bytes((finished[0] / f"{other}.safetensors").read_bytes())
+        (tmp_path / file).write_bytes((earlier / f"{other}.safetensors").read_bytes())
     with pytest.raises(ValueError, match="folder must be that of a run of .*train, with config.json, .* got"):
         restore(tmp_path)
 
