@@ -22,9 +22,10 @@ def arguments(batch: object) -> tuple:
     """
     args = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     if not any(isinstance(a, Tensor) for a in args):
-        got = type(args[0] if args else batch).__name__
+        got = args[0] if args else batch
         raise TypeError(
-            f"a batch must be a tensor, or a tuple of the model's arguments with one among them, got {got}; pass (x,)"
+            "a batch must be a tensor, or a tuple of the model's arguments with one among them, got "
+            f"{type(got).__name__}; {_remedy(got)}"
         )
     if not len(x := data_in(args)):
         raise ValueError(f"a batch of shape {tuple(x.shape)} holds no datum; leave it out")
@@ -32,6 +33,20 @@ def arguments(batch: object) -> tuple:
         raise ValueError("a batch requires a gradient, as what a model has drawn does; pass x.detach()")
     check_dense(*args)
     return args
+
+
+def _remedy(batch: object) -> str:
+    """What to pass instead of an object that has tensors inside, which nobody here takes rows of."""
+    held = batch if isinstance(batch, dict) else getattr(batch, "__dict__", {})
+    names = [name for name, value in held.items() if isinstance(value, Tensor) and str(name).isidentifier()]
+    if not names:
+        return "pass (x,)"
+    given = ", ".join(names)
+    made = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}" if isinstance(batch, dict) else f"...({given})"
+    return (
+        f"pass its tensors as arguments of their own, ({given},), to lambda {given}: model({made}) and to the same of the "
+        "guide; SVI, check and log_weights take it whole"
+    )
 
 
 def data_in(args: tuple) -> Tensor:

@@ -45,6 +45,8 @@ argument and says what to do instead.
   share stays whole, and a batch that cannot be cut (statistics over the batch, a parameter for each datum, data along
   another axis) is computed with as a whole. The first tensor among the arguments tells how many data there are; others
   may be `None`, numbers, words, objects, and may be missing from some batches.
+  A dictionary, a tuple or an object with tensors inside is one argument to `SVI`, `check` and `log_weights`; what cuts
+  data into rows, `fit` and `evaluate`, takes tensors as arguments of their own, and says how to pass them.
 * **Said, where it cannot be told**: `described(model, data_plate="rows")` of crossed plates, each of which may index
   data, `shared="table"` of an argument that all data share, however long it is, `per_datum={"x": 1}` of data along
   another axis than the first, which are then cut into chunks as any data. It is kept beside the model, and read by
