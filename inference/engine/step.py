@@ -16,6 +16,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch has 
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dlvm.distributions.pyro_lock import TURN
 from dlvm.inference.console import say
 from dlvm.inference.engine.module_state import State
 from dlvm.inference.engine.recording import Outcome
@@ -87,6 +88,23 @@ class Step:
             except Exception:  # the first step, which comes next, raises it again and says where
                 return
         self.refuse_none(gradients)
+
+    def prove_gradient(self, args: tuple, kwargs: dict) -> None:
+        """The same, for programs that go on without this step: gradients that others have left are theirs again.
+
+        Raises:
+            ValueError: no parameter gets one.
+        """
+        registered = [p for module in self.pair.modules for p in module.parameters()]
+        shown = [p for store in (*self.stores(), pyro.get_param_store()._params) for p in store.values()]
+        left = [(parameter, parameter.grad) for parameter in (*registered, *shown)]
+        try:
+            with TURN, State(self.parts, self.stores()).restored():
+                self.find_parameters(args, kwargs)
+                self.require_gradient(args, kwargs)
+        finally:
+            for parameter, gradient in left:
+                parameter.grad = gradient
 
     def refuse_none(self, gradients: list[Tensor | None]) -> None:
         """Raises ValueError where no parameter of the programs has a gradient; says so where it is zero for all."""

@@ -44,8 +44,8 @@ def _remedy(batch: object) -> str:
     given = ", ".join(names)
     made = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}" if isinstance(batch, dict) else f"...({given})"
     return (
-        f"pass its tensors as arguments of their own, ({given},), to lambda {given}: model({made}) and to the same of the "
-        "guide; SVI, check and log_weights take it whole"
+        f"pass its tensors as arguments of their own, ({given},), to lambda {given}: model({made}) and to the same of "
+        "the guide; SVI, check and log_weights take it whole"
     )
 
 

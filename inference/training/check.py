@@ -13,6 +13,7 @@ from torch.distributions import kl_divergence
 
 from dlvm.distributions.supports import is_periodic, latent_support
 from dlvm.inference.engine.module_state import State
+from dlvm.inference.engine.step import Step
 from dlvm.inference.estimators.estimator import Estimator
 from dlvm.inference.estimators.pathwise import Total, check_rescored
 from dlvm.inference.objectives.objective import Objective
@@ -37,7 +38,8 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args: Any, **kwarg
     """Proves that a pair fits an objective and a batch, or says why not.
 
     Both programs run on ``args`` at most seven times, and once more for every particle where particles cannot run in
-    parallel, the model three times more where it draws noise of its own; parameters and random state stay as they were.
+    parallel, the model three times more where it draws noise of its own; then as the objective runs them for one loss
+    and one gradient. Parameters and random state stay as they were.
 
     Returns:
         {latent site: "analytic" | "Monte Carlo"}: how the objective gets the site's KL.
@@ -50,8 +52,8 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args: Any, **kwarg
     Raises:
         TypeError: objective is no ELBO instance.
         ValueError: sites are missing, superfluous, or differ in shape, support, plates or scale; nothing is
-            observed; data lie outside the likelihood's support; there is nothing to train; or the objective cannot
-            treat this pair.
+            observed; data lie outside the likelihood's support; there is nothing to train, or no parameter gets a
+            gradient; or the objective cannot treat this pair.
 
     Example:
         >>> from dlvm.guides import Diagonal, latents
@@ -61,7 +63,10 @@ def check(model: Callable, guide: Callable, objective: ELBO, *args: Any, **kwarg
         >>> check(model, Diagonal(latents(model, x), MLP(3, 8)), TraceMeanField_ELBO(), x)
         {'z': 'analytic'}
     """
-    return check_pair(Pair(model, guide), objective, args, kwargs)
+    pair = Pair(model, guide)
+    found = check_pair(pair, objective, args, kwargs)
+    Step(pair, objective).prove_gradient(args, kwargs)
+    return found
 
 
 def check_pair(pair: Pair, objective: ELBO, args: tuple, kwargs: dict) -> dict[str, str]:

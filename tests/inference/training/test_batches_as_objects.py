@@ -1,4 +1,4 @@
-"""A dictionary or an object as the only argument: SVI, check and weights take it whole; what cuts data says what to do."""
+"""A dictionary or an object as the only argument: taken whole, and where data are cut, refused with the remedy."""
 
 from __future__ import annotations
 

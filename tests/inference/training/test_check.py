@@ -390,3 +390,35 @@ def test_a_model_is_held_against_the_rows_that_its_guide_picks():
             pyro.sample("z", dist.Uniform(torch.zeros(()), top))
 
     assert check(model, guide, Trace_ELBO(), x) == {"top": "Monte Carlo", "z": "Monte Carlo"}
+
+
+def detaching(inner: nn.Module):
+    """A linear model and guide whose nets are trained by nothing: the guide's output is a constant to all."""
+    net = nn.Linear(3, 1)
+    net.register_forward_hook(lambda module, inputs, output: output.detach())
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(inner(z).detach(), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(net(x), 1.0).to_event(1))
+
+    return model, guide, net
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO(), ELBO(), IWAE(3)], ids=lambda each: type(each).__name__)
+def test_a_pair_whose_parameters_get_no_gradient_is_refused(objective):
+    model, guide, net = detaching(nn.Linear(1, 3))
+    net.weight.grad = torch.ones_like(net.weight)
+    before, state = net.weight.detach().clone(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="nothing would be trained by the gradient"):
+        check(model, guide, objective, torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(net.weight, before) and torch.equal(net.weight.grad, torch.ones_like(before))
+    assert torch.equal(torch.get_rng_state(), state)
+    net._forward_hooks.clear()
+    check(model, guide, objective, torch.zeros(5, 3))
+    assert torch.equal(net.weight.grad, torch.ones_like(before)) and torch.equal(net.weight, before)
