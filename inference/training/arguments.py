@@ -22,7 +22,11 @@ def check_aims(objective: object, valid: Iterable | None, epochs: object, patien
     if not all(is_count(number) for number in (epochs, 1 if patience is None else patience)):
         raise ValueError(f"epochs and patience must be integers of at least 1, got {epochs!r} and {patience!r}")
     if isinstance(objective, ReweightedWakeSleep):
-        raise ValueError("ReweightedWakeSleep has two losses and no bound to report; step it with SVI instead of fit")
+        name = f"RWS({objective.num_particles}, sleep={1 - objective.insomnia:g})"
+        raise ValueError(
+            f"ReweightedWakeSleep has two losses, and one weight for a whole batch: train by {name}, which has the "
+            "same phases with a weight for each datum, and a bound to report; or step it with SVI"
+        )
     if patience is not None and isinstance(objective, Objective) and objective.bound.side not in ("lower", "exact"):
         raise ValueError(
             f"patience needs a lower bound on log p(x) to select on, and {objective!r} is none: leave patience out, or "

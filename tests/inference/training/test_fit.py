@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import random
+import re
 import warnings
 from functools import partial
 
@@ -14,7 +15,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import ReweightedWakeSleep, Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import from_tensor
 from dlvm.guides import Diagonal, latents
-from dlvm.inference import ELBO, IWAE, evaluate, fit
+from dlvm.inference import ELBO, IWAE, RWS, evaluate, fit
 from dlvm.models import PPCA, VAE
 from dlvm.nets import MLP
 
@@ -401,3 +402,13 @@ def test_data_with_a_graph_are_refused_in_words():
     for call in (lambda: list(fit(model, guide, ELBO(), [(x,)], epochs=2)), lambda: evaluate(model, guide, x)):
         with pytest.raises(ValueError, match="requires a gradient.*detach"):
             call()
+
+
+@pytest.mark.parametrize("insomnia, instead", [(1.0, "RWS(3, sleep=0)"), (0.25, "RWS(3, sleep=0.75)")])
+def test_the_objective_to_train_by_in_place_of_pyros_wake_sleep_is_named_and_trains(insomnia, instead):
+    model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+    guide = Diagonal(latents(model, x), MLP(3, 8))
+    with pytest.raises(ValueError, match=re.escape(f"train by {instead}")):
+        next(fit(model, guide, ReweightedWakeSleep(3, insomnia), [(x,)], epochs=1))
+    (epoch,) = fit(model, guide, RWS(3, sleep=1 - insomnia), [(x,)], epochs=1, engine="eager")
+    assert math.isfinite(epoch.train)
