@@ -70,6 +70,14 @@ def _handled(program: Callable) -> tuple:
     return made.args if isinstance(made, partial) and made.func is _context_wrap else ()
 
 
+def within(program: Callable, handler: Callable[[Callable], Callable]) -> Callable:
+    """The program with one more handler inside all others, which may hide from those outside what is declared."""
+    if len(handled := _handled(program)) != 2:
+        return handler(program)
+    outer, inside = handled
+    return partial(_context_wrap, outer, within(inside, handler))
+
+
 def _decorated(program: Callable) -> object | None:
     """The object of a method that a handler decorates in its class."""
     if len(handled := _handled(program)) > 2:
@@ -77,11 +85,6 @@ def _decorated(program: Callable) -> object | None:
         if hasattr(type(owner), getattr(function, "__name__", "")):
             return owner
     return None
-
-
-def roots_of(*programs: Callable) -> list[nn.Module]:
-    """The modules that programs are or wrap, or whose methods they are."""
-    return [owner for program in programs if isinstance(owner := owner_of(program), nn.Module)]
 
 
 def signature_of(program: Callable) -> inspect.Signature:

@@ -21,7 +21,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from dlvm.inference.programs.modules import GradientsWhereNeeded, inner_of, owner_of, reached, roots_of, unwrapped
+from dlvm.inference.programs.modules import GradientsWhereNeeded, inner_of, owner_of, reached, unwrapped, within
 
 _STORES: dict[int, ParamStoreDict] = {}
 
@@ -64,13 +64,11 @@ class _Owned:
         self.gradients = GradientsWhereNeeded()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.gradients.run(partial(self._heard, args, kwargs))
-
-    def _heard(self, args: tuple, kwargs: dict) -> Any:
+        run = self.gradients.run
         if self.runs_model:  # what the model observes inside its guide is none of the guide's density
             with poutine.block(hide_fn=lambda msg: msg["type"] == "sample" and msg["is_observed"]):
-                return self._run(args, kwargs)
-        return self._run(args, kwargs)
+                return run(partial(self._run, args, kwargs))
+        return run(partial(self._run, args, kwargs))
 
     def _run(self, args: tuple, kwargs: dict) -> Any:
         store = pyro.get_param_store()
@@ -130,7 +128,7 @@ def _declaring_inside(guides: list[AutoGuide | EasyGuide | GuideMessenger], decl
     models = [guide._model for guide in guides]
     try:
         for guide in guides:
-            guide._model = (declaring(guide.model),)
+            guide._model = (within(guide.model, declaring),)
         yield
     finally:
         for guide, model in zip(guides, models, strict=True):
@@ -248,7 +246,8 @@ def trainable(parts: Iterable[Callable], traces: Iterable[poutine.Trace] = ()) -
     Raises:
         ValueError: there is none.
     """
-    found: list[Tensor] = [p for module in roots_of(*parts) for p in module.parameters()]
+    owners = map(owner_of, parts)
+    found: list[Tensor] = [p for owner in owners if isinstance(owner, nn.Module) for p in owner.parameters()]
     sites: list[Any] = [site["value"] for trace in traces for site in trace.nodes.values() if site["type"] == "param"]
     found += [value.unconstrained() if hasattr(value, "unconstrained") else value for value in sites]
     parameters = list({id(p): p for p in found if p.requires_grad}.values())

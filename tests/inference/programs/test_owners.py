@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
 from pyro.infer import Trace_ELBO, config_enumerate
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoGuideList, AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
 
@@ -201,3 +201,32 @@ def test_a_decorated_program_takes_the_arguments_that_it_was_written_with():
 
     assert list(signature_of(model).parameters) == ["x", "y"]
     assert list(signature_of(poutine.block(nn.Identity())).parameters) == ["input"]
+
+
+def test_parts_of_a_list_of_guides_run_a_model_that_declares_parameters_as_stock_does():
+    """A part's model is blocked, and with it what it declares, out of sight of handlers around the guide."""
+    x = 1 + torch.randn(12, generator=torch.Generator().manual_seed(0))
+
+    def model(x):
+        sd = pyro.param("sd", torch.tensor(1.0), constraint=dist.constraints.positive)
+        a, b = (pyro.sample(name, dist.Normal(0.0, 1.0)) for name in "ab")
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(a + b, sd), obs=x)
+
+    def run(make):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        guide = AutoGuideList(model)
+        for name in "ab":
+            guide.append(AutoNormal(poutine.block(model, expose=[name])))
+        guide(x)
+        svi, losses = make(model, guide), []
+        for seed in range(5):
+            pyro.set_rng_seed(seed)
+            losses.append(svi.step(x))
+        return losses, pyro.param("sd").item()
+
+    theirs = run(lambda *pair: pyro.infer.SVI(*pair, pyro.optim.SGD({"lr": 0.01}), Trace_ELBO()))
+    ours = run(lambda *pair: SVI(*pair, partial(torch.optim.SGD, lr=0.01), Trace_ELBO(), engine="eager"))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
+    assert ours[1] == pytest.approx(theirs[1], rel=1e-6) and abs(ours[1] - 1) > 0.01
