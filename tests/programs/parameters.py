@@ -200,7 +200,7 @@ def frozen() -> Pair:
 @brought(
     "nothing that is trained gets a gradient: stock does nothing without a word",
     {"fit.*|check.*|losses.*": "gradient"},
-    must="fit.*",
+    must="fit.*|check.*",
 )
 def no_gradient_anywhere() -> Pair:
     def cut(enc):
