@@ -7,6 +7,7 @@ from programs.brought import Brought
 KINDS = (
     "plates",
     "no_plate",
+    "described",
     "batches",
     "buckets",
     "missing_arguments",
