@@ -33,6 +33,7 @@ from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.experiments.sweeps.sweep import Sweep
 from dlvm.inference import ELBO, NonFinite, check, evaluate, fit, log_weights
+from dlvm.inference.bounds.importance import WORST_KHAT, log_mean_exp, pareto_k
 from dlvm.inference.training.run_state import under
 
 MOST_BY_GRID = 300
@@ -56,8 +57,14 @@ class Config(SweepOptions, EvaluationOptions, DataOptions):
     joint_seeds: int = 2
     """Runs per guide and objective of models trained along with their guides; the frozen one is chosen among them."""
     epochs: int = 50
-    """Passes over the training data."""
-    lr: float = 3e-3
+    """Passes over the training data of models trained along with their guides."""
+    frozen_epochs: int = 100
+    """Passes over the training data on the frozen model."""
+    batch_size: int = 100
+    """Data per step."""
+    eval_particles: int = 500
+    """Importance samples per test datum."""
+    lr: float = 5e-3
     """Learning rate of Adam; on the frozen model it falls to 0."""
     jobs: int = 2
     """Runs at a time, one CPU thread each; -1 for all cores."""
@@ -89,32 +96,38 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
     if frozen is not None:
         model.load_state_dict(frozen)
         model.requires_grad_(False)
-    falling = None if frozen is None else partial(CosineAnnealingLR, T_max=config.epochs)
+    epochs = config.epochs if frozen is None else config.frozen_epochs
+    falling = None if frozen is None else partial(CosineAnnealingLR, T_max=epochs)
     bound = objective_of(objective, Numbers(config.num_particles if objective == "iwae" else 1))
     name = {"guide": guide, "objective": objective, "seed": seed}
     history = []
     try:
-        for epoch in fit(
-            model, q, bound, train, valid, config.epochs, adam(config.lr), falling, seed=seed, progress=False
-        ):
+        for epoch in fit(model, q, bound, train, valid, epochs, adam(config.lr), falling, seed=seed, progress=False):
             history.append(dataclasses.asdict(epoch))
     except NonFinite as error:
         return Done(name | {"history": history, "error": str(error)}, {})
-    result = dataclasses.asdict(evaluate(model, q, test, num_particles=config.eval_particles))
     more = {
         "history": history,
-        "valid": max(record["valid"] for record in history),
+        "valid": history[-1]["valid"],
         "seconds": fmean(record["seconds"] for record in history),
         "parameters": num_parameters(model, q),
     }
-    values = {} if frozen is None else {"elbo_values": elbo_values(model, q, test, config.eval_particles)}
+    if frozen is None:
+        result, values = dataclasses.asdict(evaluate(model, q, test, num_particles=config.eval_particles)), {}
+    else:
+        result, values = weighed(model, q, test, config.eval_particles)
     return Done(name | result | more, states(model, q) | values)
 
 
 @torch.no_grad()
-def elbo_values(model: nn.Module, guide: nn.Module, test: Loader, draws: int) -> Tensor:
-    """The ELBO of each test datum by so many draws, nats."""
-    return torch.cat([log_weights(model, guide, x, num_particles=draws).double().mean(0) for (x,) in test])
+def weighed(model: nn.Module, guide: nn.Module, test: Loader, draws: int) -> tuple[dict, dict[str, Tensor]]:
+    """What so many draws say of a guide, and its ELBO of each test datum, nats."""
+    log_w = torch.cat([log_weights(model, guide, x, num_particles=draws).double() for (x,) in test], 1)
+    elbo = log_w.mean(0)
+    khat_bad = (pareto_k(log_w) > WORST_KHAT).double().mean().item()
+    log_px = log_mean_exp(log_w).mean().item()
+    found = {"elbo": elbo.mean().item(), "log_px": log_px, "khat_bad": khat_bad, "num_data": len(elbo)}
+    return found, {"elbo_values": elbo}
 
 
 def objectives_of(config: Config, guide: str, train: Loader) -> list[str]:
@@ -261,7 +274,8 @@ def main(config: Config) -> list[dict]:
     study.show(tables)
     intro = (
         "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for "
-        f"every guide. {config.epochs} epochs of Adam, {config.num_particles} particles for IWAE.\n\n"
+        f"every guide. {config.epochs} epochs of Adam with a model of its own, {config.frozen_epochs} on the frozen "
+        f"one; {config.num_particles} particles for IWAE.\n\n"
         "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what "
         "it gains."
     )

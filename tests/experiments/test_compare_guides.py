@@ -71,7 +71,9 @@ def test_one_headline_for_words_record_and_table():
 
 
 def small(**settings) -> compare_guides.Config:
-    common = dict(seeds=2, joint_seeds=1, epochs=1, hidden=(8,), eval_particles=30, eval_data=12, jobs=1)
+    common = dict(
+        seeds=2, joint_seeds=1, epochs=1, frozen_epochs=1, hidden=(8,), eval_particles=30, eval_data=12, jobs=1
+    )
     return compare_guides.Config(**common | settings)
 
 
@@ -107,7 +109,7 @@ def test_in_tiny_form_all_figures_bear_the_headline(tmp_path, monkeypatch):
 
 def test_only_a_frozen_model_has_a_falling_rate():
     """The rate is that of the first epoch in joint training, and nearly 0 in the last epoch on a frozen model."""
-    config = small(epochs=4, eval_particles=2, eval_data=4)
+    config = small(epochs=4, frozen_epochs=4, eval_particles=2, eval_data=4)
     joint = compare_guides.trained(config, "diagonal", "elbo", 0)
     frozen = compare_guides.trained(config, "diagonal", "elbo", 0, under(joint.tensors, "model"))
     rates = [[epoch["lr"] for epoch in done.record["history"]] for done in (joint, frozen)]
