@@ -21,10 +21,13 @@ from dlvm.distributions.kl import (
     low_rank_to_diagonal,
     low_rank_to_full_rank,
 )
+from dlvm.distributions.likelihoods.classes import CategoricalColumns
+from dlvm.distributions.likelihoods.greys import DiscretisedLogistic, GreyLevels
 from dlvm.distributions.likelihoods.location_scale import Laplace, Normal, StudentT, Units
 from dlvm.distributions.likelihoods.missing import Missing
 from dlvm.distributions.likelihoods.negative_binomial import NegativeBinomial
 from dlvm.distributions.likelihoods.poisson import Poisson
+from dlvm.distributions.likelihoods.shares import Beta, ContinuousBernoulli
 from dlvm.distributions.likelihoods.zero_inflated import ZeroInflatedNegativeBinomial
 from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
 from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, StandardNormal
@@ -37,16 +40,21 @@ __all__ = [
     "Affine",
     "Autoregressive",
     "Bernoulli",
+    "Beta",
     "Binary",
     "Categorical",
+    "CategoricalColumns",
     "ConstantScaleNormal",
+    "ContinuousBernoulli",
     "Coupling",
     "DiagonalNormal",
     "DiagonalStudentT",
+    "DiscretisedLogistic",
     "FixedScale",
     "Flow",
     "FlowNormal",
     "FullRankNormal",
+    "GreyLevels",
     "HouseholderBasis",
     "HouseholderNormal",
     "InverseAutoregressiveNormal",

@@ -2,7 +2,7 @@
 
 from dlvm.nets.arguments import out_features
 from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
-from dlvm.nets.inputs import Filled, Logarithmic, Standardised
+from dlvm.nets.inputs import Filled, Logarithmic, OneHot, Standardised
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 
@@ -14,6 +14,7 @@ __all__ = [
     "Filled",
     "Logarithmic",
     "Maps",
+    "OneHot",
     "ResidualBlock",
     "Standardised",
     "out_features",

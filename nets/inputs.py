@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from dlvm.nets.arguments import module, out_features
+from dlvm.nets.arguments import module, out_features, widths
 
 
 class Filled(nn.Module):
@@ -124,6 +126,50 @@ class Logarithmic(nn.Module):
             shape (*batch, out_features).
         """
         return self.net(tensor(x).log1p())
+
+
+class OneHot(nn.Module):
+    """A net of columns of classes: it sees a 1 for the class of each column, and zeros where it is missing (NaN).
+
+        net([e_{x_1}, e_{x_2}, ...]),  e_k of as many numbers as the column has classes
+
+    Args:
+        net: of sum(sizes) numbers.
+        sizes: how many classes each column has.
+
+    Raises:
+        ValueError: a column has no class.
+        TypeError: the net is no module, or has no ``out_features``; ``sizes`` is no sequence of integers; an input is
+            no tensor.
+
+    Example:
+        >>> from dlvm.nets import MLP
+        >>> OneHot(MLP(5), (2, 3))(torch.tensor([1.0, float("nan")]))
+        tensor([0., 1., 0., 0., 0.])
+    """
+
+    columns: Tensor
+    classes: Tensor
+
+    def __init__(self, net: nn.Module, sizes: Sequence[int]):
+        super().__init__()
+        module(net=net)
+        widths(sizes=sizes)
+        self.net, self.out_features = net, out_features(net)
+        self.register_buffer("columns", torch.tensor([d for d, size in enumerate(sizes) for _ in range(size)]))
+        self.register_buffer("classes", torch.tensor([k for size in sizes for k in range(size)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, dim), a class 0, 1, ... in each column, or NaN.
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        x = tensor(x)
+        seen = x[..., self.columns] == self.classes
+        return self.net(seen.to(x.dtype if x.is_floating_point() else torch.get_default_dtype()))
 
 
 def tensor(x: object) -> Tensor:

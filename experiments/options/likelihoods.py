@@ -1,4 +1,4 @@
-"""Likelihoods by a word: what each is made of and starts from, and which data can come from it."""
+"""Likelihoods by a word: what each is made of, what it starts from, and what its encoder sees."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from dlvm.distributions import (
     Bernoulli,
+    Beta,
+    CategoricalColumns,
+    ContinuousBernoulli,
+    DiscretisedLogistic,
     FixedScale,
+    GreyLevels,
     Laplace,
     LearnedScale,
     Logits,
@@ -24,8 +29,8 @@ from dlvm.distributions import (
     ZeroInflatedNegativeBinomial,
 )
 from dlvm.experiments.data import Loader
-from dlvm.inference.console import say
-from dlvm.nets import Filled, Logarithmic, Standardised
+from dlvm.experiments.options.fitting import COUNTS, REAL, check_fits, classes_of, levels_of
+from dlvm.nets import Filled, Logarithmic, OneHot, Standardised
 
 LikelihoodWord = Literal[
     "bernoulli",
@@ -37,8 +42,12 @@ LikelihoodWord = Literal[
     "normal_fixed",
     "laplace",
     "student_t",
+    "categorical",
+    "continuous_bernoulli",
+    "beta",
+    "grey_levels",
+    "discretised_logistic",
 ]
-LOOKED_AT = 10_000  # rows that tell what kind of numbers data are
 
 
 def likelihood_of(word: LikelihoodWord, net: nn.Module, data: Loader) -> nn.Module:
@@ -57,41 +66,29 @@ def likelihood_of(word: LikelihoodWord, net: nn.Module, data: Loader) -> nn.Modu
     return Missing(likelihood) if data.has_missing else likelihood
 
 
-def check_fits(word: LikelihoodWord, data: Loader) -> None:
-    """Refuses data that cannot have come from a likelihood, and says which one would fit.
+def encoder_of(word: LikelihoodWord, data: Loader, net: Callable[[int], nn.Module]) -> nn.Module:
+    """The net of an encoder that sees what suits it.
 
-    Raises:
-        ValueError: with the option that helps.
+    Counts are seen as logarithms, all columns of numbers on one scale, classes as ones and zeros, and what is missing
+    as zeros with a mask beside. Data between 0 and 1 are seen as they are.
+
+    Args:
+        word: of the likelihood.
+        data: whose columns they are.
+        net: width -> the net.
     """
-    seen = data.first(LOOKED_AT)
-    seen = seen[~seen.isnan()]
-    if not seen.numel():
-        raise ValueError(f"data has no number that is not missing in its first {LOOKED_AT} rows; change --missing")
-    whole, low, high = bool((seen == seen.round()).all()), seen.min().item(), seen.max().item()
-    binary = whole and low >= 0 and high <= 1
-    found = f"got numbers from {low:g} to {high:g}"
-    if word == "bernoulli" and not binary:
-        raise ValueError(f"likelihood bernoulli is of 0 and 1 alone, {found}: {_for_others(data, whole, low, high)}")
-    if word in COUNTS and not (whole and low >= 0):
-        raise ValueError(f"likelihood {word} is of counts 0, 1, 2, ..., {found}: {_for_others(data, whole, low, high)}")
-    if word in REAL and whole:
-        kind, fit = ("0 and 1", "bernoulli") if binary else ("whole numbers", "negative_binomial")
-        say(f"data are {kind} alone: under {word} the nats are of a density; --likelihood {fit} gives probabilities")
+    if word == "categorical":
+        sizes = classes_of(data)
+        return OneHot(net(sum(sizes)), sizes)
+    made = Filled(net(2 * data.x_dim)) if data.has_missing else net(data.x_dim)
+    if word not in COUNTS + REAL:
+        return made
+    units = units_of(data.x.log1p() if word in COUNTS else data.x)
+    made = Standardised(made, units.loc, units.scale)
+    return Logarithmic(made) if word in COUNTS else made
 
 
-COUNTS = ("poisson", "negative_binomial", "zero_inflated")
-REAL = ("normal", "normal_learned", "normal_fixed", "laplace", "student_t")
-
-
-def _for_others(data: Loader, whole: bool, low: float, high: float) -> str:
-    """What such numbers look like, and the option for them."""
-    if low < 0 or (not whole and high > 1):
-        return "these look like real numbers: --likelihood normal, or student_t where there are outliers"
-    if not whole:
-        return "these look like grey levels: --binarize dynamic with bernoulli, or --likelihood normal"
-    if high == 255 or (data.image_shape is not None and high < 256):
-        return "these look like 8-bit grey levels: --scale 255"
-    return "these look like counts: --likelihood negative_binomial"
+# What training starts from
 
 
 def units_of(x: Tensor) -> Units:
@@ -104,74 +101,98 @@ def units_of(x: Tensor) -> Units:
     return Units(loc.to(dtype), scale.to(dtype))
 
 
-def moments_of(data: Loader) -> Units:
-    """Mean and standard deviation of the columns of a loader."""
-    return units_of(data.x)
-
-
-def robust_units_of(data: Loader) -> Units:
+def robust_units_of(x: Tensor) -> Units:
     """Median and interquartile range over 1.35 of each column; those of ``units_of`` where that is 0."""
-    usual, quartiles = units_of(data.x), torch.tensor([0.25, 0.5, 0.75], device=data.device).double()
-    low, middle, high = data.x.double().nanquantile(quartiles, 0).to(data.x.dtype)
+    usual, quartiles = units_of(x), torch.tensor([0.25, 0.5, 0.75], device=x.device).double()
+    low, middle, high = x.double().nanquantile(quartiles, 0).to(x.dtype)
     wide = high > low
     return Units(torch.where(wide, middle, usual.loc), torch.where(wide, (high - low) / 1.35, usual.scale))
 
 
-def rates_of(data: Loader) -> Tensor:
-    """Mean of each column of counts; half a count in all where there is none."""
-    there = (~data.x.isnan()).sum(0)
-    return ((data.x.double().nansum(0) + 0.5) / (there + 1)).to(data.x.dtype)
+def rates_of(x: Tensor) -> Tensor:
+    """Mean of each column of counts, with half a count and a datum more, so that none is 0."""
+    return ((x.double().nansum(0) + 0.5) / ((~x.isnan()).sum(0) + 1)).to(x.dtype)
 
 
-def dispersion_of(data: Loader) -> LearnedScale:
+def dispersion_of(x: Tensor) -> LearnedScale:
     """By moments of each column, (variance - mean) / mean^2, between 0.01 and 100."""
-    units = units_of(data.x)
+    units = units_of(x)
     excess = (units.scale.square() - units.loc) / units.loc.square().clamp_min(1e-12)
-    learned = LearnedScale(dim=data.x_dim)
+    learned = LearnedScale(dim=x.shape[1])
     with torch.no_grad():
         learned.log_scale.copy_(excess.clamp(0.01, 100).log())
     return learned
 
 
+def started(head: nn.Linear, raw: Tensor) -> None:
+    """Starts the first numbers that a layer gives at ``raw``."""
+    with torch.no_grad():
+        head.bias[: raw.numel()] = raw.flatten()
+
+
+# Likelihoods
+
+
 def _counts(kind: Callable[..., nn.Module], net: nn.Module, data: Loader) -> nn.Module:
-    return kind(net, data.x_dim, rates_of(data), dispersion_of(data))
+    return kind(net, data.x_dim, rates_of(data.x), dispersion_of(data.x))
 
 
 def _real(
     kind: Callable[..., nn.Module],
-    units: Callable[[Loader], Units],
+    units: Callable[[Tensor], Units],
     scale: Callable[[int], nn.Module] | None,
     net: nn.Module,
     data: Loader,
 ) -> nn.Module:
-    return kind(net, data.x_dim, units(data), None if scale is None else scale(data.x_dim))
+    return kind(net, data.x_dim, units(data.x), None if scale is None else scale(data.x_dim))
+
+
+def _bernoulli(kind: Callable[..., nn.Module], net: nn.Module, data: Loader) -> nn.Module:
+    logits = Logits(net, data.x_dim)
+    started(logits.head, torch.logit(units_of(data.x).loc, eps=1e-3))
+    return kind(logits)
+
+
+def _categorical(net: nn.Module, data: Loader) -> nn.Module:
+    sizes = classes_of(data)
+    likelihood = CategoricalColumns(net, sizes)
+    columns = zip(data.x.T, sizes, strict=True)
+    counts = [torch.bincount(x[~x.isnan()].long(), minlength=size) for x, size in columns]
+    started(likelihood.head, torch.cat([((n + 0.5) / (n + 0.5).sum()).log() for n in counts]))
+    return likelihood
+
+
+def _beta(net: nn.Module, data: Loader) -> nn.Module:
+    units = units_of(data.x)
+    size = units.loc * (1 - units.loc) / units.scale.square() - 1
+    likelihood = Beta(net, data.x_dim, size.clamp(0.1, 1e4))
+    started(likelihood.head, torch.logit(units.loc, eps=1e-3))
+    return likelihood
+
+
+def _grey_levels(net: nn.Module, data: Loader) -> nn.Module:
+    levels = levels_of(data)
+    likelihood = GreyLevels(net, data.x_dim, levels)
+    every = torch.arange(levels, device=data.device)
+    number = (data.x * (levels - 1)).round()
+    counts = torch.stack([(number == k).sum(0) for k in every], -1) + 0.5
+    started(likelihood.head, (counts / counts.sum(-1, keepdim=True)).log())
+    return likelihood
 
 
 LIKELIHOODS: dict[str, Callable[[nn.Module, Loader], nn.Module]] = {
-    "bernoulli": lambda net, data: Bernoulli(Logits(net, data.x_dim)),
-    "poisson": lambda net, data: Poisson(net, data.x_dim, rates_of(data)),
+    "bernoulli": partial(_bernoulli, Bernoulli),
+    "poisson": lambda net, data: Poisson(net, data.x_dim, rates_of(data.x)),
     "negative_binomial": partial(_counts, NegativeBinomial),
     "zero_inflated": partial(_counts, ZeroInflatedNegativeBinomial),
-    "normal": partial(_real, Normal, moments_of, None),
-    "normal_learned": partial(_real, Normal, moments_of, lambda dim: LearnedScale(dim=dim)),
-    "normal_fixed": partial(_real, Normal, moments_of, lambda dim: FixedScale(1.0)),
+    "normal": partial(_real, Normal, units_of, None),
+    "normal_learned": partial(_real, Normal, units_of, lambda dim: LearnedScale(dim=dim)),
+    "normal_fixed": partial(_real, Normal, units_of, lambda dim: FixedScale(1.0)),
     "laplace": partial(_real, Laplace, robust_units_of, None),
     "student_t": partial(_real, StudentT, robust_units_of, None),
+    "categorical": _categorical,
+    "continuous_bernoulli": partial(_bernoulli, ContinuousBernoulli),
+    "beta": _beta,
+    "grey_levels": _grey_levels,
+    "discretised_logistic": lambda net, data: DiscretisedLogistic(net, data.x_dim, levels_of(data), units_of(data.x)),
 }
-
-
-def encoder_of(word: LikelihoodWord, data: Loader, net: Callable[[int], nn.Module]) -> nn.Module:
-    """The net of an encoder that sees what suits it: counts as logs, columns of one scale, zeros and a mask for holes.
-
-    Args:
-        word: of the likelihood; data of 0 and 1 are seen as they are.
-        data: whose columns they are.
-        net: width -> the net.
-    """
-    made = Filled(net(2 * data.x_dim)) if data.has_missing else net(data.x_dim)
-    if word == "bernoulli":
-        return made
-    counts = word in COUNTS
-    units = units_of(data.x.log1p() if counts else data.x)
-    made = Standardised(made, units.loc, units.scale)
-    return Logarithmic(made) if counts else made

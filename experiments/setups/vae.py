@@ -11,7 +11,8 @@ from torch import nn
 from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.common import ACTIVATIONS
-from dlvm.experiments.options.likelihoods import LikelihoodWord, check_fits, encoder_of, likelihood_of
+from dlvm.experiments.options.fitting import check_fits
+from dlvm.experiments.options.likelihoods import LikelihoodWord, encoder_of, likelihood_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
 from dlvm.nets import MLP
@@ -28,8 +29,10 @@ class VAESetup(Setup):
     activation: Literal["relu", "tanh", "elu", "softplus"] = "tanh"
     """Nonlinearity of encoder, decoder and flow."""
     likelihood: LikelihoodWord = "bernoulli"
-    """p(x | z): bernoulli for 0 and 1; poisson, negative_binomial and zero_inflated for counts; laplace, student_t and
-    normal for real numbers, with a scale for each datum and column, one learned for each column, or a fixed one."""
+    """p(x | z): bernoulli for 0 and 1; poisson, negative_binomial and zero_inflated for counts; categorical for
+    classes; normal (with a scale for each datum and column, one learned for each column, or that of the column),
+    laplace and student_t for real numbers; continuous_bernoulli and beta between 0 and 1; grey_levels and
+    discretised_logistic for grey levels."""
     mean_bias: bool = True
     """Start the Bernoulli decoder's output bias at the data's mean."""
 

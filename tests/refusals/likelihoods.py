@@ -9,7 +9,7 @@ from torch import nn
 import dlvm.distributions as room
 from dlvm.distributions import FixedScale, FullRankNormal, Missing, Normal, StudentT, Units
 from refusals.case import NOT_COUNTS, Case
-from refusals.nets import NOT_MODULES, NOT_TENSORS, WIDTHLESS
+from refusals.nets import NOT_MODULES, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
 
 
 def net() -> nn.Module:
@@ -17,6 +17,7 @@ def net() -> nn.Module:
 
 
 COUNTS = ["Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial"]
+BOUNDED = ["Beta", "GreyLevels", "DiscretisedLogistic"]
 REAL = ["Normal", "Laplace", "StudentT"]
 NOT_GIVEN_MODULES = NOT_MODULES.filter(lambda v: v is not None)
 NOT_POSITIVE = st.sampled_from(
@@ -29,7 +30,26 @@ NOT_LOCS = st.sampled_from(
 NOT_UNITS = st.sampled_from([3, (0.0, 1.0), torch.ones(2), nn.ReLU(), Units, Units(torch.zeros(3), torch.ones(3))])
 NOT_TOTALS = st.sampled_from([3, 2.5, "x", [5.0], torch.zeros(5), torch.full((5,), -1.0)])
 
+NOT_SIZES = st.one_of(NOT_WIDTHS, st.just(()))
+
 CASES = [
+    *(Case(f, "dim", lambda v, f=f: getattr(room, f)(net(), v), NOT_COUNTS) for f in BOUNDED),
+    *(Case(f, "net", lambda v, f=f: getattr(room, f)(v, 2), WIDTHLESS) for f in BOUNDED),
+    *(
+        Case(f, "levels", lambda v, f=f: getattr(room, f)(net(), 2, v), st.one_of(NOT_COUNTS, st.just(1)))
+        for f in BOUNDED[1:]
+    ),
+    Case(
+        "Beta",
+        "concentration",
+        lambda v: room.Beta(net(), 2, v),
+        st.one_of(NOT_TENSORS.filter(lambda v: v is not None), NOT_POSITIVE),
+    ),
+    Case("DiscretisedLogistic", "units", lambda v: room.DiscretisedLogistic(net(), 2, units=v), NOT_UNITS),
+    Case("DiscretisedLogistic", "scale", lambda v: room.DiscretisedLogistic(net(), 2, scale=v), NOT_GIVEN_MODULES),
+    Case("ContinuousBernoulli", "net", room.ContinuousBernoulli, NOT_MODULES),
+    Case("CategoricalColumns", "net", lambda v: room.CategoricalColumns(v, (2, 3)), WIDTHLESS),
+    Case("CategoricalColumns", "sizes", lambda v: room.CategoricalColumns(net(), v), NOT_SIZES),
     *(Case(f, "dim", lambda v, f=f: getattr(room, f)(net(), v), NOT_COUNTS) for f in COUNTS + REAL),
     *(Case(f, "net", lambda v, f=f: getattr(room, f)(v, 2), WIDTHLESS) for f in COUNTS + REAL),
     *(Case(f, "mean", lambda v, f=f: getattr(room, f)(net(), 2, v), NOT_POSITIVE) for f in COUNTS),

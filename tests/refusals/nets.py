@@ -15,6 +15,7 @@ from dlvm.nets import (
     Filled,
     Logarithmic,
     Maps,
+    OneHot,
     ResidualBlock,
     Standardised,
     out_features,
@@ -69,6 +70,7 @@ ACTIVATED = {"MLP": lambda v: MLP(3, 4, 2, activation=v), "MADE": lambda v: MADE
 ACTIVATED |= {"Conv": lambda v: Conv(16, 2, 3, activation=v), "Deconv": lambda v: Deconv(3, 2, 16, activation=v)}
 
 WRAPPERS = {
+    "OneHot": lambda v: OneHot(v, (3, 3)),
     "Filled": Filled,
     "Logarithmic": Logarithmic,
     "Standardised": lambda v: Standardised(v, torch.zeros(2), torch.ones(2)),
@@ -118,6 +120,7 @@ CASES = [
         lambda v: Standardised(MLP(2), torch.ones(2), v),
         st.one_of(NOT_TENSORS, NOT_VECTORS, st.sampled_from([torch.zeros(2), -torch.ones(2)])),
     ),
+    Case("OneHot", "sizes", lambda v: OneHot(MLP(2), v), NOT_WIDTHS),
     Case("out_features", "net", out_features, WIDTHLESS),
     Case("MLP.forward", "input", lambda v: MLP(3, 4, 2)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS, OF_OTHER_KIND)),
     Case("MLP.forward", "input", lambda v: MLP(3, 2)(torch.zeros(5, 2), v), st.one_of(NOT_BESIDE, NOT_TENSORS)),

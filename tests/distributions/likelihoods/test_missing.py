@@ -76,6 +76,7 @@ def trained(linear):
     return guide, epochs
 
 
+@pytest.mark.slow
 def test_log_px_of_what_is_there_is_that_of_the_closed_form(linear, trained):
     model, x, exact = linear
     guide, epochs = trained
