@@ -45,7 +45,7 @@ class GreyCategories(TorchDistribution):
 
     Example:
         >>> GreyCategories(torch.zeros(5, 256)).log_prob(torch.tensor(51 / 255)).exp()[0] * 256
-        tensor(1.0000)
+        tensor(1.)
     """
 
     arg_constraints = {"logits": constraints.real_vector}
