@@ -70,15 +70,15 @@ def interpolate(
     with untouched(seed):
         asked = Asked(model, 1, {})
         sites = {name: site for name, site in asked.sites(asked.run()).items() if name in ends[0]}
-        ways = {name: _way(site, *(end[name] for end in ends), t) for name, site in sites.items()}
+        ways = {name: _way(site, ends[0][name], ends[1][name], t) for name, site in sites.items()}
         x = decoded(model, {name: way.flatten(0, 1) for name, way in ways.items()})
     return kind.back(x.reshape(n, steps, *x.shape[1:]))
 
 
 def _way(site: dict, a: Code, b: Code, t: Tensor) -> Tensor:
     """Values of a site on the way, (n, steps, *event)."""
-    if a.probabilities is not None:
-        ends = [end.values[end.probabilities.argmax(-1)] for end in (a, b)]
+    if a.values is not None:
+        ends = [a.values[end.probabilities.argmax(-1)] for end in (a, b)]
         dims = [1] * (ends[0].dim() - 1)
         late = (t >= 0.5).to(ends[0].device).reshape(1, -1, *dims)
         return torch.where(late, ends[1][:, None], ends[0][:, None])
