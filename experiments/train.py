@@ -19,6 +19,7 @@ from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationO
 from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.options.objectives import EstimatorWord, Numbers, ObjectiveWord, objective_of
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
+from dlvm.experiments.runs.new_data import keep_description
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.report import Table, print_table
 from dlvm.experiments.runs.restore import keep
@@ -181,6 +182,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     finally:
         if run is not None:
             keep(run.folder, model, guide, train.x_dim)
+            keep_description(run.folder, train)
     if run is None:
         return None
 

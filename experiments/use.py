@@ -1,0 +1,277 @@
+"""Puts a finished run to use: codes, reconstructions, samples, scores, missing entries filled in, of a new file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from dlvm.experiments.data import Loader
+from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.runs.new_data import description_of, read_for
+from dlvm.experiments.runs.restore import recipe_of, restore
+from dlvm.experiments.runs.results_file import Results, check_out, write
+from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
+from dlvm.inference.console import tell
+from dlvm.inference.use.by_datum import columns as numbered
+
+Call = Literal["encode", "reconstruct", "score", "impute", "predict", "interpolate", "generate", "traverse"]
+OF_DATA = ("encode", "reconstruct", "score", "impute", "predict", "interpolate")
+MANY = 64  # images that a picture shows
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Encode, reconstruct, score or fill in the rows of a new file by a run of train, or generate new ones."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    call: tyro.conf.Positional[Call]
+    """What is asked for: encode (means of q(z | x), or probabilities), reconstruct (E p(x | z)), score (log p(x) of
+    each row), impute (missing entries), predict (--site given x), interpolate (from one of --rows to the other),
+    generate (--n draws), traverse (one number of --site at a time)."""
+    data: tyro.conf.Positional[Path | None] = None
+    """File with new rows, read as the training data were; the run's own test data where there is none."""
+    out: Path | None = None
+    """File to write, .csv, .tsv, .npy, .npz, .parquet, or .png for images; the terminal unless told."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace that file."""
+    num_particles: int | None = None
+    """Draws of z per datum; as many as the call takes by itself unless told."""
+    n: int = 64
+    """How many data to generate."""
+    given: tuple[str, ...] = ()
+    """What generate conditions on, by name: y=3."""
+    site: str = "z"
+    """Which site predict and traverse are about."""
+    rows: tuple[str, str] = ("0", "1")
+    """From which row to which interpolate goes: ids, or numbers from 0."""
+    steps: int = 8
+    """Of interpolate, and of traverse on the way from -3 to 3."""
+    seed: int = 0
+    """Of all draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a call works on.
+
+    Attributes:
+        config: of the command line.
+        model, guide: of the run.
+        description: of the data that it was trained on.
+        data: the new rows, None for calls that need none.
+        args: what the programs are called with for these.
+    """
+
+    config: Config
+    model: nn.Module
+    guide: nn.Module
+    description: dict[str, Any]
+    data: Loader | None
+    args: tuple
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Seed and particles, as all calls take them."""
+        particles = self.config.num_particles
+        return {"seed": self.config.seed, **({} if particles is None else {"num_particles": particles})}
+
+    @property
+    def index(self) -> tuple[str, ...] | None:
+        return None if self.data is None else self.data.index
+
+    @property
+    def image_shape(self) -> tuple[int, ...] | None:
+        shape = self.description["image_shape"]
+        return None if shape is None else tuple(shape)
+
+    @property
+    def scale(self) -> float:
+        """What the file's numbers were divided by; 1 where greys became binary, whose probabilities have no units."""
+        reading = self.description["reading"]
+        return 1.0 if reading["binarize"] else reading["scale"] or 1.0
+
+    def like_x(self, x: Tensor, index: tuple[str, ...] | None = None, side: int = 0, **arrays: Any) -> Results:
+        """Rows of data: in the file's own units, under the names of its columns, and as images where they are such.
+
+        Args:
+            x: shape (rows, x_dim).
+            index: names of the rows.
+            side: how many images stand side by side; as many as above one another unless told.
+            **arrays: further ones, for an .npz.
+        """
+        scale = self.scale
+        names = self.description["columns"] or numbered("x", x.shape[1])
+        shown = x[: side * MANY if side else MANY]
+        images = None if self.image_shape is None else (shown, side or math.ceil(math.sqrt(len(shown))))
+        numbers = (x * scale).cpu()
+        return Results(numbers, names, index, {"x": numbers, **arrays}, images, self.image_shape)
+
+
+def encoded(asked: Asked) -> Results:
+    """The means of q(z | x), or the probabilities of classes, of all sites side by side."""
+    names: list[str] = []
+    parts: list[Tensor] = []
+    arrays: dict[str, Any] = {}
+    for site, code in encode(asked.model, asked.guide, asked.args, **asked.options).items():
+        part = code.probabilities if code.mean is None else code.mean
+        parts.append(part.flatten(1).cpu())
+        names += columns_of(site, parts[-1].shape[1], None if code.mean is not None else code.values)
+        words = ("mean", "sd", "mean_se", "sd_se", "draws", "probabilities")
+        arrays |= {f"{site}_{word}": _plain(getattr(code, word)) for word in words}
+    return Results(torch.cat(parts, 1), names, asked.index, arrays)
+
+
+def reconstructed(asked: Asked) -> Results:
+    """E p(x | z) of each row; a picture has each datum above its reconstruction."""
+    x = reconstruct(asked.model, asked.guide, asked.args, **asked.options)
+    found = asked.like_x(x, asked.index)
+    count = min(MANY // 4, len(x))
+    both = torch.cat([asked.args[0][:count], x[:count]])
+    return dataclasses.replace(found, images=found.images and (both, count))
+
+
+def scored(asked: Asked) -> Results:
+    """log p(x) of each row with its error."""
+    found = log_px(asked.model, asked.guide, asked.args, **asked.options)
+    words = ("log_px", "log_px_se", "ess", "khat")
+    arrays = {word: _plain(getattr(found, word)) for word in words}
+    bad = int((found.khat > 0.7).sum())
+    doubt = f"; k-hat above 0.7 for {bad}, whose number cannot be trusted" if bad else ""
+    tell(f"log p(x): {found.log_px.mean().item():.3f} nats on average over {len(found.log_px)} rows{doubt}")
+    return Results(torch.stack([getattr(found, word) for word in words], 1).cpu(), words, asked.index, arrays)
+
+
+def imputed(asked: Asked) -> Results:
+    """The rows with the means of their missing entries filled in."""
+    if not asked.args[0].isnan().any():
+        tell("no entry is missing, so that the rows come back as they are")
+    found = impute(asked.model, asked.guide, asked.args, **asked.options)
+    filled = found.draws[0] if found.mean is None else found.mean
+    scale = asked.scale
+    others = {} if found.sd is None else {"sd": _plain(found.sd * scale), "mean_se": _plain(found.mean_se * scale)}
+    return asked.like_x(filled, asked.index, draws=_plain(found.draws * scale), **others)
+
+
+def predicted(asked: Asked) -> Results:
+    """The mean of p(site | x), or the probabilities of its classes."""
+    found = predict(asked.model, asked.guide, asked.args, asked.config.site, **asked.options)
+    part = found.probabilities if found.mean is None else found.mean
+    numbers = part.reshape(len(part), -1).cpu()
+    names = columns_of(asked.config.site, numbers.shape[1], None if found.mean is not None else found.values)
+    words = ("mean", "sd", "mean_se", "draws", "probabilities", "ess", "khat")
+    return Results(numbers, names, asked.index, {word: _plain(getattr(found, word)) for word in words})
+
+
+def interpolated(asked: Asked) -> Results:
+    """The way from one row to another."""
+    a, b = (tuple(_row(value, place) for value in asked.args) for place in _places(asked))
+    x = interpolate(asked.model, asked.guide, a, b, asked.config.steps, **asked.options)[0]
+    return asked.like_x(x, tuple(f"step {i}" for i in range(len(x))), side=len(x))
+
+
+def generated(asked: Asked) -> Results:
+    """Draws of x; a picture has the means of p(x | z) that they come from, where the likelihood knows them."""
+    given = {
+        name: _given(value, asked.config.n) for name, _, value in (word.partition("=") for word in asked.config.given)
+    }
+    drawn = generate(asked.model, asked.config.n, given or None, **asked.options)
+    x = drawn["x"] if "x" in drawn else list(drawn.values())[-1]
+    found = asked.like_x(x, **{site: _plain(value) for site, value in drawn.items() if site != "x"})
+    if found.images is None:
+        return found
+    latent = {site: value for site, value in {**drawn, **given}.items() if site != "x"}
+    return dataclasses.replace(found, images=(decode(asked.model, latent)[:MANY], found.images[1]))
+
+
+def traversed(asked: Asked) -> Results:
+    """One number of a site at a time, from -3 to 3, a row of images each."""
+    values = torch.linspace(-3, 3, asked.config.steps).tolist()
+    x = traverse(asked.model, asked.config.site, values=values, seed=asked.config.seed)
+    index = tuple(f"{asked.config.site}_{i} = {value:.3g}" for i in range(len(x)) for value in values)
+    return asked.like_x(x.flatten(0, 1), index, side=len(values))
+
+
+CALLS: dict[str, Callable[[Asked], Results]] = {
+    "encode": encoded,
+    "reconstruct": reconstructed,
+    "score": scored,
+    "impute": imputed,
+    "predict": predicted,
+    "interpolate": interpolated,
+    "generate": generated,
+    "traverse": traversed,
+}
+
+
+def columns_of(site: str, number: int, values: Tensor | None) -> list[str]:
+    """Names of a site's columns; of a class those of its values.
+
+    Example:
+        >>> columns_of("y", 2, torch.tensor([0, 1]))
+        ['y=0', 'y=1']
+    """
+    if values is None or values.dim() > 1 or number % len(values):
+        return numbered(site, number)
+    places = numbered(site, number // len(values))
+    return [f"{place}={value:g}" for place in places for value in values.tolist()]
+
+
+def _plain(value: Any) -> Any:
+    return None if value is None else value.cpu().numpy()
+
+
+def _row(value: Any, place: int) -> Any:
+    return value[place : place + 1] if isinstance(value, Tensor) else value
+
+
+def _places(asked: Asked) -> list[int]:
+    """The two rows by their ids or numbers."""
+    ids = list(asked.index or ())
+    count = len(asked.args[0])
+    found = []
+    for word in asked.config.rows:
+        place = ids.index(word) if word in ids else int(word) if word.isdecimal() else count
+        if place >= count:
+            raise ValueError(f"rows (--rows) must be ids, or numbers from 0 to {count - 1}, got {word!r}")
+        found.append(place)
+    return found
+
+
+def _given(word: str, n: int) -> Tensor:
+    """One value for all n data: a whole number as such, any other as it is."""
+    try:
+        return torch.full((n,), int(word) if word.lstrip("-").isdecimal() else float(word))
+    except ValueError as error:
+        raise ValueError(f"given (--given) must be NAME=NUMBER, got the number {word!r}; write --given y=3") from error
+
+
+def main(config: Config) -> None:
+    check_options(config)
+    check_out(config.out, config.overwrite)
+    if config.data is not None and config.call not in OF_DATA:
+        raise ValueError(f"{config.call} needs no data, got {config.data}; leave the file out")
+    model, guide = restore(config.run)
+    description = description_of(config.run)
+    data = read_for(config.run, config.data) if config.call in OF_DATA else None
+    args = () if data is None else tuple(_tensor(data, name) for name in recipe_of(config.run).setup.inputs)
+    asked = Asked(config, model, guide, description, data, args)
+    write(CALLS[config.call](asked), config.out)
+    if config.out is not None:
+        print(f"written to {config.out}")
+
+
+def _tensor(data: Loader, name: str) -> Tensor | None:
+    """A tensor of the data by its name; None where the new file has none, as without labels."""
+    return data[name] if name in data.rows.names else None
+
+
+if __name__ == "__main__":
+    start(main, Config, "use")

@@ -1,0 +1,162 @@
+"""A finished run in use, from the command line's words to files; and the command dlvm."""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+from dlvm.experiments import command, train, use
+from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.new_data import keep_description
+from dlvm.experiments.runs.recipe import Recipe
+from dlvm.experiments.runs.restore import keep, restore
+from dlvm.experiments.setups.options import settings_of
+from dlvm.inference import encode, log_px, reconstruct
+
+NAMES = ["apples", "pears", "plums"]
+
+
+def left(folder, **options):
+    """The folder of a run of train, as it is before the first step."""
+    config = train.Config.of(hidden=(8,), out=folder, **options)
+    recipe = Recipe.by(config)
+    data = recipe.splits().train
+    torch.manual_seed(0)
+    made = Run(folder, settings_of(config))
+    keep(made.folder, *recipe.pair(data), data.x_dim)
+    keep_description(made.folder, data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on a table with ids, classes and real numbers, and the table."""
+    folder = tmp_path_factory.mktemp("use")
+    numbers = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32).round(3)
+    lines = [["id", "kind", *NAMES], *([f"row {i}", "ab"[i % 2], *map(str, row)] for i, row in enumerate(numbers))]
+    with (folder / "fruit.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    data = dict(data=str(folder / "fruit.csv"), index_column="id", label_column="kind", likelihood="normal")
+    return left(folder / "run", **data), folder / "fruit.csv", torch.tensor(numbers)
+
+
+def called(capsys, *words, **options):
+    """What is written to the terminal."""
+    use.main(use.Config(*words, **options))
+    return [line.split(",") for line in capsys.readouterr().out.splitlines()]
+
+
+def matrix(lines) -> np.ndarray:
+    return np.array([[float(cell) for cell in line[1:]] for line in lines[1:]], np.float32)
+
+
+def test_codes_of_a_table_have_its_ids_and_are_those_of_encode(run, capsys):
+    folder, path, x = run
+    lines = called(capsys, folder, "encode", path)
+    assert lines[0] == ["id", "z_0", "z_1"] and [line[0] for line in lines[1:]] == [f"row {i}" for i in range(60)]
+    np.testing.assert_array_equal(matrix(lines), encode(*restore(folder), x)["z"].mean.numpy())
+
+
+def test_columns_are_found_by_their_names(run, capsys, tmp_path):
+    folder, path, _ = run
+    rows = [
+        [line[0], *line[2:][::-1]] for line in csv.reader(path.read_text().splitlines())
+    ]  # no classes, and columns from behind
+    with (tmp_path / "other.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    assert called(capsys, folder, "encode", tmp_path / "other.csv") == called(capsys, folder, "encode", path)
+
+
+def test_scores_and_reconstructions_are_those_of_the_calls(run, capsys):
+    folder, path, x = run
+    lines = called(capsys, folder, "score", path, num_particles=30)
+    assert lines[0] == ["id", "log_px", "log_px_se", "ess", "khat"]
+    np.testing.assert_allclose(matrix(lines)[:, 0], log_px(*restore(folder), x, 30).log_px, rtol=1e-6)
+    lines = called(capsys, folder, "reconstruct", path, num_particles=3)
+    assert lines[0] == ["id", *NAMES]
+    np.testing.assert_array_equal(matrix(lines), reconstruct(*restore(folder), x, 3).numpy())
+
+
+def test_every_ending_holds_the_same(run, tmp_path, capsys):
+    folder, path, _ = run
+    for ending in ("csv", "tsv", "npy", "npz"):
+        called(capsys, folder, "encode", path, out=tmp_path / f"codes.{ending}")
+    rows = [line.split("\t") for line in (tmp_path / "codes.tsv").read_text().splitlines()]
+    found = np.load(tmp_path / "codes.npz", allow_pickle=False)
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), found["z_mean"])
+    np.testing.assert_array_equal(matrix(rows), found["z_mean"])
+    assert rows == [line.split(",") for line in (tmp_path / "codes.csv").read_text().splitlines()]
+    assert found["index"][3] == "row 3" and found["z_draws"].shape == (1, 60, 2) and (found["z_mean_se"] == 0).all()
+
+
+def test_new_rows_and_the_way_between_two(run, capsys):
+    folder, path, _ = run
+    lines = called(capsys, folder, "generate", n=4, seed=3)
+    assert lines[0] == NAMES and len(lines) == 5 and lines == called(capsys, folder, "generate", n=4, seed=3)
+    lines = called(capsys, folder, "interpolate", path, rows=("row 2", "5"), steps=3)
+    assert [line[0] for line in lines] == ["id", "step 0", "step 1", "step 2"]
+    lines = called(capsys, folder, "traverse", steps=2)
+    assert [line[0] for line in lines[1:]] == ["z_0 = -3", "z_0 = 3", "z_1 = -3", "z_1 = 3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "said"),
+    [
+        (["encode", "none.csv"], {}, "no file none.csv"),
+        (["generate", "none.csv"], {}, "generate needs no data"),
+        (["encode"], {"out": "codes.xls"}, "out .* must end in .csv"),
+        (["encode"], {"out": "nowhere/codes.csv"}, "lies in no folder"),
+        (["generate"], {"out": "x.png"}, "there are no images"),
+        (["interpolate"], {"rows": ("row 2", "row 99")}, "rows .* must be ids, or numbers"),
+        (["generate"], {"given": ("z=three",)}, "given .* must be NAME=NUMBER"),
+        (["generate"], {"given": ("w=3",)}, "given names 'w', which is no site"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(run, tmp_path, monkeypatch, words, options, said):
+    monkeypatch.chdir(tmp_path)
+    paths = {name: use.Path(value) if name == "out" else value for name, value in options.items()}
+    with pytest.raises((ValueError, OSError), match=said):
+        use.main(use.Config(run[0], words[0], *map(use.Path, words[1:]), **paths))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_earlier_file_is_not_lost(run, tmp_path):
+    (tmp_path / "codes.csv").write_text("mine")
+    with pytest.raises(ValueError, match="exists; name another file, or add --overwrite"):
+        use.main(use.Config(run[0], "encode", out=tmp_path / "codes.csv"))
+    use.main(use.Config(run[0], "encode", out=tmp_path / "codes.csv", overwrite=True))
+    assert (tmp_path / "codes.csv").read_text().startswith("id,z_0")
+
+
+def test_images_are_shown(tmp_path):
+    images = np.random.default_rng(0).random((40, 4, 4)) > 0.5
+    np.savez(tmp_path / "images.npz", images=images.astype(np.float32))
+    folder = left(tmp_path / "run", data=str(tmp_path / "images.npz"))
+    for call in ("reconstruct", "generate"):
+        use.main(use.Config(folder, call, out=tmp_path / f"{call}.png", n=9))
+        assert matplotlib.image.imread(tmp_path / f"{call}.png").shape[2] == 4
+
+
+def test_classes_name_the_columns_of_their_probabilities():
+    assert use.columns_of("y", 3, torch.arange(3)) == ["y=0", "y=1", "y=2"]
+    assert use.columns_of("y", 4, torch.arange(2)) == ["y_0=0", "y_0=1", "y_1=0", "y_1=1"]
+    assert use.columns_of("z", 3, None) == ["z_0", "z_1", "z_2"]
+
+
+def test_the_command_runs_every_script_by_its_name(monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(command.os, "execv", lambda path, words: ran.append(words[1:]))
+    monkeypatch.setattr(sys, "argv", ["dlvm", "compare-guides", "--out", "x"])
+    command.main()
+    assert ran == [["-m", "dlvm.experiments.compare_guides", "--out", "x"]]
+    monkeypatch.setattr(sys, "argv", ["dlvm", "--help"])
+    command.main()
+    assert {"train", "use", "gaps"} <= set(capsys.readouterr().out.split()) and "command" not in command.scripts()
+    monkeypatch.setattr(sys, "argv", ["dlvm", "trian"])
+    with pytest.raises(SystemExit, match="trian is no script; did you mean train?"):
+        command.main()
