@@ -33,7 +33,8 @@ def bare(program: Callable) -> Callable:
     """The module that a program is or wraps, or the function that it is."""
     while hasattr(program, "owned_program"):
         program = program.owned_program
-    return module_of(program) or program
+    module = module_of(program)
+    return program if module is None else module
 
 
 def owner_of(program: Callable) -> object | None:
@@ -61,7 +62,8 @@ def inner_of(program: Callable) -> Callable | None:
         return None
     if handled := _handled(program):
         return handled[1]
-    return getattr(program, "__wrapped__", None) or getattr(program, "func", None)
+    wrapped = getattr(program, "__wrapped__", None)
+    return getattr(program, "func", None) if wrapped is None else wrapped  # which may be false, as an empty sequence
 
 
 def _handled(program: Callable) -> tuple:

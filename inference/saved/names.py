@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 import importlib
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
@@ -20,6 +20,7 @@ PRIOR = "_pyro_prior_"  # before the name of a function that a PyroSample was ma
 LIBRARY = frozenset(sys.stdlib_module_names) | {"builtins"}
 OF_BUILTINS = {"abs", "bool", "complex", "dict", "float", "frozenset", "int", "len", "list", "max", "min", "set", "str"}
 OF_BUILTINS |= {"sum", "tuple"}
+OPEN = {"argparse", "builtins", "collections", "math"}  # of which some may be named
 OF_LIBRARY = {"argparse:Namespace", "collections:OrderedDict"}
 PARTS = {  # of packages that can also read files, compile or run what they are given
     "torch": ("torch.nn", "torch.distributions", "torch._C._nn", "torch.functional", "torch.special", "torch.linalg"),
@@ -65,8 +66,9 @@ def path_of(value: Any) -> str:
     )
     for module, found in homes:
         path = f"{_run_as(module)}:{found}"
-        if _allowed(path, value) and _look(path) is value:
-            return path
+        with suppress(ValueError):
+            if _allowed(path, value) and _look(path) is value:
+                return path
     what = "a lambda" if "<lambda>" in name else f"{'class' if isinstance(value, type) else 'function'} {name}"
     if "<lambda>" in name or "<locals>" in name:
         where = "" if "<lambda>" in name else ", which lies inside a function"
@@ -136,7 +138,7 @@ class Names:
             ValueError: it is not there any more.
         """
         module, _, name = path.partition(":")
-        found = self.given.get(path) or (vars(_imported(module)).get(name) if _may_import(module) else None)
+        found = self.given.get(path) or _imported(module).get(name)
         if not isinstance(found, nn.Module):
             raise ValueError(f"it needs the module {path}, which {_where(path)}; {MOVED}")
         return found
@@ -150,7 +152,7 @@ class Names:
         if path in self.given:
             return self.given[path]
         module, _, name = path.partition(":")
-        found = vars(_imported(module)).get(name) if _may_import(module) else None
+        found = _imported(module).get(name)
         if found is None or isinstance(found, type | ModuleType) or callable(found):
             raise ValueError(f"it needs {path}, which {_where(path)}; {MOVED}")
         path_of(type(found))
@@ -170,14 +172,23 @@ def _run_as(module: str) -> str:
     return spec.name if module == "__main__" and spec is not None else module
 
 
-def _imported(module: str) -> ModuleType:
-    if module == _run_as("__main__"):
-        return sys.modules["__main__"]
-    return importlib.import_module(module)
+def _imported(module: str) -> dict[str, Any]:
+    """What a module has, once it is imported; nothing where it may not be.
 
-
-def _may_import(module: str) -> bool:
-    return module.partition(".")[0] not in LIBRARY or module in ("__main__", "argparse", "collections", "math")
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    if module in ("__main__", _run_as("__main__")):
+        return vars(sys.modules["__main__"])
+    if module.partition(".")[0] in LIBRARY and module not in OPEN:
+        return {}
+    try:
+        return vars(importlib.import_module(module))
+    except Exception as error:
+        raise ValueError(
+            f"it needs the module {module!r}, which cannot be imported here ({type(error).__name__}: {error}); "
+            f"PYTHONPATH tells Python where to look, or {MOVED}"
+        ) from error
 
 
 def _allowed(path: str, value: Any) -> bool:
@@ -200,26 +211,19 @@ def _allowed(path: str, value: Any) -> bool:
 def _look(path: str) -> Any:
     """What lies at a path, found in modules and classes alone; None if it is not there."""
     module, _, names = path.partition(":")
-    if not _may_import(module) and module != "builtins":
-        return None
-    try:
-        found: Any = builtins if module == "builtins" else _imported(module)
-    except ImportError:
-        return None
+    found, held = None, _imported(module)
     for i, name in enumerate(names.split(".")):
         if i and not isinstance(found, type):
             return None
-        found = vars(found).get(name)
+        found = (vars(found) if isinstance(found, type) else held).get(name)
         found = found.__func__ if i and isinstance(found, staticmethod) else found
         found = found.prior if isinstance(found, PyroSample) else found
     return found
 
 
 def _where(path: str) -> str:
-    module = path.partition(":")[0]
-    if module == "__main__":
-        return "lay in a script or a notebook, and is not in this one"
-    return "cannot be imported here (PYTHONPATH tells Python where to look)"
+    lost = "lay in a script or a notebook, and is not in this one"
+    return lost if path.startswith("__main__:") else "is not there any more"
 
 
 def refuse_class(kind: type, value: object) -> None:
