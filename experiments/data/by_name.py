@@ -11,6 +11,9 @@ import torch
 
 from dlvm.experiments.data.arguments import check_path
 from dlvm.experiments.data.images import binarized_mnist, digits, fashion_mnist, mnist
+from dlvm.experiments.data.named.pictures import cifar10, omniglot
+from dlvm.experiments.data.named.sequences import jsb, names, shakespeare, zinc
+from dlvm.experiments.data.named.tables import air_quality, sky
 from dlvm.experiments.data.readers.any_file import KINDS, is_readable
 from dlvm.experiments.data.splits import Binarize, Splits
 from dlvm.experiments.data.user_data import from_file
@@ -20,6 +23,14 @@ NAMED: dict[str, Callable[..., Splits]] = {
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
     "binarized_mnist": binarized_mnist,
+    "omniglot": omniglot,
+    "cifar10": cifar10,
+    "jsb": jsb,
+    "names": names,
+    "shakespeare": shakespeare,
+    "zinc": zinc,
+    "sky": sky,
+    "air_quality": air_quality,
 }
 
 

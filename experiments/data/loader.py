@@ -15,7 +15,9 @@ from dlvm.experiments.data.draws import draw, draw_below, stream, to_thresholds
 from dlvm.experiments.data.rows import Kind, Rows, tell_kind
 
 EXAMPLE_ROWS = 8
-SEQUENCE = "which a model of a plain matrix cannot take (a piano roll is not an image; a sequence model takes it)"
+SEQUENCE = (
+    "which a model of a plain matrix cannot take (a piano roll or a text is not an image): a sequence model takes it"
+)
 
 
 class Loader:
@@ -123,7 +125,7 @@ class Loader:
     def x_dim(self) -> int:
         """Number of columns; ValueError for sequences, which no model of a plain matrix takes."""
         if self.kind == "sequence":
-            raise ValueError(f"{self.name or 'x'} holds sequences, {SEQUENCE}, got x of shape {tuple(self.x.shape)}")
+            raise ValueError(f"{self.name or 'x'} holds sequences, {SEQUENCE}; got x of shape {tuple(self.x.shape)}")
         return self.x.shape[1]
 
     @cached_property

@@ -88,21 +88,22 @@ class Rows:
             object.__setattr__(self, name, value)
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor of that name: x, y (the labels, unless `more` has its own), mask where entries are missing."""
+        """The tensor of that name: x, tokens (x of whole numbers), y (the labels), mask (of missing), or of `more`."""
         if name in self.names:
             if name in self.more:
                 return self.more[name]
             if name == "mask":
                 return ~self.x.isnan()
-            if name != "x" and self.labels is not None:
+            if name == "y" and self.labels is not None:
                 return self.labels
-            return self.x
+            return self.x  # as x, or as tokens
         raise ValueError(f"name must be one of the data's tensors, {', '.join(self.names)}, got {name!r}: {self._lack}")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the tensors that a batch can hold."""
         known = {"x": None, **dict.fromkeys(self.more)}
+        known |= {} if self.x.is_floating_point() else {"tokens": None}
         known |= {"y": None} if self.labels is not None else {}
         return tuple(known | ({"mask": None} if self.missing else {}))
 

@@ -29,7 +29,8 @@ class DataOptions:
     """Which data, and how many at a step."""
 
     data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy, .csv or .tsv file."""
+    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, jsb, names, shakespeare, zinc, sky,
+    air_quality, or the path of a .npz, .npy, .csv, .tsv, .parquet or .h5ad file, or of a folder of images."""
     key: str | None = None
     """Which array of an .npz file; otherwise its names say: images, train_images, labels, ..."""
     scale: float | None = None

@@ -36,7 +36,7 @@ def annotated_object(x: Any, roles: Roles, origin: str) -> Found:
 def read_h5ad(path: Path, roles: Roles) -> Found:
     """The same of a .h5ad file, which is read by h5py: of obs the columns that the options name.
 
-    Raises: ValueError if it cannot be read, or is laid out otherwise; ImportError that names the package to install.
+    Raises: ValueError if it cannot be read, or is laid out otherwise, or that names the package to install.
     """
     h5py = needed("h5py", path.name)
     try:

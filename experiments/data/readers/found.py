@@ -74,12 +74,12 @@ class Roles:
 
 
 def needed(module: str, origin: str, part: str | None = None) -> Any:
-    """An optional module, or a part of it; ImportError that names the package to install where it is not there."""
+    """An optional module, or a part of it; ValueError that names the package to install where it is not there."""
     try:
         return importlib.import_module(module if part is None else f"{module}.{part}")
     except ImportError as error:
         package = {"PIL": "pillow"}.get(module, module)
-        raise ImportError(f"{origin} needs {package} to be read: pip install {package}") from error
+        raise ValueError(f"{origin} needs {package} to be read: pip install {package}") from error
 
 
 def dense(x: Any, origin: str) -> np.ndarray:

@@ -44,14 +44,14 @@ def _column(pandas: ModuleType, series: Any) -> np.ndarray:
 def read_parquet(path: Path, roles: Roles) -> Table:
     """The table in a parquet file.
 
-    Raises: ValueError if it cannot be read; ImportError that names the package where there is none to read it.
+    Raises: ValueError if it cannot be read, or that names the package where there is none to read it.
     """
     roles.refuse_key(path.name)
     pandas = needed("pandas", path.name)
     try:
         frame = pandas.read_parquet(path)
     except ImportError as error:
-        raise ImportError(f"{path.name} needs pyarrow to be read: pip install 'pyro-dlvm[tables]'") from error
+        raise ValueError(f"{path.name} needs pyarrow to be read: pip install pyarrow") from error
     except Exception as error:  # a parser of hostile bytes may fail in any way; each is told as one
         raise ValueError(f"{path} is no readable parquet file ({error}): it is damaged; write it anew") from error
     return frame_table(frame, str(path))
