@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.guides_report import FROZEN, OBJECTIVES, frozen_table, label_of, story, together_table, verdict
-from dlvm.experiments.measures.draws import dream, posterior_means, reconstruct
+from dlvm.experiments.measures.draws import dreams, posterior_means
 from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.measures.paired_gaps import Gaps, headline, typical
 from dlvm.experiments.measures.posterior_grid import densities
@@ -32,7 +32,7 @@ from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.experiments.sweeps.sweep import Sweep
-from dlvm.inference import ELBO, NonFinite, check, evaluate, fit, log_weights
+from dlvm.inference import ELBO, NonFinite, check, evaluate, fit, log_weights, reconstruct
 from dlvm.inference.bounds.importance import WORST_KHAT, log_mean_exp, pareto_k
 from dlvm.inference.training.run_state import under
 
@@ -226,10 +226,10 @@ def pictures(config: Config, done: list[Done], one: OneModel) -> Iterator[Pictur
     shown = [found for found in done if found.record["seed"] == 0 and found.record["objective"] == "elbo"]
     pairs = {label_of(found.record["guide"]): restored(config, found, train) for found in shown}
     x, shape = test.x[:8], test.image_shape
-    means = {label: reconstruct(model, guide, x) for label, (model, guide) in pairs.items()}
+    means = {label: reconstruct(model, guide, x, num_particles=1) for label, (model, guide) in pairs.items()}
     caption = "Test data, and the mean of p(x | z) for one z from each guide; trained by the ELBO, seed 0."
     yield "reconstructions", reconstructions(x, means, shape, context), caption
-    drawn = {label: dream(model, 36) for label, (model, _) in pairs.items()}
+    drawn = {label: dreams(model, 36)[1] for label, (model, _) in pairs.items()}
     yield "samples", samples(drawn, shape, context), "Means of p(x | z) for z from the prior; the same models."
 
 
@@ -247,7 +247,7 @@ def pictures_of_one_model(config: Config, one: OneModel) -> Iterator[Picture]:
     )
     yield "posteriors", drawn, caption
     label, guide = list(one.guides.items())[-1]
-    means = posterior_means(guide, test.x)
+    means = posterior_means(one.model, guide, test.x)
     caption = f"Means of the {label} guide's q(z | x) of test data."
     yield "latent_space", latent_space(means, test.labels, context), caption
 

@@ -19,6 +19,7 @@ from dlvm.experiments.runs.restore import recipe_of, restore
 from dlvm.experiments.runs.results_file import Results, check_out, write
 from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
 from dlvm.inference.console import tell
+from dlvm.inference.use.asking import data_site
 from dlvm.inference.use.by_datum import columns as numbered
 
 Call = Literal["encode", "reconstruct", "score", "impute", "predict", "interpolate", "generate", "traverse"]
@@ -165,9 +166,12 @@ def predicted(asked: Asked) -> Results:
     found = predict(asked.model, asked.guide, asked.args, asked.config.site, **asked.options)
     part = found.probabilities if found.mean is None else found.mean
     numbers = part.reshape(len(part), -1).cpu()
-    names = columns_of(asked.config.site, numbers.shape[1], None if found.mean is not None else found.values)
     words = ("mean", "sd", "mean_se", "draws", "probabilities", "ess", "khat")
-    return Results(numbers, names, asked.index, {word: _plain(getattr(found, word)) for word in words})
+    arrays = {word: _plain(getattr(found, word)) for word in words}
+    if found.mean is not None and asked.config.site == data_site(asked.model):
+        return dataclasses.replace(asked.like_x(numbers, asked.index), arrays=arrays)
+    names = columns_of(asked.config.site, numbers.shape[1], None if found.mean is not None else found.values)
+    return Results(numbers, names, asked.index, arrays)
 
 
 def interpolated(asked: Asked) -> Results:
@@ -183,11 +187,11 @@ def generated(asked: Asked) -> Results:
         name: _given(value, asked.config.n) for name, _, value in (word.partition("=") for word in asked.config.given)
     }
     drawn = generate(asked.model, asked.config.n, given or None, **asked.options)
-    x = drawn["x"] if "x" in drawn else list(drawn.values())[-1]
-    found = asked.like_x(x, **{site: _plain(value) for site, value in drawn.items() if site != "x"})
+    name = data_site(asked.model)
+    found = asked.like_x(drawn[name], **{site: _plain(value) for site, value in drawn.items() if site != name})
     if found.images is None:
         return found
-    latent = {site: value for site, value in {**drawn, **given}.items() if site != "x"}
+    latent = {site: value for site, value in {**drawn, **given}.items() if site != name}
     return dataclasses.replace(found, images=(decode(asked.model, latent)[:MANY], found.images[1]))
 
 

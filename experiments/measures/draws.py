@@ -1,4 +1,4 @@
-"""What draws of a trained pair show: reconstructions, dreams, where data lie among the latents, and the bound."""
+"""What draws of a trained pair show: dreams, where data lie among the latents, and the bound."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from dlvm.inference import log_weights
+from dlvm.inference import decode, encode, generate, log_weights
+from dlvm.inference.use.asking import data_site
 
 
-@torch.no_grad()
-def reconstruct(model: Callable, guide: Callable, x: Tensor) -> Tensor:
-    """E p(x | z) for one z ~ q(z | x) per datum; shape of x."""
-    drawn = poutine.trace(guide).get_trace(x)
-    return _site("x", poutine.replay(model, trace=drawn), x)["fn"].mean.expand_as(x)
+def dreams(model: Callable, n: int) -> tuple[Tensor, Tensor]:
+    """n draws of x from the model, and the means of p(x | z) that they come from; (n, x_dim) each."""
+    drawn, x = generate(model, n), data_site(model)
+    return drawn[x], decode(model, {name: value for name, value in drawn.items() if name != x})
 
 
-@torch.no_grad()
-def dream(model: Callable, n: int) -> Tensor:
-    """E p(x | z) for n draws of z from the prior; shape (n, x_dim)."""
-    return _site("x", model, n=n)["fn"].mean
-
-
-@torch.no_grad()
-def posterior_means(guide: Callable, x: Tensor, num_particles: int = 50) -> Tensor:
+def posterior_means(model: Callable, guide: Callable, x: Tensor, site: str = "z") -> Tensor:
     """Means of z ~ q(z | x), shape (n, z_dim)."""
-    return torch.stack([_site("z", guide, x)["value"] for _ in range(num_particles)]).mean(0)
+    return encode(model, guide, x)[site].mean
 
 
 @torch.no_grad()

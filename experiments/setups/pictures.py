@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
-import torch
 from matplotlib.figure import Figure
-from pyro import poutine
-from torch import Tensor, nn
+from torch import nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.figures import columns, latent_space, plane, posteriors, reconstructions, samples
+from dlvm.experiments.measures.draws import dreams, posterior_means
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.guides import latents
+from dlvm.inference import reconstruct
 
 Drawing = tuple[str, Callable[[], Figure], str]  # name, what draws it, caption
 FEW, MANY = 8, 2000
-DRAWS = 50  # of a posterior mean
 
 
 def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
@@ -37,7 +35,7 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
     flat = [name for name, site in sites.items() if site.shape == (2,) and not site.support.is_discrete]
     for name in flat:
         title = "latent_space" if len(sites) == 1 else f"latent_space_{name}"
-        yield title, partial(_latent_space, guide, data, name), f"Means of q({name} | x) of test data."
+        yield title, partial(_latent_space, model, guide, data, name), f"Means of q({name} | x) of test data."
     if len(sites) == 1 and flat:
         yield (
             "posteriors",
@@ -53,66 +51,35 @@ def described(model: nn.Module, data: Loader) -> str:
     return f"latent {' and '.join(filter(None, [', '.join(each[:-1]), each[-1]]))}"
 
 
-@torch.no_grad()
-def reconstructed(model: Callable, guide: Callable, x: Tensor) -> Tensor:
-    """E p(x | z) for one z ~ q(z | x) per datum; shape of x."""
-    drawn = poutine.trace(guide).get_trace(x)
-    site = observed(poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x).nodes, x)
-    return site["fn"].mean.expand_as(x)
-
-
-@torch.no_grad()
-def dreamed(model: Callable, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """n draws of x from the model, and the means of p(x | z) that they come from; (n, x_dim) each."""
-    name = observed(poutine.trace(model).get_trace(x).nodes, x)["name"]
-    site: Any = poutine.trace(model).get_trace(n=n).nodes[name]
-    return site["value"], site["fn"].mean.expand_as(site["value"])
-
-
-@torch.no_grad()
-def centres(guide: Callable, x: Tensor, site: str) -> Tensor:
-    """Means of z ~ q(z | x), shape (n, z_dim)."""
-    draws: list[Any] = [poutine.trace(guide).get_trace(x).nodes[site]["value"] for _ in range(DRAWS)]
-    return torch.stack(draws).mean(0)
-
-
-def observed(nodes: Mapping[str, Any], x: Tensor) -> Mapping[str, Any]:
-    """The site of a trace that holds x."""
-    for node in nodes.values():
-        if node["type"] == "sample" and node["is_observed"] and getattr(node["value"], "shape", None) == x.shape:
-            return node
-    raise ValueError("the model observes no site of the shape of x as a whole")
-
-
 def names_of(data: Loader) -> tuple[str, ...] | None:
     return getattr(data, "columns", None)
 
 
 def _images(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
     x = data.first(FEW)
-    return reconstructions(x, {"reconstruction": reconstructed(model, guide, x)}, data.image_shape)
+    return reconstructions(x, {"reconstruction": reconstruct(model, guide, x, num_particles=1)}, data.image_shape)
 
 
 def _columns(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
     x = data.first(MANY // 4)
-    return columns(x, reconstructed(model, guide, x), names_of(data))
+    return columns(x, reconstruct(model, guide, x, num_particles=1), names_of(data))
 
 
 def _plane(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
     x = data.first(MANY)
-    drawn, _ = dreamed(model, x, len(x))
-    groups = {"data": x, "reconstruction": reconstructed(model, guide, x), "draws of the model": drawn}
+    drawn, _ = dreams(model, len(x))
+    groups = {"data": x, "reconstruction": reconstruct(model, guide, x, num_particles=1), "draws of the model": drawn}
     return plane(groups, names_of(data))
 
 
 def _samples(model: nn.Module, data: Loader) -> Figure:
-    _, means = dreamed(model, data.first(FEW), 64)
+    _, means = dreams(model, 64)
     return samples({"prior samples": means}, data.image_shape)
 
 
-def _latent_space(guide: nn.Module, data: Loader, site: str) -> Figure:
+def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
     x = data.first(MANY)
-    return latent_space(centres(guide, x, site), None if data.labels is None else data.labels[: len(x)])
+    return latent_space(posterior_means(model, guide, x, site), None if data.labels is None else data.labels[: len(x)])
 
 
 def _posteriors(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:

@@ -15,6 +15,7 @@ from dlvm.inference.programs.modules import signature_of
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.use.arrays import Kind, as_tensor, dtype_of
 from dlvm.inference.use.by_datum import has_data, names_of, standing
 
@@ -109,6 +110,12 @@ class Asked:
                 f"model(n={self.n}) drew {torch.Size(rows).numel()} data; let n be the size of its plate over data"
             )
         return layout
+
+
+def data_site(model: Callable) -> str:
+    """The site that is a model's data: its first argument, or else its last site."""
+    with untouched(0), torch.no_grad():
+        return Asked(model, 1, {}).x
 
 
 def check_fits(name: str, value: Tensor, site: Mapping[str, Any]) -> None:
