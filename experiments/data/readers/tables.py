@@ -163,11 +163,10 @@ def _numbers(table: Table, chosen: list[int], missing: Sequence[str] | None) -> 
             cells = np.array([str(cell).strip() for cell in column], object)
             if missing is not None:
                 cells[np.isin(cells.astype(str), [*EMPTY, *missing])] = "nan"
-            try:
-                column = cells.astype(np.float64)
-            except ValueError:
-                row = next(row for row, cell in enumerate(cells) if not is_number(cell))
-                raise ValueError(_fault(table, row, k, cells[row])) from None
+            wrong = next((row for row, cell in enumerate(cells) if not is_number(cell)), None)
+            if wrong is not None:
+                raise ValueError(_fault(table, wrong, k, cells[wrong]))
+            column = cells.astype(np.float64)
         x[:, j] = column
     return x
 
