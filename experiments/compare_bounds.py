@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.measures.over_seeds import OverSeeds, over_seeds
 from dlvm.experiments.options.command_line import start
-from dlvm.experiments.options.common import DataOptions, EvaluationOptions, splits
-from dlvm.experiments.options.guides import GUIDES, GuideWord
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions
+from dlvm.experiments.options.guides import GuideName, guide_label, guide_named
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.options.objectives import Numbers, objective_of
+from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.runs.report import Table, counted
-from dlvm.experiments.setups.setup import fresh_pair
+from dlvm.experiments.setups.named import word_of
+from dlvm.experiments.setups.options import ModelOptions
+from dlvm.experiments.setups.pictures import described
+from dlvm.experiments.setups.setup import Setup, fresh_pair
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
@@ -51,7 +55,7 @@ DRAWS_OF_THE_BOUND = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(SweepOptions, EvaluationOptions, TimeOptions, Numbers, DataOptions):
+class Config(SweepOptions, EvaluationOptions, TimeOptions, Numbers, ModelOptions, DataOptions):
     """Train one model and guide by every objective for the same time, and compare what log p(x) they reach."""
 
     objectives: tuple[str, ...] = (
@@ -60,12 +64,8 @@ class Config(SweepOptions, EvaluationOptions, TimeOptions, Numbers, DataOptions)
     )  # fmt: skip
     """What is compared: a word of --objective in dlvm.experiments.train, alone or as word:estimator. cubo needs tens of
     particles, see its documentation."""
-    guide: GuideWord = "diagonal"
-    """Family of q(z | x), the same for all."""
-    z_dim: int = 8
-    """Latent dimensions."""
-    hidden: tuple[int, ...] = (100, 100)
-    """Hidden layers of the encoder, and in reverse of the decoder; tanh."""
+    guide: GuideName = "diagonal"
+    setup: Setup = VAESetup(8, (100, 100))
     num_particles: int = 8
     """Samples of z per datum at every step, in all, for every objective."""
     seeds: int = 2
@@ -74,12 +74,12 @@ class Config(SweepOptions, EvaluationOptions, TimeOptions, Numbers, DataOptions)
 
     @property
     def family(self) -> str:
-        return GUIDES[self.guide].__name__
+        return guide_label(self.guide)
 
 
 def pair(config: Config, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    return fresh_pair(VAESetup(config.z_dim, config.hidden), train, GUIDES[config.guide])
+    return fresh_pair(config.setup, train, guide_named(config.guide))
 
 
 def objective_named(config: Config, name: str) -> Objective:
@@ -109,7 +109,7 @@ def own_bound(objective: Objective, model: nn.Module, guide: nn.Module, test: Lo
 
 def trained(config: Config, name: str, seed: int) -> Done:
     """One pair by one objective: what it is worth, what its training cost, and how it went."""
-    data = splits(config)
+    data = data_of(config)
     objective = objective_named(config, name)
     racer = race(config, seed, partial(pair, config, data.train), objective, data)
     row = {"objective": label(name), "seed": seed, "definition": repr(objective), "history": racer.looks}
@@ -194,7 +194,7 @@ def pictures(config: Config, rows: list[dict], name: str) -> Iterator[Picture]:
     """Every figure of the comparison."""
     from dlvm.experiments.figures import own_bounds, reached, timed_curves
 
-    context = f"{name}, {config.family} guide, {config.z_dim} latent dimensions, {config.effort} per run"
+    context = f"{name}, {config.family} guide, {config.effort} per run"
     clock = "seconds" if config.epochs is None else "epochs"
     histories = {objective: runs.all("history") for (objective,), runs in over_seeds(rows, "objective").items()}
     yield (
@@ -214,11 +214,16 @@ def pictures(config: Config, rows: list[dict], name: str) -> Iterator[Picture]:
     )
 
 
+def subject(config: Config, data: Splits) -> str:
+    """The model in words."""
+    return f"{word_of(type(config.setup))} with {described(config.setup.model(data.train), data.train)}"
+
+
 def checked(config: Config) -> Splits:
     """The data, once everything asked for has been found to work."""
     if not config.objectives:
         raise ValueError("objectives must name at least one; elbo, or iwae:dreg")
-    data = splits(config)
+    data = data_of(config)
     model, guide = pair(config, data.train)
     for name in config.objectives:
         check(model, guide, objective_named(config, name), data.train.example)
@@ -241,7 +246,7 @@ def main(config: Config) -> list[dict]:
     tables, said = [summary(rows, config), *found.tables()], verdict(rows, config)
     study.show(tables)
     intro = (
-        f"p(z) p(x | z) is a VAE with a Bernoulli decoder, q(z | x) a {config.family} guide: the same "
+        f"p(x, z) is {subject(config, data)}, q(z | x) a {config.family} guide: the same "
         f"networks, data and {config.num_particles} particles for every objective, {config.effort} of Adam steps each. "
         "The clock counts the processor's time for steps alone, so that waiting for the processor costs nothing.\n\n"
         "Objectives cannot be compared by their own bounds, which differ in what they leave out. So every run is "
@@ -249,7 +254,9 @@ def main(config: Config) -> list[dict]:
         "validation data, to keep the best state of a run, and with more on the test data, for what is reported."
     )
     title = f"Which objective trains best on {config.data}?"
-    study.report(title, intro, tables, said, pictures(config, rows, data.train.name))
+    study.report(
+        title, intro, tables, said, pictures(config, rows, f"{data.train.name}, {word_of(type(config.setup))}")
+    )
     found.end(run)
     return rows
 

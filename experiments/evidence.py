@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlvm.evidence import (
     Estimate,
@@ -27,58 +28,52 @@ from dlvm.evidence import (
 )
 from dlvm.evidence.log_px.sandwich import weighed
 from dlvm.experiments.data import Loader, Splits
-from dlvm.experiments.evidence_report import WEIGHTED, pictures, tables, verdict
+from dlvm.experiments.evidence_report import INTRO, WEIGHTED, excuses, pictures, tables, verdict
 from dlvm.experiments.measures.evidence_record import Found, annealing_cost, bracket_row, known_value, row_of
 from dlvm.experiments.options.command_line import check_least, start
-from dlvm.experiments.options.common import FolderOptions
-from dlvm.experiments.options.guides import GUIDES, GuideWord
+from dlvm.experiments.options.common import DataOptions, FolderOptions
+from dlvm.experiments.options.guides import GuideName, guide_label
 from dlvm.experiments.options.objectives import Numbers, ObjectiveWord, objective_of
 from dlvm.experiments.runs.folder import Run
-from dlvm.experiments.runs.recipe import Recipe
+from dlvm.experiments.runs.recipe import Recipe, check_unasked, settings_in
 from dlvm.experiments.runs.restore import recipe_of, restore
+from dlvm.experiments.setups.named import word_of
+from dlvm.experiments.setups.options import ModelOptions
+from dlvm.experiments.setups.pictures import described
+from dlvm.experiments.setups.setup import Rows, Setup, batches_of, first_rows
+from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Study
 from dlvm.guides import latents
 from dlvm.inference import ELBO, check, fit
 from dlvm.inference.training.arguments import check_aims
-from dlvm.models import PPCA
 
 MOST_SAMPLES = 1000
+OF_THE_PAIR = (
+    *("setup", "guide", "objective", "num_particles", "epochs", "patience", "lr"),
+    *(field.name for field in dataclasses.fields(DataOptions) if field.name != "data_dir"),
+)
 Pair = tuple[nn.Module, nn.Module]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(FolderOptions):
+class Config(FolderOptions, ModelOptions, DataOptions):
     """Train one model, or take a trained one, and estimate its log p(x) in every way there is, at several costs."""
 
     run: Path | None = None
-    """Folder of a run of experiments.train whose model and guide are taken as they are; what follows, to --seed, says
-    how to train a new pair instead."""
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
-    model: Literal["vae", "ppca"] = "vae"
-    """vae; or ppca, linear and Gaussian on grey levels, fitted in closed form, whose log p(x) is known."""
-    guide: GuideWord = "diagonal"
-    """Family of q(z | x)."""
+    """Folder of a run of dlvm.experiments.train whose model, guide and data are taken as they are; model, guide, data,
+    objective, epochs, patience, lr and num_particles say how to train a new pair instead."""
+    guide: GuideName = "diagonal"
+    setup: Setup = VAESetup(2, (100, 100))
     objective: ObjectiveWord = "elbo"
     """What the pair is trained by."""
     num_particles: int = 1
     """Samples of z per datum in that objective."""
-    z_dim: int = 2
-    """Latent dimensions; log p(x) of a vae is known for 1 and 2, by quadrature."""
-    hidden: tuple[int, ...] = (100, 100)
-    """Hidden layers of the encoder, and in reverse of the decoder; tanh."""
     epochs: int = 100
     """Most passes over the training data."""
     patience: int | None = 20
     """Stop when the validation bound has not risen for so many epochs."""
-    batch_size: int = 50
-    """Data per step."""
     lr: float = 2e-3
     """Learning rate of Adam."""
-    key: str | None = None
-    """Which array of an .npz file."""
-    scale: float | None = None
-    """Divide a file's numbers by this first (255 for 8-bit images)."""
     seed: int = 0
     """Of training and of all draws."""
     num_data: int = 100
@@ -99,8 +94,6 @@ class Config(FolderOptions):
     """Test data, at most, for rate, distortion, mutual information and the decoder."""
     progress: bool = True
     """Show bars with the time left; Ctrl-C ends the measuring and reports what is done."""
-    data_dir: Path | None = None
-    """Where the data lie; data/ or ../shared/data unless told."""
     out: Path = Path("runs/evidence")
 
     @property
@@ -115,43 +108,51 @@ class Subject:
 
     model: nn.Module
     guide: nn.Module
-    x: Tensor
+    x: Rows
     test: Loader
     name: str
 
 
 def recipe_for(config: Config) -> Recipe:
     """What the pair is made of, or was."""
-    if config.run is None:
-        return Recipe.of(vars(config))
-    if config.model == "ppca":
-        raise ValueError(f"model must be vae with --run, got ppca: {config.run} holds a vae; leave one of the two out")
-    return recipe_of(config.run, config.data_dir)
+    if config.run is not None:
+        check_unasked(config, config.run, OF_THE_PAIR)
+    return Recipe.by(config) if config.run is None else recipe_of(config.run, config.data_dir)
 
 
 def prepared(config: Config, recipe: Recipe, data: Splits, pair: Pair | None, run: Run) -> Subject:
     """The pair, trained here or before, and the data that it is measured on."""
     pyro.set_rng_seed(config.seed)
-    if config.model == "ppca":
-        model: nn.Module = PPCA.maximum_likelihood(data.train.x, config.z_dim).requires_grad_(False)
-        guide = GUIDES[config.guide](latents(model, data.train.example), recipe.setup.encoder(data.train))
-    else:
-        model, guide = recipe.pair(data.train) if pair is None else pair
     if pair is None:
+        best = recipe.setup.optimum(data.train)  # drawn from nothing, so that what follows is drawn as ever
+        model, guide = recipe.pair(data.train) if best is None else with_guide(recipe, best, data.train)
         fitted(config, model, guide, data, run)
-    family, (size,) = GUIDES[recipe.guide.guide].__name__, latents(model, data.train.example)["z"].shape
-    name = f"{data.train.name}, {config.model.upper()}, {family} guide, {size} latent dimensions"
-    return Subject(model, guide, data.test.first(config.num_data), data.test, name)
+    else:
+        model, guide = pair
+    word, family = word_of(type(recipe.setup)), guide_label(recipe.guide.guide)
+    name = f"{data.train.name}, {word}, {family} guide, {described(model, data.train)}"
+    return Subject(model, guide, first_rows(data.test, config.num_data), data.test, name)
+
+
+def with_guide(recipe: Recipe, model: nn.Module, data: Loader) -> Pair:
+    """A model that is fitted already, and a fresh guide of it."""
+    guide = recipe.guide.family(recipe.setup.nonlinearity)
+    return model.requires_grad_(False), guide(latents(model, *data.examples), recipe.setup.encoder(data))
 
 
 def fitted(config: Config, model: nn.Module, guide: nn.Module, data: Splits, run: Run) -> None:
     """Trains; every epoch is a line of metrics.jsonl."""
-    epoch, objective = None, objective_of(config.objective, Numbers(config.num_particles))
+    epoch, objective = None, objective_of(config.objective, Numbers(config.num_particles), estimator_of(config))
     how: dict[str, Any] = dict(epochs=config.epochs, patience=config.patience, seed=config.seed)
     adam = partial(torch.optim.Adam, lr=config.lr)
     for epoch in fit(model, guide, objective, data.train, valid=data.valid, optimizer=adam, **how):
         run.log(**dataclasses.asdict(epoch))
     print(f"trained: {epoch}", flush=True)
+
+
+def estimator_of(config: Config) -> str:
+    """That of the gradient which the model needs."""
+    return config.setup.defaults.get("estimator", "total")
 
 
 def candidates(config: Config, subject: Subject) -> Iterator[tuple[str, int, int, Callable[[], Estimate]]]:
@@ -177,11 +178,10 @@ def steps(config: Config, subject: Subject, run: Run, found: Found) -> Iterator[
     for method, budget, cost, call in candidates(config, subject):
         if method in found.left_out:
             continue
-        try:
+        estimate = None
+        with left_out(found, method):
             estimate = call()
-        except ValueError as error:
-            found.left_out[method] = str(error)
-            print(f"{method} is left out: {error}", flush=True)
+        if estimate is None:
             continue
         found.rows.append(row_of(method, budget, cost, estimate, found.truth))
         found.largest[method] = estimate
@@ -192,13 +192,14 @@ def steps(config: Config, subject: Subject, run: Run, found: Found) -> Iterator[
         raise ValueError(f"no estimator works with this pair: {next(iter(found.left_out.values()))}")
     found.real = of_real(config, subject, found)
     yield all(row.complete for row in found.real.rows.values())
-    yield from bracketed(config, subject, run, found)
+    with left_out(found, "data simulated from the model"):
+        yield from bracketed(config, subject, run, found)
     yield from diagnosed(config, subject, found)
 
 
 def of_real(config: Config, subject: Subject, found: Found) -> Sandwich:
     """The bounds of the test data; of the annealed ones the largest but for its noise."""
-    rows = weighed(subject.model, subject.guide, [subject.x], config.samples, config.seed, config.progress)
+    rows = weighed(subject.model, subject.guide, batches_of(subject.x), config.samples, config.seed, config.progress)
     if chains := [e for name, e in found.largest.items() if name.startswith("AIS")]:
         rows["AIS"] = max(chains, key=lambda estimate: estimate.mean - 2 * estimate.mean_se)
     return Sandwich(rows | ({} if found.truth is None else {"exact": found.truth}), simulated=False)
@@ -229,13 +230,26 @@ def diagnosed(config: Config, subject: Subject, found: Found) -> Iterator[bool]:
     """The two views, calibration of the guide, and the decoder."""
     pair = subject.model, subject.guide
     how: dict[str, Any] = {"seed": config.seed, "progress": config.progress}
-    x = subject.test.first(config.view_data)
-    found.views = views(*pair, x, **how)
-    yield found.views.complete
-    found.calibration = calibration(*pair, config.calibration_data, **how)
-    yield found.calibration.num_data == found.calibration.asked
-    found.decoder = decoder_report(*pair, x, image_shape=subject.test.image_shape, **how)
-    yield found.decoder.complete
+    x = first_rows(subject.test, config.view_data)
+    with left_out(found, "the two views"):
+        found.views = views(*pair, x, **how)
+    yield found.views is None or found.views.complete
+    with left_out(found, "calibration of the guide"):
+        found.calibration = calibration(*pair, config.calibration_data, **how)
+    yield found.calibration is None or found.calibration.num_data == found.calibration.asked
+    with left_out(found, "the decoder"):
+        found.decoder = decoder_report(*pair, x, image_shape=subject.test.image_shape, **how)
+    yield found.decoder is None or found.decoder.complete
+
+
+@contextmanager
+def left_out(found: Found, what: str) -> Iterator[None]:
+    """Inside, what cannot be done with a pair is noted, and said."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        found.left_out[what] = str(error)
+        print(f"{what}: left out: {error}", flush=True)
 
 
 def checked(config: Config) -> tuple[Recipe, Splits, Pair | None]:
@@ -248,21 +262,21 @@ def checked(config: Config) -> tuple[Recipe, Splits, Pair | None]:
     check_least(config, calibration_data=20)
     if not 0 < config.share < 1:
         raise ValueError(f"share must be between 0 and 1, got {config.share}; 0.1 is usual")
-    objective = objective_of(config.objective, Numbers(config.num_particles))
+    objective = objective_of(config.objective, Numbers(config.num_particles), estimator_of(config))
     if config.run is None:
         check_aims(objective, (), config.epochs, config.patience)
     recipe = recipe_for(config)
     data = recipe.splits()
     pair = None if config.run is None else restore(config.run)
     if pair is not None:
-        check(*pair, ELBO(), data.train.example)
+        check(*pair, ELBO(), *data.train.examples)
     return recipe, data, pair
 
 
 def main(config: Config) -> Found:
     study = Study(config)
     recipe, data, pair = checked(config)  # what cannot work is found before a folder is made
-    run = study.open()
+    run = study.open({} if config.run is None else settings_in(config.run))
     subject, found = prepared(config, recipe, data, pair, run), Found(interrupted=True)  # until all is measured
     with study.interruptible(found.rows):
         for complete in steps(config, subject, run, found):
@@ -273,15 +287,8 @@ def main(config: Config) -> Found:
     run.result(**found.result, verdict=said)
     shown = tables(found)
     study.show(shown)
-    intro = (
-        f"The pair: {subject.name}. Every estimator of log p(x) is put to the same {len(subject.x)} test data at "
-        "several costs, and held against the exact value where there is one. All are lower bounds in expectation: the "
-        "largest is the best, but for noise.\n\n"
-        "Only data simulated from the model come with an exact draw from p(z | x). There annealing runs in reverse "
-        "too, which bounds log p(x) from above; the distance of the two says what annealing is worth with this model."
-    )
-    if found.left_out:
-        intro += "\n\n" + " ".join(f"{name} is left out: {why}." for name, why in found.left_out.items())
+    count = min(config.num_data, subject.test.num_data)
+    intro = INTRO.format(name=subject.name, count=count) + excuses(found)
     title = f"How far can log p(x) be trusted on {recipe.data.data}?"
     study.report(title, intro, shown, said, pictures(found, subject.name))
     return found

@@ -13,7 +13,19 @@ from dlvm.experiments.study import Picture
 CLOSE = 0.05  # nats per datum: an estimate this near may be reported as log p(x)
 KHAT_SHARE = 0.1
 WEIGHTED = ("prior sampling", "importance sampling", "defensive mixture")
+INTRO = (
+    "The pair: {name}. Every estimator of log p(x) is put to the same {count} test data at several costs, and held "
+    "against the exact value where there is one. All are lower bounds in expectation: the largest is the best, but for "
+    "noise.\n\nOnly data simulated from the model come with an exact draw from p(z | x). There annealing runs in "
+    "reverse too, which bounds log p(x) from above; the distance of the two says what annealing is worth here."
+)
 SIDES = {"lower": "below", "upper": "above", "exact": "exact"}
+
+
+def excuses(found: Found) -> str:
+    """What is left out, as a paragraph; empty if nothing is."""
+    said = " ".join(f"{name} is left out: {why}." for name, why in found.left_out.items())
+    return f"\n\n{said}" if said else ""
 
 
 def tables(found: Found) -> list[Table]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pyro
 import torch
@@ -52,13 +52,17 @@ class Study(Generic[Options]):
         torch.set_num_threads(1)
         check_options(config)
 
-    def open(self) -> Run:
+    def open(self, settings: Mapping[str, Any] | None = None) -> Run:
         """Makes the folder; that of a sweep which did not come to its end is gone on with.
+
+        Args:
+            settings: those that config.json is to hold in place of, or beside, the script's options.
 
         Raises:
             ValueError, TypeError: see ``Run``.
         """
-        settings, goes_on = settings_of(self.config), isinstance(self.config, SweepOptions)
+        settings = settings_of(self.config) | dict(settings or {})
+        goes_on = isinstance(self.config, SweepOptions)
         self.run = Run(self.config.out, settings, overwrite=self.config.overwrite, goes_on=goes_on)
         return self.run
 

@@ -69,14 +69,15 @@ def flat(found: Gaps) -> dict[str, float]:
 def divide(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
-    others: Tensor,
+    x: Tensor | list,
+    others: Tensor | list,
     steps: int,
     num_particles: int,
     seed: int,
     log_px: Estimate | None = None,
     richer: Callable | None = None,
     diagonal: bool | None = None,
+    objective: ELBO | None = None,
 ) -> tuple[Gaps, Gaps | None, Gaps | None]:
     """The gap of test data, that of training data, and that of test data by quadrature; None for what is not reached.
 
@@ -85,13 +86,14 @@ def divide(
         x, others: test data, training data.
         steps, num_particles, seed: as in ``gaps``.
         log_px, richer: of the test data, as in ``gaps``.
+        objective: what local guides maximise, ``ELBO(8)`` unless told.
         diagonal: whether the family's Gaussians are diagonal; None leaves quadrature out.
     """
 
-    def split(x: Tensor, log_px: Estimate | None = None, richer: Callable | None = None) -> Gaps:
+    def split(x: Tensor | list, log_px: Estimate | None = None, richer: Callable | None = None) -> Gaps:
         return gaps(
             model, guide, x, richer=richer, log_px=log_px, steps=steps, num_particles=num_particles,
-            objective=ELBO(8), seed=seed, progress=True,
+            objective=objective or ELBO(8), seed=seed, progress=True,
         )  # fmt: skip
 
     test = split(x, log_px, richer)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from dlvm.evidence import BernoulliDecoder, Calibration, Estimate, GaussianDecoder, Sandwich, Views, exact, quadrature
 from dlvm.evidence.annealing.step_sizes import FIRST_MOVES, MOST_MOVES, PILOT_CHAINS, PILOT_MOVES, PILOT_TEMPERATURES
 from dlvm.evidence.mean import Measured
-from dlvm.experiments.measures.draws import latent_size
+from dlvm.guides import latents
 
 
 @dataclass
@@ -60,8 +62,11 @@ def known_value(model: Callable, data: Any, seed: int, progress: bool) -> tuple[
     """The exact log p(x) of data, from the model or by quadrature; or why there is none."""
     if callable(getattr(model, "log_px", None)):
         return exact(model, data), ""
-    if (size := latent_size(model)) > 2:
-        return None, f"z has {size} dimensions, and quadrature takes at most 2"
+    args = (data,) if isinstance(data, Tensor) else tuple(data[0]) if isinstance(data, list) else ()
+    sites = latents(model, *args)
+    if (size := sum(site.shape.numel() for site in sites.values())) > 2:
+        what = f"{next(iter(sites))} has" if len(sites) == 1 else f"{', '.join(sites)} have"
+        return None, f"{what} {size} dimensions, and quadrature takes at most 2"
     try:
         return quadrature(model, data, seed=seed, progress=progress), ""
     except ValueError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +14,11 @@ from torch import nn
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.options.common import DataOptions, taken
 from dlvm.experiments.options.guides import GuideOptions
+from dlvm.experiments.runs.folder import HOW
 from dlvm.experiments.setups.named import named
 from dlvm.experiments.setups.setup import Setup, fresh_pair
+
+ELSEWHERE = HOW | {"device", "threads", "engine", "checkpoint", "seed", "eval_particles", "eval_data"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,38 @@ class Recipe:
     def splits(self, device: str | torch.device = "cpu") -> Splits:
         """The data; grey levels stay where that is asked for, and by default where the model is not of binary data."""
         greys = self.binarize == "none" or (self.binarize == "default" and not self.setup.binary)
-        return self.data.splits(binarize=None if greys else self.binarize, device=device)
+        found = self.data.splits(binarize=None if greys else self.binarize, device=device)
+        return (
+            found if self.setup.inputs == ("x",) else Splits(*(loader.giving(*self.setup.inputs) for loader in found))
+        )
 
     def pair(self, data: Loader) -> tuple[nn.Module, nn.Module]:
         """A fresh model and a fresh guide of it, where the data lie."""
         return fresh_pair(self.setup, data, self.guide.family(self.setup.nonlinearity))
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """The settings of the run in a folder that say what it trained, and how; not where it was written."""
+    kept = json.loads((folder / "config.json").read_text("utf-8"))["config"]
+    return {"model": "vae"} | {name: value for name, value in kept.items() if name not in ELSEWHERE}
+
+
+def check_unasked(config: Any, run: Path, names: Iterable[str]) -> None:
+    """Refuses options that a run decides which is taken as it is.
+
+    Raises:
+        ValueError: one of these is not the script's default.
+    """
+    usual = type(config)()
+    for name in names:
+        if getattr(config, name) != getattr(usual, name):
+            word = "model" if name == "setup" else name
+            raise ValueError(
+                f"{word} is that of the pair in {run} with --run, which is taken as it is; leave out "
+                + (f"--{word} and its options" if name == "setup" else f"--{word.replace('_', '-')}")
+            )
+
+
+def data_of(config: Any) -> Splits:
+    """The data that a script's config names, as its model takes them, of the test data no more than ``eval_data``."""
+    return Recipe.by(config).splits().tested_on(config.eval_data)

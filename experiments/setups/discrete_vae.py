@@ -26,7 +26,12 @@ class DiscreteVAESetup(Setup):
 
     binary = True
     encoder_layers = "hidden"
-    defaults = {"objective": "iwae", "estimator": "vimco", "num_particles": 8}
+    defaults = {
+        "objective": "iwae",
+        "estimator": "vimco",
+        "num_particles": 8,
+        "objectives": ("elbo:score", "elbo:vimco", "iwae:score", "iwae:vimco", "wake_sleep", "rws"),
+    }
 
     def model(self, data: Loader) -> VAE:
         """A fresh p(z) p(x | z)."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.words import told
@@ -15,6 +16,8 @@ from dlvm.nets import MLP
 
 if TYPE_CHECKING:
     from dlvm.experiments.setups.pictures import Drawing
+
+Rows = Tensor | list[tuple[Tensor, ...]]  # of x alone, or batches of all that a model takes
 
 
 class Setup:
@@ -78,20 +81,23 @@ class Setup:
         yield from pictures(model, guide, data)
 
 
-def fresh_pair(setup: Setup, data: Loader, family: Callable) -> tuple[nn.Module, nn.Module]:
+def fresh_pair(
+    setup: Setup, data: Loader, family: Callable, encoder: Setup | None = None
+) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it, where the data lie.
 
     Args:
         setup: of the model.
         data: gives the width, the start, and an example to trace the model with.
         family: (latents, encoder) -> guide.
+        encoder: the setup whose encoder is taken; the model's own unless told.
 
     Raises:
         ValueError: a setup of one's own raises an exception, or returns no module.
     """
-    model, encoder = (made(setup, part, data) for part in ("model", "encoder"))
+    model, net = made(setup, "model", data), made(encoder or setup, "encoder", data)
     model = model.to(data.device)
-    return model, family(latents(model, *data.examples), encoder).to(data.device)
+    return model, family(latents(model, *data.examples), net).to(data.device)
 
 
 def made(setup: Setup, part: str, data: Loader) -> nn.Module:
@@ -103,6 +109,26 @@ def made(setup: Setup, part: str, data: Loader) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise ValueError(f"{what} must return a module, got {type(found).__name__}; return a PyroModule or nn.Module")
     return found
+
+
+def with_encoder(setup: Setup, layers: tuple[int, ...]) -> Setup:
+    """The setup with other hidden layers in its encoder; its model is another as well where both share them."""
+    return replace(setup, **{str(setup.encoder_layers): layers})  # type: ignore[type-var]  # a dataclass
+
+
+def encoder_layers(setup: Setup) -> tuple[int, ...] | None:
+    """The hidden layers of its encoder; None for a model that does not say which option holds them."""
+    return None if setup.encoder_layers is None else tuple(getattr(setup, setup.encoder_layers))
+
+
+def first_rows(data: Loader, most: int) -> Rows:
+    """The first rows as batches hold them, drawn once: x alone, or batches of all that a model takes."""
+    return data.first(most) if data.given == ("x",) else list(data.take(min(most, data.num_data)))
+
+
+def batches_of(rows: Rows) -> list:
+    """The rows as batches, each the arguments of a model."""
+    return [rows] if isinstance(rows, Tensor) else rows
 
 
 def num_parameters(*modules: nn.Module) -> int:

@@ -172,7 +172,7 @@ def test_epochs_take_the_place_of_seconds_and_repeat_under_a_seed():
 @pytest.mark.slow
 def test_compare_bounds_in_tiny_form(tmp_path):
     names = ("elbo", "iwae:dreg", "vr_max")
-    config = compare_bounds.Config(
+    config = compare_bounds.Config.of(
         objectives=names, seeds=2, seconds=0.15, looks=3, hidden=(8,), z_dim=2, eval_particles=30, eval_data=20,
         num_particles=4, out=tmp_path,
     )  # fmt: skip
@@ -205,12 +205,12 @@ def test_what_cannot_work_is_found_before_a_folder_is_made(tmp_path):
         (dict(seconds=0.0), "seconds must be positive, got 0.0"),
     ):
         with pytest.raises(ValueError, match=message):
-            compare_bounds.main(compare_bounds.Config(out=tmp_path / "run", **settings))
+            compare_bounds.main(compare_bounds.Config.of(out=tmp_path / "run", **settings))
     assert not (tmp_path / "run").exists()
 
 
 def test_verdict_names_what_seeds_cannot_tell_apart():
-    config = compare_bounds.Config(seeds=2)
+    config = compare_bounds.Config.of(seeds=2)
     said = compare_bounds.verdict(rows(), config)
     assert "IWAE reaches the highest log p(x): -22.55" in said
     assert "(0.14 nats" in said and "): none." in said  # 2 * sd 0.0707 * sqrt(2 / 2)
@@ -263,7 +263,7 @@ def test_a_run_that_stops_is_left_out(tmp_path, monkeypatch, capsys):
         yield from looks
 
     monkeypatch.setattr(equal_time, "timed_fit", timed_fit)
-    config = compare_bounds.Config(objectives=("elbo", "iwae"), seeds=1, out=tmp_path, **TINY)
+    config = compare_bounds.Config.of(objectives=("elbo", "iwae"), seeds=1, out=tmp_path, **TINY)
     with pytest.raises(SystemExit, match=r"1 of 2 cells failed \(IWAE, seed 0: epoch 3, batch 1: loss is nan\)"):
         compare_bounds.main(config)
     printed = capsys.readouterr().out
@@ -283,7 +283,7 @@ def test_runs_at_a_time_change_no_number(tmp_path):
     def run(jobs):
         names = ("elbo", "iwae:dreg", "vr_max")
         rows = compare_bounds.main(
-            compare_bounds.Config(objectives=names, seeds=1, jobs=jobs, out=tmp_path / str(jobs), **TINY)
+            compare_bounds.Config.of(objectives=names, seeds=1, jobs=jobs, out=tmp_path / str(jobs), **TINY)
         )
         return [[row[key] for key in ("objective", "log_px", "elbo", "bound", "steps")] for row in rows]
 

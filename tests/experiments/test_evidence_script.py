@@ -25,11 +25,12 @@ RECORDS = {"config.json", "metrics.jsonl", "result.json", "report.html"}
 
 
 def tiny(folder, **settings):
-    common = dict(
-        epochs=2, hidden=(8,), particles=(10, 30), temperatures=(4,), num_data=5, num_chains=3, leaps=2,
+    training = {} if "run" in settings else dict(epochs=2, hidden=(8,))
+    common = training | dict(
+        particles=(10, 30), temperatures=(4,), num_data=5, num_chains=3, leaps=2,
         calibration_data=30, view_data=20, progress=False, out=folder,
     )  # fmt: skip
-    return script.Config(**common | settings)
+    return script.Config.of(**common | settings)
 
 
 def texts(fig):
@@ -146,7 +147,7 @@ def test_what_cannot_work_is_found_before_a_folder_is_made(tmp_path):
         (dict(share=1.0), "share must be between 0 and 1, got 1.0"),
         (dict(objective="miwae"), "groups must divide num_particles"),
         (dict(run=tmp_path / "other"), "must be that of a run of dlvm.experiments.train"),
-        (dict(run=tmp_path / "other", model="ppca"), "model must be vae with --run"),
+        (dict(run=tmp_path / "other", model="ppca"), "model is that of the pair in .* with --run.* leave out --model"),
     ):
         with pytest.raises(ValueError, match=message):
             script.main(tiny(tmp_path / "run", **settings))

@@ -41,7 +41,7 @@ def check_sum(row, prefix=""):
 
 @pytest.mark.slow
 def test_the_parts_add_up_and_are_those_of_the_files(tmp_path):
-    config = gaps.Config(**TINY, guides=("diagonal", "full_rank"), encoders=(2, 8), out=tmp_path)
+    config = gaps.Config.of(**TINY, guides=("diagonal", "full_rank"), encoders=(2, 8), out=tmp_path)
     rows = gaps.main(config)
     assert [(r["part"], r["label"]) for r in rows] == [
         ("guides", "diagonal"), ("guides", "full_rank"), ("encoders", "2"), ("encoders", "8"),
@@ -77,7 +77,7 @@ def test_what_is_done_before_an_interrupt_is_reported(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(gaps, "trained", trained)
     guides = ("diagonal", "full_rank", "iaf")
-    rows = gaps.main(gaps.Config(**TINY | {"z_dim": 3}, richer="none", guides=guides, encoders=(), out=tmp_path))
+    rows = gaps.main(gaps.Config.of(**TINY | {"z_dim": 3}, richer="none", guides=guides, encoders=(), out=tmp_path))
     assert [r["guide"] for r in rows] == ["diagonal"] and "exact_total" not in rows[0]
     assert "interrupted: what is done is reported" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "result.json").read_text())["rows"]) == 1
@@ -129,7 +129,7 @@ def test_mistakes_are_named_before_a_folder_is_made(tmp_path):
         (dict(chains=1), "chains must be at least 2, got 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            gaps.main(gaps.Config(**dict(out=tmp_path / "run") | settings))
+            gaps.main(gaps.Config.of(**dict(out=tmp_path / "run") | settings))
     assert not (tmp_path / "run").exists()
 
 
