@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -13,13 +15,16 @@ from dlvm.experiments.figures.style import CLASSES, INK, MARKERS, sheet, styled
 
 
 @styled
-def latent_space(z_mean: Tensor, labels: Tensor | None = None, context: str = "") -> Figure:
+def latent_space(
+    z_mean: Tensor, labels: Tensor | None = None, context: str = "", class_names: Sequence[str] | None = None
+) -> Figure:
     """Posterior means, coloured by class and named where each class is centred.
 
     Args:
         z_mean: means of q(z | x), shape (N, 2).
         labels: the class of each datum, shape (N,), any values; ``None`` where there are no classes.
         context: a few words on data and model, put below the title.
+        class_names: what class i is called, where labels count classes from 0; they name themselves unless told.
 
     Returns:
         The figure.
@@ -38,6 +43,7 @@ def latent_space(z_mean: Tensor, labels: Tensor | None = None, context: str = ""
             f"labels: expected shape ({len(z)},), one a datum, got {names.shape}; pass None without classes"
         )
     classes = np.unique(names)
+    called = {c: class_names[int(c)] if class_names else str(c) for c in classes}
     looks = {c: (CLASSES[i % len(CLASSES)], MARKERS[i // 7 % len(MARKERS)]) for i, c in enumerate(classes)}
     title, detail, legend = (
         f"Where the guide puts {len(z)} data",
@@ -47,7 +53,7 @@ def latent_space(z_mean: Tensor, labels: Tensor | None = None, context: str = ""
     if labels is not None:
         title = f"{_agreement(z, names):.0%} of the data have a nearest neighbour of their own class"
         detail += " Names stand at the median of each class."
-        legend = [Line2D([], [], linestyle="", color=looks[c][0], marker=looks[c][1], label=str(c)) for c in classes]
+        legend = [Line2D([], [], linestyle="", color=looks[c][0], marker=looks[c][1], label=called[c]) for c in classes]
     fig = sheet(6.2, title, detail, context, legend)
     ax = fig.subplots()
     size, alpha = (14, 0.75) if len(z) <= 2000 else (6, 0.5)
@@ -61,7 +67,7 @@ def latent_space(z_mean: Tensor, labels: Tensor | None = None, context: str = ""
             ax.text(
                 centre[0],
                 centre[1],
-                str(c),
+                called[c],
                 color=INK,
                 size=15,
                 weight="bold",

@@ -25,7 +25,8 @@ LEAST = {
     # data
     "batch_size": 1, "eval_data": 1, "num_data": 2, "view_data": 2, "toy_data": 2,
     # how long
-    "epochs": 1, "baseline_epochs": 0, "patience": 1, "warm_up": 0, "steps": 1, "four_steps": 1, "looks": 1, "seeds": 1, "joint_seeds": 1, "frozen_epochs": 1,
+    "epochs": 1, "baseline_epochs": 0, "patience": 1, "warm_up": 0, "steps": 1, "four_steps": 1, "looks": 1, "seeds": 1,
+    "joint_seeds": 1, "frozen_epochs": 1,
     "checkpoint_every": 1, "reference": 1, "perturbation": 0, "order": 1,
 }  # fmt: skip
 POSITIVE = ("lr", "lr_decay", "clip_norm", "scale", "seconds", "betas", "temperature", "temperatures")

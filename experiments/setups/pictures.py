@@ -79,7 +79,8 @@ def _samples(model: nn.Module, data: Loader) -> Figure:
 
 def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
     x = data.first(MANY)
-    return latent_space(posterior_means(model, guide, x, site), None if data.labels is None else data.labels[: len(x)])
+    labels = None if data.labels is None else data.labels[: len(x)]
+    return latent_space(posterior_means(model, guide, x, site), labels, class_names=data.label_names)
 
 
 def _posteriors(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:

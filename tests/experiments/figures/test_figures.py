@@ -207,7 +207,8 @@ def test_posteriors_give_each_datum_its_own_window():
 
 def test_latent_space_counts_neighbours_of_the_same_class():
     z = torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 5.0], [5.1, 5.0], [5.2, 5.0]])
-    fig = latent_space(z, torch.tensor([0, 0, 1, 1, 0]))
+    fig = latent_space(z, torch.tensor([0, 0, 1, 1, 0]), class_names=("B", "NK"))
+    assert {"B", "NK"} <= {text.get_text() for text in fig.axes[0].texts}
     assert title(fig).startswith("80%")  # the last point's neighbour is of the other class
     marks = [c for c in fig.axes[0].collections if isinstance(c, PathCollection)]
     assert [len(c.get_offsets()) for c in marks] == [3, 2]
