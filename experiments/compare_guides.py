@@ -282,6 +282,9 @@ def main(config: Config) -> list[dict]:
     alone = pictures_of_one_model(config, one) if config.z_dim == 2 else ()
     drawn = chain(pictures(config, grid.done, one), alone)
     study.report(f"Which guide gives the tighter bound on {config.data}?", intro, tables, said, drawn)
+    for done, where in ((grid.done, ""), (one.sweep.done, "one model ")):
+        pairs = (pair(config, found.record["guide"], data.train) for found in done)
+        study.keep(done, ("guide", "objective", "seed"), pairs, data.train.x_dim, where)
     both.end(run)
     return grid.rows
 

@@ -272,6 +272,9 @@ def main(config: Config) -> list[dict]:
     run.result(runs=rows, failed=runs.failed)
     if not rows:
         runs.end(run)
+    order_of = {label: order for order, label in LABELS.items()}
+    pairs = (pair(config, row["layers"], order_of[row["order"]], data.train) for row in rows)
+    study.keep(runs.done, ("layers", "order", "seed"), pairs, data.train.x_dim)
     found = means(rows)
     tables = [worth(found, rows, config), holdings(found, config), *runs.tables()]
     said = verdict(found, rows, config)
@@ -280,14 +283,12 @@ def main(config: Config) -> list[dict]:
         "p(zL) ... p(z1 | z2) p(x | z1) is a deep latent Gaussian model with z1 nearest the data, trained by the ELBO "
         "with one particle. The guides take the same encoder and differ in how layers depend on one another: not at "
         "all (independent), each on those below it (bottom-up) or above it (top-down), each on the one below alone "
-        "(Markov chain), each merged with what the model expects of it (ladder, by precision or as a residual), or all "
-        "at once (joint full-rank Gaussian). "
-        f"Each has {config.effort} of Adam steps; the clock counts the processor's time for steps alone, so that "
-        "waiting for the processor costs nothing.\n\n"
+        "(Markov chain), each merged with what the model expects of it (ladder, by precision or as a residual), or "
+        f"all at once (joint full-rank Gaussian). Each has {config.effort} of Adam steps; the clock counts the "
+        "processor's time for steps alone, so that waiting for the processor costs nothing.\n\n"
         "Runs are judged by log p(x) by importance sampling. A layer's KL is E log q(z_l | ...) / p(z_l | z_(l+1)). "
-        "Under bottom-up guides it is no divergence, since q is given what p is not, and may be negative; the sum over "
-        "layers is the rate KL(q(z | x) || p(z)) for every order. For the joint guide, q is taken apart by its chain "
-        "rule from the top down."
+        "Under bottom-up guides it is no divergence, since q is given what p is not, and may be negative; all layers' "
+        "sum is the rate KL(q(z | x) || p(z)). For the joint guide, q is taken apart by the chain rule from the top."
     )
     title = f"In which order to infer a hierarchy on {config.data}?"
     study.report(title, intro, tables, said, pictures(config, rows, data.train.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pyro
 import torch
+from torch import nn
 
 from dlvm.experiments.options.command_line import check_options
 from dlvm.experiments.options.common import FolderOptions
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.options.words import one_line
-from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.folder import PAIRS, Run
 from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.runs.restore import keep
 from dlvm.experiments.setups.options import settings_of
 from dlvm.experiments.setups.pictures import Drawing
-from dlvm.experiments.sweeps.cells import Cell
+from dlvm.experiments.sweeps.cells import Cell, Done, filled
 from dlvm.experiments.sweeps.sweep import Sweep, sweep
 from dlvm.experiments.sweeps.workers import Workers
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Options = TypeVar("Options", bound=FolderOptions | SweepOptions, covariant=True)
+Modules = tuple[nn.Module, nn.Module]
 Picture = tuple[str, "Figure", str]  # name, figure, caption
 
 
@@ -86,6 +90,24 @@ class Study(Generic[Options]):
             print("interrupted: what is done is reported", flush=True)
             if not len(found):
                 raise
+
+    def keep(
+        self, done: Iterable[Done], facts: Sequence[str], pairs: Iterable[Modules], x_dim: int, where: str = ""
+    ) -> None:
+        """Saves the pair of every finished cell below ``pairs/`` in the run's folder, for ``restore``.
+
+        Args:
+            done: what cells gave, with the state of their pair.
+            facts: of their records, that tell one from another and name its folder.
+            pairs: for each of them, one of this kind, made when its turn comes.
+            x_dim: columns of the data.
+            where: what else is to stand before the facts in the folders' names.
+        """
+        for one, pair in zip(done, pairs, strict=True):
+            words = where + " ".join(f"{fact} {one.record[fact]}" for fact in facts)
+            folder = self.run.folder / PAIRS / re.sub("[^a-z0-9]+", "-", words.lower()).strip("-")
+            folder.mkdir(parents=True, exist_ok=True)
+            keep(folder, *filled(pair, one.tensors), x_dim)
 
     def show(self, tables: Iterable[Table]) -> None:
         """Prints tables."""

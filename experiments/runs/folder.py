@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RECORDS = ("metrics.jsonl", "result.json", "report.html")
 CHECKPOINTS = "checkpoints"
 CELLS = "cells"
+PAIRS = "pairs"
 HOW = frozenset({"jobs", "backend", "cluster", "out", "overwrite", "data_dir", "checkpoint_every"})  # change no number
 
 
@@ -212,7 +213,7 @@ def _clear(folder: Path, overwrite: bool) -> None:
             f"folder: expected a new or empty folder, {folder} holds a run; choose another or overwrite=True "
             "(--out, --overwrite)"
         )
-    for name in (CELLS, CHECKPOINTS):
+    for name in (CELLS, CHECKPOINTS, PAIRS):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
     _remove_records(folder)

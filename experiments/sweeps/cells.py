@@ -20,7 +20,7 @@ from dlvm.experiments.options.words import own_file
 from dlvm.experiments.runs.folder import CELLS, HOW, plain
 from dlvm.experiments.setups.options import settings_of
 from dlvm.inference.checkpoints.folder import Checkpoints, fingerprint
-from dlvm.inference.training.run_state import prefixed
+from dlvm.inference.training.run_state import prefixed, under
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = ("nets", "distributions", "models", "guides", "inference")
@@ -122,6 +122,13 @@ def fingerprints(data: Splits) -> tuple[str, ...]:
 def states(model: nn.Module, guide: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers of a pair, under ``model/`` and ``guide/``."""
     return prefixed("model", model.state_dict()) | prefixed("guide", guide.state_dict())
+
+
+def filled(pair: tuple[nn.Module, nn.Module], tensors: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module]:
+    """A fresh pair with the state that ``states`` noted."""
+    for word, module in zip(("model", "guide"), pair, strict=True):
+        module.load_state_dict(under(tensors, word))
+    return pair
 
 
 @cache

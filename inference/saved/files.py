@@ -131,7 +131,7 @@ def _settle(place: Path) -> None:
 
 def _versions() -> dict[str, str]:
     try:
-        ours = version("dlvm")
+        ours = version("pyro-dlvm")
     except PackageNotFoundError:
         ours = "unknown"
     return {"dlvm": ours, "torch": torch.__version__, "pyro": pyro.__version__, "python": platform.python_version()}

@@ -14,6 +14,8 @@ from dlvm.experiments.measures.paired_gaps import Gaps, behind_a_case, headline,
 from dlvm.experiments.options.guides import GUIDES
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.report import Table
+from dlvm.experiments.runs.restore import restore
+from dlvm.guides import IAF
 from dlvm.inference.training.run_state import under
 
 
@@ -96,6 +98,8 @@ def test_in_tiny_form_all_figures_bear_the_headline(tmp_path, monkeypatch):
     assert figures | {"latent_space.png", "report.html"} <= {path.name for path in tmp_path.iterdir()}
     kept = json.loads((tmp_path / "result.json").read_text())
     one = kept["one_model"]
+    pairs = {path.name: restore(path) for path in (tmp_path / "pairs").iterdir()}
+    assert len(pairs) == len(rows) + len(one["runs"]) and type(pairs["guide-iaf-objective-iwae-seed-0"][1]) is IAF
     assert one["headline"] == titles["bounds"] == titles["posteriors"]
     assert one["headline"] in (tmp_path / "report.html").read_text() and kept["verdict"].startswith(one["headline"])
     for label, found in one["gaps"].items():

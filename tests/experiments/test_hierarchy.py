@@ -15,6 +15,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.figures import by_depth, layer_kl
 from dlvm.experiments.hierarchy import ORDERS, Config, pair
 from dlvm.experiments.measures.layer_contents import chain, layers_of
+from dlvm.experiments.runs.restore import restore
 from dlvm.inference import evaluate
 from dlvm.inference.evaluation import active_units
 
@@ -112,6 +113,11 @@ def test_hierarchy_in_tiny_form(tmp_path):
     kept = json.loads((tmp_path / "result.json").read_text())["runs"]
     assert [run["log_px"] for run in kept] == [row["log_px"] for row in found]
     assert not any(row["warming"] for row in found)  # seven steps, of which two warm up
+    model, guide = restore(tmp_path / "pairs" / "layers-2-order-ladder-precision-seed-0")
+    assert guide.model is model and len(list((tmp_path / "pairs").iterdir())) == len(found)
+    (row,) = (row for row in found if row["order"] == "ladder (precision)")
+    test = hierarchy.splits(small(tmp_path)).test
+    assert evaluate(model, guide, test, num_particles=30).log_px == row["log_px"]
     page = (tmp_path / "report.html").read_text()
     assert "ladder minus bottom-up" in page and "One seed each" in page
 
