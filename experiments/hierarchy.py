@@ -41,7 +41,7 @@ ORDERS: dict[OrderWord, Callable] = {
     "residual": lambda guide, spec, encoder, model: Ladder(spec, encoder, model, merge="residual"),
     "joint": lambda guide, spec, encoder, model: Joint(spec, encoder),
 }
-LABELS = {
+LABELS: dict[OrderWord, str] = {
     "independent": "independent", "bottom_up": "bottom-up", "top_down": "top-down", "chain": "Markov chain",
     "ladder": "ladder (precision)", "residual": "ladder (residual)", "joint": "joint full-rank",
 }  # fmt: skip
