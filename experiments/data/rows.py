@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -114,16 +114,26 @@ class Rows:
 
     def select(self, rows: Tensor | slice) -> Rows:
         """Those rows of everything."""
-        if self.index is None:
-            return self.map(lambda tensor: tensor[rows])
-        kept = self.index[rows] if isinstance(rows, slice) else tuple(self.index[i] for i in rows.tolist())
-        return replace(self.map(lambda tensor: tensor[rows], index=None), index=kept)
+        kept = self.index
+        if kept is not None:
+            kept = kept[rows] if isinstance(rows, slice) else tuple(kept[i] for i in rows.tolist())
+        return self.map(lambda tensor: tensor[rows])._unchecked(index=kept)
 
-    def map(self, change: Callable[[Tensor], Tensor], **known: Any) -> Rows:
-        """The same with every tensor changed."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """The same with every tensor changed, in a way that keeps the numbers."""
         labels = None if self.labels is None else change(self.labels)
         more = {name: change(tensor) for name, tensor in self.more.items()}
-        return replace(self, x=change(self.x), labels=labels, more=more, **known)
+        return self._unchecked(x=change(self.x), labels=labels, more=more)
+
+    def of_kind(self, kind: Kind) -> Rows:
+        """The same, known to be of that kind."""
+        return self._unchecked(kind=kind)
+
+    def _unchecked(self, **known: Any) -> Rows:
+        """A copy that does not look at all the numbers again."""
+        rows = object.__new__(Rows)
+        rows.__dict__.update(self.__dict__, **known)
+        return rows
 
 
 def tell_kind(rows: Rows) -> Kind:

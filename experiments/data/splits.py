@@ -113,7 +113,7 @@ def make_splits(
             check_binarized(part, binarize)
             x = part.x if dynamic else binarized(part.x, binarize, static_seed)
             part = replace(part, x=x, reading=replace(part.reading, binarize=binarize))
-        loader = Loader.of(replace(part, kind=kind), batch_size, training, dynamic, seed)
+        loader = Loader.of(part.of_kind(kind), batch_size, training, dynamic, seed)
         loaders.append(loader.to(device))
     _check_seen(parts[0])
     return Splits(*loaders)

@@ -122,7 +122,8 @@ def _refuse_text(table: Table, chosen: list[int], roles: Roles) -> None:
     if not text:
         return
     k = text[0]
-    cells = ", ".join(repr(cell)[:30] for cell in dict.fromkeys(table.words(k)[:50]))[:80]
+    words = dict.fromkeys(table.words(k))
+    cells = ", ".join(repr(cell)[:30] for cell in list(words)[:3]) + ", ..." * (len(words) > 3)
     others = f" (so do {', '.join(table.names[j] for j in text[1:4])}{', ...' * (len(text) > 4)})" if text[1:] else ""
     all_text = " ".join(_quoted(table.names[j]) for j in text[:8])
     name = _quoted(table.names[k])

@@ -50,8 +50,10 @@ def read_text(path: Path, roles: Roles) -> Table:
     kept = [k for k, column in enumerate(columns) if any(column) or not every[k].startswith("column ")]
     if len(kept) < width:
         say(f"{path.name}: columns without names and cells are left out")
-    numbers = [number for number, _ in lines]
-    table = Table(str(path), tuple(every[k] for k in kept), tuple(_array(columns[k]) for k in kept), header, numbers)
+    numbers, joined = [number for number, _ in lines], "_" in text
+    table = Table(
+        str(path), tuple(every[k] for k in kept), tuple(_array(columns[k], joined) for k in kept), header, numbers
+    )
     if separator != ",":
         word = {"\t": "tabs", " ": "blanks"}.get(separator, repr(separator))
         say(f"{path.name}: cells are separated by {word}")
@@ -144,10 +146,10 @@ def _decimal_points(path: Path, columns: list[tuple[str, ...]], separator: str) 
     return columns
 
 
-def _array(cells: tuple[str, ...]) -> np.ndarray:
-    """Numbers if all cells are; python reads 1_000 as one, which a table does not mean."""
+def _array(cells: tuple[str, ...], joined: bool) -> np.ndarray:
+    """Numbers if all cells are; where there may be 1_000, which python reads as one, a table does not mean it."""
     try:
         numbers = np.array(cells, dtype=np.float64)
     except ValueError:
         return np.array(cells, dtype=object)
-    return np.array(cells, dtype=object) if any("_" in cell for cell in cells) else numbers
+    return np.array(cells, dtype=object) if joined and any("_" in cell for cell in cells) else numbers
