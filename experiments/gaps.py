@@ -26,7 +26,7 @@ from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
-from dlvm.experiments.setups.setup import Rows, Setup, encoder_layers, first_rows, fresh_pair, with_encoder
+from dlvm.experiments.setups.setup import Rows, Setup, encoder_layers, first_rows, fresh_pair, with_layers
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Study
 from dlvm.guides import latents
@@ -100,7 +100,7 @@ def trained(
 ) -> tuple[nn.Module, nn.Module, int]:
     """A model and a guide, trained together, and for how many epochs."""
     pyro.set_rng_seed(config.seed)
-    other = config.setup if encoder is None else with_encoder(config.setup, encoder)
+    other = config.setup if encoder is None else with_layers(config.setup, config.setup.encoder_layers, encoder)
     model, guide = fresh_pair(config.setup, data.train, config.family(word), other)
     how: dict[str, Any] = dict(valid=data.valid, epochs=config.epochs, patience=config.patience, seed=config.seed)
     epochs = sum(1 for _ in fit(model, guide, config.bound(1), data.train, optimizer=adam(config.lr), **how))

@@ -1,4 +1,4 @@
-"""What does beta buy? One VAE per beta and decoder, on the plane of rate and distortion."""
+"""What does beta buy? One model per beta and decoder, on the plane of rate and distortion."""
 
 from __future__ import annotations
 
@@ -14,43 +14,50 @@ import pyro
 import torch
 from torch import nn
 
-from dlvm.evidence import Estimate, annealed, defensive, views
+from dlvm.evidence import Estimate, annealed, defensive, importance, views
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.options.command_line import check_least, start
-from dlvm.experiments.options.common import DataOptions, EvaluationOptions, FolderOptions, adam, splits
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions, FolderOptions, adam
+from dlvm.experiments.options.objectives import ESTIMATORS
 from dlvm.experiments.runs.folder import Run
+from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.runs.report import Table, counted, with_error
+from dlvm.experiments.setups.named import word_of
+from dlvm.experiments.setups.options import ModelOptions
+from dlvm.experiments.setups.pictures import described
+from dlvm.experiments.setups.setup import Setup, fresh_pair, with_layers
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
-from dlvm.guides import Diagonal, latents
-from dlvm.inference import ELBO, fit, tempered
+from dlvm.guides import Diagonal
+from dlvm.inference import ELBO, Objective, fit, tempered
+from dlvm.inference import check as requirements
+from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE
 
-DEAD, HEAVY = 0.01, 0.1
+DEAD, HEAVY = 0.01, 0.1  # nats of a unit that is asleep; share of data beyond k-hat 0.7
 
+PARTICLES = 8  # where the rate has to be drawn
+CORNER = "At rate 0 the best that a decoder of independent bits can do is the mean of the training data. "
 INTRO = (
-    "p(z) p(x | z) is a VAE with a Bernoulli decoder and a diagonal guide, trained to maximise "
+    "p(x, z) is {subject}, q(z | x) a diagonal guide, both trained to maximise "
     "-(distortion + beta rate), where rate = E KL(q(z | x) || p(z)) and distortion = -E log p(x | z). The ELBO is "
     "-(rate + distortion), whatever the beta: models of one ELBO may know all of x through z, or nothing.\n\n"
-    "At rate 0 the best that a decoder of independent bits can do is the mean of the training data. At the other end, "
-    "with distortion 0, the code is all there is to x, and costs at least the entropy of the data, of which "
-    "the lowest -log p(x) reached is an upper bound. Were every optimum found, the curve would have slope -beta at the "
-    "point of beta.\n\n"
+    "{corner}At the other end, with distortion 0, the code is all there is to x, and costs at least the entropy of the "
+    "data, of which the lowest -log p(x) reached is an upper bound. Were every optimum found, the curve would have "
+    "slope -beta at the point of beta.\n\n"
     "Fixing a Broken ELBO, Alemi et al., 2018 (arXiv:1711.00464)."
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(FolderOptions, EvaluationOptions, DataOptions):
-    """Train one VAE per beta and decoder, and compare rate, distortion, log p(x) and what becomes of the units."""
+class Config(FolderOptions, EvaluationOptions, ModelOptions, DataOptions):
+    """Train one model per beta and decoder, and compare rate, distortion, log p(x) and what becomes of the units."""
 
     betas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     """Weights of the rate in training; 1 maximises the ELBO."""
     decoders: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
-    """linear has no hidden layer, mlp has those of --hidden."""
-    z_dim: int = 8
-    """Latent dimensions."""
-    hidden: tuple[int, ...] = (100,)
-    """Hidden layers of the encoder, and in reverse of the mlp decoder; tanh."""
+    """linear has no hidden layer, mlp has those of the model; a model whose decoder has no such option is trained as it
+    is."""
+    setup: Setup = VAESetup(8, (100,))
     epochs: int = 80
     """Passes over the training data, the same for all."""
     lr: float = 2e-3
@@ -68,14 +75,23 @@ class Config(FolderOptions, EvaluationOptions, DataOptions):
 
 def pair(config: Config, decoder: str, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    setup = VAESetup(config.z_dim, config.hidden)
-    model = dataclasses.replace(setup, hidden=config.hidden if decoder == "mlp" else ()).model(train)
-    return model, Diagonal(latents(model, train.example), setup.encoder(train))
+    setup = with_layers(config.setup, config.setup.decoder_layers, ()) if decoder == "linear" else config.setup
+    return fresh_pair(setup, train, Diagonal, encoder=config.setup)
+
+
+def objective_of(config: Config, beta: float) -> Objective:
+    """The ELBO with the rate weighed by beta; with draws of the rate where latents are discrete."""
+    word = config.setup.defaults.get("estimator", "total")
+    bound = ELBO(analytic_kl=True) if word == "total" else ELBO(PARTICLES, ESTIMATORS[word]())
+    return tempered(bound, beta)
 
 
 def evidence_of(config: Config, model: nn.Module, guide: nn.Module, test: Loader) -> tuple[str, Estimate]:
     """log p(x) by weighing draws, or by annealing where these have heavy tails and that is clearly higher."""
-    weighed = defensive(model, guide, test, config.eval_particles, seed=config.seed)
+    try:
+        weighed = defensive(model, guide, test, config.eval_particles, seed=config.seed)
+    except ValueError:  # of discrete latents there is no density at any point
+        return "weights", importance(model, guide, test, config.eval_particles, seed=config.seed)
     if not (weighed.complete and weighed.khat_bad > HEAVY):
         return "weights", weighed
     annealing = annealed(
@@ -90,7 +106,7 @@ def measured(config: Config, decoder: str, beta: float, data: Splits) -> dict:
     began = time.perf_counter()
     pyro.set_rng_seed(config.seed)
     model, guide = pair(config, decoder, data.train)
-    objective = tempered(ELBO(analytic_kl=True), beta)
+    objective = objective_of(config, beta)
     how: dict[str, Any] = dict(epochs=config.epochs, optimizer=adam(config.lr), seed=config.seed)
     for _ in fit(model, guide, objective, data.train, **how):
         pass
@@ -100,16 +116,17 @@ def measured(config: Config, decoder: str, beta: float, data: Splits) -> dict:
     for name in ("rate", "distortion", "elbo", "information", "marginal_kl"):
         mean = getattr(seen, name)
         row |= {name: mean.value, f"{name}_se": mean.se}
-    each = seen.kl["z"].units
-    row |= {"khat_bad": found.khat_bad, "active_units": seen.units["z"].active}
-    row |= {"unit_kl": None if each is None else each.tolist()}
+    each = [kl.units for kl in seen.kl.values()]
+    units = None if any(one is None for one in each) else [kl for one in each if one is not None for kl in one.tolist()]
+    active = sum(site.active for site in seen.units.values()) if units is None else sum(kl >= DEAD for kl in units)
+    row |= {"khat_bad": found.khat_bad, "active_units": active, "unit_kl": units}
     return row | {"num_data": found.num_data, "complete": seen.complete and found.complete,
                   "seconds": time.perf_counter() - began}  # fmt: skip
 
 
 def measure(config: Config, data: Splits, run: Run, rows: list[dict]) -> None:
     """Every decoder with every beta, into ``rows``."""
-    for decoder, beta in product(config.decoders, sorted(config.betas)):
+    for decoder, beta in product(decoders(config), sorted(config.betas)):
         row = measured(config, decoder, beta, data)
         rows.append(row)
         run.log(**row)
@@ -117,6 +134,11 @@ def measure(config: Config, data: Splits, run: Run, rows: list[dict]) -> None:
         print(f"{decoder}, beta {beta:g}: {worth} ± {row['log_px_se']:.2f}   {row['seconds']:.0f} s", flush=True)
         if not row["complete"]:
             raise KeyboardInterrupt
+
+
+def decoders(config: Config) -> tuple[str, ...]:
+    """Those that are compared; of a model whose decoder has no layers to leave out, its own alone."""
+    return (word_of(type(config.setup)),) if config.setup.decoder_layers is None else config.decoders
 
 
 def without_code(data: Splits) -> float:
@@ -139,9 +161,10 @@ def summary(rows: list[dict], config: Config) -> Table:
     return Table(
         ["decoder", "beta", *pairs, "log p(x) by", "active units"],
         lines,
-        f"{rows[0]['num_data']} test data, nats per datum, ± the Monte Carlo standard error; {config.z_dim} latent "
-        f"dimensions, {counted(config.epochs, 'epoch')} each. log p(x) is by importance weights, or by annealed "
-        f"importance sampling (AIS) where these have heavy tails; I(x; z) is at most log {rows[0]['num_data']}.",
+        f"{rows[0]['num_data']} test data, nats per datum, ± the Monte Carlo standard error; "
+        f"{counted(config.epochs, 'epoch')} each; {active_means(rows)}. log p(x) is by importance weights, or by "
+        f"annealed importance sampling (AIS) where these have heavy tails; I(x; z) is at most "
+        f"log {rows[0]['num_data']}.",
         dict.fromkeys(pairs, ".2f") | {"beta": "g", "ELBO": ".3f", "log p(x) at least": ".3f"},
         {"ELBO": max, "log p(x) at least": max},
     )
@@ -151,11 +174,20 @@ def of_decoder(rows: list[dict], decoder: str) -> str:
     """How a decoder's rate and units go with beta."""
     mine = [row for row in rows if row["decoder"] == decoder]
     low, high = mine[0], mine[-1]
-    dead = {f"{row['beta']:g}": sum(kl < DEAD for kl in row["unit_kl"]) for row in mine}
-    died = ", ".join(f"{count} at beta {beta}" for beta, count in dead.items() if count)
     said = f"{decoder} decoder: from beta {low['beta']:g} to {high['beta']:g} the rate goes from {low['rate']:.1f} to "
     said += f"{high['rate']:.1f} nats and the distortion from {low['distortion']:.1f} to {high['distortion']:.1f}"
+    if low["unit_kl"] is None:
+        return f"{said}."
+    dead = {f"{row['beta']:g}": sum(kl < DEAD for kl in row["unit_kl"]) for row in mine}
+    died = ", ".join(f"{count} at beta {beta}" for beta, count in dead.items() if count)
     return f"{said}; units below {DEAD} nats, of {len(low['unit_kl'])}: {died or 'none'}."
+
+
+def active_means(rows: list[dict]) -> str:
+    """How active units are counted, in words."""
+    if any(row["unit_kl"] is None for row in rows):
+        return f"active units: whose posterior mean varies over data by more than {ACTIVE_VARIANCE}"
+    return f"active units: whose rate is at least {DEAD} nats"
 
 
 def verdict(rows: list[dict]) -> str:
@@ -186,30 +218,50 @@ def advice(best: dict, rows: list[dict]) -> str:
     return f"betas closer to {best['beta']:g}, or a richer decoder"
 
 
-def pictures(rows: list[dict], corner: float, config: Config, name: str) -> Iterator[Picture]:
+def pictures(rows: list[dict], corner: float | None, config: Config, name: str) -> Iterator[Picture]:
     """Both figures."""
     from dlvm.experiments.figures.rate_distortion import rate_distortion_plane, unit_rates
 
-    context = f"{name}, diagonal guide, {config.z_dim} latent dimensions, {counted(config.epochs, 'epoch')}"
+    context = f"{name}, {word_of(type(config.setup))}, diagonal guide, {counted(config.epochs, 'epoch')}"
     fig = rate_distortion_plane(rows, corner, context)
     yield "rate_distortion", fig, "Rate and distortion by beta; along a dotted line the ELBO is the same."
-    yield "units", unit_rates(rows, context), "The rate of each latent unit, the largest at the bottom."
+    if all(row["unit_kl"] is not None for row in rows):
+        yield "units", unit_rates(rows, context), "The rate of each latent unit, the largest at the bottom."
 
 
 def main(config: Config) -> list[dict]:
     study = Study(config)
     check(config)
-    data = splits(config)
+    data = checked(config)
     rows: list[dict] = []
     run = study.open()
     with study.interruptible(rows):
         measure(config, data, run, rows)
-    corner, table, said = without_code(data), summary(rows, config), verdict(rows)
+    corner = without_code(data) if config.setup.binary else None
+    table, said = summary(rows, config), verdict(rows)
     study.show([table])
     run.result(rows=rows, distortion_without_code=corner, verdict=said)
     title, drawn = f"What does beta buy on {config.data}?", pictures(rows, corner, config, data.train.name)
-    study.report(title, INTRO, [table], said, drawn)
+    intro = INTRO.format(subject=subject(config, data), corner="" if corner is None else CORNER)
+    study.report(title, intro, [table], said, drawn)
     return rows
+
+
+def checked(config: Config) -> Splits:
+    """The data, once the model is known to take them; what cannot be done with it is said."""
+    data = data_of(config)
+    for decoder in decoders(config):
+        requirements(*pair(config, decoder, data.train), objective_of(config, 1.0), *data.train.examples)
+    if config.setup.decoder_layers is None:
+        word = word_of(type(config.setup))
+        print(f"decoders are not compared: {word} names no option that holds its decoder's hidden layers", flush=True)
+    return data
+
+
+def subject(config: Config, data: Splits) -> str:
+    """The model in words."""
+    model, _ = pair(config, decoders(config)[-1], data.train)
+    return f"{word_of(type(config.setup))} with {described(model, data.train)}"
 
 
 def check(config: Config) -> None:

@@ -38,7 +38,7 @@ def samples(images: Mapping[str, Tensor], image_shape: Sequence[int] | None = No
     side = WIDTH / max(columns, 2)
     fig = sheet(
         lines * (side + 0.25 if image_shape else 2.2),
-        "What each model generates from its prior",
+        "What each model generates from its prior" if len(rows) > 1 else "What the model generates from its prior",
         "Means of p(x | z) for z drawn from p(z).",
         context,
     )

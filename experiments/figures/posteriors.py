@@ -136,6 +136,8 @@ def _message(kl: Mapping[str, Tensor] | None, fits: Mapping[str, np.ndarray]) ->
     if not means:
         return "How each guide covers the true posterior"
     best = min(means, key=means.__getitem__)
+    if len(fits) == 1:
+        return f"The guide is {number(means[best])} nats from the true posterior, KL(q || p), on average"
     return f"{best} comes closest to the true posterior: KL(q || p) = {number(means[best])} nats on average"
 
 

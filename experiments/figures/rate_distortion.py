@@ -19,13 +19,13 @@ Rows = Sequence[Mapping]
 
 
 @styled
-def rate_distortion_plane(rows: Rows, without_code: float, context: str = "") -> Figure:
+def rate_distortion_plane(rows: Rows, without_code: float | None, context: str = "") -> Figure:
     """Distortion against rate, a curve per decoder and a point per beta, with the lines of equal ELBO.
 
     Args:
         rows: one mapping per trained pair, with ``decoder``, ``beta``, ``rate``, ``distortion``, ``elbo`` and
             ``log_px`` in nats per datum, and ``unit_kl``, the rate of each unit.
-        without_code: distortion of the best decoder that is told nothing, the corner of rate 0.
+        without_code: distortion of the best decoder that is told nothing, the corner of rate 0; None if unknown.
         context: a few words on data and model, put below the title.
 
     Returns:
@@ -44,8 +44,10 @@ def rate_distortion_plane(rows: Rows, without_code: float, context: str = "") ->
     legend += [
         Line2D([], [], color=INK, linestyle=":", label="the best ELBO"),
         Line2D([], [], color=PALETTE[2], linestyle="--", label="the best log p(x)"),
-        Line2D([], [], color=INK, marker="*", markersize=11, linestyle="", label=f"no code: {number(without_code, 1)}"),
     ]
+    if without_code is not None:
+        label = f"no code: {number(without_code, 1)}"
+        legend.append(Line2D([], [], color=INK, marker="*", markersize=11, linestyle="", label=label))
     title = f"beta {best['beta']:g} with the {best['decoder']} decoder has the best ELBO, {number(best['elbo'])} nats"
     if likeliest is not best:
         title += f"; log p(x) is best with beta {likeliest['beta']:g}, {likeliest['decoder']}"
@@ -58,17 +60,19 @@ def rate_distortion_plane(rows: Rows, without_code: float, context: str = "") ->
     )
     ax = fig.subplots()
     right = 1.08 * max(max(row["rate"] for row in rows), -likeliest["log_px"])
-    top = 1.08 * max(without_code, max(row["distortion"] for row in rows))
+    highest = max(row["distortion"] for row in rows)
+    top = 1.08 * max(highest, without_code or highest)
     for i, (name, mine) in enumerate(groups.items()):
         rates, distortions = [row["rate"] for row in mine], [row["distortion"] for row in mine]
         ax.plot(rates, distortions, color=hue[name], marker=MARKERS[i % 7], markersize=6, linewidth=1.3, zorder=3)
         _name(ax, [row for row in mine if row["rate"] > CORNER * right], hue[name], above=i % 2 == 0)
     corner = sorted({row["beta"] for row in rows if row["rate"] <= CORNER * right})
     text = ", ".join(f"{beta:g}" for beta in corner)
-    ax.annotate(text, (0, without_code), (12, 2), "data", "offset points", size=9, zorder=5)
+    ax.annotate(text, (0, without_code or highest), (12, 2), "data", "offset points", size=9, zorder=5)
     for total, colour, dash in ((-best["elbo"], INK, ":"), (-likeliest["log_px"], PALETTE[2], "--")):
         ax.plot([0, total], [total, 0], color=colour, linestyle=dash, linewidth=1.2, zorder=1)
-    ax.plot(0, without_code, "*", color=INK, markersize=13, clip_on=False, zorder=4)
+    if without_code is not None:
+        ax.plot(0, without_code, "*", color=INK, markersize=13, clip_on=False, zorder=4)
     ax.set(xlim=(0, right), ylim=(0, top))
     ax.set_xlabel("rate: E KL(q(z | x) || p(z)), nats per datum")
     ax.set_ylabel("distortion: -E log p(x | z), nats per datum")

@@ -41,7 +41,7 @@ def grammar_of(config: type, args: Sequence[str]) -> Grammar:
 def given(option: str, args: Sequence[str]) -> str | None:
     """The value that a command line has for an option, the last if there are several; None without one."""
     found = None
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         if name.replace("_", "-") == f"--{option}":
             found = value if equals else following

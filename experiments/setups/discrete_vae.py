@@ -25,7 +25,7 @@ class DiscreteVAESetup(Setup):
     """Hidden layers of the encoder, and in reverse of the decoder."""
 
     binary = True
-    encoder_layers = "hidden"
+    encoder_layers = decoder_layers = "hidden"
     defaults = {
         "objective": "iwae",
         "estimator": "vimco",

@@ -31,7 +31,7 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
     if width != 2:
         drawn = partial(_samples, model, data)
         yield "samples", drawn, "Means of p(x | z) for z drawn from the prior."
-    sites = latents(model, data.example)
+    sites = latents(model, *data.examples)
     flat = [name for name, site in sites.items() if site.shape == (2,) and not site.support.is_discrete]
     for name in flat:
         title = "latent_space" if len(sites) == 1 else f"latent_space_{name}"
@@ -46,7 +46,7 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
 
 def described(model: nn.Module, data: Loader) -> str:
     """The latent sites in words, as "z1 (32) and z2 (16)"."""
-    found = latents(model, data.example)
+    found = latents(model, *data.examples)
     each = [f"{name} ({'x'.join(map(str, site.shape)) or '1'})" for name, site in found.items()]
     return f"latent {' and '.join(filter(None, [', '.join(each[:-1]), each[-1]]))}"
 

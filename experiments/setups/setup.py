@@ -31,8 +31,8 @@ class Setup:
         inputs: names of the data's tensors that make a batch, in the order of the model's arguments.
         defaults: {option of a script: value} where this model needs another than the script's, as
             ``{"estimator": "vimco"}`` for discrete latents. An option that is given goes before.
-        encoder_layers: the field that holds the hidden layers of the encoder, and of nothing but the encoder and the
-            decoder; None if none does.
+        encoder_layers, decoder_layers: the fields that hold the hidden layers of the encoder and of p(x | z), which
+            may be one; None where no field does.
 
     Example:
         >>> from dataclasses import dataclass
@@ -49,6 +49,7 @@ class Setup:
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     encoder_layers: ClassVar[str | None] = None
+    decoder_layers: ClassVar[str | None] = None
 
     @property
     def binary(self) -> bool:
@@ -111,9 +112,9 @@ def made(setup: Setup, part: str, data: Loader) -> nn.Module:
     return found
 
 
-def with_encoder(setup: Setup, layers: tuple[int, ...]) -> Setup:
-    """The setup with other hidden layers in its encoder; its model is another as well where both share them."""
-    return replace(setup, **{str(setup.encoder_layers): layers})  # type: ignore[type-var]  # a dataclass
+def with_layers(setup: Setup, field: str | None, layers: tuple[int, ...]) -> Setup:
+    """The setup with other hidden layers, those of ``encoder_layers`` or ``decoder_layers``."""
+    return replace(setup, **{str(field): layers})  # type: ignore[type-var]  # a dataclass
 
 
 def encoder_layers(setup: Setup) -> tuple[int, ...] | None:

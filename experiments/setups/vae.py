@@ -36,7 +36,7 @@ class VAESetup(Setup):
     mean_bias: bool = True
     """Start the Bernoulli decoder's output bias at the data's mean."""
 
-    encoder_layers = "hidden"
+    encoder_layers = decoder_layers = "hidden"
 
     @property
     def binary(self) -> bool:

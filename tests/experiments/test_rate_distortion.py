@@ -33,7 +33,7 @@ def texts(fig):
 
 @pytest.mark.slow
 def test_the_rate_falls_with_beta_and_everything_adds_up(tmp_path):
-    config = rate_distortion.Config(
+    config = rate_distortion.Config.of(
         betas=(0.1, 10.0, 1.0), decoders=("mlp",), z_dim=3, hidden=(16,), epochs=25, batch_size=100, lr=5e-3,
         eval_particles=60, eval_data=60, out=tmp_path,
     )  # fmt: skip
@@ -80,7 +80,7 @@ def test_verdict_names_the_best_beta_the_dead_units_and_the_next_step():
 
 def test_annealing_takes_over_where_weights_cannot_be_trusted(monkeypatch):
     log_w = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    good, config = Estimate.of_weights("weighed", log_w), rate_distortion.Config()
+    good, config = Estimate.of_weights("weighed", log_w), rate_distortion.Config.of()
     bad = dataclasses.replace(good, khat=torch.ones(4))
     for weighed, shift, method in ((good, 1.0, "weights"), (bad, 1.0, "AIS"), (bad, -1.0, "weights")):
         other = Estimate.of_weights("annealed", log_w + shift)
@@ -105,7 +105,7 @@ def test_what_is_done_before_an_interrupt_is_reported(tmp_path, monkeypatch, cap
         )
 
     monkeypatch.setattr(rate_distortion, "measured", measured)
-    found = rate_distortion.main(rate_distortion.Config(betas=(10.0, 1.0, 0.1), decoders=("mlp",), out=tmp_path))
+    found = rate_distortion.main(rate_distortion.Config.of(betas=(10.0, 1.0, 0.1), decoders=("mlp",), out=tmp_path))
     assert [row["beta"] for row in found] == [0.1, 1.0]
     assert "interrupted: what is done is reported" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "result.json").read_text())["rows"]) == 2
@@ -119,7 +119,7 @@ def test_mistakes_are_named_before_a_folder_is_made(tmp_path):
         (dict(epochs=0), "epochs must be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            rate_distortion.main(rate_distortion.Config(**dict(out=tmp_path / "run") | settings))
+            rate_distortion.main(rate_distortion.Config.of(**dict(out=tmp_path / "run") | settings))
     assert not (tmp_path / "run").exists()
 
 
