@@ -140,7 +140,8 @@ def _numbers_of(table: Any, name: str) -> np.ndarray:
             f"{name} must hold numbers alone, got text or dates in {', '.join(text[:5])}; make ids the index "
             f"(set_index), and leave other columns out: {name}.drop(columns={text[:5]})"
         )
-    return table.to_numpy()
+    numbers = table.to_numpy()
+    return table.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.dtype.kind == "O" else numbers
 
 
 def _runnable(pair: Pair, args: tuple) -> tuple:

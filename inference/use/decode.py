@@ -13,7 +13,7 @@ from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import check_seed, untouched
 from dlvm.inference.use.arrays import Kind, as_tensor, dtype_of
 from dlvm.inference.use.asking import Asked, by_name
-from dlvm.inference.use.by_datum import by_datum, names_of
+from dlvm.inference.use.by_datum import by_datum, columns, names_of
 
 
 @torch.no_grad()
@@ -46,17 +46,18 @@ def decode(model: Callable, z: Any, draw: bool = False, seed: int = 0) -> Any:
     check_seed(seed)
     values, kind = named_latents(model, z)
     with untouched(seed):
-        return kind.back(decoded(model, values, draw))
+        x, name = decoded(model, values, draw)
+    return kind.back(x, columns(name, x[0].numel()))
 
 
-def decoded(model: Callable, values: dict[str, Tensor], draw: bool = False) -> Tensor:
-    """The same of tensors by name, in the random stream that there is."""
+def decoded(model: Callable, values: dict[str, Tensor], draw: bool = False) -> tuple[Tensor, str]:
+    """The same of tensors by name, in the random stream that there is, and the name of the site."""
     n = len(next(iter(values.values())))
     asked = Asked(model, n, values, "z")
     with asked.free.evaluating():
         site = asked.sites(asked.run())[asked.x]
         _check_upstream(asked)
-    return by_datum(site["value"] if draw else mean_of(site), site, asked.layout)[0]
+    return by_datum(site["value"] if draw else mean_of(site), site, asked.layout)[0], asked.x
 
 
 def mean_of(site: dict) -> Tensor:
@@ -71,7 +72,8 @@ def mean_of(site: dict) -> Tensor:
         mean = None
     if mean is None or mean.isnan().all():
         raise ValueError(
-            f"site {site['name']!r} has a distribution, {type(site['fn']).__name__}, that knows no mean; pass draw=True"
+            f"site {site['name']!r} has a distribution, {type(site['fn']).__name__}, that knows no mean; draw from it "
+            "(decode with draw=True), or use predict, which has the probabilities of classes"
         )
     return mean
 

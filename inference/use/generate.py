@@ -13,7 +13,7 @@ from dlvm.inference.console import tell
 from dlvm.inference.programs.randomness import check_seed, untouched
 from dlvm.inference.use.arrays import Kind
 from dlvm.inference.use.asking import Asked, by_name
-from dlvm.inference.use.by_datum import by_datum
+from dlvm.inference.use.by_datum import by_datum, columns
 from dlvm.nets.arguments import count
 
 
@@ -108,4 +108,4 @@ def _resampled(asked: Asked, below: list[str], num_particles: int) -> dict[str, 
 
 
 def _handed(values: dict[str, Tensor], kind: Kind) -> dict[str, Any]:
-    return {name: kind.back(value) for name, value in values.items()}
+    return {name: kind.back(value, columns(name, value[0].numel())) for name, value in values.items()}

@@ -71,7 +71,7 @@ def interpolate(
         asked = Asked(model, 1, {})
         sites = {name: site for name, site in asked.sites(asked.run()).items() if name in ends[0]}
         ways = {name: _way(site, ends[0][name], ends[1][name], t) for name, site in sites.items()}
-        x = decoded(model, {name: way.flatten(0, 1) for name, way in ways.items()})
+        x, _ = decoded(model, {name: way.flatten(0, 1) for name, way in ways.items()})
     return kind.back(x.reshape(n, steps, *x.shape[1:]))
 
 

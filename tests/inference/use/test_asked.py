@@ -160,8 +160,42 @@ def test_a_likelihood_without_a_mean_is_drawn_from():
             return pyro.sample("x", dist.Categorical(logits=z), obs=x)
 
     z = 50 * torch.eye(3)
-    with pytest.raises(
-        ValueError, match="site 'x' has a distribution, Categorical, that knows no mean; pass draw=True"
-    ):
+    with pytest.raises(ValueError, match="site 'x' has a distribution, Categorical, that knows no mean; draw from it"):
         decode(model, z)
     assert decode(model, z, draw=True).tolist() == [0, 1, 2]
+
+
+def test_a_table_of_latents_becomes_one_of_data_with_its_ids():
+    z = np.array([[1.0, 0.0], [2.0, 1.0]])
+    table = decode(LINEAR, Table(z, ["p", "q"], ["u", "v"]))
+    assert table.index == ["p", "q"] and table.columns == ["x_0", "x_1", "x_2", "x_3"]
+    np.testing.assert_array_equal(table.numbers, decode(LINEAR, z))
+    assert generate(LINEAR, 2, given={"z": Table(z, ["p", "q"], ["u", "v"])})["z"].columns == ["z_0", "z_1"]
+
+
+def test_data_that_the_programs_subsample_are_refused():
+    """Four of twelve rows have a code, and which they are is not known."""
+
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x[rows])
+
+    def guide(x):
+        with pyro.plate("data", len(x), subsample_size=4):
+            pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="plate 'data' holds a subsample of 4 out of 12"):
+        encode(model, guide, torch.zeros(12, 1))
+
+
+def test_frames_of_pandas_keep_their_ids_and_columns():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.double().numpy(), index=TABLE.index, columns=TABLE.columns)
+    back, code = reconstruct(LINEAR, posterior, frame), encode(LINEAR, posterior, frame)["z"].mean
+    assert (
+        list(back.columns) == TABLE.columns and list(back.index) == TABLE.index and list(code.columns) == ["z_0", "z_1"]
+    )
+    counts = pandas.DataFrame({name: pandas.array([1, 2], dtype="Int64") for name in "abcd"})
+    expected = encode(LINEAR, posterior, np.array([[1.0] * 4, [2.0] * 4]))["z"].mean
+    np.testing.assert_array_equal(encode(LINEAR, posterior, counts)["z"].mean.to_numpy(), expected)
