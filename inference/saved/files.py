@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dlvm.inference.checkpoints.folder import UNREADABLE, digest_of, flush
 from dlvm.inference.console import first_line
+from dlvm.inference.saved.names import LIBRARY, PARTS
 from dlvm.inference.saved.writing import Data
 
 FORMAT = 1
@@ -26,16 +28,18 @@ DRAFT = ".part"
 Numbers = dict[str, dict[str, Tensor]]
 
 
-def packed(data: Data, parts: Data, numbers: Numbers) -> dict[str, bytes]:
+def packed(data: Data, parts: Data, numbers: Numbers, sources: Mapping[str, str] | None = None) -> dict[str, bytes]:
     """{name of a file: its content}.
 
     Args:
         data: how the parts fit together.
         parts: in the types of JSON.
         numbers: {"model" or "guide": {name: tensor}}.
+        sources: {module: checksum} of a user's own.
     """
     files = {f"{word}.safetensors": save(numbers.get(word, {})) for word in WORDS}
     content = {"format": FORMAT, "versions": _versions(), "pair": data, "parts": parts}
+    content["sources"] = dict(sources or {})
     content["files"] = {name: digest_of(held) for name, held in files.items()}
     text = json.dumps(content)
     return files | {PAIR: json.dumps({"sha256": digest_of(text.encode()), **content}, indent=1).encode()}
@@ -91,6 +95,14 @@ def read(place: Path) -> dict[str, bytes]:
     sealed = (place / PAIR).read_bytes()
     wanted = _unsealed(sealed)["files"]
     return {PAIR: sealed} | {name: _matching(place, name, wanted[name]) for name in wanted}
+
+
+def sources(modules: Iterable[str]) -> dict[str, str]:
+    """{module: checksum of its file} of those that have one and are neither ours nor a library's."""
+    known = {*LIBRARY, *PARTS, "dlvm"} - {"__main__"}
+    users = [name for name in modules if name.partition(".")[0] not in known]
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in users}
+    return {name: digest_of(Path(file).read_bytes()) for name, file in files.items() if file and Path(file).is_file()}
 
 
 def _unsealed(held: bytes) -> Data:

@@ -10,12 +10,13 @@ from typing import Any
 import pyro
 from safetensors import SafetensorError
 
+from dlvm.distributions.pyro_lock import TURN
 from dlvm.inference.checkpoints.folder import UNREADABLE
-from dlvm.inference.console import first_line
+from dlvm.inference.console import first_line, tell
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.saved import programs
-from dlvm.inference.saved.files import packed, read, unpacked, write
-from dlvm.inference.saved.names import Names
+from dlvm.inference.saved.files import packed, read, sources, unpacked, write
+from dlvm.inference.saved.names import MIXIN, Names
 from dlvm.inference.saved.reading import Reader
 from dlvm.inference.saved.tensors import same_bits
 from dlvm.inference.saved.writing import Writer
@@ -56,7 +57,7 @@ def save(folder: str | Path, model: Callable, guide: Callable, *args: Any) -> No
     seen = programs.run(pair, args)
     data = programs.written(writer, pair, model, guide, seen)
     numbers = writer.tensors.packed()
-    files = packed(data, writer.parts, numbers)
+    files = packed(data, writer.parts, numbers, sources(_modules(writer.parts)))
     again, seen_again = _again(files, args)
     numbers_again = again.tensors.packed()
     if seen != seen_again or not same_bits(numbers, numbers_again) or again.parts != writer.parts:
@@ -69,12 +70,18 @@ def save(folder: str | Path, model: Callable, guide: Callable, *args: Any) -> No
     write(place, files)
 
 
+def _modules(parts: list) -> set[str]:
+    """Names of the modules that parts come from."""
+    paths = [part[word] for part in parts for word in ("class", "name") if word in part]
+    return {path.partition(":")[0] for path in paths if ":" in path and not MIXIN.fullmatch(path)}
+
+
 def _again(files: Mapping[str, bytes], batch: tuple) -> tuple[Writer, programs.Run]:
     """What is written of, and seen of, what has been written."""
     content, numbers = unpacked(files)
     found, writer = programs.read(Reader(content["parts"], numbers, Names()), content["pair"]), Writer()
     pair = Pair(found.model, found.guide)
-    with pyro.get_param_store().scope(found.store):
+    with TURN, pyro.get_param_store().scope(found.store):
         seen = programs.run(pair, batch)
         programs.written(writer, pair, found.model, found.guide, seen)
     return writer, seen
@@ -106,6 +113,8 @@ def load(folder: str | Path, names: Mapping[str, Any] | None = None) -> tuple[An
         content, numbers = unpacked(read(place))
         found = programs.read(Reader(content["parts"], numbers, known), content["pair"])
         found.put(known)
+    if changed := sorted(name for name, was in content["sources"].items() if sources([name]) != {name: was}):
+        tell(f"{place}: {', '.join(changed)} reads otherwise than when the pair was saved, which may compute otherwise")
     return found.model, found.guide
 
 

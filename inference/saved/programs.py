@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 from pyro.params.param_store import StateDict
 from torch import Tensor, nn
 
 from dlvm.inference.programs.errors import explaining
-from dlvm.inference.programs.modules import closure
+from dlvm.inference.programs.modules import closure, owner_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import kept_of, store_of
 from dlvm.inference.programs.randomness import untouched
@@ -102,6 +103,8 @@ class Read(NamedTuple):
         Raises:
             ValueError: Pyro's store holds others under the same names, or a name stands for another module by now.
         """
+        for owner in map(owner_of, (self.model, self.guide)):
+            _refuse_taken(owner.modules() if isinstance(owner, nn.Module) else ())
         for path, module in self.modules.items():
             _put(path, names.global_of(path), module)
         _show(self.store)
@@ -132,6 +135,19 @@ def _show(state: StateDict) -> None:
             )
     new = {name: value for name, value in state["params"].items() if name not in store}
     store.set_state({"params": new, "constraints": {name: state["constraints"][name] for name in new}})
+
+
+def _refuse_taken(parts: Iterable[nn.Module]) -> None:
+    """Raises ValueError where Pyro, in a run outside of dlvm, would put another's value into a parameter."""
+    store = pyro.get_param_store()
+    for part in parts:
+        for name in part._pyro_params if isinstance(part, PyroModule) else ():
+            full, here = f"{part._pyro_name}.{name}".lstrip("."), part._parameters[f"{name}_unconstrained"]
+            if full in store and here is not None and not _equal(store._params[full], here):
+                raise ValueError(
+                    f"Pyro's global store holds another parameter {full!r}, which Pyro would put into the module "
+                    "that is loaded when that runs; call pyro.clear_param_store() and load again"
+                )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

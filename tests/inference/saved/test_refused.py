@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 import random
+import subprocess
+import sys
 import threading
 import types
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -19,6 +23,8 @@ from torch import nn
 from dlvm.guides import Diagonal, latents
 from dlvm.inference import load, save
 from dlvm.nets import MLP
+
+ROOT = Path(__file__).parents[3]
 
 
 class Holder(nn.Module):
@@ -128,6 +134,56 @@ def test_what_another_store_holds_is_not_written_over(tmp_path):
     pyro.clear_param_store()
     load(tmp_path)
     assert pyro.param("noise").item() == pytest.approx(0.9)
+
+
+def test_what_pyro_would_put_into_a_loaded_module_is_refused(tmp_path):
+    """A module's constrained parameters are taken from Pyro's store, if it has one of their name."""
+    model = saved_pairs.Own()
+    save(tmp_path, model, nn.Identity())
+    model(X)  # outside of dlvm, so that the store has its parameters from now on
+    load(tmp_path)
+    with torch.no_grad():
+        model.noise_unconstrained += 1
+    with pytest.raises(ValueError, match="holds another parameter 'model.noise', which Pyro would put into the module"):
+        load(tmp_path)
+
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+from dlvm.inference import load, save
+class Net(nn.Linear):
+    pass
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    net = Net(2, 1)
+    save("saved", net, nn.Identity())
+    print(torch.equal(load("saved")[0].weight, net.weight), type(load("saved")[0]) is Net)
+"""
+
+
+def test_a_class_of_a_script_is_told_where_another_process_loads_it(tmp_path):
+    (tmp_path / "script16.py").write_text(SCRIPT)
+    settings = dict(cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "script16.py"], env=os.environ | {"PYTHONPATH": str(ROOT)}, **settings)
+    assert done.stdout.split() == ["True", "True"]
+    with pytest.raises(ValueError, match="it needs __main__:Net, which lay in a script .*names={path: class"):
+        load(tmp_path / "saved")
+    assert isinstance(load(tmp_path / "saved", {"__main__:Net": nn.Linear})[0], nn.Linear)
+
+
+def test_a_module_that_has_changed_since_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "module16.py").write_text(SCRIPT)
+    net = importlib.import_module("module16").Net(2, 1)
+    save(tmp_path / "saved", net, nn.Identity())
+    with caplog.at_level("INFO", logger="dlvm"):
+        load(tmp_path / "saved")
+        assert not caplog.records
+        (tmp_path / "module16.py").write_text(SCRIPT.replace("pass", "bias = None"))
+        load(tmp_path / "saved")
+    assert "module16 reads otherwise than when the pair was saved" in caplog.text
 
 
 def test_parameters_of_a_stranger_are_told_apart_by_a_batch(tmp_path):
