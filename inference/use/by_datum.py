@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dlvm.distributions.supports import inner
 from dlvm.inference.particles.layout import Layout
-from dlvm.inference.particles.row_weights import refuse_subsample
 from dlvm.inference.programs.data_sites import batch_shape, names_around
 from dlvm.inference.programs.plates import common_plates, data_plates, depth
 
@@ -24,7 +23,7 @@ def standing(sites: list[dict], rows: int) -> Layout:
         rows: of the batch.
 
     Raises:
-        ValueError: data are run through one by one, or the programs draw a subsample of them.
+        ValueError: data are run through one by one.
     """
     plates = tuple(data_plates(sites))
     if not plates and (latent := [site for site in sites if not site["is_observed"]]):
@@ -35,7 +34,6 @@ def standing(sites: list[dict], rows: int) -> Layout:
             f"model runs through plate {name!r} one datum at a time, with sites of its own for each, so that no site "
             "holds a batch; write with pyro.plate(...) around the sites"
         )
-    refuse_subsample(plates, rows)
     return Layout(1, plates, 1.0, depth(sites))
 
 

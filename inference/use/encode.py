@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dlvm.distributions.supports import is_periodic
 from dlvm.inference.particles.layout import Layout
+from dlvm.inference.particles.row_weights import refuse_subsample
+from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.notes import in_words
@@ -117,6 +119,7 @@ def _codes(pair: Pair, args: tuple, num_particles: int, num_draws: int) -> dict[
         first, modelled = pair.traces(args, {})
     rows = number_of_rows(pair, args)
     layout = standing(sample_sites(first, modelled), rows)
+    refuse_subsample(layout.plates, rows_in(args))
     drawn = {site["name"]: site for site in sample_sites(first) if not site["is_observed"]}
     latent = [site for site in sample_sites(modelled) if not site["is_observed"]]
     names = [s["name"] for s in latent if s["name"] in drawn and has_data(drawn[s["name"]], layout, rows)]

@@ -33,7 +33,8 @@ def reconstruct(model: Callable, guide: Callable, x: Any, num_particles: int = 1
     Modules are in evaluation mode meanwhile; the process's random state stays as it was.
 
     Returns:
-        of the shape of x and the kind of array that it is, in the precision of the programs.
+        of the shape of x and the kind of array that it is, in the precision of the programs; NaN where no site
+        observes an entry.
 
     Args:
         model, guide: Pyro programs of the same signature.
