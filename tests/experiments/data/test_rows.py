@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 
 import numpy as np
 import pytest
@@ -138,10 +137,16 @@ SAID = {
     ),
     "cells are separated by ';'": ("said_separator.csv", "a;b\n1;2\n3;4\n5;6\n", {}),
     "a comma in a number is read as the decimal point": ("said_comma.csv", "a;b\n1,5;2\n3;4\n5;6\n", {}),
-    "2 of 6 entries are missing, in 2 rows and 1 columns": ("said_missing.csv", "a,b\n1,NA\n3,\n5,6\n", {"missing": ["NA"]}),
-    "no entry is missing, though --missing NA would tell one": ("said_none.csv", "a,b\n1,2\n3,4\n5,6\n", {"missing": ["NA"]}),
+    "2 of 6 entries are missing, in 2 rows and 1 columns": (
+        "said_missing.csv", "a,b\n1,NA\n3,\n5,6\n", {"missing": ["NA"]}
+    ),
+    "no entry is missing, though --missing NA would tell one": (
+        "said_none.csv", "a,b\n1,2\n3,4\n5,6\n", {"missing": ["NA"]}
+    ),
     "column 1 has no name and counts the rows": ("said_index.csv", ",a\n0,5\n1,6\n2,8\n", {}),
-    "valid and test cut from the training rows": ("said_parts.csv", "a,s\n1,train\n2,train\n3,train\n", {"split_column": "s"}),
+    "valid and test cut from the training rows": (
+        "said_parts.csv", "a,s\n1,train\n2,train\n3,train\n", {"split_column": "s"}
+    ),
 }  # fmt: skip
 
 
@@ -154,7 +159,4 @@ def test_what_is_done_unasked_is_said(line, tmp_path, caplog):
         np.save(tmp_path / name, content)
     with caplog.at_level(logging.INFO, "dlvm"):
         from_file(tmp_path / name, valid=1, test=1, **how)
-    assert (
-        re.search(rf"^{name.split('.')[0]}.*: {re.escape(line)}", caplog.text.split("] ")[-1], re.M)
-        or line in caplog.text
-    )
+    assert line in caplog.text
