@@ -12,12 +12,12 @@ from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import check_seed, untouched
 from dlvm.inference.use.arrays import Kind, as_tensor, dtype_of
-from dlvm.inference.use.asking import Asked, by_name
+from dlvm.inference.use.asking import Asked, as_example, by_name
 from dlvm.inference.use.by_datum import by_datum, columns, names_of
 
 
 @torch.no_grad()
-def decode(model: Callable, z: Any, draw: bool = False, seed: int = 0) -> Any:
+def decode(model: Callable, z: Any, draw: bool = False, seed: int = 0, example: Any = None) -> Any:
     """Finds what data some latents stand for.
 
         E[x | z], or x ~ p(x | z)
@@ -29,13 +29,14 @@ def decode(model: Callable, z: Any, draw: bool = False, seed: int = 0) -> Any:
         shape (n, *event), an array of the kind that z is.
 
     Args:
-        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``.
+        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``; or any other, with ``example``.
         z: values of the latent site, n rows; or {site or argument: values} of several, as for inputs and for layers.
         draw: give a draw of p(x | z) instead of its mean.
         seed: of what is drawn.
+        example: a batch of data, for a model without ``n``: shapes are taken from it, and inputs that are not given.
 
     Raises:
-        TypeError: z is no array, or the model takes no ``n``.
+        TypeError: z is no array, or the model takes no ``n`` and there is no example.
         ValueError: there is no such site, z does not fit it, or the likelihood does not know its mean.
 
     Example:
@@ -44,16 +45,19 @@ def decode(model: Callable, z: Any, draw: bool = False, seed: int = 0) -> Any:
         tensor([[2., 2., 2.]])
     """
     check_seed(seed)
-    values, kind = named_latents(model, z)
+    batch = as_example(model, example)
+    values, kind = named_latents(model, z, batch)
     with untouched(seed):
-        x, name = decoded(model, values, draw)
+        x, name = decoded(model, values, draw, batch)
     return kind.back(x, columns(name, x[0].numel()))
 
 
-def decoded(model: Callable, values: dict[str, Tensor], draw: bool = False) -> tuple[Tensor, str]:
+def decoded(
+    model: Callable, values: dict[str, Tensor], draw: bool = False, example: tuple | None = None
+) -> tuple[Tensor, str]:
     """The same of tensors by name, in the random stream that there is, and the name of the site."""
     n = len(next(iter(values.values())))
-    asked = Asked(model, n, values, "z")
+    asked = Asked(model, n, values, "z", example)
     with asked.free.evaluating():
         site = asked.sites(asked.run())[asked.x]
         _check_upstream(asked)
@@ -78,7 +82,7 @@ def mean_of(site: dict) -> Tensor:
     return mean
 
 
-def named_latents(model: Callable, z: Any) -> tuple[dict[str, Tensor], Kind]:
+def named_latents(model: Callable, z: Any, example: tuple | None = None) -> tuple[dict[str, Tensor], Kind]:
     """Latents by the names of their sites, and what kind of array they are.
 
     Raises:
@@ -92,7 +96,7 @@ def named_latents(model: Callable, z: Any) -> tuple[dict[str, Tensor], Kind]:
     if not value.dim() or not len(value):
         raise ValueError(f"z must have one row per datum, got shape {tuple(value.shape)}; pass one as z[None]")
     with untouched(0):
-        asked = Asked(model, 1, {})
+        asked = Asked(model, 1, {}, example=example)
         latent = [site for site in sample_sites(asked.run()) if site["name"] != asked.x]
     if len(latent) != 1:
         raise ValueError(

@@ -12,14 +12,19 @@ from dlvm.inference.bounds.importance import effective_sample_size
 from dlvm.inference.console import tell
 from dlvm.inference.programs.randomness import check_seed, untouched
 from dlvm.inference.use.arrays import Kind
-from dlvm.inference.use.asking import Asked, by_name
+from dlvm.inference.use.asking import Asked, as_example, by_name
 from dlvm.inference.use.by_datum import by_datum, columns
 from dlvm.nets.arguments import count
 
 
 @torch.no_grad()
 def generate(
-    model: Callable, n: int, given: Mapping[str, Any] | None = None, num_particles: int | None = None, seed: int = 0
+    model: Callable,
+    n: int,
+    given: Mapping[str, Any] | None = None,
+    num_particles: int | None = None,
+    seed: int = 0,
+    example: Any = None,
 ) -> dict[str, Any]:
     """Draws data, and the latents that they come from.
 
@@ -36,14 +41,15 @@ def generate(
         of the kind that ``given`` are, or tensors.
 
     Args:
-        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``.
+        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``; or any other, with ``example``.
         n: how many data.
         given: {site or argument: values}, n rows each.
         num_particles: how many to choose each datum from, where something given lies below what is drawn.
         seed: of the draws.
+        example: a batch of data, for a model without ``n``: shapes are taken from it, and inputs that are not given.
 
     Raises:
-        TypeError: the model takes no ``n``, or ``given`` are no arrays by name.
+        TypeError: the model takes no ``n`` and there is no example, or ``given`` are no arrays by name.
         ValueError: n is below 1, there is no such site, values do not fit it, or lie below what is drawn.
 
     Example:
@@ -58,17 +64,18 @@ def generate(
     check_seed(seed)
     values, kind = by_name(model, {} if given is None else given, "given")
     with untouched(seed):
-        asked = Asked(model, n, values)
+        asked = Asked(model, n, values, example=as_example(model, example))
         with asked.free.evaluating():
             with untouched():
                 below = asked.below()
             if not below:
                 return _handed(_values(asked)[0], kind)
             if num_particles is None:
+                who = "given has" if below[0] in values else "model observes"
                 raise ValueError(
-                    f"given has {below[0]!r}, which depends on sites that are drawn, and so says something of them; "
-                    "pass num_particles, as 1000, to choose each datum from so many by its density, or give what lies "
-                    "above it"
+                    f"{who} {below[0]!r}, which depends on sites that are drawn, and so says something of them; pass "
+                    "num_particles, as 1000, to choose each datum from so many by its density, or give what lies above "
+                    "it"
                 )
             return _handed(_resampled(asked, below, num_particles), kind)
 

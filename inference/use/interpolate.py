@@ -15,7 +15,7 @@ from dlvm.inference.programs.batches import rows_in
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.randomness import check_seed, untouched
 from dlvm.inference.use.arrays import taken_in
-from dlvm.inference.use.asking import Asked
+from dlvm.inference.use.asking import Asked, as_example
 from dlvm.inference.use.decode import decoded
 from dlvm.inference.use.encode import Code, encode
 from dlvm.nets.arguments import count
@@ -38,14 +38,14 @@ def interpolate(
         as a NumPy array where ``a`` is one or a table.
 
     Args:
-        model, guide: Pyro programs of the same signature; the model draws x where it is called with ``x=None`` and n.
+        model, guide: Pyro programs of the same signature.
         a, b: one row per datum, as many in both.
         steps: on the way, at least 2.
         num_particles: of q for each mean, where it has none in closed form.
         seed: of the draws.
 
     Raises:
-        TypeError: a or b are no such arrays, or the model takes no ``n``.
+        TypeError: a or b are no such arrays.
         ValueError: there are less than 2 steps, a and b differ in shape, or as ``encode`` and ``decode``.
 
     Example:
@@ -68,10 +68,11 @@ def interpolate(
     ends = [encode(model, guide, args, num_particles, seed=seed) for args in (first, second)]
     t = torch.linspace(0, 1, steps)
     with untouched(seed):
-        asked = Asked(model, 1, {})
+        batch = as_example(model, first)
+        asked = Asked(model, 1, {}, example=batch)
         sites = {name: site for name, site in asked.sites(asked.run()).items() if name in ends[0]}
         ways = {name: _way(site, ends[0][name], ends[1][name], t) for name, site in sites.items()}
-        x, _ = decoded(model, {name: way.flatten(0, 1) for name, way in ways.items()})
+        x, _ = decoded(model, {name: way.flatten(0, 1) for name, way in ways.items()}, example=batch)
     return kind.back(x.reshape(n, steps, *x.shape[1:]))
 
 

@@ -10,7 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from dlvm.inference.programs.randomness import check_seed, untouched
-from dlvm.inference.use.asking import Asked, by_name
+from dlvm.inference.use.asking import Asked, as_example, by_name
 from dlvm.inference.use.by_datum import names_of
 from dlvm.inference.use.decode import mean_of, named_latents
 from dlvm.nets.arguments import real, whole
@@ -26,6 +26,7 @@ def traverse(
     values: Sequence[float] = VALUES,
     at: Any = None,
     seed: int = 0,
+    example: Any = None,
 ) -> Tensor:
     """Decodes one latent site with one of its numbers at each of some values.
 
@@ -38,16 +39,17 @@ def traverse(
         shape (dims, values, *event).
 
     Args:
-        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``.
+        model: a Pyro program that draws x where it is called with ``x=None`` and ``n``; or any other, with ``example``.
         site: name of the latent site.
         dims: which of its numbers, counted along the site flattened; all of them unless told.
         values: that each takes.
         at: one row of the site, or {site or argument: one row}, of what is given, as the code of a datum; otherwise the
             model's means.
         seed: of what is drawn.
+        example: a batch of data, for a model without ``n``: shapes are taken from it, and inputs that are not given.
 
     Raises:
-        TypeError: the model takes no ``n``, or an argument is of another type.
+        TypeError: the model takes no ``n`` and there is no example, or an argument is of another type.
         ValueError: there is no such latent site or number, or ``at`` does not fit.
 
     Example:
@@ -57,9 +59,10 @@ def traverse(
                  [ 1.,  1.,  1.]]])
     """
     check_seed(seed)
-    start = _start(model, site, at)
+    batch = as_example(model, example)
+    start = _start(model, site, at, batch)
     with untouched(seed):
-        asked = Asked(model, 1, start, "at")
+        asked = Asked(model, 1, start, "at", batch)
         with asked.free.evaluating(), _AtMeans(asked.x):
             sites = asked.sites(asked.run())
         latent = [found for name, found in sites.items() if name != asked.x]
@@ -74,7 +77,7 @@ def traverse(
         places = torch.tensor(chosen).repeat_interleave(len(heights))
         rows[torch.arange(len(rows)), places] = torch.tensor(heights).repeat(len(chosen)).to(rows)
         given = {name: value.expand(len(rows), *value.shape[1:]) for name, value in start.items()}
-        asked = Asked(model, len(rows), given | {site: rows.reshape(-1, *base.shape[1:])}, "at")
+        asked = Asked(model, len(rows), given | {site: rows.reshape(-1, *base.shape[1:])}, "at", batch)
         with asked.free.evaluating(), _AtMeans(asked.x):
             found = mean_of(asked.sites(asked.run())[asked.x])
     return found.reshape(len(chosen), len(heights), *found.shape[1:])
@@ -98,13 +101,13 @@ class _AtMeans(Messenger):
             msg["value"], msg["done"] = mean, True
 
 
-def _start(model: Callable, site: object, at: Any) -> dict[str, Tensor]:
+def _start(model: Callable, site: object, at: Any, example: tuple | None) -> dict[str, Tensor]:
     """Where the others stay, by name, one row each."""
     if not isinstance(site, str):
         raise TypeError(f"site must be the name of a latent site, got {type(site).__name__}; pass 'z'")
     if at is None:
         return {}
-    found = by_name(model, at, "at")[0] if isinstance(at, Mapping) else named_latents(model, at)[0]
+    found = by_name(model, at, "at")[0] if isinstance(at, Mapping) else named_latents(model, at, example)[0]
     if wrong := next((name for name, value in found.items() if len(value) != 1), None):
         raise ValueError(f"at must hold one row, got {len(found[wrong])} of {wrong!r}; pass codes[:1]")
     return found

@@ -85,4 +85,16 @@ WAYS = [
     Case("traverse", "seed", lambda v: traverse(MODEL, "z", seed=v), SEEDS),
 ]
 CASES += WAYS
+
+
+def without_n(x):
+    return MODEL(x)
+
+
+NOT_EXAMPLES = st.one_of(NOT_ARRAYS, st.sampled_from([X[:, :3], X * 0.5, X[:0], (X, X)]))
+CASES += [
+    Case("decode", "example", lambda v: decode(without_n, Z, example=v), NOT_EXAMPLES, SAID),
+    Case("generate", "example", lambda v: generate(without_n, 2, example=v), NOT_EXAMPLES, SAID),
+    Case("traverse", "example", lambda v: traverse(without_n, "z", example=v), NOT_EXAMPLES, SAID),
+]
 ANY = {"decode(draw)": "any truth value"}

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from dlvm.inference import decode, encode, generate, reconstruct
+from dlvm.inference import decode, encode, generate, interpolate, reconstruct, traverse
 from dlvm.inference.use import encode as pieces
 from dlvm.models import burda
 
@@ -199,3 +199,47 @@ def test_frames_of_pandas_keep_their_ids_and_columns():
     counts = pandas.DataFrame({name: pandas.array([1, 2], dtype="Int64") for name in "abcd"})
     expected = encode(LINEAR, posterior, np.array([[1.0] * 4, [2.0] * 4]))["z"].mean
     np.testing.assert_array_equal(encode(LINEAR, posterior, counts)["z"].mean.to_numpy(), expected)
+
+
+def without_n(x):
+    """LINEAR as tutorials write it."""
+    return LINEAR(x)
+
+
+def test_a_model_that_takes_data_alone_is_asked_by_an_example():
+    z = torch.randn(7, 2)
+    torch.testing.assert_close(decode(without_n, z, example=X), decode(LINEAR, z))
+    drawn = generate(without_n, 4000, example=X[:3])
+    assert drawn["z"].shape == (4000, 2) and (drawn["x"].mean(0) - LOC).abs().max() < 0.1
+    assert (torch.cov(drawn["x"].T) - WEIGHT @ WEIGHT.T - 0.25 * torch.eye(4)).abs().max() < 0.2
+    torch.testing.assert_close(
+        interpolate(without_n, posterior, X[:2], X[2:4]), interpolate(LINEAR, posterior, X[:2], X[2:4])
+    )
+    torch.testing.assert_close(traverse(without_n, "z", example=X), traverse(LINEAR, "z"))
+
+
+def test_an_example_whose_data_make_other_data_is_refused():
+    """x_1 is drawn about x_0: where x_0 is the example's, x_1 is not of the model."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x_0", dist.Normal(z, 1.0), obs=x[:, 0])
+            pyro.sample("x_1", dist.Normal(x[:, 0], 1.0), obs=x[:, 1])
+
+    with pytest.raises(ValueError, match="site 'x_1' has a distribution that is made of data"):
+        generate(model, 5, example=X[:, :2])
+
+
+def test_what_a_model_observes_by_itself_is_not_left_out():
+    """A factor exp(z): z ~ N(1, 1) and not N(0, 1)."""
+
+    def tilted(x=None, n=1):
+        with pyro.plate("data", n if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.factor("tilt", z)
+            return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match="model observes 'tilt', which depends on sites that are drawn"):
+        generate(tilted, 5)
+    assert generate(tilted, 2000, num_particles=100)["z"].mean().item() == pytest.approx(1, abs=0.12)
