@@ -7,17 +7,18 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 from pyro.nn import PyroModule, PyroSample
+from pyro.poutine.messenger import _bound_partial
 from torch import nn
-from torch.distributions import constraints
 
 MIXIN = re.compile(r"PyroModule\[(.*)\]")
 PRIOR = "_pyro_prior_"  # before the name of a function that a PyroSample was made of
 LIBRARY = frozenset(sys.stdlib_module_names) | {"builtins"}
+NAMED = (type, FunctionType, BuiltinFunctionType, np.ufunc, _bound_partial)
 OF_BUILTINS = {"abs", "bool", "complex", "dict", "float", "frozenset", "int", "len", "list", "max", "min", "set", "str"}
 OF_BUILTINS |= {"sum", "tuple"}
 OPEN = {"argparse", "builtins", "collections", "math"}  # of which some may be named
@@ -36,8 +37,6 @@ PARTS = {  # of packages that can also read files, compile or run what they are 
     "numpy": (),
 }
 MOVED = "say where each is by names={path: class or function}"
-STATES = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
-REMEDY = "keep numbers, text, tensors, modules, or objects of a class of your own that holds such"
 
 
 class Unwritable(TypeError):
@@ -65,9 +64,9 @@ def path_of(value: Any) -> str:
         ("numpy", value.__name__),
     )
     for module, found in homes:
-        path = f"{_run_as(module)}:{found}"
+        path = f"{run_as(module)}:{found}"
         with suppress(ValueError):
-            if _allowed(path, value) and _look(path) is value:
+            if _allowed(path, value) and look(path) is value:
                 return path
     what = "a lambda" if "<lambda>" in name else f"{'class' if isinstance(value, type) else 'function'} {name}"
     if "<lambda>" in name or "<locals>" in name:
@@ -77,18 +76,6 @@ def path_of(value: Any) -> str:
     if root in LIBRARY or root in PARTS:
         raise Unwritable(f"{what} of {inside}, which no folder may name; call it from a def of your own")
     raise Unwritable(f"{what}, which {inside} does not have under this name; give it the name that it is found by")
-
-
-def constant_of(value: object) -> str | None:
-    """``module:name`` of an object that the module of its class has as a constant, or torch or Pyro as a constraint."""
-    inside = type(value).__module__
-    homes = [inside, "torch.distributions.constraints", "pyro.distributions.constraints"]
-    for home in homes if isinstance(value, constraints.Constraint) else homes[:1]:
-        if home.partition(".")[0] not in LIBRARY and home in sys.modules:
-            for name, found in vars(sys.modules[home]).items():
-                if found is value:
-                    return f"{_run_as(home)}:{name}"
-    return None
 
 
 class Names:
@@ -113,10 +100,10 @@ class Names:
             return self.given[path]
         if mixed := MIXIN.fullmatch(path):
             return PyroModule[self.class_of(mixed[1], nn.Module)]
-        found = _look(path)
+        found = look(path)
         if found is None:
             raise ValueError(f"it needs {path}, which {_where(path)}; {MOVED}")
-        if not isinstance(found, type | FunctionType | BuiltinFunctionType | np.ufunc) or not _allowed(path, found):
+        if not isinstance(found, NAMED) or not _allowed(path, found):
             raise ValueError(f"it names {path}, which no folder may; it was not written by dlvm.inference.save")
         return found
 
@@ -166,7 +153,7 @@ def _mixed(cls: type) -> type | None:
     return base if made and PyroModule[base] is cls else None
 
 
-def _run_as(module: str) -> str:
+def run_as(module: str) -> str:
     """The name by which a script that runs as ``python -m name`` can be imported."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if module == "__main__" and spec is not None else module
@@ -178,7 +165,7 @@ def _imported(module: str) -> dict[str, Any]:
     Raises:
         ValueError: it cannot be imported.
     """
-    if module in ("__main__", _run_as("__main__")):
+    if module in ("__main__", run_as("__main__")):
         return vars(sys.modules["__main__"])
     if module.partition(".")[0] in LIBRARY and module not in OPEN:
         return {}
@@ -205,10 +192,10 @@ def _allowed(path: str, value: Any) -> bool:
         return isinstance(value, np.ufunc)
     if root in PARTS:
         return any(f"{module}.".startswith(f"{part}.") for part in PARTS[root])
-    return _run_as(home) == module  # and none that it has imported from elsewhere
+    return run_as(home) == module  # and none that it has imported from elsewhere
 
 
-def _look(path: str) -> Any:
+def look(path: str) -> Any:
     """What lies at a path, found in modules and classes alone; None if it is not there."""
     module, _, names = path.partition(":")
     found, held = None, _imported(module)
@@ -224,30 +211,3 @@ def _look(path: str) -> Any:
 def _where(path: str) -> str:
     lost = "lay in a script or a notebook, and is not in this one"
     return lost if path.startswith("__main__:") else "is not there any more"
-
-
-def refuse_class(kind: type, value: object) -> None:
-    """Raises Unwritable where an object is more than what its attributes hold, or does something when it goes.
-
-    A file, a lock, a generator, a process for example; and what has a state that only its own methods know.
-    """
-    root, maker = kind.__module__.partition(".")[0], getattr(kind, "__new__", None)
-    foreign = root in LIBRARY - {"__main__"} and f"{kind.__module__}:{kind.__qualname__}" not in OF_LIBRARY
-    if foreign or maker is not object.__new__ or hasattr(kind, "__del__") or isinstance(value, ModuleType):
-        raise Unwritable(f"{told(value)}; {REMEDY}")
-    theirs = [vars(cls) for cls in kind.__mro__[:-1] if cls.__module__.partition(".")[0] not in PARTS]
-    methods = [found[name] for found in theirs for name in STATES if name in found]
-    if any(getattr(method, "__module__", None) != "dataclasses" for method in methods):
-        raise Unwritable(f"{told(value)}, which has a state of its own making; {REMEDY}")
-
-
-def slots_of(kind: type) -> list[str]:
-    """Names of what objects of a class hold in slots."""
-    held = [name for cls in kind.__mro__ for name, found in vars(cls).items() if type(found) is MemberDescriptorType]
-    return [name for name in held if name not in ("__dict__", "__weakref__")]
-
-
-def told(value: object) -> str:
-    """What an object is, in words."""
-    kind = type(value)
-    return f"an object of the class {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")

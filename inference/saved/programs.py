@@ -11,10 +11,11 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 from pyro.params.param_store import StateDict
+from pyro.poutine.messenger import _bound_partial
 from torch import Tensor, nn
 
 from dlvm.inference.programs.errors import explaining
-from dlvm.inference.programs.modules import closure, owner_of
+from dlvm.inference.programs.modules import closure, owner_of, unwrapped
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.parameters import kept_of, store_of
 from dlvm.inference.programs.randomness import untouched
@@ -180,6 +181,7 @@ def modules_by_name(values: Iterable[object]) -> dict[str, nn.Module]:
 
 def _functions(value: object) -> Iterator[types.FunctionType]:
     """A function; of an object, what its class and those above it are written of."""
+    value = unwrapped(value) if isinstance(value, _bound_partial) else value
     if isinstance(value, types.FunctionType):
         yield value
     else:

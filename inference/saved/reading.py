@@ -16,7 +16,8 @@ from pyro.poutine.messenger import _bound_partial, _context_wrap
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dlvm.inference.saved.names import Names, refuse_class, slots_of
+from dlvm.inference.saved.names import Names
+from dlvm.inference.saved.objects import refuse_class, slots_of
 from dlvm.inference.saved.tensors import Unpacked
 from dlvm.inference.saved.writing import Data
 

@@ -19,7 +19,8 @@ from pyro.poutine.messenger import _bound_partial
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from dlvm.inference.saved.names import REMEDY, Unwritable, constant_of, path_of, refuse_class, slots_of, told
+from dlvm.inference.saved.names import Unwritable, path_of
+from dlvm.inference.saved.objects import REMEDY, constant_of, decorated_of, refuse_class, slots_of, told
 from dlvm.inference.saved.tensors import Tensors
 
 Data = Any  # in the types of JSON
@@ -208,6 +209,8 @@ class Writer:
 
     def _handled(self, value: Any, file: str, where: str) -> Data:
         """What one of Pyro's handlers makes of a program."""
+        if (path := decorated_of(value)) is not None:
+            return {"kind": "name", "name": path}
         inner = value.func
         return {
             "kind": "handled",

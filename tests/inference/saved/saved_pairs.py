@@ -15,7 +15,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO, autoguide
+from pyro.infer import Trace_ELBO, autoguide, config_enumerate
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -185,6 +185,23 @@ def its_guide(x):
         pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
 
+def discrete(x):
+    weights = pyro.param("weights", torch.ones(3) / 3, constraint=constraints.simplex)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(weights))
+        pyro.sample("x", dist.Bernoulli(logits=MORE(nn.functional.one_hot(z.long(), 3).float())).to_event(1), obs=x)
+
+
+@config_enumerate
+def decorated(x):
+    pyro.module("more", MORE)
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Categorical(logits=x @ MORE.weight))
+
+
+MORE = nn.Linear(3, 5)
+
+
 def with_net(net, x):
     """A function that is given its net."""
     pyro.module("given", net)
@@ -327,6 +344,7 @@ def few() -> Iterator[tuple[str, Made]]:
     yield "not called yet", (lazy, autoguide.AutoDiagonalNormal(lazy), (X,))
     both = Both()
     yield "methods", (both.model, both.guide, (X,))
+    yield "decorated", (discrete, decorated, (X,))
     yield "functions", (function, its_guide, (X,))
     given = partial(with_net, nn.Linear(2, 5))
     yield "partial", (given, Diagonal(latents(given, X), encoder()), (X,))
