@@ -8,9 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.nets.arguments import module, out_features, widths
+from dlvm.nets.mlp import MLP
 
 
-class Filled(nn.Module):
+class _Before(nn.Module):
+    """What stands before a net, and looks like it from behind: a guide asks an encoder for its nonlinearity."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        module(net=net)
+        self.net, self.out_features = net, out_features(net)
+
+    @property
+    def activation(self) -> nn.Module | None:
+        """The net's nonlinearity, where it has one and a layer before it."""
+        without = isinstance(self.net, MLP) and not len(self.net.layers)
+        return None if without else getattr(self.net, "activation", None)
+
+
+class Filled(_Before):
     """A net of data with holes: it sees zeros where numbers are missing (NaN), and beside them which ones are there.
 
         net([x with zeros, mask]),  mask_d = 1 where x_d is there
@@ -31,11 +47,6 @@ class Filled(nn.Module):
         tensor(True)
     """
 
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        module(net=net)
-        self.net, self.out_features = net, out_features(net)
-
     def forward(self, x: Tensor) -> Tensor:
         """
         Args:
@@ -49,7 +60,7 @@ class Filled(nn.Module):
         return self.net(torch.cat([torch.where(missing, 0, x), there], dim=-1))
 
 
-class Standardised(nn.Module):
+class Standardised(_Before):
     """A net of data whose columns are brought to one scale; what is missing (NaN) stays so.
 
         net((x - loc) / scale)
@@ -73,8 +84,7 @@ class Standardised(nn.Module):
     scale: Tensor
 
     def __init__(self, net: nn.Module, loc: Tensor, scale: Tensor):
-        super().__init__()
-        module(net=net)
+        super().__init__(net)
         for name, value in {"loc": loc, "scale": scale}.items():
             if not isinstance(value, Tensor):
                 raise TypeError(f"{name} must be a tensor of shape (dim,), got {type(value).__name__}; pass a tensor")
@@ -82,7 +92,6 @@ class Standardised(nn.Module):
                 raise ValueError(f"{name} must be a vector of finite numbers, got {value}; one for each column")
         if loc.shape != scale.shape or not bool((scale > 0).all()):
             raise ValueError(f"scale must be positive, one for each of {len(loc)} columns, got {scale}; see loc")
-        self.net, self.out_features = net, out_features(net)
         self.register_buffer("loc", loc.detach().clone())
         self.register_buffer("scale", scale.detach().clone())
 
@@ -97,7 +106,7 @@ class Standardised(nn.Module):
         return self.net((tensor(x) - self.loc) / self.scale)
 
 
-class Logarithmic(nn.Module):
+class Logarithmic(_Before):
     """A net of counts, which sees log(1 + x): no count is so large that it alone is seen.
 
     Args:
@@ -112,11 +121,6 @@ class Logarithmic(nn.Module):
         tensor([ 0.0000, 13.8155])
     """
 
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        module(net=net)
-        self.net, self.out_features = net, out_features(net)
-
     def forward(self, x: Tensor) -> Tensor:
         """
         Args:
@@ -128,7 +132,7 @@ class Logarithmic(nn.Module):
         return self.net(tensor(x).log1p())
 
 
-class OneHot(nn.Module):
+class OneHot(_Before):
     """A net of columns of classes: it sees a 1 for the class of each column, and zeros where it is missing (NaN).
 
         net([e_{x_1}, e_{x_2}, ...]),  e_k of as many numbers as the column has classes
@@ -152,10 +156,8 @@ class OneHot(nn.Module):
     classes: Tensor
 
     def __init__(self, net: nn.Module, sizes: Sequence[int]):
-        super().__init__()
-        module(net=net)
+        super().__init__(net)
         widths(sizes=sizes)
-        self.net, self.out_features = net, out_features(net)
         self.register_buffer("columns", torch.tensor([d for d, size in enumerate(sizes) for _ in range(size)]))
         self.register_buffer("classes", torch.tensor([k for size in sizes for k in range(size)]))
 

@@ -64,6 +64,7 @@ def restore(folder: str | Path) -> tuple[nn.Module, nn.Module]:
         recipe = _recipe(folder)
         with torch.random.fork_rng():
             model, guide = recipe.pair(Loader(torch.zeros(1, _width(folder, weights["guide"]))))
+        weights = _in_units(weights)
         model.load_state_dict(weights["model"])
         guide.load_state_dict(weights["guide"])
     return model, guide
@@ -90,6 +91,20 @@ def _recipe(folder: Path, data_dir: Path | None = None) -> Recipe:
         raise KeyError("guide or binarize")
     there = data_dir or settings.get("data_dir")
     return Recipe.of(settings | {"data_dir": there and Path(there)})
+
+
+def _in_units(weights: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Weights of a normal likelihood from before it was in units of the data: these were loc 0 and scale 1."""
+    model, guide = weights["model"], weights["guide"]
+    if "likelihood.head.bias" not in model or "likelihood.units.loc" in model:
+        return weights
+    zero = torch.zeros_like(model["likelihood.head.bias"].chunk(2)[0])
+    units = {"loc": zero, "scale": torch.ones_like(zero)}
+    seen = {name.replace("encoder.layers.", "encoder.net.layers."): value for name, value in guide.items()}
+    return {
+        "model": model | {f"likelihood.units.{name}": value for name, value in units.items()},
+        "guide": seen | {f"encoder.{name}": value for name, value in units.items()},
+    }
 
 
 def _width(folder: Path, guide: Mapping[str, Tensor]) -> int:

@@ -15,9 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dlvm.distributions import DiagonalNormal
 from dlvm.experiments import train
+from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.runs.restore import keep, restore
+from dlvm.guides import latents
+from dlvm.inference import log_weights
 from dlvm.inference.training.checkpointer import Keeper
+from dlvm.models import VAE
+from dlvm.nets import MLP
 
 
 class PowerCut(BaseException):
@@ -180,3 +186,18 @@ def test_the_command_line_after_a_signal(whole, tmp_path, number, code, said):
     train.main(small(tmp_path / "cut", checkpoint=True, epochs=12, patience=None))
     assert weights(tmp_path / "cut") == weights(whole)
     assert records(tmp_path / "cut") == records(whole)
+
+
+def test_a_normal_run_of_before_there_were_units_is_loaded_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    model = VAE(2, DiagonalNormal(MLP(2, 8, activation=nn.Tanh, output=nn.Tanh), 5))
+    guide = GuideOptions("diagonal").family(nn.Tanh)(latents(model, torch.zeros(3, 5)), MLP(5, 8, activation=nn.Tanh))
+    for name, module in (("model", model), ("guide", guide)):
+        save_file(module.state_dict(), tmp_path / f"{name}.safetensors", {"x_dim": "5"})
+    settings = {"guide": "diagonal", "binarize": "default", "likelihood": "normal", "hidden": [8]}
+    (tmp_path / "config.json").write_text(json.dumps({"config": settings}))
+    x, found = 3 + torch.randn(6, 5), []
+    for pair in ((model, guide), restore(tmp_path)):
+        torch.manual_seed(1)
+        found.append(log_weights(*pair, x, num_particles=4))
+    assert torch.allclose(*found, rtol=1e-6)
