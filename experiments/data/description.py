@@ -84,7 +84,7 @@ def read_alike(
     if known["label_names"] is not None and found.labels is not None:
         found = replace(found, label_names=known["label_names"])
     kind: Kind | None = "sequence" if known["kind"] == "sequence" else None
-    rows = prepare(found, roles, _scale(found, known, origin), origin if path is None else path.stem, kind)
+    rows = prepare(found, roles, _scale(found, known, origin), "" if path is None else path.stem, kind)
     rows = _fitting(rows, known, origin)
     _say_new_classes(rows, known, origin)
     return Loader.of(rows, batch_size).to(device)

@@ -183,9 +183,11 @@ class Loader:
         """Mean of each column over what is there, (x_dim,); for a dynamic loader the mean probability of a 1."""
         if not self.x.is_floating_point():
             raise ValueError(f"x of {self.name or 'the data'} holds tokens, {SEQUENCE}: they have no mean")
-        if self.x.ndim == 3:
+        if self.x.ndim == 3 and "lengths" in self.more:
             steps = torch.arange(self.x.shape[1], device=self.device) < self.rows["lengths"][:, None]
             return self.x[steps].mean(0, dtype=torch.float64).to(self.x.dtype)
+        if self.x.ndim == 3:
+            return self.x.mean((0, 1), dtype=torch.float64).to(self.x.dtype)
         if self.has_missing:
             return self.x.double().nanmean(0).to(self.x.dtype)
         return self.x.mean(0, dtype=torch.float64).to(self.x.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from dlvm.experiments.data.readers.found import Found, Roles, dense, needed
+from dlvm.experiments.data.readers.found import MOST_ENTRIES, Found, Roles, dense, needed
 from dlvm.experiments.data.readers.frames import frame_table
 from dlvm.experiments.data.readers.tables import Table, annotated
 
@@ -56,10 +56,21 @@ def read_h5ad(path: Path, roles: Roles) -> Found:
 
 def _matrix(stored: Any) -> Any:
     if not hasattr(stored, "keys"):
-        return stored[()]
+        return _numbers(stored)
     kind, shape = stored.attrs["encoding-type"], tuple(int(size) for size in stored.attrs["shape"])
     make = {"csr_matrix": sparse.csr_matrix, "csc_matrix": sparse.csc_matrix}[kind]
-    return make((stored["data"][()], stored["indices"][()], stored["indptr"][()]), shape=shape)
+    made = make(tuple(_numbers(stored[name]) for name in ("data", "indices", "indptr")), shape=shape)
+    try:
+        made.check_format(full_check=True)  # indices beyond the shape would be written beyond the memory
+    except ValueError as error:
+        raise TypeError(f"its indices are damaged: {error}") from error
+    return made
+
+
+def _numbers(stored: Any) -> np.ndarray:
+    if stored.size > MOST_ENTRIES:  # a few bytes may claim any size
+        raise TypeError(f"it claims {stored.size} numbers, more than {MOST_ENTRIES}")
+    return stored[()]
 
 
 def _index_name(group: Any) -> str:

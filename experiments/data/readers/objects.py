@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from dlvm.experiments.data.readers.annotated import annotated_object, is_annotated
 from dlvm.experiments.data.readers.found import Found, Roles, dense
@@ -36,7 +36,12 @@ def read_object(x: Any, roles: Roles, origin: str) -> Found:
 
 
 def _known(loader: DataLoader, origin: str) -> Iterable[Any]:
+    """A loader with an end and an order: rows that came in another one each time would be cut into other parts."""
     _length(loader.dataset, origin)
+    if isinstance(loader.sampler, RandomSampler):
+        raise ValueError(
+            f"{origin} must be a DataLoader with an order, got one that shuffles: pass its dataset instead"
+        )
     say(f"{origin}: a DataLoader is read once, in its own order; what it draws at random stays as it was drawn")
     return loader
 

@@ -428,7 +428,7 @@ def test_load_leaves_the_default_to_the_data_set_and_passes_the_rest_on():
 
 
 ROOM = """_torchvision by_name checks draws files images larochelle loader rows splits user_data
-    readers.arrays readers.found readers.tables readers.text""".split()
+    description prepare readers.any_file readers.arrays readers.found readers.tables readers.text""".split()
 
 
 @pytest.mark.parametrize("name", ROOM)

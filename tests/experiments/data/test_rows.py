@@ -121,6 +121,7 @@ def test_sequences_are_no_matrix():
     assert rolls.kind == tokens.kind == "sequence" and tokens["tokens"].dtype == torch.int64
     steps = torch.cat([row[:n] for row, n in zip(rolls.x, rolls["lengths"].tolist(), strict=True)])
     torch.testing.assert_close(rolls.mean, steps.mean(0))
+    torch.testing.assert_close(Loader(rolls.x, kind="sequence").mean, rolls.x.mean((0, 1)))
     for loader in (rolls, tokens):
         with pytest.raises(ValueError, match="holds sequences, .*: a sequence model takes it; got x of shape"):
             loader.x_dim  # noqa: B018  # what a model of a plain matrix asks first

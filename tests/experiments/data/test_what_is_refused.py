@@ -209,6 +209,16 @@ REFUSED = {
     "an empty frame": (it(FRAME[:0]), {}, "x must hold at least one row and one column, got a frame of shape (0, 4)"),
     "a data set without end": (it(Endless()), {}, "x must be a data set with a length, got Endless"),
     "a loader without end": (it(DataLoader(Endless())), {}, "x must be a data set with a length, got Endless"),
+    "a loader that shuffles": (
+        it(DataLoader(Items(list(LONG)), shuffle=True)),
+        {},
+        "x must be a DataLoader with an order, got one that shuffles: pass its dataset instead",
+    ),
+    "indices beyond the genes": (
+        h5ad(**{"X/indices": np.array([1, 2, 0, 0, 1, 2, 0, 9])}),
+        {},
+        "x.h5ad is no readable .h5ad file (its indices are damaged",
+    ),
     "an empty data set": (it(Items([])), {}, "x must not be empty, got a Items of length 0"),
     "items of two shapes": (
         it(Items([torch.zeros(2), torch.zeros(3)])),
