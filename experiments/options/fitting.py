@@ -86,6 +86,8 @@ def check_fits(word: str, data: Loader) -> None:
         ValueError: with what the likelihood is of, what came, and the option that helps.
     """
     _ = data.x_dim  # refuses sequences, in words
+    if word == "bernoulli" and data.kind == "binary":
+        return
     found = Found.of(data)
     if word == "bernoulli" and not found.binary:
         raise ValueError(f"likelihood bernoulli is of 0 and 1 alone, {found}: {found.remedy}")

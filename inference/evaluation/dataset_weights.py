@@ -37,14 +37,14 @@ class Scored(NamedTuple):
         ratio: log q(z | x) / p(z), shape (num_particles, rows), nats; log w = likelihood - ratio.
         mean: of the latents over particles, {site: shape (rows, units)}.
         square: of their squares.
-        x_dim: observed numbers per datum.
+        x_dim: observed numbers per datum, on average where some are missing.
     """
 
     likelihood: Tensor
     ratio: Tensor
     mean: dict[str, Tensor]
     square: dict[str, Tensor]
-    x_dim: int
+    x_dim: float
 
 
 @torch.no_grad()
@@ -148,7 +148,9 @@ class _Scorer:
         means, squares = (
             dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square)
         )
-        return Scored(log_likelihood, torch.cat(ratio), means, squares, x_dim)
+        floats = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
+        missing = sum(int(value.isnan().sum()) for value in floats)  # what the model lets pass: see Missing
+        return Scored(log_likelihood, torch.cat(ratio), means, squares, x_dim - missing / log_likelihood.shape[1])
 
 
 class _Weights:

@@ -96,7 +96,7 @@ class Evaluation:
         ess: effective sample size, mean over data, out of num_particles.
         khat: Pareto k, mean over the data that have one; NaN where none has.
         khat_bad: share of these whose k is above 0.7, so that their log_px cannot be trusted.
-        bits_per_dim: -log_px per observed dimension, in bits; NaN where ``pyro.factor`` alone observes.
+        bits_per_dim: -log_px per number that is there, in bits; NaN where ``pyro.factor`` alone observes.
         num_particles: K.
         num_data: how many data the means are over.
         complete: whether that is all; False after Ctrl-C.
@@ -157,7 +157,7 @@ class Totals:
         self.num_particles = num_particles
         self.rows: list[Tensor] = []
         self.units: dict[str, list[tuple[Tensor, Tensor]]] = {}  # means and the variances of these, (rows, units) each
-        self.observed = 0  # numbers, of all data
+        self.observed = 0.0  # numbers, of all data
 
     def add(self, found: Scored) -> None:
         likelihood, ratio, mean, square, x_dim = found

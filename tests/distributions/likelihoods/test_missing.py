@@ -145,6 +145,13 @@ def test_a_captured_run_is_the_eager_one_bit_for_bit(linear):
     assert run("captured") == run("eager")
 
 
+def test_bits_per_dimension_are_of_the_numbers_that_are_there(linear):
+    model, x, _ = linear
+    result = evaluate(model, guide_of(model, x), [(x[:50],), (x[50:],)], num_particles=10)
+    there = (~x.isnan()).sum().item() / N
+    assert there < 4 and result.bits_per_dim == pytest.approx(-result.log_px / math.log(2) / there)
+
+
 def test_nan_passes_where_missing_is_asked_for_and_nowhere_else(linear):
     model, x, _ = linear
     plain = VAE(K, model.likelihood.likelihood)
