@@ -112,8 +112,9 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
         "seconds": fmean(record["seconds"] for record in history),
         "parameters": num_parameters(model, q),
     }
+    values: dict[str, Tensor] = {}
     if frozen is None:
-        result, values = dataclasses.asdict(evaluate(model, q, test, num_particles=config.eval_particles)), {}
+        result = dataclasses.asdict(evaluate(model, q, test, num_particles=config.eval_particles))
     else:
         result, values = weighed(model, q, test, config.eval_particles)
     return Done(name | result | more, states(model, q) | values)
