@@ -22,17 +22,21 @@ from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.measures.paired_gaps import Gaps, headline, typical
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options.command_line import start
-from dlvm.experiments.options.common import DataOptions, EvaluationOptions, adam, splits
-from dlvm.experiments.options.guides import GUIDES, GuideWord
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions, adam
+from dlvm.experiments.options.guides import guide_named
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.options.objectives import Numbers, objective_of
+from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.runs.report import Table
-from dlvm.experiments.setups.setup import fresh_pair, num_parameters
+from dlvm.experiments.setups.named import word_of
+from dlvm.experiments.setups.options import ModelOptions
+from dlvm.experiments.setups.pictures import described
+from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_parameters, plane_of
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.experiments.sweeps.sweep import Sweep
-from dlvm.inference import ELBO, NonFinite, check, evaluate, fit, log_weights, reconstruct
+from dlvm.inference import ELBO, NonFinite, Objective, check, evaluate, fit, log_weights, reconstruct
 from dlvm.inference.bounds.importance import WORST_KHAT, log_mean_exp, pareto_k
 from dlvm.inference.training.run_state import under
 
@@ -41,15 +45,12 @@ SHOWN = 4  # data whose posteriors are drawn
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(SweepOptions, EvaluationOptions, DataOptions):
+class Config(SweepOptions, EvaluationOptions, ModelOptions, DataOptions):
     """Compare guides: on one frozen model, and under {ELBO, analytic-KL ELBO, IWAE} on models trained with them."""
 
-    guides: tuple[GuideWord, ...] = ("diagonal", "full_rank", "iaf")
-    """Families of q(z | x)."""
-    z_dim: int = 2
-    """Latent dimensions; with 2, posteriors are drawn and log p(x) comes from a grid."""
-    hidden: tuple[int, ...] = (100, 100)
-    """Hidden layers of the encoder, and in reverse of the decoder; tanh."""
+    guides: tuple[str, ...] = ("diagonal", "full_rank", "iaf")
+    """Families of q(z | x), words of --guide in dlvm.experiments.train."""
+    setup: Setup = VAESetup(2, (100, 100))
     num_particles: int = 5
     """Samples of z per datum for IWAE."""
     seeds: int = 3
@@ -73,7 +74,7 @@ class Config(SweepOptions, EvaluationOptions, DataOptions):
 
 def pair(config: Config, guide: str, train: Loader) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it."""
-    return fresh_pair(VAESetup(config.z_dim, config.hidden), train, GUIDES[guide])
+    return fresh_pair(config.setup, train, guide_named(guide))
 
 
 def restored(config: Config, done: Done, train: Loader) -> tuple[nn.Module, nn.Module]:
@@ -90,7 +91,7 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
     On a frozen model the learning rate falls to 0 by a cosine: at a constant one the last step's noise, a tenth of a
     nat, hides what the families differ by. A model that still learns would be stopped short by it.
     """
-    train, valid, test = splits(config)
+    train, valid, test = data_of(config)
     pyro.set_rng_seed(seed)
     model, q = pair(config, guide, train)
     if frozen is not None:
@@ -98,9 +99,10 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
         model.requires_grad_(False)
     epochs = config.epochs if frozen is None else config.frozen_epochs
     falling = None if frozen is None else partial(CosineAnnealingLR, T_max=epochs)
-    bound = objective_of(objective, Numbers(config.num_particles if objective == "iwae" else 1))
+    bound = bound_of(config, objective)
     name = {"guide": guide, "objective": objective, "seed": seed}
-    history = []
+    history: list[dict] = []
+    values: dict[str, Tensor] = {}
     try:
         for epoch in fit(model, q, bound, train, valid, epochs, adam(config.lr), falling, seed=seed, progress=False):
             history.append(dataclasses.asdict(epoch))
@@ -118,6 +120,12 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
     else:
         result, values = weighed(model, q, test, config.eval_particles)
     return Done(name | result | more, states(model, q) | values)
+
+
+def bound_of(config: Config, objective: str) -> Objective:
+    """The objective, with the gradient that the model needs."""
+    word = config.setup.defaults.get("estimator", "total")
+    return objective_of(objective, Numbers(config.num_particles if "iwae" in objective or word == "vimco" else 1), word)
 
 
 @torch.no_grad()
@@ -172,7 +180,7 @@ def on_one_model(config: Config, done: list[Done], study: Study) -> OneModel:
     chosen = max(by_bound or done, key=lambda found: found.record["valid"])
     best, frozen = chosen.record, under(chosen.tensors, "model")
     config = dataclasses.replace(config, eval_data=min(MOST_BY_GRID, config.eval_data or MOST_BY_GRID))
-    data = splits(config)
+    data = data_of(config)
     checksums = fingerprints(data)
     found = study.sweep(
         [
@@ -185,7 +193,7 @@ def on_one_model(config: Config, done: list[Done], study: Study) -> OneModel:
     if not found.done:
         found.end(study.run)
     model = restored(config, found.done[0], data.train)[0]
-    log_px, how = evidence_of(config, model, data.test.x, found.rows)
+    log_px, how = evidence_of(model, data.test, found.rows)
     runs = {guide: done for guide in config.guides if (done := [d for d in found.done if d.record["guide"] == guide])}
     gaps, guides = [], {}
     for guide, done in runs.items():
@@ -199,10 +207,11 @@ def on_one_model(config: Config, done: list[Done], study: Study) -> OneModel:
 
 
 @torch.no_grad()
-def evidence_of(config: Config, model: nn.Module, x: Tensor, rows: list[dict]) -> tuple[Tensor, str]:
+def evidence_of(model: nn.Module, test: Loader, rows: list[dict]) -> tuple[Tensor, str]:
     """log p(x) of each datum, nats, and how it was found."""
-    if config.z_dim == 2:
-        return densities(model, {}, x).log_px.double(), "by a grid"
+    x, site = test.x, plane_of(model, test)
+    if site is not None:
+        return densities(model, {}, x, site=site).log_px.double(), "by a grid"
     return x.new_full((len(x),), max(row["log_px"] for row in rows)).double(), "at least: the highest estimate"
 
 
@@ -210,8 +219,8 @@ def pictures(config: Config, done: list[Done], one: OneModel) -> Iterator[Pictur
     """What tells pairs apart that were trained each for itself, beside those of one frozen model."""
     from dlvm.experiments.figures import bounds, learning_curves, reconstructions, samples
 
-    train, _, test = splits(config)
-    context = f"{context_of(config, test)}, a model for each guide and seed"
+    train, _, test = data_of(config)
+    context = f"{test.name}, {word_of(type(config.setup))}, a model for each guide and seed"
     rows = [found.record for found in done]
     rows = [row | {"guide": label_of(row["guide"]), "objective": OBJECTIVES[row["objective"]]} for row in rows]
     alone = [
@@ -238,9 +247,11 @@ def pictures_of_one_model(config: Config, one: OneModel) -> Iterator[Picture]:
     """The posteriors of one model with two latent dimensions, and what each guide makes of them."""
     from dlvm.experiments.figures import latent_space, posteriors
 
-    test = splits(config).test
-    context, x = f"{context_of(config, test)}, {FROZEN}", test.x[typical(one.gaps, SHOWN).sort().values]
-    found = densities(one.model, one.guides, x)
+    test = data_of(config).test
+    context, x = f"{test.name}, {word_of(type(config.setup))}, {FROZEN}", test.x[typical(one.gaps, SHOWN).sort().values]
+    if (site := plane_of(one.model, test)) is None:
+        return
+    found = densities(one.model, one.guides, x, site=site)
     caption = f"The true posterior by a grid, and each guide's density over it, for {FROZEN}: {len(x)} test data whose "
     caption += "gap is nearest to the median."
     drawn = posteriors(
@@ -248,18 +259,15 @@ def pictures_of_one_model(config: Config, one: OneModel) -> Iterator[Picture]:
     )
     yield "posteriors", drawn, caption
     label, guide = list(one.guides.items())[-1]
-    means = posterior_means(one.model, guide, test.x)
+    means = posterior_means(one.model, guide, test.x, site)
     caption = f"Means of the {label} guide's q(z | x) of test data."
     yield "latent_space", latent_space(means, test.labels, context), caption
 
 
-def context_of(config: Config, test: Loader) -> str:
-    return f"{test.name}, {config.z_dim} latent dimensions"
-
-
 def main(config: Config) -> list[dict]:
     study = Study(config)
-    data = splits(config)  # what cannot be loaded is found before a folder is made
+    check_x_alone(config.setup)
+    data = data_of(config)  # what cannot be loaded is found before a folder is made
     asked = cells(config, data)
     run = study.open()
     grid = study.sweep(asked, told)
@@ -274,14 +282,13 @@ def main(config: Config) -> list[dict]:
     )
     study.show(tables)
     intro = (
-        "p(z) p(x | z) is a VAE with a Bernoulli decoder; q(z | x) is amortised by a network of the same size for "
-        f"every guide. {config.epochs} epochs of Adam with a model of its own, {config.frozen_epochs} on the frozen "
-        f"one; {config.num_particles} particles for IWAE.\n\n"
+        f"p(x, z) is {word_of(type(config.setup))} with {described(one.model, data.train)}; q(z | x) is amortised by a "
+        f"network of the same size for every guide. {config.epochs} epochs of Adam with a model of its own, "
+        f"{config.frozen_epochs} on the frozen one; {config.num_particles} particles for IWAE.\n\n"
         "ELBO = log p(x) - KL(q(z | x) || p(z | x)): a better guide narrows the gap, and lets the model use what "
         "it gains."
     )
-    alone = pictures_of_one_model(config, one) if config.z_dim == 2 else ()
-    drawn = chain(pictures(config, grid.done, one), alone)
+    drawn = chain(pictures(config, grid.done, one), pictures_of_one_model(config, one))
     study.report(f"Which guide gives the tighter bound on {config.data}?", intro, tables, said, drawn)
     for done, where in ((grid.done, ""), (one.sweep.done, "one model ")):
         pairs = (pair(config, found.record["guide"], data.train) for found in done)

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.measures.paired_gaps import Gaps, behind_a_case, headline, order
-from dlvm.experiments.options.guides import GUIDES
+from dlvm.experiments.options.guides import guide_label
 from dlvm.experiments.runs.report import Table, counted
 
 FROZEN = "one frozen model"
@@ -23,7 +23,7 @@ CASES: Mapping[str, Sequence[str]] = {  # of each family, those that it holds
 
 def label_of(guide: str) -> str:
     """What a guide's word stands for, as figures and tables name it."""
-    return GUIDES[guide].__name__
+    return guide_label(guide)
 
 
 def together_table(rows: Sequence[Mapping]) -> Table:

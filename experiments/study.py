@@ -126,7 +126,7 @@ class Study(Generic[Options]):
             said: the verdict.
             pictures: name, figure and caption of each, drawn one at a time.
         """
-        with pyro.get_param_store().scope():
+        with pyro.get_param_store().scope(), left_out("the pictures that follow"):
             for picture in pictures:
                 self.run.figure(*picture)
         path = self.run.report(title, intro, tables, said)

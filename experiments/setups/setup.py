@@ -132,6 +132,25 @@ def batches_of(rows: Rows) -> list:
     return [rows] if isinstance(rows, Tensor) else rows
 
 
+def check_x_alone(setup: Setup) -> None:
+    """Refuses a model whose batches hold more than x, where a script knows no other.
+
+    Raises:
+        ValueError: it takes others as well.
+    """
+    if setup.inputs != ("x",):
+        raise ValueError(
+            f"model must take x alone here, got one that takes {', '.join(setup.inputs)}; use train or gaps"
+        )
+
+
+def plane_of(model: nn.Module, data: Loader) -> str | None:
+    """The latent site, where there is but one and it has two real numbers; None where no grid can hold the latents."""
+    sites = latents(model, *data.examples)
+    (name, site), *others = sites.items()
+    return name if not others and site.shape == (2,) and not site.support.is_discrete else None
+
+
 def num_parameters(*modules: nn.Module) -> int:
     """How many numbers are trained."""
     return sum(math.prod(p.shape) for module in modules for p in module.parameters() if p.requires_grad)

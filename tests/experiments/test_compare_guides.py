@@ -76,7 +76,7 @@ def small(**settings) -> compare_guides.Config:
     common = dict(
         seeds=2, joint_seeds=1, epochs=1, frozen_epochs=1, hidden=(8,), eval_particles=30, eval_data=12, jobs=1
     )
-    return compare_guides.Config(**common | settings)
+    return compare_guides.Config.of(**common | settings)
 
 
 def test_in_tiny_form_all_figures_bear_the_headline(tmp_path, monkeypatch):
