@@ -71,6 +71,7 @@ BAD = {
     "data": ["", " ", "mnits", "digits.txt", "none.npy", "FOLDER", "FOLDER/none.csv", "FILE", "1"],
     "data_dir": ["FILE", "FOLDER/none", "FILE/below", "~nobody-of-this-name"],
     "key": ["", "x"],
+    **dict.fromkeys(("columns", "drop_columns", "index_column", "label_column", "missing", "split_column"), ["x"]),
     "out": ["FILE", "FILE/below", "/proc/none/x"],
     "run": ["FILE", "FOLDER", "FOLDER/none", ""],
     "guides": [*WORDS, "iaf iaf", "diagonal x"],
