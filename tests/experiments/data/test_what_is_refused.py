@@ -189,7 +189,7 @@ REFUSED = {
     "images of 16 bits": (
         pictures(a=RGB[0, ..., 0].astype(np.uint16)),
         {},
-        "a.png must have 8 bits per pixel, got mode I;16: convert it to L or RGB",
+        "a.png must have 8 bits per pixel, got mode I",
     ),
     "images beside classes": (
         pictures(a=RGB[0], cat__b=RGB[1]),
