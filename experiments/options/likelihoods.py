@@ -48,6 +48,7 @@ LikelihoodWord = Literal[
     "grey_levels",
     "discretised_logistic",
 ]
+MOST_AT_ONCE = 10_000_000
 
 
 def likelihood_of(word: LikelihoodWord, net: nn.Module, data: Loader) -> nn.Module:
@@ -104,7 +105,8 @@ def units_of(x: Tensor) -> Units:
 def robust_units_of(x: Tensor) -> Units:
     """Median and interquartile range over 1.35 of each column; those of ``units_of`` where that is 0."""
     usual, quartiles = units_of(x), torch.tensor([0.25, 0.5, 0.75], device=x.device).double()
-    low, middle, high = x.double().nanquantile(quartiles, 0).to(x.dtype)
+    columns = x.split(max(1, MOST_AT_ONCE // len(x)), 1)  # torch sorts 16 million numbers at most
+    low, middle, high = torch.cat([part.double().nanquantile(quartiles, 0) for part in columns], 1).to(x.dtype)
     wide = high > low
     return Units(torch.where(wide, middle, usual.loc), torch.where(wide, (high - low) / 1.35, usual.scale))
 
