@@ -102,7 +102,6 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
     bound = bound_of(config, objective)
     name = {"guide": guide, "objective": objective, "seed": seed}
     history: list[dict] = []
-    values: dict[str, Tensor] = {}
     try:
         for epoch in fit(model, q, bound, train, valid, epochs, adam(config.lr), falling, seed=seed, progress=False):
             history.append(dataclasses.asdict(epoch))

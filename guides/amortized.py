@@ -168,7 +168,15 @@ class Amortized(PyroModule):
         _, args, kwargs = self._parted(args, kwargs)
         if (args or kwargs) and first(args, kwargs) is None:
             raise ValueError("the guide's first argument is None: q(z | x) needs the data it is conditioned on")
-        h = self.encoder(*args, **kwargs)
+        try:
+            h = self.encoder(*args, **kwargs)
+        except ValueError as error:
+            if len(args) < 2:
+                raise
+            raise ValueError(
+                f"{error}; the encoder gets all {len(args)} arguments of the guide: write one whose forward takes them "
+                'and uses what it needs, or let batches hold x alone, as by loader.giving("x")'
+            ) from error
         if not isinstance(h, Tensor):
             raise TypeError(f"encoder returned {type(h).__name__}; expected a tensor, (batch, {self.width})")
         if h.dim() != 2 or h.shape[1] != self.width or not len(h):

@@ -90,6 +90,14 @@ class Ladder(Amortized):
     ):
         if merge not in tuple(MERGES):
             raise ValueError(f"merge must be one of {', '.join(MERGES)}, got {merge!r}")
+        if not isinstance(latents, Mapping) or (
+            hasattr(model, "out_features") and not hasattr(encoder, "out_features")
+        ):
+            got = ", ".join(type(each).__name__ for each in (latents, encoder, model))
+            raise TypeError(
+                f"Ladder takes latents, encoder and model in this order, got {got}; write Ladder(latents(model, x), "
+                "encoder, model)"
+            )
         program(model=model)
         check_latents(latents)
         for name, latent in latents.items():

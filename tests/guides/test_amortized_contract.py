@@ -245,3 +245,11 @@ def test_bad_calls_are_refused():
 def test_a_model_without_latents_is_refused():
     with pytest.raises(ValueError, match="no latent site"):
         latents(lambda x: pyro.sample("x", dist.Normal(0.0, 1.0).expand([5]).to_event(1), obs=x), torch.zeros(5))
+
+
+def test_an_encoder_of_x_that_gets_labels_too_is_told_what_the_guide_passes():
+    guide = Diagonal({"z": Latent(torch.Size([2]))}, MLP(4, 8))
+    with pytest.raises(ValueError, match="5 features where in_features=4.* gets all 2 arguments .* x alone"):
+        guide(X, torch.zeros(5, 1))
+    with pytest.raises(ValueError, match="make the net for this width$"):
+        guide(X[:, :3])

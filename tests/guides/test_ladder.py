@@ -365,3 +365,11 @@ def test_a_function_with_parameters_of_its_own_is_refused():
     x = torch.randn(5, 4)
     with pytest.raises(TypeError, match="declares the parameter 'loc'.*write the model as a PyroModule"):
         Ladder(latents(model, x), MLP(4, 8), model)(x)
+
+
+def test_arguments_in_another_order_are_told_the_right_one():
+    model = burda(4, (3, 2), (4, 4))
+    spec, encoder = latents(model, torch.zeros(5, 4)), MLP(4, 8)
+    for wrong, got in (((model, spec, encoder), "HVAE, dict, MLP"), ((spec, model, encoder), "dict, HVAE, MLP")):
+        with pytest.raises(TypeError, match=f"in this order, got {got}; write Ladder\\(latents\\(model, x\\), encoder"):
+            Ladder(*wrong)

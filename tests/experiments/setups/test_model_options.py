@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -227,6 +228,19 @@ def test_a_setup_of_ones_own_needs_a_model_alone():
 
     made = Least()
     assert made.inputs == ("x",) and made.binary is False and made.defaults == {} and made.optimum(None) is None
+
+
+def test_the_module_of_the_page_works_as_it_stands(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text("utf-8")
+    (tmp_path / "module_of_the_page.py").write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    line = "--model module_of_the_page:MySetup --sizes 5 3 2 --guide module_of_the_page:my_guide"
+    recipe = Recipe.by(config(line))
+    model, guide = recipe.pair(recipe.splits().train)
+    assert model(n=2).shape == (2, 64) and guide.order == "bottom_up"
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert set(words()) <= listed
 
 
 @pytest.mark.slow
