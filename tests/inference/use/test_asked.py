@@ -54,9 +54,9 @@ def test_a_layer_that_is_missing_above_is_not_made_up():
 
 def test_reconstruct_averages_over_draws_or_takes_one():
     exact = LINEAR.posterior(X).loc @ WEIGHT.T + LOC
-    many = reconstruct(LINEAR, posterior, X, num_particles=400)
+    many = reconstruct(LINEAR, posterior, X, num_particles=100)
     spread = (LINEAR.posterior(X).covariance_matrix @ WEIGHT.T).mT @ WEIGHT.T
-    assert ((many - exact) / (spread.diagonal(dim1=-2, dim2=-1) / 400).sqrt()).abs().max() < 4.5
+    assert ((many - exact) / (spread.diagonal(dim1=-2, dim2=-1) / 100).sqrt()).abs().max() < 4.5
     one = reconstruct(LINEAR, posterior, X, num_particles=1)
     assert ((one - exact).square() / spread.diagonal(dim1=-2, dim2=-1)).mean() == pytest.approx(1, abs=0.4)
 
@@ -84,9 +84,9 @@ def test_reconstruct_puts_what_many_sites_observe_where_it_was():
 
 
 def test_reconstruct_cuts_rows_in_order(monkeypatch):
-    sharp = reconstruct(LINEAR, posterior, X, num_particles=300)
+    sharp = reconstruct(LINEAR, posterior, X, num_particles=40)
     monkeypatch.setattr(pieces, "NUMBERS_AT_ONCE", 4 * 7)
-    assert (reconstruct(LINEAR, posterior, X, num_particles=300) - sharp).abs().max() < 0.25  # rows differ by 1 or so
+    assert (reconstruct(LINEAR, posterior, X, num_particles=40) - sharp).abs().max() < 0.45  # rows differ by 1 or so
 
 
 def test_generate_draws_from_the_model():

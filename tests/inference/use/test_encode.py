@@ -30,14 +30,14 @@ def test_an_exact_posterior_has_its_own_moments_and_no_error():
 
 def test_a_site_below_another_draw_has_an_error_and_is_within_it():
     """z ~ N(u, s), u ~ N(m, 0.3): mean m, variance 0.09 + s^2."""
-    code, exact = encode(LINEAR, shifted, X, num_particles=400)["z"], LINEAR.posterior(X)
+    code, exact = encode(LINEAR, shifted, X, num_particles=200)["z"], LINEAR.posterior(X)
     assert not code.exact
     z = (code.mean - exact.loc) / code.mean_se
     assert 0.8 < z.square().mean() < 1.3 and z.abs().max() < 4
     sd = (0.09 + torch.tensor([0.4, 0.2]).square()).sqrt()
     z = (code.sd - sd) / code.sd_se
     assert 0.7 < z.square().mean() < 1.4 and z.abs().max() < 4.5
-    torch.testing.assert_close(code.mean_se, torch.full_like(code.mean_se, 0.3 / 20), rtol=0.2, atol=0)
+    torch.testing.assert_close(code.mean_se, torch.full_like(code.mean_se, 0.3 / 200**0.5), rtol=0.25, atol=0)
 
 
 def test_a_flow_is_known_by_its_draws():
@@ -81,7 +81,7 @@ def test_angles_go_round():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.VonMises(torch.tensor(math.pi - 0.05), torch.tensor(50.0)))
 
-    code = encode(model, guide, torch.zeros(4), num_particles=400)["z"]
+    code = encode(model, guide, torch.zeros(4), num_particles=200)["z"]
     away = torch.remainder(code.mean - (math.pi - 0.05) + math.pi, 2 * math.pi) - math.pi
     assert ((away / code.mean_se).abs() < 4).all() and ((code.sd - 0.142).abs() < 5 * code.sd_se).all()
 
