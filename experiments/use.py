@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.command_line import check_options, start
-from dlvm.experiments.runs.new_data import description_of, read_for
-from dlvm.experiments.runs.restore import recipe_of, restore
+from dlvm.experiments.runs.new_data import description_of, inputs_of, read_for
+from dlvm.experiments.runs.restore import restore
 from dlvm.experiments.runs.results_file import Results, check_out, write
 from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
 from dlvm.inference.console import tell
@@ -263,9 +263,9 @@ def main(config: Config) -> None:
     if config.data is not None and config.call not in OF_DATA:
         raise ValueError(f"{config.call} needs no data, got {config.data}; leave the file out")
     model, guide = restore(config.run)
-    description = description_of(config.run)
+    description = description_of(config.run, config.data)
     data = read_for(config.run, config.data) if config.call in OF_DATA else None
-    args = () if data is None else tuple(_tensor(data, name) for name in recipe_of(config.run).setup.inputs)
+    args = () if data is None else tuple(_tensor(data, name) for name in inputs_of(config.run))
     asked = Asked(config, model, guide, description, data, args)
     write(CALLS[config.call](asked), config.out)
     if config.out is not None:

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.data.arguments import check_path
 from dlvm.experiments.data.description import check_description, describe, read_alike
+from dlvm.experiments.data.prepare import prepare
+from dlvm.experiments.data.readers.any_file import read_found
+from dlvm.experiments.data.readers.found import Roles
+from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import recipe_of
+from dlvm.inference.saved.files import PAIR
 
 FILE = "data.json"
 
@@ -18,19 +24,35 @@ def keep_description(folder: Path, data: Loader) -> None:
     (folder / FILE).write_text(json.dumps(describe(data), indent=2), "utf-8")
 
 
-def description_of(folder: Path) -> dict[str, Any]:
-    """What is known of the data that a run was trained on; of a run that wrote it not down, by reading them again.
+def inputs_of(folder: Path) -> tuple[str, ...]:
+    """Names of the tensors that the programs of a run are called with; x alone of a pair that no script has made."""
+    return ("x",) if (recipe := _recipe(folder)) is None else recipe.setup.inputs
+
+
+def description_of(folder: Path, path: Path | None = None) -> dict[str, Any]:
+    """What is known of the data that a pair was trained on.
+
+    Of a run that wrote it not down, by reading them again; of a pair that no script has made, as the new file is.
+
+    Args:
+        folder: of the pair.
+        path: of the new file, if any.
 
     Raises:
-        ValueError: the file is damaged, or there is none and the data are no more to be found.
+        ValueError: the description is damaged, or the data are no more to be found.
     """
-    path = folder / FILE
-    if not path.is_file():
-        return describe(recipe_of(folder).splits().train)
-    try:
-        return check_description(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); train the run anew") from error
+    kept = folder / FILE
+    if kept.is_file():
+        try:
+            return check_description(json.loads(kept.read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{kept} cannot be read ({error}); train the run anew") from error
+    if (recipe := _recipe(folder)) is not None:
+        return describe(recipe.splits().train)
+    if path is None:
+        return {"image_shape": None, "columns": None, "reading": {"scale": None, "binarize": None}}
+    found = read_found(check_path("data", path), Roles())
+    return describe(Loader.of(prepare(found, Roles(), None, path.stem)))
 
 
 def read_for(folder: Path, path: Path | None) -> Loader:
@@ -40,6 +62,15 @@ def read_for(folder: Path, path: Path | None) -> Loader:
         ValueError: there is no such file, or its rows do not go with the run's.
     """
     if path is not None:
-        return read_alike(path, description_of(folder), batch_size=1)
-    test = recipe_of(folder).splits().test
+        return read_alike(path, description_of(folder, path), batch_size=1)
+    if (recipe := _recipe(folder)) is None:
+        raise ValueError(f"data must be named for {folder}, whose own test data are not known; add the path of a file")
+    test = recipe.splits().test
     return read_alike(test.x, {**describe(test), "columns": None}, batch_size=1) if test.dynamic else test
+
+
+def _recipe(folder: Path) -> Recipe | None:
+    """That of a run of train; None where there is a pair and nothing else."""
+    if (folder / PAIR).is_file() and not (folder / "config.json").is_file():
+        return None
+    return recipe_of(folder)

@@ -16,7 +16,7 @@ from dlvm.experiments.runs.new_data import keep_description
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import keep, restore
 from dlvm.experiments.setups.options import settings_of
-from dlvm.inference import encode, log_px, reconstruct
+from dlvm.inference import encode, log_px, reconstruct, save
 
 NAMES = ["apples", "pears", "plums"]
 
@@ -160,3 +160,15 @@ def test_the_command_runs_every_script_by_its_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dlvm", "trian"])
     with pytest.raises(SystemExit, match="trian is no script; did you mean train?"):
         command.main()
+
+
+def test_a_pair_that_was_saved_by_hand_is_put_to_use(run, tmp_path, capsys):
+    """There is no config.json, and no word of the data: a new file is taken as it is."""
+    folder, path, x = run
+    save(tmp_path / "mine", *restore(folder))
+    np.save(tmp_path / "x.npy", x.numpy())
+    lines = called(capsys, tmp_path / "mine", "encode", tmp_path / "x.npy")
+    assert [line[1:] for line in called(capsys, folder, "encode", path)] == lines
+    assert called(capsys, tmp_path / "mine", "generate", n=2)[0] == ["x_0", "x_1", "x_2"]
+    with pytest.raises(ValueError, match="data must be named for .*mine, whose own test data are not known"):
+        called(capsys, tmp_path / "mine", "encode")
