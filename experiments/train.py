@@ -17,7 +17,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
-from dlvm.experiments.options.objectives import EstimatorWord, Numbers, ObjectiveWord, objective_of
+from dlvm.experiments.options.objectives import WARMED, EstimatorWord, Numbers, ObjectiveWord, objective_of
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
 from dlvm.experiments.runs.new_data import keep_description
 from dlvm.experiments.runs.recipe import Recipe
@@ -34,6 +34,8 @@ from dlvm.inference.engine.threads import settled
 from dlvm.inference.objectives.schedules import check_warm_up
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.arguments import check_aims
+
+WARM_UP = 5  # epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,9 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     """Of the objective's gradient: total derivative, stl, dreg, score function with a moving average, or vimco."""
     num_particles: int = 1
     """Samples of z per datum in the objective, in all."""
-    warm_up: int = 0
-    """Epochs in which the latent terms' weight beta rises from 0 to 1; what is reported is always the bound itself."""
+    warm_up: int | None = None
+    """Epochs in which the latent terms' weight beta rises from 0 to 1, so that no unit is put to sleep early; what is
+    reported is always the bound itself. Unless told, 5 and at most a quarter, 0 where the guide follows no bound."""
     epochs: int = 200
     """Most passes over the training data."""
     patience: int | None = 30
@@ -83,6 +86,13 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     """Keep checkpoints in the folder: the same command goes on after whatever ended the run, bit for bit."""
     checkpoint_every: int | None = None
     """Write one after so many steps, too, and not at the end of epochs alone."""
+
+
+def warm_up_of(config: Config) -> int:
+    """Epochs of warm-up: those asked for, or what suits the objective and the length of the training."""
+    if config.warm_up is not None:
+        return config.warm_up
+    return min(WARM_UP, config.epochs // 4) if config.objective in WARMED else 0
 
 
 def check_training(config: Config, model: nn.Module, guide: nn.Module, objective: Objective, train: Loader) -> None:
@@ -144,8 +154,8 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     recipe = Recipe.by(config)
     train, valid, test = recipe.splits(config.device).tested_on(config.eval_data)
 
-    if config.warm_up:
-        objective = tempered(objective, linear(0.0, 1.0, steps=config.warm_up * len(train)))
+    if epochs := warm_up_of(config):
+        objective = tempered(objective, linear(0.0, 1.0, steps=epochs * len(train)))
 
     if config.checkpoint_every is not None and not config.checkpoint:
         raise ValueError("checkpoint_every needs checkpoint; add --checkpoint")

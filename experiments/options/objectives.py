@@ -80,6 +80,7 @@ OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
     "wake_sleep": lambda n, estimator: WakeSleep(n.num_particles),
     "rws": lambda n, estimator: RWS(n.num_particles, n.sleep, doubly=estimator is DReG),
 }
+WARMED = ("elbo", "analytic_kl", "iwae", "renyi", "miwae", "piwae", "ciwae")  # guides that follow a bound from below
 # The latents of these scripts are continuous: a score function that leaves out what can be reparametrised has no site.
 ESTIMATORS: dict[str, Callable] = {
     "total": Total,

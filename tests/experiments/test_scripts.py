@@ -71,6 +71,22 @@ def test_train_on_real_numbers_from_a_csv_file(tmp_path):
     assert -9 < result.log_px < -6.5  # five standard normal numbers have an entropy of 7.09 nats
 
 
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({}, 5),
+        (dict(epochs=8), 2),
+        (dict(epochs=3), 0),
+        (dict(objective="wake_sleep"), 0),
+        (dict(objective="tvo"), 0),
+        (dict(warm_up=0), 0),
+        (dict(warm_up=9), 9),
+    ],
+)
+def test_train_warms_up_by_itself_where_the_guide_follows_a_bound_from_below(settings, epochs):
+    assert train.warm_up_of(train.Config(**settings)) == epochs
+
+
 def test_train_refuses_grey_data_under_a_bernoulli(tmp_path):
     with pytest.raises(ValueError, match="bernoulli is of 0 and 1 alone.*grey levels: --binarize dynamic"):
         train.main(small(tmp_path, binarize="none"))
@@ -101,7 +117,8 @@ def test_a_mistake_ends_in_one_line(tmp_path):
     command = [sys.executable, "-m", "dlvm.experiments.train", "--data", "mnits", "--out", str(tmp_path / "run")]
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1 and "Traceback" not in failed.stderr
-    assert failed.stderr.startswith("error: name must be digits, mnist, fashion_mnist, binarized_mnist or a path")
+    assert failed.stderr.startswith("error: name must be digits, mnist,") and failed.stderr.count("\n") == 1
+    assert "got 'mnits': mnist is the nearest" in failed.stderr
     assert not (tmp_path / "run").exists()
 
 
