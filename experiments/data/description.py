@@ -122,7 +122,7 @@ def _by_name(table: Table, roles: Roles, columns: Sequence[str] | None) -> Found
         if there[option] is None and name is not None and (what == "labels" or table.index is None):
             tell(f"{table.origin}: no column {name} as in training, so there are no {what}")
     roles = replace(roles, **there)
-    if columns is None or not table.headed:
+    if columns is None or not (table.headed or set(columns) <= set(table.names)):
         return assign(table, roles)
     _refuse_lacking(table.origin, table.names, columns)
     others = [name for name in table.names if name not in (*columns, *there.values())]

@@ -39,18 +39,19 @@ def read_h5ad(path: Path, roles: Roles) -> Found:
     Raises: ValueError if it cannot be read, or is laid out otherwise, or that names the package to install.
     """
     h5py = needed("h5py", path.name)
+    place = "X" if roles.key is None else f"layers/{roles.key}"
     try:
         with h5py.File(path) as file:
-            layers = sorted(file.get("layers", ()))
-            if roles.key is not None and roles.key not in layers:
-                raise ValueError(f"key (--key) must name a layer of {path.name}, {layers}, got {roles.key!r}")
-            matrix = _matrix(file["X" if roles.key is None else f"layers/{roles.key}"])
+            layers, there = sorted(file.get("layers", ())), place in file
+            matrix = _matrix(file[place]) if there else np.empty((0, 0))
             genes, cells = (_column(file[axis][_index_name(file[axis])]).tolist() for axis in ("var", "obs"))
             about = _table(file["obs"], str(path), roles)
-    except (OSError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # a parser of hostile bytes may fail in any way; each is told as one
         raise ValueError(
             f"{path} is no readable .h5ad file ({error}): write it anew by AnnData.write_h5ad of a recent anndata"
         ) from error
+    if not there:
+        raise ValueError(f"key (--key) must name a layer of {path.name}, {layers}, got {roles.key!r}")
     return annotated(dense(matrix, str(path)), genes, replace(about, index=cells), roles)
 
 

@@ -62,7 +62,8 @@ def assign(table: Table, roles: Roles) -> Found:
     places, beside = _beside(table, roles)
     x = _data(table, roles, set(places.values()))
     _refuse_text(table, x, roles)
-    columns = tuple(table.names[k] for k in x) if table.headed else None
+    named = table.headed or len(x) < len(table.names)  # "column 2" is a name where some are left out
+    columns = tuple(table.names[k] for k in x) if named else None
     return replace(beside, x=_numbers(table, x, roles.missing), columns=columns)
 
 

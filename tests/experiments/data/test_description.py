@@ -39,6 +39,16 @@ def test_columns_are_found_by_name_in_any_order_and_file(trained, tmp_path):
     assert frame.x.tolist() == [[1, 2], [3, 4]] and frame.index == ("a", "b") and frame.labels is None
 
 
+def test_columns_without_names_are_found_by_their_places(tmp_path):
+    lines = "1,7,2\n3,7,4\n5,8,6\n7,8,8\n"
+    train = from_file(write(tmp_path, lines), label_column="column 2", valid=1, test=1).train
+    assert train.columns == ("column 1", "column 3")
+    new = read_alike(write(tmp_path, lines), describe(train))
+    assert new.x.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8]] and new.labels.tolist() == [7, 7, 8, 8]
+    with pytest.raises(ValueError, match=r"must have rows of shape \(2,\) as in training, got \(1,\)"):
+        read_alike(write(tmp_path, "1,2\n3,4\n"), describe(train))  # its column 2 is that of the classes
+
+
 def test_what_is_lacking_is_refused_and_what_is_new_is_said(trained, tmp_path, caplog):
     with pytest.raises(ValueError, match=r"new.csv lacks columns that training had, g2: it has cell, g1, g3; add them"):
         read_alike(write(tmp_path, "cell,g1,g3\nn1,1,2\n"), trained)
