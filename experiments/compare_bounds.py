@@ -226,7 +226,7 @@ def checked(config: Config) -> Splits:
     data = data_of(config)
     model, guide = pair(config, data.train)
     for name in config.objectives:
-        check(model, guide, objective_named(config, name), data.train.example)
+        check(model, guide, objective_named(config, name), *data.train.examples)
     if len({label(name) for name in config.objectives}) < len(config.objectives):
         raise ValueError(
             f"objectives must differ, got {' '.join(config.objectives)}; for more runs of each set --seeds"

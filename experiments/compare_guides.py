@@ -141,7 +141,7 @@ def weighed(model: nn.Module, guide: nn.Module, test: Loader, draws: int) -> tup
 def objectives_of(config: Config, guide: str, train: Loader) -> list[str]:
     """What this guide is trained by: the analytic KL is left out where no site has one, for it is the ELBO then."""
     try:
-        check(*pair(config, guide, train), ELBO(analytic_kl=True, strict=True), train.example)
+        check(*pair(config, guide, train), ELBO(analytic_kl=True, strict=True), *train.examples)
     except ValueError:
         return [word for word in OBJECTIVES if word != "analytic_kl"]
     return list(OBJECTIVES)

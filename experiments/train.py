@@ -100,7 +100,7 @@ def check_training(config: Config, model: nn.Module, guide: nn.Module, objective
     check_aims(objective, train, config.epochs, config.patience)
     check_warm_up(objective, config.epochs * len(train))
     with untouched():
-        check(model, guide, objective, train.example)
+        check(model, guide, objective, *train.examples)
 
 
 def summary(result: Evaluation, epochs: int, seconds: float) -> Table:

@@ -19,7 +19,7 @@ def dreams(model: Callable, n: int) -> tuple[Tensor, Tensor]:
     return drawn[x], decode(model, {name: value for name, value in drawn.items() if name != x})
 
 
-def posterior_means(model: Callable, guide: Callable, x: Tensor, site: str = "z") -> Tensor:
+def posterior_means(model: Callable, guide: Callable, x: Tensor | tuple[Tensor, ...], site: str = "z") -> Tensor:
     """Means of z ~ q(z | x), shape (n, z_dim)."""
     return encode(model, guide, x)[site].mean
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.figures import columns, latent_space, plane, posteriors, reconstructions, samples
@@ -36,7 +37,7 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
     for name in flat:
         title = "latent_space" if len(sites) == 1 else f"latent_space_{name}"
         yield title, partial(_latent_space, model, guide, data, name), f"Means of q({name} | x) of test data."
-    if len(sites) == 1 and flat:
+    if len(sites) == 1 and flat and data.given == ("x",):
         yield (
             "posteriors",
             partial(_posteriors, model, guide, data, flat[0]),
@@ -51,24 +52,34 @@ def described(model: nn.Module, data: Loader) -> str:
     return f"latent {' and '.join(filter(None, [', '.join(each[:-1]), each[-1]]))}"
 
 
+def rebuilt(model: nn.Module, guide: nn.Module, data: Loader, most: int) -> tuple[Tensor, Tensor]:
+    """The first rows of x, and E p(x | z) for one z of each; (rows, x_dim) each."""
+    args = together(data, most)
+    return args[0], reconstruct(model, guide, args if len(args) > 1 else args[0], num_particles=1)
+
+
+def together(data: Loader, most: int) -> tuple[Tensor, ...]:
+    """The first rows of all that a model takes, as one batch."""
+    parts = zip(*data.take(min(most, data.num_data)), strict=True)
+    return tuple(torch.cat(part) for part in parts)
+
+
 def names_of(data: Loader) -> tuple[str, ...] | None:
     return getattr(data, "columns", None)
 
 
 def _images(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
-    x = data.first(FEW)
-    return reconstructions(x, {"reconstruction": reconstruct(model, guide, x, num_particles=1)}, data.image_shape)
+    x, found = rebuilt(model, guide, data, FEW)
+    return reconstructions(x, {"reconstruction": found}, data.image_shape)
 
 
 def _columns(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
-    x = data.first(MANY // 4)
-    return columns(x, reconstruct(model, guide, x, num_particles=1), names_of(data))
+    return columns(*rebuilt(model, guide, data, MANY // 4), names_of(data))
 
 
 def _plane(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
-    x = data.first(MANY)
-    drawn, _ = dreams(model, len(x))
-    groups = {"data": x, "reconstruction": reconstruct(model, guide, x, num_particles=1), "draws of the model": drawn}
+    x, found = rebuilt(model, guide, data, MANY)
+    groups = {"data": x, "reconstruction": found, "draws of the model": dreams(model, len(x))[0]}
     return plane(groups, names_of(data))
 
 
