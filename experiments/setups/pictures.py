@@ -89,9 +89,10 @@ def _samples(model: nn.Module, data: Loader) -> Figure:
 
 
 def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
-    x = data.first(MANY)
-    labels = None if data.labels is None else data.labels[: len(x)]
-    return latent_space(posterior_means(model, guide, x, site), labels, class_names=data.label_names)
+    args = together(data, MANY)
+    labels = None if data.labels is None else data.labels[: len(args[0])]
+    means = posterior_means(model, guide, args if len(args) > 1 else args[0], site)
+    return latent_space(means, labels, class_names=data.label_names)
 
 
 def _posteriors(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
