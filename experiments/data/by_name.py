@@ -86,7 +86,7 @@ def load(
         if name != "digits":
             options["data_dir"] = data_dir
         return NAMED[name](**options)
-    if not is_readable(Path(name)):
+    if not str(name).strip() or not is_readable(Path(name)):
         near = difflib.get_close_matches(str(name), NAMED, 1)
         meant = f": {near[0]} is the nearest" if near else ""
         raise ValueError(f"name must be {', '.join(NAMED)} or the path of {KINDS} (--data), got {name!r}{meant}")

@@ -40,7 +40,8 @@ class ModelOptions:
         """
         usual = default_of(cls, None if model is None else named(model))
         own = {field.name for field in fields(usual)}  # type: ignore[arg-type]  # a dataclass
-        setup = replace(usual, **{name: value for name, value in settings.items() if name in own})  # type: ignore[type-var]
+        mine = {name: value for name, value in settings.items() if name in own}
+        setup = replace(usual, **mine)  # type: ignore[type-var]  # a dataclass
         rest = {name: value for name, value in settings.items() if name not in own}
         return cls(setup=setup, **(wanted(cls, type(usual)) | rest))
 
@@ -110,4 +111,5 @@ def settings_of(config: Any) -> dict[str, Any]:
     if not isinstance(config, ModelOptions):
         return asdict(config)
     rest = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "setup"}
-    return {"model": word_of(type(config.setup))} | asdict(config.setup) | rest  # type: ignore[call-overload]
+    own = asdict(config.setup)  # type: ignore[call-overload]  # a dataclass
+    return {"model": word_of(type(config.setup))} | own | rest

@@ -565,5 +565,5 @@ def test_our_bound_on_a_subsample_passes_the_check():
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_no_datum_alone_has_a_weight(chunk):
     model, guide = offset()
-    with pytest.raises(ValueError, match="latent sites that all data share"):
+    with pytest.raises(ValueError, match=r"latent sites \['w', 's'\] that all data share"):
         evaluate(model, guide, [(x[None],) for x in X], num_particles=10, chunk=chunk)

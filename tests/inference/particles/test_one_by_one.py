@@ -107,7 +107,7 @@ def test_batch_norm_in_training_normalises_each_particle_by_itself():
     """As wide as the batch is long, it takes a particle dimension without a word."""
     torch.manual_seed(0)
     net, before = nn.Sequential(nn.Linear(1, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)), None
-    model, guide, _ = linear(lambda dec, z, x: net(z))
+    model, guide, _ = linear(lambda dec, z, x: pyro.module("net", net)(z))
     before = net[1].running_mean.clone()
     check(model, guide, ELBO(1), X)
     assert torch.equal(net[1].running_mean, before)
