@@ -1,22 +1,27 @@
-"""Pictures of a trained pair, whatever its data are: images, two columns, a table, and its latents."""
+"""Pictures of a trained pair, whatever its data are: images, two columns, a table, and its latents.
+
+Figures are imported where one is drawn: the numbers of a cell do not depend on them, and --help does not wait for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.figures import columns, latent_space, plane, posteriors, reconstructions, samples
 from dlvm.experiments.measures.draws import dreams, posterior_means
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.guides import latents
 from dlvm.inference import reconstruct
 
-Drawing = tuple[str, Callable[[], Figure], str]  # name, what draws it, caption
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Drawing = tuple[str, Callable[[], "Figure"], str]  # name, what draws it, caption
 FEW, MANY = 8, 2000
 
 
@@ -69,26 +74,36 @@ def names_of(data: Loader) -> tuple[str, ...] | None:
 
 
 def _images(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import reconstructions
+
     x, found = rebuilt(model, guide, data, FEW)
     return reconstructions(x, {"reconstruction": found}, data.image_shape)
 
 
 def _columns(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import columns
+
     return columns(*rebuilt(model, guide, data, MANY // 4), names_of(data))
 
 
 def _plane(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import plane
+
     x, found = rebuilt(model, guide, data, MANY)
     groups = {"data": x, "reconstruction": found, "draws of the model": dreams(model, len(x))[0]}
     return plane(groups, names_of(data))
 
 
 def _samples(model: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import samples
+
     _, means = dreams(model, 64)
     return samples({"prior samples": means}, data.image_shape)
 
 
 def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
+    from dlvm.experiments.figures import latent_space
+
     args = together(data, MANY)
     labels = None if data.labels is None else data.labels[: len(args[0])]
     means = posterior_means(model, guide, args if len(args) > 1 else args[0], site)
@@ -96,6 +111,8 @@ def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -
 
 
 def _posteriors(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
+    from dlvm.experiments.figures import posteriors
+
     x = data.first(4)
     found = densities(model, {"guide": guide}, x, site=site)
     return posteriors(x, found.axes, found.posterior, found.guides, found.kl, data.image_shape)

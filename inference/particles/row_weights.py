@@ -144,7 +144,10 @@ def _why_not_one_each(found: Particles, rows: int) -> str:
             'pyro.plate("data", len(x)) around the sites of a datum, or use log_weights for the whole batch'
         )
     if modelled:
-        return f"the model's sites lie in plates {modelled} and the guide's in {drawn}; give both programs the same"
+        return (
+            f"the model's sites lie in plates {modelled} and the guide's in {drawn}, so that no datum has a weight of "
+            "its own; give both programs the same plates, or use log_weights for the whole batch"
+        )
     apart = {name: all(f.name not in data and f.size != rows for f in frames) for name, frames in around.items()}
     if shared := [name for name in around if apart[name]]:
         return (

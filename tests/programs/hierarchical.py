@@ -14,6 +14,7 @@ from programs.brought import Pair, brought, noise
 from programs.exact import Features, gaussian
 
 SHARED = {"evaluate.*|importance|log_weights": "share|global|per datum|of its own"}
+TOGETHER = {"evaluate.*|importance": "no site of the model lies in a plate.*one datum together"}
 
 
 @brought(
@@ -127,7 +128,7 @@ def bayesian_regression() -> Pair:
     return Pair(model, guide, [(x, y)], answer, count=10, plate=None, parts=(guide,))
 
 
-@brought("is a coin fair? the SVI tutorial: a loop over data, one observed site each, no plate", SHARED)
+@brought("is a coin fair? the SVI tutorial: a loop over data, one observed site each, no plate", TOGETHER)
 def coin() -> Pair:
     data = torch.tensor([1.0, 1, 1, 1, 1, 1, 0, 0, 0, 0])
 
