@@ -25,7 +25,8 @@ from dlvm.experiments.sweeps.cells import COMPUTING, ROOT, SHARED
 
 SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if "__main__" in p.read_text("utf-8"))
 HEAVY = ("matplotlib", "sklearn", "torchvision", "torch._inductor", "torch._dynamo")
-TELLS = {"experiments/study.py", "experiments/runs/folder.py", "experiments/runs/report.py"}
+TELLS = {"experiments/study.py", "experiments/guides_report.py"}
+TELLS |= {f"experiments/runs/{name}.py" for name in ("folder", "report", "restore")}
 TELLS |= {f"experiments/sweeps/{name}.py" for name in ("cells", "scheduler", "sweep", "workers")}
 
 
