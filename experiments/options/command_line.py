@@ -97,8 +97,10 @@ def check_options(config: Any) -> None:
     for part in (getattr(config, name) for name in names):
         if is_dataclass(part):  # the options of a model
             check_options(part)
-    for word in (*getattr(config, "guides", ()), *([config.guide] if "guide" in names else [])):
-        guide_named(word)
+    for option in sorted({"guide", "guides"} & set(names)):
+        words = getattr(config, option)
+        for word in (words,) if isinstance(words, str) else words:
+            guide_named(word, option)
     for name, value in numbers(config, names):
         remedy = f"got {value}; change --{name.replace('_', '-')}"
         if not abs(value) < (LARGEST if isinstance(value, int) else math.inf):

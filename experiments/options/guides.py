@@ -70,8 +70,12 @@ class GuideOptions:
         return partial(IAF, **flow) if self.guide == "iaf" else guide_named(self.guide)
 
 
-def guide_named(word: str) -> Callable:
+def guide_named(word: str, option: str = "guide") -> Callable:
     """(latents, encoder) -> guide, by a word of ``GUIDES``, or by `my_module:MyGuide` for one of your own.
+
+    Args:
+        word: of ``GUIDES``, or module and class.
+        option: whose value it is, for errors.
 
     Raises:
         ValueError: there is no such word, module or class; or, once it is called, what it raises.
@@ -83,11 +87,12 @@ def guide_named(word: str) -> Callable:
     if word in GUIDES:
         return GUIDES[word]
     if ":" not in word:
-        raise unknown("guide", word, GUIDES, "my_module:MyGuide")
-    found = own_class("guide", word)
+        raise unknown(option, word, GUIDES, "my_module:MyGuide")
+    found = own_class(option, word)
     if not callable(found):
         raise ValueError(
-            f"guide must be a class or function, called with (latents, encoder), got {word}, a {type(found).__name__}"
+            f"{option} must be a class or function, called with (latents, encoder), got {word}, "
+            f"a {type(found).__name__}"
         )
 
     @wraps(found)
