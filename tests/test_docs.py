@@ -15,7 +15,14 @@ DOCS = Path(__file__).parent.parent / "docs"
 OBJECTIVES_PAGE = DOCS / "objectives.md"
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+LONG = {"evidence"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem in LONG else p for p in sorted(DOCS.glob("*.md"))],
+    ids=lambda page: page.stem,
+)
 def test_examples_print_what_they_say(page):
     report = []
     test = doctest.DocTestParser().get_doctest(page.read_text("utf-8"), {}, page.stem, str(page), 0)

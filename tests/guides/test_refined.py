@@ -28,6 +28,7 @@ def linear_pair():
     return model, Diagonal(latents(model, XS), MLP(5, 6, activation=nn.Identity)).double()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_more_steps_bring_the_bound_up_to_that_of_the_best_diagonal_guide():
     model, guide = linear_pair()

@@ -9,8 +9,9 @@ from programs.more_ways import WAYS
 from programs.outcome import outcome
 from programs.ways import CORE
 
-# thousands of particles, one after the other
-LONG = {"cvae", "softmax_of_dim_one", "packed_decoder", "noise_of_the_model"}
+# thousands of particles, one after the other or of large models
+LONG = {"cvae", "softmax_of_dim_one", "packed_decoder", "noise_of_the_model", "batch_norm", "batch_norm_by_coincidence"}
+LONG |= {"scanvi", "lda", "gamma_def"}
 PROGRAMS = programs()
 
 

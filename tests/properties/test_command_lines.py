@@ -223,7 +223,7 @@ def test_the_defaults_are_no_mistake(script):
 def test_a_wrong_value_ends_with_a_message_that_names_the_option(name, folder):
     options = [option for script, option in OPTIONS if script == name]
 
-    @running(max_examples=20, deadline=None, derandomize=True, database=None)
+    @running(max_examples=10, deadline=None, derandomize=True, database=None)
     @given(st.sampled_from(options).flatmap(lambda option: st.tuples(st.just(option), st.sampled_from(BAD[option]))))
     def property(wrong):
         hold(name, *wrong, folder)

@@ -53,6 +53,7 @@ def test_estimates_integrate_over_the_continuous_latent_alone():
         assert abs(found.mean - exact(X).mean().item()) < 5 * found.mean_se + 0.01
 
 
+@pytest.mark.slow
 def test_a_bracket_of_simulated_data():
     example = (X,)
     found = sandwich(

@@ -163,6 +163,7 @@ def kill_and_compare(folder: Path, cases: list[tuple[str, torch.dtype]], at_leas
     return within
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_a_few_times_ends_as_if_it_had_not_been(tmp_path):
     kill_and_compare(tmp_path, [("functions", torch.float32)], at_least=4, seed=1)
 
