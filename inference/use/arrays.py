@@ -35,7 +35,7 @@ class Kind(NamedTuple):
     def is_table(self) -> bool:
         return _is_table(self.like)
 
-    def back(self, value: Tensor, columns: Sequence[str] | None = None) -> Any:
+    def back(self, value: Tensor, columns: Sequence[str] | None = None, by_row: bool = True) -> Any:
         """The same numbers as this kind of array.
 
         Of a table, a matrix with a row for each of its own becomes a table with its ids, any other an array.
@@ -43,11 +43,12 @@ class Kind(NamedTuple):
         Args:
             value: what was computed.
             columns: names for the columns of a table, where they are not those that came in.
+            by_row: whether the first dimension is that of data; of draws it is not, however many there are.
         """
         if isinstance(self.like, Tensor):
             return value.to(self.like.device)
         numbers = value.detach().cpu().numpy()
-        if not self.is_table or numbers.ndim not in (1, 2) or len(numbers) != len(self.like.index):
+        if not (self.is_table and by_row and numbers.ndim in (1, 2) and len(numbers) == len(self.like.index)):
             return numbers
         names = list(self.like.columns) if columns is None else list(columns)
         return type(self.like)(numbers.reshape(len(numbers), -1), index=self.like.index, columns=names)

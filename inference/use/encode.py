@@ -171,8 +171,9 @@ def _draw(site: dict, layout: Layout) -> _Draw:
 
 def _same_in_all(draws: list[_Draw]) -> bool:
     """Whether a site's distribution has the same moments, or probabilities, in every run."""
-    known = [draw.probabilities if draw.mean is None else draw.mean for draw in draws]
-    return all(one is not None and torch.equal(one, cast(Tensor, known[0])) for one in known)
+    known = [(d.probabilities,) if d.mean is None else (d.mean, d.variance) for d in draws]
+    pairs = [(one, first) for each in known for one, first in zip(each, known[0], strict=True)]
+    return all(one is not None and first is not None and torch.equal(one, first) for one, first in pairs)
 
 
 def _code(draws: list[_Draw], num_draws: int) -> Code:
@@ -218,7 +219,7 @@ def _joined(parts: list[Code], kind: Kind, name: str) -> Code:
         if values[0] is None:
             return None
         value = torch.cat(values, dim)
-        return kind.back(value, columns(name, value[0].numel())) if dim == 0 else kind.back(value)
+        return kind.back(value, columns(name, value[0].numel())) if dim == 0 else kind.back(value, by_row=False)
 
     mean, sd, mean_se, sd_se, probabilities = map(rows, ("mean", "sd", "mean_se", "sd_se", "probabilities"))
     exact = all(part.exact for part in parts)

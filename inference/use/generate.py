@@ -13,7 +13,7 @@ from dlvm.inference.console import tell
 from dlvm.inference.programs.randomness import check_seed, untouched
 from dlvm.inference.use.arrays import Kind
 from dlvm.inference.use.asking import Asked, as_example, by_name
-from dlvm.inference.use.by_datum import by_datum, columns
+from dlvm.inference.use.by_datum import by_datum, columns, names_of
 from dlvm.nets.arguments import count
 
 
@@ -77,7 +77,20 @@ def generate(
                     "num_particles, as 1000, to choose each datum from so many by its density, or give what lies above "
                     "it"
                 )
+            _refuse_shared(asked)
             return _handed(_resampled(asked, below, num_particles), kind)
+
+
+def _refuse_shared(asked: Asked) -> None:
+    """Data that are chosen one by one would come from different values of what they share."""
+    with untouched():
+        sites = asked.sites(asked.run())
+    if shared := [site for name, site in sites.items() if name not in asked.local and name not in asked.names]:
+        name = shared[0]["name"]
+        raise ValueError(
+            f"model draws {names_of(shared)}, which all data share, so that they cannot be chosen one by one; fix it, "
+            f"as by poutine.condition(model, data={{{name!r}: ...}}), or give what lies above the rest"
+        )
 
 
 def _values(asked: Asked, below: list[str] | None = None) -> tuple[dict[str, Tensor], Tensor]:
@@ -115,4 +128,7 @@ def _resampled(asked: Asked, below: list[str], num_particles: int) -> dict[str, 
 
 
 def _handed(values: dict[str, Tensor], kind: Kind) -> dict[str, Any]:
-    return {name: kind.back(value, columns(name, value[0].numel())) for name, value in values.items()}
+    widths = {
+        name: value[0].numel() if value.dim() else 1 for name, value in values.items()
+    }  # a shared number has none
+    return {name: kind.back(value, columns(name, widths[name])) for name, value in values.items()}

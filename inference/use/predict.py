@@ -215,7 +215,7 @@ def _joined(parts: list[Prediction], kind: Kind, site: str) -> Prediction:
         if values[0] is None:
             return None
         value = torch.cat(values, dim)
-        return kind.back(value, columns(site, value[0].numel())) if dim == 0 else kind.back(value)
+        return kind.back(value, columns(site, value[0].numel())) if dim == 0 else kind.back(value, by_row=False)
 
     return Prediction(
         rows("mean"),

@@ -114,6 +114,21 @@ def test_generate_weighs_what_is_given_below(capsys):
     assert (CLASSES - exact).abs().max() > 0.1
 
 
+def test_a_site_that_all_data_share_is_generated_once_and_not_chosen_datum_by_datum():
+    def model(x=None, n=1):
+        mean = pyro.sample("mean", dist.Normal(5.0, 0.1))
+        with pyro.plate("data", n if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(mean, 0.1))
+            return pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+    values = generate(model, 7)
+    assert values["mean"].shape == () and 4 < values["mean"] < 6 and values["x"].shape == (7,)
+    given, fixed = {"x": torch.full((7,), 5.2)}, pyro.poutine.condition(model, data={"mean": torch.tensor(5.0)})
+    with pytest.raises(ValueError, match="model draws 'mean', which all data share"):
+        generate(model, 7, given, num_particles=10)
+    assert (generate(fixed, 7, given, num_particles=300)["z"] - 5.1).abs().max() < 0.3  # N(5.1, 0.07)
+
+
 def test_inputs_are_given_by_the_names_of_arguments():
     def model(x=None, c=None, n=1):
         with pyro.plate("data", n if x is None else len(x)):

@@ -12,12 +12,12 @@ import torch
 
 from dlvm.distributions import StandardNormal
 from dlvm.guides import IAF, Diagonal, latents
-from dlvm.inference import encode
+from dlvm.inference import encode, predict
 from dlvm.inference.use import encode as module
 from dlvm.models import burda
 from dlvm.nets import MLP
 
-from .pairs import CLASSES, LINEAR, MIXTURE, POINTS, TABLE, X, guess, posterior, shifted
+from .pairs import CLASSES, LINEAR, MIXTURE, POINTS, TABLE, Table, X, guess, posterior, shifted
 
 
 def test_an_exact_posterior_has_its_own_moments_and_no_error():
@@ -38,6 +38,27 @@ def test_a_site_below_another_draw_has_an_error_and_is_within_it():
     z = (code.sd - sd) / code.sd_se
     assert 0.7 < z.square().mean() < 1.4 and z.abs().max() < 4.5
     torch.testing.assert_close(code.mean_se, torch.full_like(code.mean_se, 0.3 / 200**0.5), rtol=0.25, atol=0)
+
+
+def test_a_spread_that_depends_on_a_draw_is_not_exact():
+    """z ~ N(0, exp(a)), a ~ N(0, 0.1): the mean is 0 in every run, the variance exp(0.02)."""
+
+    def program(x, n=1):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(0.0, 0.1))
+            z = pyro.sample("z", dist.Normal(0.0, a.exp()))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    code = encode(program, pyro.poutine.block(program, hide=["x"]), torch.zeros(5))["z"]
+    assert not code.exact and (code.mean == 0).all() and (code.sd_se > 0).all()
+    assert ((code.sd - math.exp(0.01)).abs() < 5 * code.sd_se).all()
+
+
+@pytest.mark.parametrize("draws", [3, 4])
+def test_draws_are_an_array_even_if_they_are_as_many_as_the_rows_of_the_table(draws):
+    table = Table(POINTS[:3].numpy(), "abc", ["u", "v"])
+    for found in (encode(MIXTURE, guess, table, num_draws=draws)["y"], predict(MIXTURE, guess, table, "y", 9, draws)):
+        assert isinstance(found.draws, np.ndarray) and found.draws.shape == (draws, 3)
 
 
 def test_a_flow_is_known_by_its_draws():
