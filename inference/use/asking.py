@@ -22,7 +22,7 @@ from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.programs.row_arguments import rowed
 from dlvm.inference.programs.rows import rows_of
 from dlvm.inference.use.arrays import Kind, as_tensor, dtype_of, taken_in
-from dlvm.inference.use.by_datum import has_data, names_of, standing
+from dlvm.inference.use.by_datum import has_data, in_place, names_of, standing
 
 RUNS = 4  # so many draws of what lies above a site show whether it depends on them
 
@@ -75,11 +75,11 @@ class Asked:
         sites = {site["name"]: site for site in sample_sites(first)}
         self.x = next((name for name in arguments if name in sites), list(sites)[-1])
         self.conditions = {name: value for name, value in values.items() if name not in inputs}
-        self._check_given(sites, word)
-        self.names = [name for name, site in sites.items() if name in values or site["is_observed"]]
-        self.pair = Pair(poutine.condition(self.free.model, data=self.conditions))
         self.layout = self._layout(first)
         self.local = {name for name, site in sites.items() if has_data(site, self.layout, n)}
+        self._place_given(sites, word)
+        self.names = [name for name, site in sites.items() if name in values or site["is_observed"]]
+        self.pair = Pair(poutine.condition(self.free.model, data=self.conditions))
 
     def run(self) -> poutine.Trace:
         """One draw of all that is not given."""
@@ -111,12 +111,15 @@ class Asked:
         names = signature_of(self.free.model).parameters
         return "n" in names and len(names) > 1
 
-    def _check_given(self, sites: Mapping[str, dict], word: str) -> None:
+    def _place_given(self, sites: Mapping[str, dict], word: str) -> None:
+        """Brings what is given, a row per datum, to where the model has its data."""
         for name, value in self.conditions.items():
             if name not in sites:
                 raise ValueError(
                     f"{word} names {name!r}, which is no site of the model; there are {names_of(list(sites.values()))}"
                 )
+            if name in self.local:
+                value = self.conditions[name] = in_place(value, sites[name], self.layout)
             check_fits(name, value, sites[name])
 
     def _layout(self, trace: poutine.Trace) -> Layout:

@@ -74,6 +74,18 @@ def by_datum(value: Tensor, site: dict, layout: Layout, event_dim: int | None = 
     return value
 
 
+def in_place(rows: Tensor, site: dict, layout: Layout) -> Tensor:
+    """Values of a site, a row per datum, where its plates have them: what ``by_datum`` gives back as these rows.
+
+    Values of another shape than such rows are left as they are.
+    """
+    value = site["value"]
+    cells = by_datum(torch.arange(value.numel(), device=rows.device).reshape(value.shape), site, layout)[0]
+    if rows.shape != cells.shape or rows.numel() != value.numel():
+        return rows
+    return rows.new_empty(value.numel()).index_copy(0, cells.flatten(), rows.flatten()).reshape(value.shape)
+
+
 def names_of(sites: Sequence[dict]) -> str:
     """The names of sites for a sentence."""
     return ", ".join(repr(site["name"]) for site in sites) or "none"

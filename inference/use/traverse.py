@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlvm.inference.programs.randomness import check_seed, untouched
 from dlvm.inference.use.asking import Asked, as_example, by_name
-from dlvm.inference.use.by_datum import names_of
+from dlvm.inference.use.by_datum import by_datum, names_of
 from dlvm.inference.use.decode import mean_of, named_latents
 from dlvm.nets.arguments import real, whole
 
@@ -65,12 +65,13 @@ def traverse(
         asked = Asked(model, 1, start, "at", batch)
         with asked.free.evaluating(), _AtMeans(asked.x):
             sites = asked.sites(asked.run())
-        latent = [found for name, found in sites.items() if name != asked.x]
+        latent = [each for name, each in sites.items() if name != asked.x]
         if site not in sites or site == asked.x:
             raise ValueError(
                 f"site must be one of the latent sites {names_of(latent)}, got {site!r}; pass one of these"
             )
-        base = sites[site]["value"]
+        found = sites[site]
+        base = by_datum(found["value"], found, asked.layout)[0] if site in asked.local else found["value"]
         numbers = base[0].numel()
         chosen, heights = _dims(dims, numbers), _values(values)
         rows = base.reshape(1, numbers).repeat(len(chosen) * len(heights), 1)
@@ -79,8 +80,9 @@ def traverse(
         given = {name: value.expand(len(rows), *value.shape[1:]) for name, value in start.items()}
         asked = Asked(model, len(rows), given | {site: rows.reshape(-1, *base.shape[1:])}, "at", batch)
         with asked.free.evaluating(), _AtMeans(asked.x):
-            found = mean_of(asked.sites(asked.run())[asked.x])
-    return found.reshape(len(chosen), len(heights), *found.shape[1:])
+            drawn = asked.sites(asked.run())[asked.x]
+            x = by_datum(mean_of(drawn), drawn, asked.layout)[0]
+    return x.reshape(len(chosen), len(heights), *x.shape[1:])
 
 
 class _AtMeans(Messenger):

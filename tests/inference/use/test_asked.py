@@ -129,6 +129,27 @@ def test_a_site_that_all_data_share_is_generated_once_and_not_chosen_datum_by_da
     assert (generate(fixed, 7, given, num_particles=300)["z"] - 5.1).abs().max() < 0.3  # N(5.1, 0.07)
 
 
+@pytest.mark.parametrize(("data", "pixels"), [(-2, -1), (-1, -2)])
+def test_rows_are_data_wherever_the_model_has_its_plate(data, pixels):
+    """Three data of three numbers, in either order of plates: what is given comes back, and row i of z makes row i."""
+    heights = torch.tensor([0.0, 10.0, 20.0])
+
+    def model(offset, n=1):
+        with pyro.plate("data", n, dim=data):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            with pyro.plate("pixels", 3, dim=pixels):
+                high = heights if pixels == -1 else heights[:, None]
+                pyro.sample("x", dist.Normal(z + high + (offset or 0.0), 1.0))
+
+    z = torch.tensor([1.0, 2.0, 3.0])
+    rows = z[:, None] + heights
+    torch.testing.assert_close(decode(model, z), rows)
+    torch.testing.assert_close(traverse(model, "z", [0], [1.0, 2.0, 3.0])[0], rows)
+    found = generate(model, 3, given={"x": rows}, num_particles=500)
+    assert torch.equal(found["x"], rows)
+    assert (found["z"] - 0.75 * z).abs().max() < 1.8  # N(3/4 z, 1/4)
+
+
 def test_inputs_are_given_by_the_names_of_arguments():
     def model(x=None, c=None, n=1):
         with pyro.plate("data", n if x is None else len(x)):
