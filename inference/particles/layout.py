@@ -44,7 +44,13 @@ class Layout(NamedTuple):
             at = self.turns.index(turn(site, self.loops))
             return pad(log_prob.reshape(self.num_particles, 1), (at, self.batch - at - 1))
         if log_prob.numel() not in (self.num_particles, self.num_particles * self.batch):  # a plate without a size
-            log_prob = log_prob.expand(self.spread(log_prob.new_empty(self.num_particles, self.batch), 0).shape)
+            wanted = self.spread(log_prob.new_empty(self.num_particles, self.batch), 0).shape
+            if log_prob.dim() > len(wanted):
+                raise ValueError(
+                    f"site {site['name']!r} has densities of shape {tuple(log_prob.shape)} in no plate; write with "
+                    "pyro.plate('data', len(x)) around the sites, or .to_event for what is one datum's"
+                )
+            log_prob = log_prob.expand(wanted)
         return log_prob.reshape(self.num_particles, -1).expand(self.num_particles, self.batch)
 
     def _outer(self, site: dict) -> Tensor | float:

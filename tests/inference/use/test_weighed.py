@@ -163,9 +163,16 @@ def test_missing_entries_in_pieces_and_tables(monkeypatch):
     np.testing.assert_array_equal(found.mean.numbers[~MISSING.numpy()], X[~MISSING].numpy())
 
 
+def bare(x, n=1):
+    """A batch in no plate."""
+    z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(z @ WEIGHT.T, 1.0).to_event(1), obs=x)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda: log_px(bare, pyro.poutine.block(bare, hide=["x"]), X), "in no plate; write with pyro.plate"),
         (lambda: predict(LINEAR, posterior, X, "w"), "site must be one of 'z', 'x', got 'w'"),
         (lambda: impute(LINEAR, wide, GAPS), "remove NaN"),
         (lambda: log_px(LINEAR, wide, X[:, :2]), "make the likelihood's width that of the data"),
