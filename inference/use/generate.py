@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from dlvm.inference.bounds.importance import effective_sample_size
@@ -101,7 +102,8 @@ def _values(asked: Asked, below: list[str] | None = None) -> tuple[dict[str, Ten
         local = name in asked.local
         found[name] = by_datum(site["value"], site, asked.layout)[0] if local else site["value"]
         if name in (below or ()):
-            log_prob = by_datum(site["fn"].log_prob(site["value"]), site, asked.layout, 0)[0]
+            density = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+            log_prob = by_datum(density, site, asked.layout, 0)[0]
             weight = weight + log_prob.double().reshape(asked.n, -1).sum(1).cpu()
     return found, weight
 

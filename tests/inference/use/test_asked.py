@@ -150,6 +150,18 @@ def test_rows_are_data_wherever_the_model_has_its_plate(data, pixels):
     assert (found["z"] - 0.75 * z).abs().max() < 1.8  # N(3/4 z, 1/4)
 
 
+def test_what_is_given_and_masked_says_nothing_of_what_lies_above():
+    def model(x=None, known=None, n=1):
+        with pyro.plate("data", n):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            with pyro.poutine.mask(mask=torch.tensor(True) if known is None else known):
+                return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    given = {"x": torch.full((600,), 3.0), "known": torch.arange(600) < 300}
+    z = generate(model, 600, given, num_particles=60)["z"]
+    assert (z[:300].mean() - 1.5).abs() < 0.3 and z[300:].mean().abs() < 0.3
+
+
 def test_inputs_are_given_by_the_names_of_arguments():
     def model(x=None, c=None, n=1):
         with pyro.plate("data", n if x is None else len(x)):
