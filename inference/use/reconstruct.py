@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from dlvm.distributions.supports import is_periodic
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.notes import in_words
@@ -70,7 +71,7 @@ def reconstruct(model: Callable, guide: Callable, x: Any, num_particles: int = 1
         total = _means(pair, part, places)
         for _ in range(num_particles - 1):
             total = total + _means(pair, part, places)
-        found.append(total / num_particles)
+        found.append(_straightened(total / num_particles, pair, part, places))
         along.update(pair.axes.get(part.position) or 0 for part in places.values())
 
     walk([args], pair, rows_at_once(args), work, seed)
@@ -109,11 +110,37 @@ def _check_all_drawn(pair: Pair, args: tuple, places: dict[str, Part]) -> None:
 
 
 def _means(pair: Pair, args: tuple, places: dict[str, Part]) -> Tensor:
-    """E[x | z] for one draw of z, in the shape of the argument that is observed."""
+    """E[x | z] for one draw of z, in the shape of the argument that is observed; of angles E[exp(i x) | z]."""
+    sites = _sites(pair, args)
+    values = {name: mean_of(sites[name]).expand_as(sites[name]["value"]) for name in places}
+    for name in _round(sites, places):
+        length = (1 - sites[name]["fn"].variance).expand_as(values[name])
+        values[name] = torch.polar(length, values[name])
+    if any(value.is_complex() for value in values.values()):
+        values = {name: value + 0j for name, value in values.items()}
+    return assembled(args, places, values)
+
+
+def _straightened(mean: Tensor, pair: Pair, args: tuple, places: dict[str, Part]) -> Tensor:
+    """Angles by their mean directions; all else as it is."""
+    if not mean.is_complex():
+        return mean
+    with untouched():
+        sites = _sites(pair, args)
+    angles = set(_round(sites, places))
+    which = {name: torch.full_like(mean_of(sites[name]), name in angles) for name in places}
+    flags = {name: value.expand_as(sites[name]["value"]) for name, value in which.items()}
+    return torch.where(assembled(args, places, flags) == 1, mean.angle(), mean.real)
+
+
+def _sites(pair: Pair, args: tuple) -> dict[str, dict]:
     with in_words("the pair", args, {}):
         _, trace = pair.traces(args, {})
-    sites = {site["name"]: site for site in sample_sites(trace)}
-    return assembled(args, places, {name: mean_of(sites[name]).expand_as(sites[name]["value"]) for name in places})
+    return {site["name"]: site for site in sample_sites(trace)}
+
+
+def _round(sites: dict[str, dict], places: dict[str, Part]) -> list[str]:
+    return [name for name in places if is_periodic(sites[name]["fn"])]
 
 
 def assembled(args: tuple, places: dict[str, Part], values: dict[str, Tensor]) -> Tensor:

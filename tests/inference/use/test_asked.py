@@ -67,6 +67,18 @@ def test_reconstruct_gives_back_a_table_with_its_ids_and_columns():
     np.testing.assert_array_equal(table.numbers, reconstruct(LINEAR, posterior, X, num_particles=2).numpy())
 
 
+def test_reconstruct_averages_angles_by_their_direction():
+    """At the seam of the circle, where the mean of 3.1 and -3.1 as numbers is far from both."""
+
+    def program(x, n=1):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.VonMises(torch.pi, 9.0))
+            pyro.sample("x", dist.VonMises(z, 4.0), obs=x)
+
+    found = reconstruct(program, pyro.poutine.block(program, hide=["x"]), torch.zeros(3), num_particles=200)
+    assert (found.abs() > 3.0).all()
+
+
 def test_reconstruct_puts_what_many_sites_observe_where_it_was():
     def model(x):
         with pyro.plate("data", len(x)):
