@@ -80,7 +80,13 @@ WAYS = [
     Case("traverse", "site", lambda v: traverse(MODEL, v), st.sampled_from([None, 3, "w", "x", "", ["z"], X])),
     Case("traverse", "dims", lambda v: traverse(MODEL, "z", v), st.sampled_from([3, "0", [], [2], [-1], ["0"], [0.5]])),
     Case("traverse", "values", lambda v: traverse(MODEL, "z", values=v), st.sampled_from([3, "0", [], ["0"], [None]])),
-    Case("traverse", "at", lambda v: traverse(MODEL, "z", at=v), NOT_Z, SAID),
+    Case(
+        "traverse",
+        "at",
+        lambda v: traverse(MODEL, "z", at=v),
+        NOT_Z.filter(lambda v: not (v is None or (isinstance(v, dict) and not v))),
+        SAID,
+    ),
     Case("traverse", "at", lambda v: traverse(MODEL, "z", at=v), st.sampled_from([Z, {"z": Z[:2]}])),
     Case("traverse", "seed", lambda v: traverse(MODEL, "z", seed=v), SEEDS),
 ]

@@ -35,7 +35,7 @@ def read_text(path: Path, roles: Roles) -> Table:
     header = bool(lines) and _is_header(lines[0][1], roles)
     names, lines = (lines[0][1], lines[1:]) if header else ([], lines)
     if not lines:
-        raise ValueError(f"{path} holds no line of numbers: give at least one row")
+        raise ValueError(f"{path} (--data) holds no line of numbers: give at least one row")
     width = len(names) or len(lines[0][1])
     first = "the names" if names else f"line {lines[0][0]}"
     for number, cells in lines:
