@@ -42,8 +42,6 @@ WARM_UP = 5  # epochs
 class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptions, DataOptions):
     """Fit a model p(x, z) with a guide q(z | x) on a data set, by name or file, and evaluate both on its test part."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, or a path to an .npz, .npy or .csv file."""
     binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
     """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all. By default what the
     data set does for a model of binary data, and not at all for any other."""

@@ -34,9 +34,9 @@ class Config:
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     call: tyro.conf.Positional[Call]
-    """What is asked for: encode (means of q(z | x), or probabilities), reconstruct (E p(x | z)), score (log p(x) of
-    each row), impute (missing entries), predict (--site given x), interpolate (from one of --rows to the other),
-    generate (--n draws), traverse (one number of --site at a time)."""
+    """What is asked for: encode (mean and sd of q(z | x), or probabilities), reconstruct (E p(x | z)), score (log
+    p(x) of each row), impute (missing entries), predict (--site given x), interpolate (from one of --rows to the
+    other), generate (--n draws), traverse (one number of --site at a time)."""
     data: tyro.conf.Positional[Path | None] = None
     """File with new rows, read as the training data were; the run's own test data where there is none."""
     out: Path | None = None
@@ -117,14 +117,18 @@ class Asked:
 
 
 def encoded(asked: Asked) -> Results:
-    """The means of q(z | x), or the probabilities of classes, of all sites side by side."""
+    """The means and spreads of q(z | x), or the probabilities of classes, of all sites side by side."""
     names: list[str] = []
     parts: list[Tensor] = []
     arrays: dict[str, Any] = {}
     for site, code in encode(asked.model, asked.guide, asked.args, **asked.options).items():
         part = code.probabilities if code.mean is None else code.mean
         parts.append(part.flatten(1).cpu())
-        names += columns_of(site, parts[-1].shape[1], None if code.mean is not None else code.values)
+        found = columns_of(site, parts[-1].shape[1], None if code.mean is not None else code.values)
+        names += found
+        if code.mean is not None:
+            parts.append(code.sd.flatten(1).cpu())
+            names += [f"{name}_sd" for name in found]
         words = ("mean", "sd", "mean_se", "sd_se", "draws", "probabilities")
         arrays |= {f"{site}_{word}": _plain(getattr(code, word)) for word in words}
     return Results(torch.cat(parts, 1), names, asked.index, arrays)
@@ -267,7 +271,10 @@ def main(config: Config) -> None:
     data = read_for(config.run, config.data) if config.call in OF_DATA else None
     args = () if data is None else tuple(_tensor(data, name) for name in inputs_of(config.run))
     asked = Asked(config, model, guide, description, data, args)
-    write(CALLS[config.call](asked), config.out)
+    found = CALLS[config.call](asked)
+    if found.index is not None and found.index is asked.index:  # rows of the file, under the name of its own ids
+        found = dataclasses.replace(found, index_name=description["reading"].get("index_column") or "id")
+    write(found, config.out)
     if config.out is not None:
         print(f"written to {config.out}")
 

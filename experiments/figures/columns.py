@@ -14,6 +14,7 @@ from dlvm.experiments.figures.images import vectors
 from dlvm.experiments.figures.style import FAINT, INK, PALETTE, colours, number, sheet, styled
 
 PANELS = 4  # worst columns, and as many typical ones
+LONGEST = 20  # characters of a name that fit above a panel
 
 
 @styled
@@ -50,7 +51,7 @@ def columns(x: Tensor, found: Tensor, names: Sequence[str] | None = None, contex
     wide = min(PANELS, len(shown))
     title = f"A typical column is known to {number(left.median().item())} of its standard deviation"
     detail = f"Reconstruction (upwards) against data, {len(x)} rows; on the line they agree. Worst columns first."
-    fig = sheet(2.4 * -(-len(shown) // wide), title, detail, context)
+    fig = sheet(2.6 * -(-len(shown) // wide), title, detail, context)
     axes = fig.subplots(-(-len(shown) // wide), wide, squeeze=False).flatten()
     for ax, (d, kind) in zip(axes, shown, strict=False):
         there = x[:, d].isfinite()
@@ -60,7 +61,8 @@ def columns(x: Tensor, found: Tensor, names: Sequence[str] | None = None, contex
         ax.scatter(
             both[0].numpy(), both[1].numpy(), s=10, alpha=0.5, linewidths=0, color=PALETTE[1 if kind == "worst" else 0]
         )
-        ax.set_title(f"{names[d][:24]}: {number(left[d].item())}, {kind}")
+        name = names[d] if len(names[d]) <= LONGEST else f"{names[d][: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+        ax.set_title(f"{name}\n{number(left[d].item())}, {kind}")
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
     return fig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +42,7 @@ def posteriors(
     Regions are those of highest density: the 50 % region is the smallest that holds half of the mass.
 
     Args:
-        x: the data, shape (n, x_dim).
+        x: the data, shape (n, x_dim); entries that are NaN are gaps in a line, and black in an image.
         grid: the values of z1 and of z2, each of shape (G,) or, for a window of its own around each datum,
             (n, G); a single tensor serves both axes. Points are equally spaced.
         true_log_density: log p(x, z) or log p(z | x), shape (n, G, G); ``[i, a, b]`` is at
@@ -58,7 +59,10 @@ def posteriors(
     Raises:
         ValueError: if a shape disagrees, if ``guides`` is empty, or if a density is zero everywhere.
     """
-    data = vectors("x", x, image_shape)
+    x = torch.as_tensor(x).detach().to("cpu", torch.float32)
+    data = vectors("x", x.nan_to_num(0.0, math.inf, -math.inf), image_shape)
+    if image_shape is None:
+        data = data.where(~x.isnan(), math.nan)
     z1, z2 = axes_of(grid, len(data))
     shape = (len(data), z1.shape[1], z2.shape[1])
     if not guides:
@@ -123,8 +127,11 @@ def _pale(colour: str, amount: float) -> tuple[float, ...]:
 
 def _datum(ax: Axes, datum: Tensor, image_shape: Sequence[int] | None, data: Tensor) -> None:
     if image_shape is None:
+        there = data[~data.isnan()]
         ax.plot(datum.numpy(), color=INK, linewidth=1.2)
-        ax.set(ylim=(float(data.min()), float(data.max()) + 1e-9), xticks=[], box_aspect=1)
+        if len(there):
+            ax.set_ylim(float(there.min()), float(there.max()) + 1e-9)
+        ax.set(xticks=[], box_aspect=1)
         ax.tick_params(length=2, pad=2, labelsize=8)
     else:
         ax.imshow(mosaic(datum[None], image_shape, 1, *limits([data])).numpy(), interpolation="nearest")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Results:
         arrays: {name: array} of all that was found, for an .npz.
         images: rows of images, shape (images, x_dim), and how many stand side by side; None where there are none.
         image_shape: of one of them.
+        index_name: what the column of the rows' names is called.
     """
 
     numbers: Tensor
@@ -37,6 +39,7 @@ class Results:
     arrays: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[Tensor, int] | None = None
     image_shape: tuple[int, ...] | None = None
+    index_name: str = "id"
 
 
 def check_out(out: Path | None, overwrite: bool) -> None:
@@ -64,7 +67,11 @@ def write(results: Results, out: Path | None) -> None:
         ValueError: they are no images, for a .png.
     """
     if out is None:
-        _table(results, sys.stdout, ",")
+        try:
+            _table(results, sys.stdout, ",")
+            sys.stdout.flush()
+        except BrokenPipeError:  # who reads has had enough, as head has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     suffix = out.suffix.lower()
     if suffix in (".csv", ".tsv"):
@@ -76,7 +83,7 @@ def write(results: Results, out: Path | None) -> None:
         _arrays(results, out)
     elif suffix == ".parquet":
         frame = _pandas().DataFrame(results.numbers.numpy(), index=results.index, columns=list(results.columns))
-        frame.to_parquet(out)
+        frame.rename_axis(index=None if results.index is None else results.index_name).to_parquet(out)
     else:
         _image(results, out)
 
@@ -85,7 +92,7 @@ def _table(results: Results, file: IO[str], separator: str) -> None:
     """A header, and a row for each datum with its id before it; numbers to their last digit."""
     writer = csv.writer(file, delimiter=separator, lineterminator="\n")
     ids = results.index
-    writer.writerow(([] if ids is None else ["id"]) + list(results.columns))
+    writer.writerow(([] if ids is None else [results.index_name]) + list(results.columns))
     digits = 17 if results.numbers.dtype is torch.float64 else 9
     for i, row in enumerate(results.numbers.tolist()):
         cells = ["" if math.isnan(value) else f"{value:.{digits}g}" for value in row]

@@ -58,8 +58,20 @@ def matrix(lines) -> np.ndarray:
 def test_codes_of_a_table_have_its_ids_and_are_those_of_encode(run, capsys):
     folder, path, x = run
     lines = called(capsys, folder, "encode", path)
-    assert lines[0] == ["id", "z_0", "z_1"] and [line[0] for line in lines[1:]] == [f"row {i}" for i in range(60)]
-    np.testing.assert_array_equal(matrix(lines), encode(*restore(folder), x)["z"].mean.numpy())
+    assert lines[0] == ["id", "z_0", "z_1", "z_0_sd", "z_1_sd"]
+    assert [line[0] for line in lines[1:]] == [f"row {i}" for i in range(60)]
+    code = encode(*restore(folder), x)["z"]
+    np.testing.assert_array_equal(matrix(lines), torch.cat([code.mean, code.sd], 1).numpy())
+
+
+def test_ids_keep_the_name_of_their_column_so_that_what_is_written_can_be_read_again(tmp_path, capsys):
+    rows = ["cell,a,b,c", *(f"cell {i},{i % 3}.5,{i % 5},{i % 7}" for i in range(40))]
+    (tmp_path / "cells.csv").write_text("\n".join(rows))
+    folder = left(tmp_path / "run", data=str(tmp_path / "cells.csv"), index_column="cell", likelihood="normal")
+    called(capsys, folder, "reconstruct", tmp_path / "cells.csv", out=tmp_path / "again.csv")
+    lines = called(capsys, folder, "score", tmp_path / "again.csv", num_particles=2)
+    assert lines[0][0] == "cell" and lines[2][0] == "cell 1"
+    assert called(capsys, folder, "interpolate", steps=2)[0][0] == "id"  # steps are no cells
 
 
 def test_columns_are_found_by_their_names(run, capsys, tmp_path):
@@ -88,8 +100,8 @@ def test_every_ending_holds_the_same(run, tmp_path, capsys):
         called(capsys, folder, "encode", path, out=tmp_path / f"codes.{ending}")
     rows = [line.split("\t") for line in (tmp_path / "codes.tsv").read_text().splitlines()]
     found = np.load(tmp_path / "codes.npz", allow_pickle=False)
-    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), found["z_mean"])
-    np.testing.assert_array_equal(matrix(rows), found["z_mean"])
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), np.hstack([found["z_mean"], found["z_sd"]]))
+    np.testing.assert_array_equal(matrix(rows), np.hstack([found["z_mean"], found["z_sd"]]))
     assert rows == [line.split(",") for line in (tmp_path / "codes.csv").read_text().splitlines()]
     assert found["index"][3] == "row 3" and found["z_draws"].shape == (1, 60, 2) and (found["z_mean_se"] == 0).all()
 

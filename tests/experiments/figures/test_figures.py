@@ -9,7 +9,15 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 
-from dlvm.experiments.figures import bounds, latent_space, learning_curves, posteriors, reconstructions, samples
+from dlvm.experiments.figures import (
+    bounds,
+    columns,
+    latent_space,
+    learning_curves,
+    posteriors,
+    reconstructions,
+    samples,
+)
 from dlvm.experiments.figures.images import mosaic
 from dlvm.experiments.figures.posteriors import levels
 from dlvm.experiments.figures.style import _columns, number
@@ -196,6 +204,25 @@ def test_a_posterior_on_one_point_of_the_grid_still_shows():
     fig = posteriors(X[:1], AXIS, spike, {"q": spike})
     boxes = [drawn.get_datalim(fig.axes[2].transData) for drawn in fig.axes[2].collections]
     assert [box.width for box in boxes] == pytest.approx([0.5, 0.5])  # points are 0.5 apart
+
+
+def test_long_names_of_columns_stay_on_the_sheet_and_off_one_another():
+    names = [f"measured_concentration_of_{word}" for word in ("iron", "zinc", "lead", "gold")]
+    fig = columns(torch.rand(9, 4), torch.rand(9, 4), names)
+    fig.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in fig.axes]
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+    assert boxes[-1].x1 <= fig.bbox.x1
+
+
+def test_posteriors_of_a_row_with_holes_leave_gaps_in_its_line():
+    x = X.clone()
+    x[0, 1] = math.nan
+    line = posteriors(x, AXIS, GRID, {"q": GRID}).axes[0]
+    assert torch.as_tensor(line.lines[0].get_ydata()).isnan().tolist() == x[0].isnan().tolist()
+    assert line.get_ylim() == pytest.approx((x[~x.isnan()].min().item(), x[~x.isnan()].max().item()))
+    with pytest.raises(ValueError, match="expected finite values, got 1 others"):
+        posteriors(x.nan_to_num(math.inf), AXIS, GRID, {"q": GRID})
 
 
 def test_posteriors_give_each_datum_its_own_window():
