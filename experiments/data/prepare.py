@@ -64,6 +64,12 @@ def cut(rows: Rows, part: np.ndarray | None, valid: int | float, test: int | flo
     return [rows.select(own[name].to(rows.x.device)) for name in PARTS]
 
 
+def in_order(count: int) -> np.ndarray:
+    """The parts of rows that follow one another: a tenth at the end for test, the tenth before for validation."""
+    tenth = count // 10
+    return np.repeat(PARTS, [count - 2 * tenth, tenth, tenth])
+
+
 def _cut_from(train: Tensor, sizes: dict[str, int | float]) -> dict[str, Tensor]:
     return dict(zip(("train", *sizes), (train[rows] for rows in cut_rows(len(train), sizes)), strict=True))
 

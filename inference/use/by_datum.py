@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from dlvm.distributions.supports import inner
 from dlvm.inference.particles.layout import Layout
 from dlvm.inference.programs.data_sites import batch_shape, names_around
 from dlvm.inference.programs.plates import common_plates, data_plates, depth
+from dlvm.inference.use.arrays import Kind
 
 
 def standing(sites: list[dict], rows: int) -> Layout:
@@ -108,6 +110,24 @@ def classes_of(site: dict, layout: Layout) -> tuple[Tensor | None, Tensor | None
     event_dim = len(site["fn"].event_shape) - len(base.event_shape)
     each = [by_datum(part, site, layout, event_dim) for part in found]
     return torch.stack(each, -1), values.reshape(len(values), *base.event_shape)
+
+
+def joined(parts: Sequence[Any], kind: Kind, word: str, site: str | None = None, dim: int = 0) -> Any:
+    """One field of records that are of some data each, for all data in their order; None where it is None.
+
+    Args:
+        parts: the records.
+        kind: of array that it is handed back as.
+        word: name of the field.
+        site: after which a table's columns are named; as those that came in unless told.
+        dim: that of data, behind that of draws where there is one.
+    """
+    values = [getattr(part, word) for part in parts]
+    if values[0] is None:
+        return None
+    value = torch.cat(values, dim)
+    names = None if site is None or dim else columns(site, value[0].numel())
+    return kind.back(value, names, by_row=dim == 0)
 
 
 def columns(name: str, number: int) -> list[str]:

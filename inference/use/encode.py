@@ -22,7 +22,7 @@ from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.row_arguments import number_of_rows
 from dlvm.inference.programs.rows import width_of
 from dlvm.inference.use.arrays import Kind, taken_in
-from dlvm.inference.use.by_datum import by_datum, classes_of, columns, has_data, names_of, standing
+from dlvm.inference.use.by_datum import by_datum, classes_of, has_data, joined, names_of, standing
 from dlvm.nets.arguments import count, whole
 
 NUMBERS_AT_ONCE = 800_000
@@ -214,13 +214,8 @@ def _round(draws: list[_Draw]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _joined(parts: list[Code], kind: Kind, name: str) -> Code:
     """One site's codes of all data, in their order, as the kind of array that x was."""
 
-    def rows(word: str, dim: int = 0) -> Any:
-        values = [getattr(part, word) for part in parts]
-        if values[0] is None:
-            return None
-        value = torch.cat(values, dim)
-        return kind.back(value, columns(name, value[0].numel())) if dim == 0 else kind.back(value, by_row=False)
-
-    mean, sd, mean_se, sd_se, probabilities = map(rows, ("mean", "sd", "mean_se", "sd_se", "probabilities"))
+    words = ("mean", "sd", "mean_se", "sd_se", "probabilities")
+    mean, sd, mean_se, sd_se, probabilities = (joined(parts, kind, word, name) for word in words)
     exact = all(part.exact for part in parts)
-    return Code(mean, sd, mean_se, sd_se, exact, rows("draws", 1), probabilities, parts[0].values)
+    draws = joined(parts, kind, "draws", dim=1)
+    return Code(mean, sd, mean_se, sd_se, exact, draws, probabilities, parts[0].values)

@@ -14,6 +14,7 @@ from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.observing import Part
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.use.arrays import Kind, taken_in
+from dlvm.inference.use.by_datum import joined
 from dlvm.inference.use.predict import Seen, moments_under, seen_of
 from dlvm.inference.use.reconstruct import assembled, observed_first
 from dlvm.inference.use.weighed import Weighed, completed, of_picked, picks, rows_weighed_at_once, weighed
@@ -127,11 +128,6 @@ def _filled(done: Weighed, args: tuple, places: dict[str, Part], num_draws: int)
 def _joined(parts: list[Imputed], kind: Kind) -> Imputed:
     """Of all data, in their order, as the kind of array that x was."""
 
-    def rows(word: str, dim: int = 0) -> Any:
-        values = [getattr(part, word) for part in parts]
-        if values[0] is None:
-            return None
-        return kind.back(torch.cat(values, dim), [word] if word in ("ess", "khat") else None)
-
-    mean, sd, mean_se, ess, khat = map(rows, ("mean", "sd", "mean_se", "ess", "khat"))
-    return Imputed(mean, sd, mean_se, rows("draws", 1), ess, khat)
+    mean, sd, mean_se = (joined(parts, kind, word) for word in ("mean", "sd", "mean_se"))
+    ess, khat = (joined(parts, kind, word, site=word) for word in ("ess", "khat"))
+    return Imputed(mean, sd, mean_se, joined(parts, kind, "draws", dim=1), ess, khat)

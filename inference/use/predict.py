@@ -16,7 +16,7 @@ from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.use.arrays import Kind, taken_in
-from dlvm.inference.use.by_datum import by_datum, classes_of, columns, names_of
+from dlvm.inference.use.by_datum import by_datum, classes_of, joined, names_of
 from dlvm.inference.use.weighed import (
     Weighed,
     completed,
@@ -210,20 +210,7 @@ def _round(weights: Tensor, angles: Tensor, variance: Tensor) -> tuple[Tensor, T
 def _joined(parts: list[Prediction], kind: Kind, site: str) -> Prediction:
     """Of all data, in their order, as the kind of array that x was."""
 
-    def rows(word: str, dim: int = 0) -> Any:
-        values = [getattr(part, word) for part in parts]
-        if values[0] is None:
-            return None
-        value = torch.cat(values, dim)
-        return kind.back(value, columns(site, value[0].numel())) if dim == 0 else kind.back(value, by_row=False)
-
-    return Prediction(
-        rows("mean"),
-        rows("sd"),
-        rows("mean_se"),
-        rows("draws", 1),
-        rows("probabilities"),
-        parts[0].values,
-        rows("ess"),
-        rows("khat"),
-    )
+    words = ("mean", "sd", "mean_se", "probabilities", "ess", "khat")
+    mean, sd, mean_se, probabilities, ess, khat = (joined(parts, kind, word, site) for word in words)
+    draws = joined(parts, kind, "draws", dim=1)
+    return Prediction(mean, sd, mean_se, draws, probabilities, parts[0].values, ess, khat)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlvm.experiments.data.named.kept import CHORALES, NAMES, SHAKESPEARE, ZINC_TEST, ZINC_TRAIN, paths_of
-from dlvm.experiments.data.prepare import cut
+from dlvm.experiments.data.prepare import cut, in_order
 from dlvm.experiments.data.readers.arrays import open_arrays
 from dlvm.experiments.data.rows import Rows
 from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits
@@ -19,9 +19,7 @@ from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_s
 Device = str | torch.device
 END = "<end>"  # token 0: the last of each sequence, and all behind it
 WINDOW = 128  # characters of a play in a row
-SMILES = re.compile(
-    r"\[[^\]]*\]|Br|Cl|%\d\d|."
-)  # an atom in brackets or of two letters, a ring's number, or a character
+SMILES = re.compile(r"\[[^\]]*\]|Br|Cl|%\d\d|.")  # an atom in brackets or of two letters, a ring's number, a character
 
 
 def jsb(
@@ -93,8 +91,7 @@ def shakespeare(
     x = torch.tensor([place[character] for character in text[: count * WINDOW]]).view(count, WINDOW)
     more = _with_mask(torch.full((count,), WINDOW), WINDOW)
     rows = Rows(x, name="shakespeare", more=more, vocabulary=vocabulary, kind="sequence")
-    part = np.repeat(["train", "valid", "test"], [count - 2 * (count // 10), count // 10, count // 10])
-    return make_splits(cut(rows, part, 0.1, 0.1), binarize, batch_size, device, seed)
+    return make_splits(cut(rows, in_order(count), 0.1, 0.1), binarize, batch_size, device, seed)
 
 
 def zinc(

@@ -6,11 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from dlvm.experiments.data.named.kept import AIR_QUALITY, SKY, paths_of
-from dlvm.experiments.data.prepare import cut, prepare
+from dlvm.experiments.data.prepare import cut, in_order, prepare
 from dlvm.experiments.data.readers.any_file import read_table
 from dlvm.experiments.data.readers.found import Roles
 from dlvm.experiments.data.readers.tables import Table, assign
@@ -67,9 +66,7 @@ def air_quality(
     rows = prepare(
         replace(found, x=found.x[order], index=[str(hours[row]) for row in order]), roles, None, "air_quality"
     )
-    tenth = len(order) // 10
-    part = np.repeat(["train", "valid", "test"], [len(order) - 2 * tenth, tenth, tenth])
-    return make_splits(cut(rows, part, 0.1, 0.1), binarize, batch_size, device, seed)
+    return make_splits(cut(rows, in_order(len(order)), 0.1, 0.1), binarize, batch_size, device, seed)
 
 
 def _table(path: Path) -> Table:
