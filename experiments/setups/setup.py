@@ -33,6 +33,8 @@ class Setup:
             ``{"estimator": "vimco"}`` for discrete latents. An option that is given goes before.
         encoder_layers, decoder_layers: the fields that hold the hidden layers of the encoder and of p(x | z), which
             may be one; None where no field does.
+        exact: what is known exactly of the model, in a phrase for the catalogue, as "log p(x), in closed form".
+        command: options of a run that suits it, as "--data digits --z-dim 8".
 
     Example:
         >>> from dataclasses import dataclass
@@ -50,6 +52,8 @@ class Setup:
     defaults: ClassVar[Mapping[str, Any]] = {}
     encoder_layers: ClassVar[str | None] = None
     decoder_layers: ClassVar[str | None] = None
+    exact: ClassVar[str] = ""
+    command: ClassVar[str] = ""
 
     @property
     def binary(self) -> bool:
