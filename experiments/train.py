@@ -68,6 +68,8 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     """Factor on the learning rate after every epoch."""
     clip_norm: float | None = None
     """Largest norm of the whole gradient."""
+    skip_norm: float | None = None
+    """Norm of the whole gradient above which a step is not made; every epoch's record says how many."""
     seed: int = 0
     """Of parameters, noise, shuffling and binarisation."""
     device: str = "cpu"
@@ -175,6 +177,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
             optimizer=partial(OPTIMIZERS[config.optimizer], lr=config.lr),
             scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=config.lr_decay),
             clip_norm=config.clip_norm,
+            skip_norm=config.skip_norm,
             patience=config.patience,
             seed=config.seed,
             progress=first,

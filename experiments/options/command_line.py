@@ -29,7 +29,7 @@ LEAST = {
     "joint_seeds": 1, "frozen_epochs": 1,
     "checkpoint_every": 1, "reference": 1, "perturbation": 0, "order": 1,
 }  # fmt: skip
-POSITIVE = ("lr", "lr_decay", "clip_norm", "scale", "seconds", "betas", "temperature", "temperatures")
+POSITIVE = ("lr", "lr_decay", "clip_norm", "skip_norm", "scale", "seconds", "betas", "temperature", "temperatures")
 BETWEEN = {
     "beta": (0, 1),
     "sleep": (0, 1),

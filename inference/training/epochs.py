@@ -35,6 +35,8 @@ class Epoch:
         engine: what steps ran on at its end: "eager", "captured" or "compiled".
         active: {latent site: (active units, all units)} on a batch; a unit is active if its posterior mean varies over
             data by more than 0.01. Empty where the guide cannot draw particles in parallel.
+        skipped: how many of its steps were not made, the gradient's norm being above ``skip_norm``.
+        steps: how many batches it had.
     """
 
     epoch: int
@@ -47,23 +49,27 @@ class Epoch:
     kl: dict[str, str]
     engine: str
     active: dict[str, tuple[int, int]] = field(default_factory=dict)
+    skipped: int = 0
+    steps: int = 0
 
     def __str__(self) -> str:
         valid = "" if self.valid is None else f"   valid {self.valid:.3f}{'*' if self.best else ' '}"
         bounds = f"train {self.train:.3f}{valid} nats per datum"
         asleep = [f"{name} {active}/{units}" for name, (active, units) in self.active.items() if active < units]
         flag = f"   active {', '.join(asleep)}" if asleep else ""
+        flag += f"   skipped {self.skipped} of {self.steps} steps" if self.skipped else ""
         return f"epoch {self.epoch:4d}   {bounds}   {self.seconds:.2f} s   lr {self.lr:.2g}{flag}"
 
 
 @dataclass
 class Sums:
-    """What an epoch has come to so far: bounds in nats, data, gradient norms, batches, and seconds."""
+    """What an epoch has come to so far: bounds in nats, data, gradient norms, batches, steps skipped, and seconds."""
 
     bound: float = 0.0
     data: float = 0.0
     norms: float = 0.0
     batches: int = 0
+    skipped: int = 0
     seconds: float = 0.0
 
     @property
@@ -97,13 +103,18 @@ def train_epoch(
             sums.bound -= _loss_of_step(svi, args)
         sums.data += count
         sums.norms += svi.grad_norm
-        sums.batches, latest = sums.batches + 1, args
+        sums.batches, sums.skipped, latest = sums.batches + 1, sums.skipped + svi.skipped, args
         sums.seconds = before + time.perf_counter() - started
         after()
         if time.perf_counter() - last > SECONDS_BETWEEN_REPORTS:
             last = time.perf_counter()
             report(sums.train)
     check_parameters(svi, epoch, sums.batches)
+    if sums.batches and sums.skipped == sums.batches:
+        raise ValueError(
+            f"skip_norm is {svi.skip_norm:g}, below every gradient of epoch {epoch}: all {sums.batches} steps were "
+            f"skipped, with norms of {sums.grad_norm:.3g} on average; raise it to several times that"
+        )
     if careful and latest is not None:  # a run may go on behind the last step of an epoch
         with _placed(f"epoch {epoch}, batch {sums.batches}"):
             check_constraints(svi.pair, latest)

@@ -57,6 +57,7 @@ def fit(
     every: int | None = None,
     keep: int = 3,
     rollbacks: int = 0,
+    skip_norm: float | None = None,
 ) -> Iterator[Epoch]:
     """Trains a model and a guide; yields a record after each epoch.
 
@@ -101,9 +102,11 @@ def fit(
         keep: how many to keep.
         rollbacks: how many times a run that is not finite goes back to the beginning of its epoch, with half the
             learning rate, before it stops.
+        skip_norm: L2 norm of the whole gradient above which a step is not made; each epoch's record counts them.
 
     Raises:
-        ValueError: the pair fails ``check``, no parameter gets a gradient, a batch lies outside the likelihood's
+        ValueError: the pair fails ``check``, no parameter gets a gradient, ``skip_norm`` is below those of a whole
+            epoch, a batch lies outside the likelihood's
             support, ``epochs`` or ``patience`` is below 1, ``patience`` has no ``valid``, there is no batch, or
             ``checkpoint`` holds another run.
         TypeError: ``train`` is a bare tensor or cannot be iterated again.
@@ -140,13 +143,14 @@ def fit(
                 batches.check_by(check)
         number = length_of(trained.data)
         steps = None if number is None else epochs * number
-        svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps)
+        svi = SVI(model, guide, optimizer, objective, clip_norm, engine, precision, steps, skip_norm)
         own = svi.prepare(*first)
         svi.require_gradient(*first)
         lookout = Lookout(pair, first if judged is None else next(iter(judged))[0])
     schedule = scheduled(scheduler, own)
     keeper = Keeper(None if checkpoint is None else checkpoints_of(checkpoint, keep), every)
     words: dict[str, Any] = {"clip_norm": clip_norm, "patience": patience, "seed": seed, "precision": precision}
+    words["skip_norm"] = skip_norm
     with ExitStack() as held, stream:
         run = Run(svi, own, trained, judged, schedule)
         if keeper.checkpoints is not None:

@@ -120,7 +120,7 @@ class Run:
         if improved or patience is None:
             self.best.take()
         numbers = now.epoch, sums.train, value, sums.seconds, rate, sums.grad_norm, improved
-        now.history.append(Epoch(*numbers, kl, svi.running, active))
+        now.history.append(Epoch(*numbers, kl, svi.running, active, sums.skipped, sums.batches))
         now.epoch, now.sums = now.epoch + 1, Sums()
         self.begin_epoch()
 

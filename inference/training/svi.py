@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro.infer import ELBO
@@ -55,6 +55,11 @@ class SVI:
             back wherever a step cannot be captured or compiled.
         precision: "fp32", or "bf16" to train linear and convolutional layers in bfloat16.
         steps: how many steps are planned, which lets "auto" tell what repays; None if nobody knows.
+        skip_norm: no step is made where the L2 norm of the whole gradient is above it; None makes every step.
+
+    Attributes:
+        grad_norm: that norm, of the latest step.
+        skipped: whether the latest step was not made, its gradient being above ``skip_norm``.
 
     Raises:
         TypeError: optimizer or objective is of another kind.
@@ -66,6 +71,7 @@ class SVI:
 
     References:
         Stochastic Variational Inference, Hoffman, Blei, Wang, Paisley, 2013, arXiv:1206.7051.
+        Very Deep VAEs Generalize Autoregressive Models, Child, 2021, arXiv:2011.10650 (skipping).
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class SVI:
         engine: str = "auto",
         precision: str = "fp32",
         steps: int | None = None,
+        skip_norm: float | None = None,
     ):
         if isinstance(optimizer, (PyroOptim, torch.optim.Optimizer)) or not callable(optimizer):
             raise TypeError(
@@ -88,15 +95,13 @@ class SVI:
             raise TypeError(
                 f"objective must be an instance of pyro.infer.ELBO, got {objective!r}; write Trace_ELBO() or IWAE(5)"
             )
-        real(clip_norm=1 if clip_norm is None else clip_norm)
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"clip_norm must be positive or None, got {clip_norm}")
+        check_norms(clip_norm=clip_norm, skip_norm=skip_norm)
         if steps is not None:
             count(steps=steps)
         check_warm_up(objective, steps)
         self.model, self.guide, self.objective, self.clip_norm = model, guide, objective, clip_norm
-        self.pair = Pair(model, guide)
-        self.grad_norm, self._begun = float("nan"), False
+        self.pair, self.skip_norm = Pair(model, guide), skip_norm
+        self.grad_norm, self.skipped, self._begun = float("nan"), False, False
         self.optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
         self._step, job = Step(self.pair, objective, precision), current()
@@ -145,6 +150,10 @@ class SVI:
         if not self._begun and all(gradient is None for gradient in gradients):
             self._step.refuse_none(gradients)
         self._begun = True
+        self.skipped = self.skip_norm is not None and self.grad_norm > self.skip_norm
+        if self.skipped:
+            self._step.clear()
+            return losses
         if self.clip_norm is not None and self.grad_norm > self.clip_norm:
             factor = self.clip_norm / self.grad_norm
             apart, pairs = self._step.beside, zip(self._step.parameters, gradients, strict=True)
@@ -184,3 +193,11 @@ class SVI:
     def running(self) -> str:
         """What the latest step ran on: "eager", "captured" or "compiled"."""
         return self._steps.running
+
+
+def check_norms(**norms: object) -> None:
+    """Refuses, by its name, what is neither a positive number nor None."""
+    for name, norm in norms.items():
+        real(**{name: 1 if norm is None else norm})
+        if norm is not None and not cast(float, norm) > 0:
+            raise ValueError(f"{name} must be positive or None, got {norm}")

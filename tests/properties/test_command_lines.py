@@ -46,7 +46,7 @@ BAD = {
     **dict.fromkeys(
         [name for name in LEAST if name not in ("baseline_epochs", "warm_up", "perturbation", "order")], COUNTS
     ),
-    **dict.fromkeys(("lr", "clip_norm", "scale", "seconds", "temperature", "block_seconds"), ABOVE),
+    **dict.fromkeys(("lr", "clip_norm", "skip_norm", "scale", "seconds", "temperature", "block_seconds"), ABOVE),
     **dict.fromkeys(("baseline_epochs", "warm_up"), [*TEXTS, "-1", "nan", "inf"]),
     **dict.fromkeys(("hidden", "encoder", "sizes", "iaf_width"), LISTS),
     **dict.fromkeys(("overwrite", "checkpoint", "progress", "mean_bias", "compile_twins", "quick"), FLAGS),

@@ -80,6 +80,8 @@ CASES = [
     Case("fit", "optimizer", lambda v: fitted(optimizer=v), st.one_of(NOT_OPTIMIZERS, STRANGERS)),
     Case("fit", "scheduler", lambda v: fitted(scheduler=v), NOT_SCHEDULERS),
     Case("fit", "clip_norm", lambda v: fitted(clip_norm=v), NOT_NORMS),
+    Case("fit", "skip_norm", lambda v: fitted(skip_norm=v), NOT_NORMS),
+    Case("fit", "skip_norm", lambda v: [*fitted(skip_norm=v)], st.floats(1e-9, 1e-3)),
     Case("fit", "patience", lambda v: fitted(patience=v, valid=[(X,)]), NOT_COUNTS.filter(lambda v: v is not None)),
     Case("fit", "patience", lambda v: fitted(patience=v), st.integers(1, 9)),
     Case(

@@ -89,6 +89,7 @@ CASES = [
     Case("SVI", "optimizer", lambda v: stepped(optimizer=v), st.one_of(NOT_OPTIMIZERS, STRANGERS)),
     Case("SVI", "objective", lambda v: svi(objective=v), NOT_OBJECTIVES),
     Case("SVI", "clip_norm", lambda v: svi(clip_norm=v), NOT_NORMS),
+    Case("SVI", "skip_norm", lambda v: svi(skip_norm=v), NOT_NORMS),
     Case("SVI", "engine", lambda v: svi(engine=v), NOT_ENGINES),
     Case(
         "SVI",

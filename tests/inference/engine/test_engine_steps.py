@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from pairs import pair
@@ -57,3 +59,18 @@ def test_losses_without_steps_are_those_of_the_eager_engine():
         found.append(left.state)
     eager, captured = losses["eager"], losses["captured"]
     assert eager[:-1] == pytest.approx(captured[:-1], rel=1e-6) and differing(eager[-1], captured[-1]) == []
+
+
+def test_steps_are_skipped_alike():
+    """Every third batch is far out: skipped by both engines, and by none where the threshold is above all gradients."""
+    make, (x,) = partial(pair, "ppca"), pair("ppca")[2]
+    skips: list[bool] = []
+
+    def far(step, svi):
+        skips.append(svi.skipped)
+        return (x if step % 3 else 100 * x,)
+
+    _, captured = same_by_both_engines(make, Trace_ELBO, 8, between=far, skip_norm=1e4)
+    assert skips == [False, False, False, True, False, False, True, False] * 2
+    lax, plain = (run(make, Trace_ELBO, "captured", 8, between=far, skip_norm=norm) for norm in (1e30, None))
+    assert differing(lax.state, plain.state) == [] and differing(plain.state, captured.state) != []

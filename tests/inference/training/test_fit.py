@@ -412,3 +412,16 @@ def test_the_objective_to_train_by_in_place_of_pyros_wake_sleep_is_named_and_tra
         next(fit(model, guide, ReweightedWakeSleep(3, insomnia), [(x,)], epochs=1))
     (epoch,) = fit(model, guide, RWS(3, sleep=1 - insomnia), [(x,)], epochs=1, engine="eager")
     assert math.isfinite(epoch.train)
+
+
+def test_an_epochs_record_counts_the_steps_that_were_skipped():
+    batches = [(data(),), (1e4 * data(),), (data(seed=4),)]
+    model, guide = pair()
+    records = list(fit(model, guide, Trace_ELBO(), batches, epochs=2, seed=0, skip_norm=1e4))
+    assert [(record.skipped, record.steps) for record in records] == [(1, 3), (1, 3)]
+    assert "skipped 1 of 3 steps" in str(records[0])
+
+
+def test_a_run_that_skips_every_step_is_stopped_with_the_norms_it_met():
+    with pytest.raises(ValueError, match=r"skip_norm is 1e-06, below every gradient of epoch 1: all 2 steps were skip"):
+        run(seed=0, skip_norm=1e-6)

@@ -298,3 +298,19 @@ def test_a_pair_without_parameters_is_refused_at_the_first_step():
         part.requires_grad_(False)
     with pytest.raises(ValueError, match="neither model nor guide has a parameter that requires a gradient"):
         SVI(p, q, Adam, Trace_ELBO()).step(x)
+
+
+def test_a_step_is_skipped_exactly_where_the_gradient_is_above_the_threshold():
+    """Parameters and the optimizer's state stay; what is drawn, and so every later loss, is what it would have been."""
+    p, q, x = pair("ppca", "diagonal")
+    svi = SVI(p, q, partial(torch.optim.SGD, lr=1e-3, momentum=0.9), Trace_ELBO())
+    steps(svi, x, 1)
+    norm, first = svi.grad_norm, values(p, q)
+    for skip_norm, skips in ((norm, False), (norm * (1 - 1e-6), True)):
+        p, q, x = pair("ppca", "diagonal")
+        before, svi = values(p, q), SVI(p, q, svi._make_optimizer, Trace_ELBO(), skip_norm=skip_norm)
+        steps(svi, x, 1)
+        assert svi.skipped is skips and svi.grad_norm == norm
+        assert same(values(p, q), before if skips else first)
+        assert bool(svi.optimizer.state) is not skips
+        assert all(parameter.grad is None for parameter in (*p.parameters(), *q.parameters()))
