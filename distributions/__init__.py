@@ -22,6 +22,7 @@ from dlvm.distributions.kl import (
     low_rank_to_full_rank,
 )
 from dlvm.distributions.likelihoods.classes import CategoricalColumns
+from dlvm.distributions.likelihoods.dequantised import LogisticNoise
 from dlvm.distributions.likelihoods.greys import DiscretisedLogistic, GreyLevels
 from dlvm.distributions.likelihoods.location_scale import Laplace, Normal, StudentT, Units
 from dlvm.distributions.likelihoods.missing import Missing
@@ -60,6 +61,7 @@ __all__ = [
     "InverseAutoregressiveNormal",
     "Laplace",
     "LearnedScale",
+    "LogisticNoise",
     "Logits",
     "LowRankNormal",
     "Missing",

@@ -3,6 +3,7 @@
 from dlvm.guides.amortized import Amortized
 from dlvm.guides.auxiliary import Augmented
 from dlvm.guides.chain import Chain
+from dlvm.guides.dequantiser import Dequantiser
 from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, StudentT
 from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
 from dlvm.guides.hamiltonian import Hamiltonian, HamiltonianModel
@@ -18,6 +19,7 @@ __all__ = [
     "Amortized",
     "Augmented",
     "Chain",
+    "Dequantiser",
     "Diagonal",
     "FullRank",
     "Hamiltonian",

@@ -1,8 +1,9 @@
 """Pyro programs p(x, z): one file per model."""
 
+from dlvm.models.dequantised import Dequantised
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.ppca import PPCA
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 
-__all__ = ["HVAE", "PPCA", "TopDown", "VAE", "burda"]
+__all__ = ["HVAE", "PPCA", "VAE", "Dequantised", "TopDown", "burda"]

@@ -11,6 +11,8 @@ import pyro
 import torch
 from torch import Tensor
 
+from dlvm.distributions.likelihoods.dequantised import CellNoise
+from dlvm.distributions.supports import inner
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
@@ -168,7 +170,9 @@ class _Weights:
             found = weigh_rows(self.pair, args, num_particles, whole=self.whole)
         ratio = found.log_ratio
         none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
-        latents = {name: value.reshape(*ratio.shape, -1) for name, value in found.latents.items()}
+        noise = {site["name"] for site in found.joint if isinstance(inner(site["fn"]), CellNoise)}  # is no unit
+        said = {name: value for name, value in found.latents.items() if name not in noise}
+        latents = {name: value.reshape(*ratio.shape, -1) for name, value in said.items()}
         self.shapes[look(args)] = found.x_dim, {name: value.shape[-1] for name, value in latents.items()}
         units = torch.cat([none, *latents.values()], dim=-1)
         return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]

@@ -11,7 +11,19 @@ from torch import nn
 
 import dlvm.guides as room
 from dlvm.distributions import DiagonalNormal
-from dlvm.guides import Amortized, Chain, Diagonal, Joint, Ladder, Latent, Local, Plate, latents, local_sites
+from dlvm.guides import (
+    Amortized,
+    Chain,
+    Dequantiser,
+    Diagonal,
+    Joint,
+    Ladder,
+    Latent,
+    Local,
+    Plate,
+    latents,
+    local_sites,
+)
 from refusals import guides_calls, guides_programs
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
@@ -24,7 +36,8 @@ from refusals.guides_parts import (
     SITES,
     encoder,
 )
-from refusals.pairs import MODEL
+from refusals.nets import NOT_MODULES
+from refusals.pairs import GUIDE, MODEL, X
 
 ROOM = room
 FLOWS = ["Planar", "Radial", "Householder", "Sylvester"]
@@ -138,6 +151,14 @@ OTHERS = [
     Case("Amortized", "posteriors", lambda v: amortized(posteriors={"z": v}), NOT_FAMILIES),
     Case("Amortized", "posteriors", lambda v: amortized(posteriors={v: DiagonalNormal}), st.sampled_from(["w", 1])),
     Case("Amortized", "present", lambda v: amortized(present=v), NOT_INDICES),
+    Case("Dequantiser", "guide", lambda v: Dequantiser(v, SITES["z"]), st.one_of(NOT_CALLABLE, st.just(type(MODEL)))),
+    Case("Dequantiser", "noise", lambda v: Dequantiser(GUIDE, v), st.sampled_from([None, 3, (4,), SITES, Latent, X])),
+    Case(
+        "Dequantiser",
+        "posterior",
+        lambda v: Dequantiser(GUIDE, SITES["z"], v),
+        NOT_MODULES.filter(lambda v: v is not None),
+    ),
     Case("Ladder", "latents", lambda v: Ladder(v, encoder(), MODEL), NOT_SPECS),
     Case("Ladder", "encoder", lambda v: Ladder(SITES, v, MODEL), NOT_ENCODERS),
     Case("Ladder", "model", lambda v: Ladder(SITES, encoder(), v), st.one_of(NOT_CALLABLE, st.just(type(MODEL)))),

@@ -47,6 +47,8 @@ CASES = [
     ),
     Case("DiscretisedLogistic", "units", lambda v: room.DiscretisedLogistic(net(), 2, units=v), NOT_UNITS),
     Case("DiscretisedLogistic", "scale", lambda v: room.DiscretisedLogistic(net(), 2, scale=v), NOT_GIVEN_MODULES),
+    Case("LogisticNoise", "net", lambda v: room.LogisticNoise(v, 2), WIDTHLESS),
+    Case("LogisticNoise", "dim", lambda v: room.LogisticNoise(net(), v), NOT_COUNTS),
     Case("ContinuousBernoulli", "net", room.ContinuousBernoulli, NOT_MODULES),
     Case("CategoricalColumns", "net", lambda v: room.CategoricalColumns(v, (2, 3)), WIDTHLESS),
     Case("CategoricalColumns", "sizes", lambda v: room.CategoricalColumns(net(), v), NOT_SIZES),

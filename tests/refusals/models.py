@@ -9,7 +9,7 @@ from torch import nn
 
 import dlvm.models as room
 from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
-from dlvm.models import HVAE, PPCA, VAE, TopDown, burda
+from dlvm.models import HVAE, PPCA, VAE, Dequantised, TopDown, burda
 from dlvm.nets import MLP
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.nets import NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -73,6 +73,7 @@ PROGRAMS = {
     "HVAE": HVAE(StandardNormal(2), [DiagonalNormal(MLP(2, 3), 2)], LIKELIHOOD),
     "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
     "PPCA": PPCA(torch.ones(4, 2), torch.zeros(4), 1.0),
+    "Dequantised": Dequantised(PPCA(torch.ones(4, 2), torch.zeros(4), 1.0)),
 }
 LINEAR = PROGRAMS["PPCA"]
 NOT_ROWS = st.one_of(
@@ -90,6 +91,8 @@ CASES = [
     ),
     Case("HVAE", "conditionals", lambda v: HVAE(StandardNormal(2), [LIKELIHOOD, v], LIKELIHOOD), NOT_MODULES),
     Case("HVAE", "likelihood", lambda v: HVAE(StandardNormal(2), [], v), NOT_MODULES),
+    Case("Dequantised", "model", Dequantised, NOT_MODULES),
+    Case("Dequantised", "levels", lambda v: Dequantised(LINEAR, v), st.one_of(NOT_COUNTS, st.just(1))),
     Case("burda", "x_dim", burda, NOT_COUNTS),
     Case("burda", "sizes", lambda v: burda(4, v, (3, 3)), NOT_WIDTHS),
     Case("burda", "sizes", lambda v: burda(4, v, (3, 3)), st.sampled_from([(), (2,), (2, 2, 2)])),
