@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -24,10 +25,12 @@ class MLP(nn.Module):
         *sizes: width of the (concatenated) input, of every hidden layer, and of the output.
         activation: makes the nonlinearity, ``nn.ReLU`` unless told; ``nn.Identity`` makes the map linear.
         output: makes the map applied to the last layer, ``nn.Identity`` unless told.
+        layer: (width, width of the output) -> a layer, ``nn.Linear`` unless told, as ``NormedLinear``.
+        norm: width -> what stands before each nonlinearity, as ``BatchNorm``; nothing unless told.
 
     Raises:
         ValueError: a size is missing or below 1, or the inputs' widths do not add up to ``in_features``.
-        TypeError: ``activation`` or ``output`` does not make a module; an input is no tensor.
+        TypeError: ``activation``, ``output``, ``layer`` or ``norm`` does not make a module; an input is no tensor.
 
     Example:
         >>> net = MLP(3, 8, 2)
@@ -40,13 +43,18 @@ class MLP(nn.Module):
         *sizes: int,
         activation: Callable[[], nn.Module] = nn.ReLU,
         output: Callable[[], nn.Module] = nn.Identity,
+        layer: Callable[[int, int], nn.Module] = nn.Linear,
+        norm: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
         if not sizes or not all(map(is_count, sizes)):
             raise ValueError(f"sizes must be one or more positive integers, got {sizes}; write MLP(784, 200, 50)")
         self.in_features, self.out_features = sizes[0], sizes[-1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(made("layer", layer, a, b) for a, b in pairwise(sizes))
         self.activation, self.output = made("activation", activation), made("output", output)
+        self.norms = (
+            nn.ModuleList() if norm is None else nn.ModuleList(made("norm", norm, width) for width in sizes[1:-1])
+        )
 
     @property
     def bias(self) -> Tensor:
@@ -65,8 +73,9 @@ class MLP(nn.Module):
             shape (*batch, out_features).
         """
         h = as_floats(concatenate(inputs, self.in_features), self.bias if len(self.layers) else None)
-        for layer in self.layers[:-1]:
-            h = self.activation(layer(h))
+        for i, layer in enumerate(self.layers[:-1]):
+            h = layer(h)
+            h = self.activation(self.norms[i](h) if len(self.norms) else h)
         if len(self.layers):
             h = self.layers[-1](h)
         return self.output(h)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dlvm.distributions import Bernoulli
 from dlvm.guides import Diagonal, Latent
-from dlvm.nets import Conv, Deconv, Maps, ResidualBlock
+from dlvm.nets import Conv, Deconv, GatedBlock, GatedConv, Maps, NormedConv2d, ResidualBlock
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -21,6 +21,11 @@ NETS = {
     "conv, no maps": (lambda: Conv(36, 7), (36,)),
     "deconv": (lambda: Deconv(5, 4, 3, 64), (5,)),
     "deconv, no maps": (lambda: Deconv(5, 9), (5,)),
+    "conv of colours and blocks": (lambda: Conv(90, 4, 2, 7, shape=(2, 5, 9), block=GatedBlock), (90,)),
+    "deconv of colours and blocks": (lambda: Deconv(5, 4, 3, 90, shape=(2, 5, 9), block=ResidualBlock), (5,)),
+    "gated": (lambda: GatedConv(3, 4, stride=2), (3, 5, 4)),
+    "gated block": (lambda: GatedBlock(3), (3, 5, 4)),
+    "weight norm": (lambda: Maps(NormedConv2d(3, 4, 3, padding=1)), (3, 5, 4)),
 }
 
 
@@ -112,6 +117,42 @@ def test_deconv_is_the_composition_of_its_layers():
     assert_close(net(z[:, :2], z[:, 2:]), net(z), 1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1, 2), (5, 9), (2, 7, 6), (3, 13, 28)])
+def test_images_of_any_size_and_channels_go_in_and_come_out(shape):
+    """And each pixel that comes out hears the features: none is left at its bias."""
+    pixels = torch.Size(shape).numel()
+    there, back = Conv(pixels, 4, 3, 6, shape=shape), Deconv(6, 3, 4, pixels, shape=shape)
+    x = torch.randn(2, 3, pixels)
+    out = back(there(x))
+    assert out.shape == x.shape and (out[0, 0] != out[0, 1]).all()
+
+
+def test_a_cut_column_is_the_last_one():
+    wide, odd = Deconv(5, 4, 64), Deconv(5, 4, 56, shape=(8, 7))
+    odd.load_state_dict({**wide.state_dict(), "bias": odd.bias.detach()})
+    z = torch.randn(3, 5)
+    assert_close(odd(z).reshape(3, 8, 7), wide(z).reshape(3, 8, 8)[..., :7], 1e-12)
+
+
+def test_blocks_stand_behind_the_convolutions_of_an_encoder_and_before_those_of_a_decoder():
+    shift = lambda n: nn.Conv2d(n, n, 1)  # noqa: E731
+    net, x = Conv(16, 2, 4, block=shift, activation=nn.Tanh), torch.randn(3, 16)
+    h = net.blocks[0](net.layers[0](x.reshape(3, 1, 4, 4))).tanh()
+    assert_close(net(x), net.last(h.flatten(1)), 1e-12)
+    net, z = Deconv(4, 2, 16, block=shift), torch.randn(3, 4)
+    assert_close(net(z), net.layers[0](net.blocks[0](net.first(z).reshape(3, 2, 2, 2))).flatten(1) + net.bias, 1e-12)
+
+
+def test_a_gate_scales_what_a_convolution_says():
+    net, h = GatedConv(3, 2), torch.randn(4, 3, 5, 5)
+    said, gate = F.conv2d(h, net[0].weight, net[0].bias, padding=1).split(2, 1)
+    assert_close(net(h), said * gate.sigmoid(), 1e-12)
+    block = GatedBlock(3)
+    change = F.conv2d(F.elu(h), block[1].weight, block[1].bias, padding=1)
+    said, gate = F.conv2d(F.elu(change), block[3].weight, block[3].bias, padding=1).split(3, 1)
+    assert_close(block(h), h + said * gate.sigmoid(), 1e-12)
+
+
 def test_deconv_starts_a_likelihood_at_the_mean():
     mean = torch.rand(16) * 0.8 + 0.1
     net = Deconv(2, 3, 16)
@@ -133,8 +174,10 @@ def test_images_that_are_no_squares_are_refused():
         Conv(50, 4, 8)
     with pytest.raises(ValueError, match=r"sizes\[2\] must be the number of pixels of a square image.*got 50"):
         Deconv(8, 4, 50)
-    with pytest.raises(ValueError, match=r"a side of 28 is no multiple of 8: give fewer"):
-        Deconv(50, 32, 16, 8, 784)
+    with pytest.raises(ValueError, match=r"shape must be .* of the 50 numbers that sizes\[0\] says .* got \(5, 9\)"):
+        Conv(50, 4, 8, shape=(5, 9))
+    with pytest.raises(ValueError, match="kernel_size must be odd, got 4; pass 5"):
+        GatedConv(3, 2, kernel_size=4)
 
 
 @pytest.mark.parametrize("shape", [(5, 35), (5, 1, 6, 6), ()])

@@ -8,13 +8,21 @@ from torch import Tensor, nn
 
 import dlvm.nets as room
 from dlvm.nets import (
+    GRU,
     MADE,
     MLP,
+    BatchNorm,
+    BatchNorm2d,
     Conv,
     Deconv,
+    DeepSet,
     Filled,
+    GatedBlock,
+    GatedConv,
     Logarithmic,
     Maps,
+    NormedConv2d,
+    NormedLinear,
     OneHot,
     ResidualBlock,
     Standardised,
@@ -79,6 +87,44 @@ NOT_VECTORS = st.sampled_from(
     [torch.ones(s) for s in ((1, 2), (), (3,))] + [torch.full((2,), v) for v in (float("nan"), float("inf"))]
 )
 
+NOT_SHAPES = st.one_of(
+    st.sampled_from([(), (16,), (3, 5), (4, 2, 4), (1, 1, 4, 4), 16, "44", [2.0, 8.0], (-4, -4), torch.Size([0, 16])]),
+    NOT_COUNTS.map(lambda side: (side, 4)),
+)
+NOT_BLOCKS = st.sampled_from(
+    [3, "gated", nn.ReLU(), [GatedBlock], GatedBlock(4), lambda: nn.ReLU(), lambda *n: None, lambda *n: nn.ReLU]
+)
+NOT_PADDINGS = NOT_COUNTS.filter(lambda v: v is False or v != 0)
+SHAPED = {"Conv": lambda v: Conv(16, 4, 3, shape=v), "Deconv": lambda v: Deconv(3, 4, 16, shape=v)}
+BLOCKED = {"Conv": lambda v: Conv(16, 4, 3, block=v), "Deconv": lambda v: Deconv(3, 4, 16, block=v)}
+COUNTED = {
+    ("GatedConv", "in_channels"): lambda v: GatedConv(v, 4),
+    ("GatedConv", "out_channels"): lambda v: GatedConv(3, v),
+    ("GatedConv", "kernel_size"): lambda v: GatedConv(3, 4, v),
+    ("GatedConv", "stride"): lambda v: GatedConv(3, 4, stride=v),
+    ("GatedBlock", "channels"): GatedBlock,
+    ("NormedLinear", "in_features"): lambda v: NormedLinear(v, 4),
+    ("NormedLinear", "out_features"): lambda v: NormedLinear(3, v),
+    ("NormedConv2d", "in_channels"): lambda v: NormedConv2d(v, 4),
+    ("NormedConv2d", "out_channels"): lambda v: NormedConv2d(3, v),
+    ("NormedConv2d", "kernel_size"): lambda v: NormedConv2d(3, 4, v),
+    ("NormedConv2d", "stride"): lambda v: NormedConv2d(3, 4, stride=v),
+    ("BatchNorm", "features"): BatchNorm,
+    ("BatchNorm2d", "features"): BatchNorm2d,
+    ("GRU", "in_features"): lambda v: GRU(v, 4),
+    ("GRU", "out_features"): lambda v: GRU(3, v),
+    ("GRU", "layers"): lambda v: GRU(3, 4, v),
+}
+NOT_RATES = st.sampled_from([0, -0.1, float("nan"), float("inf"), "0.1", None, [], torch.tensor(0.1)])
+NOT_ROWS = st.sampled_from([torch.zeros(s) for s in ((5, 2), (1, 3), (5, 1, 3), (3,), ())])
+SEQUENCED = {"DeepSet": DeepSet(MLP(3, 4), MLP(4, 2)), "GRU": GRU(3, 2)}
+NOT_SEQUENCES = st.sampled_from([torch.zeros(s) for s in ((3,), ())])
+NOT_PRESENT = st.sampled_from(
+    [torch.zeros(s, dtype=torch.long) for s in ((), (4,), (5, 4))]
+    + [torch.zeros(s, dtype=torch.bool) for s in ((), (5,), (5, 3))]
+    + [torch.tensor([4, 5, 1, 1, 1]), torch.tensor([4, -1, 1, 1, 1]), torch.zeros(5), torch.zeros(5, 4), 3, [4] * 5]
+)
+
 CASES = [
     Case("MLP", "sizes", lambda v: MLP(v, 3), NOT_COUNTS),
     Case("MLP", "sizes", lambda v: MLP(3, 4, v), NOT_COUNTS),
@@ -93,7 +139,28 @@ CASES = [
     Case("Deconv", "sizes", lambda v: Deconv(v, 16), NOT_COUNTS),
     Case("Deconv", "sizes", lambda v: Deconv(4, v, 16), NOT_COUNTS),
     Case("Deconv", "sizes", lambda v: Deconv(4, v), NOT_SQUARES),
-    Case("Deconv", "sizes", lambda v: Deconv(*v), st.sampled_from([(), (16,), (4, 2, 9), (4, 2, 2, 2, 16)])),
+    Case("Deconv", "sizes", lambda v: Deconv(*v), st.sampled_from([(), (16,)])),
+    *(Case(name, "shape", make, NOT_SHAPES) for name, make in SHAPED.items()),
+    *(Case(name, "block", make, NOT_BLOCKS) for name, make in BLOCKED.items()),
+    *(Case(name, parameter, make, NOT_COUNTS) for (name, parameter), make in COUNTED.items()),
+    Case("GatedConv", "kernel_size", lambda v: GatedConv(3, 4, v), st.sampled_from([2, 4])),
+    Case("GatedBlock", "activation", lambda v: GatedBlock(3, v), NOT_MAKERS),
+    Case("NormedConv2d", "padding", lambda v: NormedConv2d(3, 4, padding=v), NOT_PADDINGS),
+    Case("MLP", "layer", lambda v: MLP(3, 4, 2, layer=v), NOT_BLOCKS),
+    Case("MLP", "norm", lambda v: MLP(3, 4, 2, norm=v), NOT_BLOCKS),
+    *(Case(kind.__name__, "momentum", lambda v, kind=kind: kind(3, v), NOT_RATES) for kind in (BatchNorm, BatchNorm2d)),
+    *(Case(kind.__name__, "eps", lambda v, kind=kind: kind(3, eps=v), NOT_RATES) for kind in (BatchNorm, BatchNorm2d)),
+    Case("BatchNorm.forward", "value", lambda v: BatchNorm(3)(v), st.one_of(NOT_ROWS, NOT_TENSORS)),
+    Case("BatchNorm2d.forward", "value", lambda v: BatchNorm2d(3)(v), st.one_of(NOT_IMAGES, NOT_TENSORS)),
+    Case("GatedConv.forward", "maps", lambda v: GatedConv(3, 2)(v), st.one_of(NOT_IMAGES, NOT_TENSORS)),
+    Case("GatedBlock.forward", "maps", lambda v: GatedBlock(3)(v), st.one_of(NOT_IMAGES, NOT_TENSORS)),
+    Case("DeepSet", "element", lambda v: DeepSet(v, MLP(4, 3)), NOT_MODULES, named="element"),
+    Case("DeepSet", "whole", lambda v: DeepSet(MLP(3, 4), v), NOT_MODULES),
+    *(Case(f"{name}.forward", "x", make, st.one_of(NOT_TENSORS, NOT_SEQUENCES)) for name, make in SEQUENCED.items()),
+    *(
+        Case(f"{name}.forward", "present", lambda v, make=make: make(torch.zeros(5, 4, 3), v), NOT_PRESENT)
+        for name, make in SEQUENCED.items()
+    ),
     Case("ResidualBlock", "channels", ResidualBlock, NOT_COUNTS),
     Case("ResidualBlock", "activation", lambda v: ResidualBlock(3, v), NOT_MAKERS),
     Case("Maps", "layers", lambda v: Maps(nn.Conv2d(3, 3, 1), v), NOT_MODULES),
@@ -135,4 +202,5 @@ CASES = [
     Case("MADE.forward", "context", lambda v: MADE(3)(torch.zeros(5, 3), v), st.sampled_from([torch.zeros(5, 3), 1])),
 ]
 ANY = {"MADE(reverse)": "any truth value", "MADE(film)": "any truth value"}
+ANY |= {"NormedLinear(bias)": "any truth value", "DeepSet(mean)": "any truth value", "GRU(reverse)": "any truth value"}
 RECORDS: set[str] = set()

@@ -1,0 +1,83 @@
+"""A sequence of any length -> the state of a gated recurrent net after its last step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dlvm.nets.arguments import count
+from dlvm.nets.sets import where_present
+
+
+class GRU(nn.Module):
+    """A gated recurrent net that reads a sequence, from its first step to its last or the other way.
+
+        r_t, u_t = sigmoid(W [x_t, h_(t-1)] + b),   n_t = tanh(V x_t + c + r_t (U h_(t-1) + d)),
+        h_t = (1 - u_t) n_t + u_t h_(t-1),   h_0 = 0,   out = h_T
+
+    Sequences of different lengths stand in one tensor with room for the longest, and with them their lengths: what
+    lies behind a sequence's end, NaN included, is not seen. A sequence of length 0 has the state 0.
+
+    Args:
+        in_features: width of a step.
+        out_features: width of the state.
+        layers: how many nets, each reading the states of the one before.
+        reverse: read from the last step to the first, so that the state tells most of the first.
+
+    Raises:
+        ValueError: a number is below 1; when called, steps have another width, or ``present`` does not fit.
+        TypeError: one is no integer; when called, the sequence is no tensor.
+
+    References:
+        Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation, Cho, van
+            Merrienboer, Gulcehre, Bahdanau, Bougares, Schwenk, Bengio, 2014, arXiv:1406.1078.
+
+    Example:
+        >>> GRU(2, 8)(torch.zeros(3, 5, 7, 2), torch.randint(8, (3, 5))).shape
+        torch.Size([3, 5, 8])
+    """
+
+    def __init__(self, in_features: int, out_features: int, layers: int = 1, reverse: bool = False):
+        super().__init__()
+        count(in_features=in_features, out_features=out_features, layers=layers)
+        self.in_features, self.out_features, self.reverse = in_features, out_features, reverse
+        self.net = nn.GRU(in_features, out_features, layers, batch_first=True)
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, steps, in_features).
+            present: lengths, shape (*batch,), integers; or which steps there are, shape (*batch, steps), truth values
+                that are true from the first step to the last. All unless told.
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        there = where_present(x, present)
+        if x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"x must have shape (*batch, steps, {self.in_features}), got {tuple(x.shape)}; make the net for this "
+                "width"
+            )
+        if (there[..., 1:, 0] & ~there[..., :-1, 0]).any():
+            raise ValueError(
+                "present must be true from the first step to the last, got a hole before a later step; move the steps "
+                "that there are together, or use a DeepSet"
+            )
+        *batch, steps, _ = x.shape
+        values = torch.where(there, x, 0).reshape(math.prod(batch), steps, self.in_features)
+        lengths = there.sum((-2, -1)).reshape(-1, 1)
+        if self.reverse:
+            values = values.gather(1, _reversed(lengths, steps)[..., None].expand_as(values))
+        states = self.net(values)[0] if steps and len(values) else values.new_zeros(len(values), 1, self.out_features)
+        last = (lengths - 1).clamp_min(0)[..., None].expand(-1, -1, self.out_features)
+        out = torch.where(lengths > 0, states.gather(1, last).squeeze(1), 0)
+        return out.reshape(*batch, self.out_features)
+
+
+def _reversed(lengths: Tensor, steps: int) -> Tensor:
+    """Which step is read at each time: the last of a sequence first, and what lies behind its end where it is."""
+    times = torch.arange(steps, device=lengths.device)
+    return torch.where(times < lengths, lengths - 1 - times, times)
