@@ -31,6 +31,7 @@ from dlvm.inference.programs.errors import NonFinite
 from dlvm.inference.programs.statement import described
 from dlvm.inference.saved.pair import load, save
 from dlvm.inference.training.check import check
+from dlvm.inference.training.em import EMStep, Maximisable, fit_em
 from dlvm.inference.training.epochs import Epoch
 from dlvm.inference.training.fit import fit, train
 from dlvm.inference.training.svi import SVI
@@ -67,10 +68,12 @@ __all__ = [
     "Code",
     "Coefficients",
     "DReG",
+    "EMStep",
     "Epoch",
     "Estimator",
     "Evaluation",
     "GumbelSoftmax",
+    "Maximisable",
     "MaximumLikelihood",
     "MovingAverage",
     "NoCompiler",
@@ -96,6 +99,7 @@ __all__ = [
     "encode",
     "evaluate",
     "fit",
+    "fit_em",
     "free_bits",
     "generate",
     "impute",

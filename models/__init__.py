@@ -1,9 +1,11 @@
 """Pyro programs p(x, z): one file per model."""
 
+from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.dequantised import Dequantised
+from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.ppca import PPCA
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 
-__all__ = ["HVAE", "PPCA", "VAE", "Dequantised", "TopDown", "burda"]
+__all__ = ["BernoulliMixture", "Dequantised", "GaussianMixture", "HVAE", "PPCA", "TopDown", "VAE", "burda"]

@@ -10,6 +10,7 @@ ROOM = room
 CASES = [case for part in PARTS for case in part.CASES]
 ANY: dict[str, str] = {name: why for part in PARTS for name, why in part.ANY.items()}
 RECORDS = {
-    *("Code", "Imputed", "LogPx", "Prediction", "Coefficients", "Epoch", "Evaluation", "Verdict"),
+    *("Code", "Imputed", "LogPx", "Prediction", "Coefficients", "EMStep", "Epoch", "Evaluation", "Verdict"),
+    "Maximisable",
     *("Baked", "CheckpointFailed", "NoCompiler", "NonFinite", "RankLost", "Refused"),
 }

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from dlvm.experiments.data import Loader
 from dlvm.inference import CUBO, ELBO, fit, linear
+from refusals import mixtures
 from refusals.case import NOT_COUNTS, NOT_DEVICES, NOT_SEEDS, ROOT, Case
 from refusals.odd_pairs import (
     NOT_BATCHES,
@@ -104,6 +105,7 @@ CASES = [
     Case("fit", "every", lambda v: fitted(every=v), st.integers(1, 9)),
     Case("fit", "keep", lambda v: fitted(keep=v), NOT_COUNTS),
     Case("fit", "rollbacks", lambda v: fitted(rollbacks=v), NOT_COUNTS.filter(lambda v: v is False or v != 0)),
+    *mixtures.EM_CASES,
 ]
 ANY = {"fit(progress)": "any truth value"}
 ANY |= {f"train({name})": "handed on to fit" for name in signature(fit).parameters}

@@ -9,8 +9,9 @@ from torch import nn
 
 import dlvm.models as room
 from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
-from dlvm.models import HVAE, PPCA, VAE, Dequantised, TopDown, burda
+from dlvm.models import HVAE, PPCA, VAE, BernoulliMixture, Dequantised, GaussianMixture, TopDown, burda
 from dlvm.nets import MLP
+from refusals import mixtures
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.nets import NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
 
@@ -74,6 +75,8 @@ PROGRAMS = {
     "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
     "PPCA": PPCA(torch.ones(4, 2), torch.zeros(4), 1.0),
     "Dequantised": Dequantised(PPCA(torch.ones(4, 2), torch.zeros(4), 1.0)),
+    "GaussianMixture": GaussianMixture(2, 4),
+    "BernoulliMixture": BernoulliMixture(2, 4),
 }
 LINEAR = PROGRAMS["PPCA"]
 NOT_ROWS = st.one_of(
@@ -121,6 +124,7 @@ CASES = [
     Case("PPCA.posterior", "x", LINEAR.posterior, NOT_ROWS),
     *(Case(f"{name}.forward", "x", program, NOT_DATA) for name, program in PROGRAMS.items()),
     *(Case(f"{name}.forward", "n", lambda v, p=program: p(n=v), NOT_COUNTS) for name, program in PROGRAMS.items()),
+    *mixtures.CASES,
 ]
 ANY: dict[str, str] = {}
 RECORDS: set[str] = set()

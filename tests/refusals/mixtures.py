@@ -1,0 +1,67 @@
+"""What mixtures refuse, and EM."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+
+from dlvm.inference import fit_em
+from dlvm.models import BernoulliMixture, GaussianMixture
+from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
+from refusals.odd_pairs import SAID
+
+X = torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
+NOT_BATCHES = st.sampled_from(
+    [3, 2.5, iter([(X,)]), object(), [], (), X[:0], X / 0, X[:, :3], [(X[:, :3],)], [X, X[:, :2]]]
+)
+NOT_ROWS = st.sampled_from(
+    [X[:, :3], X[0], X[:0], X[None], X.double(), X.long(), torch.where(X == 1, torch.nan, X), X / 0, None, 3, "x"]
+)
+MIXTURES = {"BernoulliMixture": BernoulliMixture, "GaussianMixture": GaussianMixture}
+CASES = [
+    *(Case(n, "components", lambda v, make=m: make(v, 4), NOT_COUNTS) for n, m in MIXTURES.items()),
+    *(Case(n, "x_dim", lambda v, make=m: make(2, v), NOT_COUNTS) for n, m in MIXTURES.items()),
+    *(
+        Case(f"{n}.{method}", "x", lambda v, make=m, method=method: getattr(make(2, 4), method)(v), NOT_ROWS)
+        for n, m in MIXTURES.items()
+        for method in ("log_px", "posterior", "log_joint", "guide", "start_at", "expected_statistics")
+    ),
+    Case(
+        "GaussianMixture",
+        "covariance",
+        lambda v: GaussianMixture(2, 4, v),
+        st.sampled_from(["diag", "", None, 3, "Full", [], ("full",)]),
+    ),
+    Case(
+        "GaussianMixture",
+        "reg_covar",
+        lambda v: GaussianMixture(2, 4, reg_covar=v),
+        st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, -1e-6, -1])),
+    ),
+    Case(
+        "BernoulliMixture",
+        "least",
+        lambda v: BernoulliMixture(2, 4, v),
+        st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, 0, 0.5, 1.0, -0.1])),
+    ),
+]
+
+
+def em(**settings: object) -> list:
+    model = GaussianMixture(2, 4, "diagonal")
+    with torch.no_grad():
+        model.loc.copy_(X[:2])
+    return list(fit_em(**{"model": model, "train": X, "iterations": 1} | settings))
+
+
+EM_CASES = [
+    Case("fit_em", "model", lambda v: em(model=v), st.sampled_from([None, 3, GaussianMixture, torch.nn.ReLU(), len])),
+    *(Case("fit_em", word, lambda v, word=word: em(**{word: v}), NOT_BATCHES, SAID) for word in ("train", "valid")),
+    *(Case("fit_em", word, lambda v, word=word: em(**{word: v}), NOT_COUNTS) for word in ("iterations", "rows")),
+    Case(
+        "fit_em",
+        "tolerance",
+        lambda v: em(tolerance=v),
+        st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, -1e-9])),
+    ),
+]
