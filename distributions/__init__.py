@@ -21,18 +21,20 @@ from dlvm.distributions.kl import (
     low_rank_to_diagonal,
     low_rank_to_full_rank,
 )
-from dlvm.distributions.likelihoods.classes import CategoricalColumns
+from dlvm.distributions.likelihoods.classes import CategoricalColumns, OrdinalColumns
 from dlvm.distributions.likelihoods.dequantised import LogisticNoise
 from dlvm.distributions.likelihoods.greys import DiscretisedLogistic, GreyLevels
 from dlvm.distributions.likelihoods.location_scale import Laplace, Normal, StudentT, Units
+from dlvm.distributions.likelihoods.logistic_mixture import LogisticMixture
 from dlvm.distributions.likelihoods.missing import Missing
 from dlvm.distributions.likelihoods.negative_binomial import NegativeBinomial
 from dlvm.distributions.likelihoods.poisson import Poisson
+from dlvm.distributions.likelihoods.product import Product, Shared
 from dlvm.distributions.likelihoods.shares import Beta, ContinuousBernoulli
 from dlvm.distributions.likelihoods.zero_inflated import ZeroInflatedNegativeBinomial
 from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
 from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, StandardNormal
-from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale
+from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale, OptimalScale
 from dlvm.distributions.scale import positive
 from dlvm.distributions.student_t import DiagonalStudentT
 from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDirection
@@ -61,6 +63,7 @@ __all__ = [
     "InverseAutoregressiveNormal",
     "Laplace",
     "LearnedScale",
+    "LogisticMixture",
     "LogisticNoise",
     "Logits",
     "LowRankNormal",
@@ -69,13 +72,17 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "OneHotCategorical",
+    "OptimalScale",
+    "OrdinalColumns",
     "OrthogonalBasis",
     "PermutedBasis",
     "PlanarNormal",
     "Poisson",
+    "Product",
     "RadialNormal",
     "RationalQuadratic",
     "ReparametrisedMixture",
+    "Shared",
     "StandardNormal",
     "StudentT",
     "SylvesterNormal",

@@ -7,8 +7,8 @@ import math
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from dlvm.nets import out_features
 from dlvm.nets.arguments import count, is_count, module
+from dlvm.nets.mlp import last_layer
 
 
 class Logits(nn.Module):
@@ -33,7 +33,7 @@ class Logits(nn.Module):
         super().__init__()
         count(**{f"shape[{i}]": size for i, size in enumerate(shape)})
         self.shape = shape
-        self.net, self.head = net, nn.Linear(out_features(net), math.prod(shape))
+        self.net, self.head = net, last_layer(net, math.prod(shape))
 
     def forward(self, *context: Tensor) -> Tensor:
         logits = self.head(self.net(*context))

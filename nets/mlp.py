@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dlvm.nets.arguments import is_count, made
+from dlvm.nets.arguments import is_count, made, out_features
 
 
 class MLP(nn.Module):
@@ -125,3 +125,23 @@ def as_floats(value: Tensor, weights: Tensor | None) -> Tensor:
             f"model.to({value.dtype})"
         )
     return value
+
+
+def last_layer(net: nn.Module, dim: int, per: int = 1, last: bool = False) -> nn.Linear:
+    """A layer from a net's features to ``per`` numbers for each of ``dim``; it has a ``bias`` of as many.
+
+    A net of maps, where each number has a place, makes one of its own: by ``net.readout(dim, per, last)``.
+
+    Args:
+        net: contexts -> features, with ``out_features``.
+        dim: numbers of a datum.
+        per: what is wanted for each.
+        last: whether what belongs to one number stands together, (dim, per), or apart, (per, dim).
+
+    Example:
+        >>> last_layer(nn.Linear(2, 8), 3, 2)(torch.zeros(5, 8)).shape
+        torch.Size([5, 6])
+    """
+    width = out_features(net)
+    own = getattr(net, "readout", None)
+    return nn.Linear(width, dim * per) if own is None else cast(nn.Linear, own(dim, per, last))

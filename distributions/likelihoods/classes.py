@@ -9,9 +9,12 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.nn.functional import logsigmoid, pad
 
+from dlvm.distributions.scale import positive
 from dlvm.nets import out_features
 from dlvm.nets.arguments import widths
+from dlvm.nets.mlp import last_layer
 
 
 class ClassColumns(TorchDistribution):
@@ -84,6 +87,14 @@ def picked(logits: Tensor, number: Tensor) -> Tensor:
     return log_p.expand(*shape, -1).gather(-1, index).squeeze(-1)
 
 
+def _check_sizes(sizes: Sequence[int], least: int = 1) -> None:
+    widths(sizes=sizes)
+    if not len(sizes):
+        raise ValueError("sizes must hold the number of classes of at least one column, got none; pass (3, 2)")
+    if min(sizes) < least:
+        raise ValueError(f"sizes must be at least {least} each, got {tuple(sizes)}; leave such columns out")
+
+
 class CategoricalColumns(nn.Module):
     """Independent columns of classes given a context, each with as many as it has.
 
@@ -107,9 +118,7 @@ class CategoricalColumns(nn.Module):
 
     def __init__(self, net: nn.Module, sizes: Sequence[int]):
         super().__init__()
-        widths(sizes=sizes)
-        if not len(sizes):
-            raise ValueError("sizes must hold the number of classes of at least one column, got none; pass (3, 2)")
+        _check_sizes(sizes)
         self.net, self.head = net, nn.Linear(out_features(net), sum(sizes))
         most = max(sizes)
         self.register_buffer("sizes", torch.tensor(tuple(sizes)))
@@ -122,3 +131,60 @@ class CategoricalColumns(nn.Module):
         dim = len(self.sizes)
         logits = found.new_full((*found.shape[:-1], dim * self.most), -torch.inf).index_copy(-1, self.places, found)
         return ClassColumns(logits.unflatten(-1, (dim, self.most)), self.sizes).to_event(1)
+
+
+class OrdinalColumns(nn.Module):
+    """Independent columns of classes in order, as grades are, given a context: one number decides, between cuts.
+
+        P(x_d <= k | z) = sigmoid(cut_dk - f_d(z)),   f = W net(z) + b,   cut_d0 < cut_d1 < ...
+
+    One number of the net for a column, however many classes it has; the cuts are learned, the same for all data.
+
+    Args:
+        net: contexts -> features, with ``out_features``.
+        sizes: how many classes each column has, at least 2.
+
+    Raises:
+        ValueError: ``sizes`` is empty, or a column has fewer than 2 classes.
+        TypeError: the net has no ``out_features``, or ``sizes`` is no sequence of integers.
+
+    References:
+        Regression Models for Ordinal Data, McCullagh, 1980.
+
+    Example:
+        >>> OrdinalColumns(nn.Linear(2, 8), (2, 5, 3))(torch.zeros(5, 2)).event_shape
+        torch.Size([3])
+    """
+
+    sizes: Tensor
+
+    def __init__(self, net: nn.Module, sizes: Sequence[int]):
+        super().__init__()
+        _check_sizes(sizes, 2)
+        self.net, self.head = net, last_layer(net, len(sizes))
+        self.register_buffer("sizes", torch.tensor(tuple(sizes)))
+        self.first = nn.Parameter(torch.zeros(len(sizes)))
+        self.steps = nn.Parameter(torch.zeros(len(sizes), max(sizes) - 2))
+        self.start_at([torch.ones(size) / size for size in sizes])
+
+    def start_at(self, shares: Sequence[Tensor]) -> None:
+        """Puts the cuts where, at f = 0, the classes of each column have these shares, all positive."""
+        with torch.no_grad():
+            for d, share in enumerate(shares):
+                cuts = torch.logit((share.cumsum(0) / share.sum())[:-1], 1e-6)
+                self.first[d] = cuts[0]
+                self.steps[d, : len(cuts) - 1] = cuts.diff().clamp_min(1e-3).log()
+
+    def forward(self, *context: Tensor) -> dist.Distribution:
+        f = self.head(self.net(*context)).unsqueeze(-1)
+        steps = positive(self.steps)
+        cuts = torch.cat([self.first.unsqueeze(-1), self.first.unsqueeze(-1) + steps.cumsum(-1)], -1)
+        number = torch.arange(cuts.shape[-1] + 1, device=cuts.device)
+        last = self.sizes.unsqueeze(-1) - 1
+        below, above = cuts - f, f - cuts  # of the cut over class k: logits of P(x <= k) and of P(x > k)
+        lower = pad(logsigmoid(above), (1, 0))
+        upper = torch.where(number < last, pad(logsigmoid(below), (0, 1)), 0)
+        between = (number > 0) & (number < last)
+        inner = torch.where(between, (-torch.expm1(-pad(steps, (1, 1), value=1.0))).log(), 0)
+        logits = torch.where(number <= last, lower + upper + inner, -torch.inf)
+        return ClassColumns(logits, self.sizes).to_event(1)

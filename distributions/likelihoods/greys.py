@@ -13,8 +13,8 @@ from torch.nn.functional import logsigmoid
 
 from dlvm.distributions.likelihoods.classes import picked
 from dlvm.distributions.likelihoods.location_scale import LocationScale, Units
-from dlvm.nets import out_features
 from dlvm.nets.arguments import count
+from dlvm.nets.mlp import last_layer
 
 
 class GreyLevel(constraints.Constraint):
@@ -179,7 +179,7 @@ class GreyLevels(nn.Module):
         super().__init__()
         count(dim=dim)
         self.levels = checked_levels(levels)
-        self.net, self.head = net, nn.Linear(out_features(net), dim * levels)
+        self.net, self.head = net, last_layer(net, dim, levels, last=True)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         logits = self.head(self.net(*context)).unflatten(-1, (-1, self.levels))

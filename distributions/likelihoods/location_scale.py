@@ -6,11 +6,11 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from dlvm.distributions.likelihoods.rates import positive_columns
-from dlvm.distributions.observation_noise import LearnedScale
+from dlvm.distributions.observation_noise import LearnedScale, normal_of
 from dlvm.distributions.scale import positive
 from dlvm.distributions.student_t import StudentT as ScoredStudentT
-from dlvm.nets import out_features
 from dlvm.nets.arguments import count, module
+from dlvm.nets.mlp import last_layer
 
 
 class Units(nn.Module):
@@ -75,7 +75,7 @@ class LocationScale(nn.Module):
             got = f"units of {len(units.loc)}" if isinstance(units, Units) else type(units).__name__
             raise ValueError(f"units must be Units of dim={dim} columns, got {got}; pass Units(x.mean(0), x.std(0))")
         self.net, self.units, self.scale = net, units, scale
-        self.head = nn.Linear(out_features(net), dim if scale is not None else 2 * dim)
+        self.head = last_layer(net, dim, 1 if scale is not None else 2)
 
     def location_and_scale(self, *context: Tensor) -> tuple[Tensor, Tensor]:
         """Each of shape (*batch, dim), in the units of the data."""
@@ -104,8 +104,8 @@ class Normal(LocationScale):
         net: contexts -> features, with ``out_features``.
         dim: number of columns.
         units: of the data; loc 0 and scale 1 unless told.
-        scale: () -> the scale in these units, as ``LearnedScale(dim=dim)`` or ``FixedScale(1.0)``; unless told, it is
-            another for each datum and column.
+        scale: () -> the scale in these units, as ``LearnedScale()``, ``FixedScale(1.0)`` or ``OptimalScale()``; unless
+            told, it is another for each datum and column, as per pixel.
 
     Raises:
         ValueError: ``dim`` is below 1, or the units or the scale are of another number of columns.
@@ -118,7 +118,7 @@ class Normal(LocationScale):
     """
 
     def forward(self, *context: Tensor) -> dist.Distribution:
-        return dist.Normal(*self.location_and_scale(*context)).to_event(1)
+        return normal_of(*self.location_and_scale(*context), self.scale).to_event(1)
 
 
 class Laplace(LocationScale):

@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from dlvm.distributions.likelihoods.product import MixedColumns
 from dlvm.distributions.supports import inner
 from dlvm.nets.arguments import module
 
@@ -91,17 +92,18 @@ class PartlyObserved(TorchDistribution):
             return self.base_dist.log_prob(value)
         missing = value.isnan()
         # Any number of the support will do in the place of what is missing: its gradient is multiplied by 0.
-        filled = torch.where(missing, self._inside(), value)
+        filled = torch.where(missing, _inside(self.base_dist), value)
         return torch.where(missing, 0, self.base_dist.log_prob(filled))
 
-    def _inside(self) -> Tensor:
-        """A value of the support near which densities are finite, of the batch shape or of a single number."""
-        loc = getattr(self.base_dist, "loc", None)
-        if isinstance(loc, Tensor):
-            return loc.detach()
-        if self._present.is_discrete:
-            return torch.as_tensor(getattr(self._present, "lower_bound", 0), dtype=torch.get_default_dtype())
-        return self.base_dist.mean.detach()
+
+def _inside(single: torch.distributions.Distribution) -> Tensor:
+    """A value of the support near which densities are finite, of the batch shape or of a single number."""
+    if isinstance(single, MixedColumns):
+        return single.inside(_inside)
+    loc, support = getattr(single, "loc", None), single.support
+    if support is not None and support.is_discrete:
+        return torch.as_tensor(getattr(support, "lower_bound", 0), dtype=torch.get_default_dtype())
+    return loc.detach() if isinstance(loc, Tensor) else single.mean.detach()
 
 
 class Missing(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.distributions.scale import positive
-from dlvm.nets import out_features
 from dlvm.nets.arguments import count
+from dlvm.nets.mlp import last_layer
 
 
 class Rates(nn.Module):
@@ -34,7 +34,7 @@ class Rates(nn.Module):
     def __init__(self, net: nn.Module, dim: int, mean: Tensor | None = None):
         super().__init__()
         count(dim=dim)
-        self.net, self.head = net, nn.Linear(out_features(net), dim)
+        self.net, self.head = net, last_layer(net, dim)
         nn.init.zeros_(self.head.bias)
         mean = torch.ones(dim) if mean is None else mean
         self.register_buffer("mean", positive_columns("mean", mean, dim).to(self.head.bias).clone())

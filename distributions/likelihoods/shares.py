@@ -13,8 +13,8 @@ from torch.distributions import constraints
 from dlvm.distributions.likelihoods.rates import positive_columns
 from dlvm.distributions.likelihoods.saddle_point import LOG_TWO_PI, deviance, stirling_error
 from dlvm.distributions.scale import positive
-from dlvm.nets import out_features
 from dlvm.nets.arguments import count, module
+from dlvm.nets.mlp import last_layer
 
 
 class TiltedUniform(TorchDistribution):
@@ -197,7 +197,7 @@ class Beta(nn.Module):
     def __init__(self, net: nn.Module, dim: int, concentration: Tensor | None = None):
         super().__init__()
         count(dim=dim)
-        self.net, self.head = net, nn.Linear(out_features(net), 2 * dim)
+        self.net, self.head = net, last_layer(net, dim, 2)
         start = torch.ones(dim) if concentration is None else concentration
         self.register_buffer("concentration", positive_columns("concentration", start, dim).clone())
 

@@ -14,8 +14,8 @@ from torch.nn.functional import logsigmoid
 from dlvm.distributions.likelihoods.negative_binomial import NegativeBinomialCounts
 from dlvm.distributions.likelihoods.rates import Rates
 from dlvm.distributions.observation_noise import LearnedScale
-from dlvm.nets import out_features
 from dlvm.nets.arguments import module
+from dlvm.nets.mlp import last_layer
 
 
 class ZeroInflatedCounts(TorchDistribution):
@@ -101,7 +101,7 @@ class ZeroInflatedNegativeBinomial(nn.Module):
     def __init__(self, net: nn.Module, dim: int, mean: Tensor | None = None, dispersion: nn.Module | None = None):
         super().__init__()
         self.rates = Rates(net, dim, mean)
-        self.gate = nn.Linear(out_features(net), dim)
+        self.gate = last_layer(net, dim)
         nn.init.constant_(self.gate.bias, -2.2)
         self.dispersion = LearnedScale(dim=dim) if dispersion is None else dispersion
         module(dispersion=self.dispersion)

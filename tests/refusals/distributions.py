@@ -28,7 +28,7 @@ FAMILIES = [
     "SylvesterNormal",
 ]
 HEADS = ["Bernoulli", "Binary", "Categorical", "OneHotCategorical", "ConstantScaleNormal"]
-SCALES = {"LearnedScale": "initial", "FixedScale": "value"}
+SCALES = {"LearnedScale": "initial", "FixedScale": "value", "OptimalScale": "initial"}
 NOT_MEANS = st.sampled_from(
     [3, 0.5, "mean", [0.5] * 8, torch.full((7,), 0.5), torch.full((1, 8), 0.5), torch.tensor(0.5), torch.zeros(0)]
     + [torch.full((8,), v) for v in (-0.1, 1.1, 255.0, float("nan"), float("inf"))]
@@ -77,6 +77,12 @@ CASES = [
         st.integers(2, 7),
     ),
     *(Case(s, "dim", lambda v, s=s: getattr(room, s)(1.0, dim=v), NOT_COUNTS) for s in SCALES),
+    Case(
+        "OptimalScale",
+        "rate",
+        lambda v: room.OptimalScale(rate=v),
+        st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([0, -0.1, 1.5])),
+    ),
     *(Case(s, name, getattr(room, s), NOT_SCALES) for s, name in SCALES.items()),
     Case("positive", "raw", room.positive, NOT_TENSORS),
     Case("InverseAutoregressiveNormal", "hidden", lambda v: of("InverseAutoregressiveNormal", hidden=v), NOT_WIDTHS),

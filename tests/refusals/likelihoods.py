@@ -30,6 +30,9 @@ NOT_LOCS = st.sampled_from(
 NOT_UNITS = st.sampled_from([3, (0.0, 1.0), torch.ones(2), nn.ReLU(), Units, Units(torch.zeros(3), torch.ones(3))])
 NOT_TOTALS = st.sampled_from([3, 2.5, "x", [5.0], torch.zeros(5), torch.full((5,), -1.0)])
 
+NOT_COLUMNS = st.sampled_from(
+    [None, 3, [], [(0, 1), (2,)], ["ab"], [(0, 0)], [(1, 2)], [(0, -1)], [(0, 1.0)], [0, 1], [()], "x", [(True, 0)]]
+)
 NOT_SIZES = st.one_of(NOT_WIDTHS, st.just(()))
 
 CASES = [
@@ -49,6 +52,26 @@ CASES = [
     Case("DiscretisedLogistic", "scale", lambda v: room.DiscretisedLogistic(net(), 2, scale=v), NOT_GIVEN_MODULES),
     Case("LogisticNoise", "net", lambda v: room.LogisticNoise(v, 2), WIDTHLESS),
     Case("LogisticNoise", "dim", lambda v: room.LogisticNoise(net(), v), NOT_COUNTS),
+    Case("LogisticMixture", "net", lambda v: room.LogisticMixture(v, 6), WIDTHLESS),
+    *(
+        Case("LogisticMixture", n, lambda v, n=n: room.LogisticMixture(net(), **{"dim": 6, n: v}), NOT_COUNTS)
+        for n in ("dim", "channels", "components", "levels")
+    ),
+    Case("LogisticMixture", "channels", lambda v: room.LogisticMixture(net(), 6, v), st.sampled_from([4, 5, 12])),
+    Case("LogisticMixture", "units", lambda v: room.LogisticMixture(net(), 2, units=v), NOT_UNITS),
+    Case("OrdinalColumns", "net", lambda v: room.OrdinalColumns(v, (2, 3)), WIDTHLESS),
+    Case("OrdinalColumns", "sizes", lambda v: room.OrdinalColumns(net(), v), st.one_of(NOT_SIZES, st.just((3, 1)))),
+    Case("Shared", "out_features", room.Shared, NOT_COUNTS),
+    Case("Product", "net", lambda v: room.Product(v, [Normal(room.Shared(8), 2)], [(0, 1)]), WIDTHLESS),
+    Case("Product", "parts", lambda v: room.Product(net(), v, [(0, 1)]), st.sampled_from([None, 3, [], (), "x"])),
+    Case("Product", "parts", lambda v: room.Product(net(), [v], [(0, 1)]), NOT_MODULES),
+    Case("Product", "columns", lambda v: room.Product(net(), [Normal(room.Shared(8), 2)], v), NOT_COLUMNS),
+    Case(
+        "Product.forward",
+        "parts",
+        lambda v: room.Product(net(), [v], [(0, 1)])(torch.zeros(5, 4)),
+        st.sampled_from([Normal(room.Shared(8), 3), FullRankNormal(room.Shared(8), 2)]),
+    ),
     Case("ContinuousBernoulli", "net", room.ContinuousBernoulli, NOT_MODULES),
     Case("CategoricalColumns", "net", lambda v: room.CategoricalColumns(v, (2, 3)), WIDTHLESS),
     Case("CategoricalColumns", "sizes", lambda v: room.CategoricalColumns(net(), v), NOT_SIZES),
