@@ -143,7 +143,7 @@ class FollowedNormal(dist.Normal):
         return found
 
 
-def normal_of(loc: Tensor, scale: Tensor, module: nn.Module) -> dist.Normal:
+def normal_of(loc: Tensor, scale: Tensor, module: nn.Module | None) -> dist.Normal:
     """Independent Gaussians, followed by the module that their scale comes from where it learns of them."""
     return FollowedNormal(loc, scale, module) if isinstance(module, OptimalScale) else dist.Normal(loc, scale)
 
