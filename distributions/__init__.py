@@ -3,6 +3,8 @@
 Importing the package registers divergences with torch: see ``dlvm.distributions.kl``.
 """
 
+from dlvm.distributions.autoregressive.chain_rule import ChainRule
+from dlvm.distributions.autoregressive.elements import Bits, Greys, Tokens
 from dlvm.distributions.bernoulli import Bernoulli
 from dlvm.distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
 from dlvm.distributions.flows.base import Flow
@@ -45,8 +47,10 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Binary",
+    "Bits",
     "Categorical",
     "CategoricalColumns",
+    "ChainRule",
     "ConstantScaleNormal",
     "ContinuousBernoulli",
     "Coupling",
@@ -58,6 +62,7 @@ __all__ = [
     "FlowNormal",
     "FullRankNormal",
     "GreyLevels",
+    "Greys",
     "HouseholderBasis",
     "HouseholderNormal",
     "InverseAutoregressiveNormal",
@@ -86,6 +91,7 @@ __all__ = [
     "StandardNormal",
     "StudentT",
     "SylvesterNormal",
+    "Tokens",
     "Units",
     "VonMisesFisher",
     "VonMisesFisherDirection",

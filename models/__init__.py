@@ -2,10 +2,21 @@
 
 from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.dequantised import Dequantised
+from dlvm.models.fully_visible import FullyVisible
 from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.ppca import PPCA
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 
-__all__ = ["BernoulliMixture", "Dequantised", "GaussianMixture", "HVAE", "PPCA", "TopDown", "VAE", "burda"]
+__all__ = [
+    "BernoulliMixture",
+    "Dequantised",
+    "FullyVisible",
+    "GaussianMixture",
+    "HVAE",
+    "PPCA",
+    "TopDown",
+    "VAE",
+    "burda",
+]

@@ -8,26 +8,26 @@ from torch.distributions import Distribution
 from dlvm.nets.arguments import count, module
 
 
-def distribution_of(prior: nn.Module) -> Distribution:
-    """What the prior returns, called without inputs.
+def distribution_of(prior: nn.Module, name: str = "prior") -> Distribution:
+    """What the prior, or what bears another name, returns, called without inputs.
 
     Raises:
         TypeError: it is no module, needs inputs, or returns something else than a distribution.
         ValueError: the distribution has a batch shape.
     """
-    module(prior=prior)
+    module(**{name: prior})
     remedy = "write StandardNormal(2), or a module whose forward(self) returns dist.Normal(loc, scale).to_event(1)"
     try:
         made = prior()
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"prior {type(prior).__name__} must be callable without inputs, got {error}; {remedy}"
+            f"{name} {type(prior).__name__} must be callable without inputs, got {error}; {remedy}"
         ) from error
     if not isinstance(made, Distribution):
-        raise TypeError(f"prior must return a distribution, got {type(made).__name__}; {remedy}")
+        raise TypeError(f"{name} must return a distribution, got {type(made).__name__}; {remedy}")
     if made.batch_shape:
         raise ValueError(
-            f"prior has batch shape {tuple(made.batch_shape)}, expected (); declare dimensions with to_event"
+            f"{name} has batch shape {tuple(made.batch_shape)}, expected (); declare dimensions with to_event"
         )
     return made
 

@@ -2,33 +2,45 @@
 
 from dlvm.nets.arguments import out_features
 from dlvm.nets.batch_norm import BatchNorm, BatchNorm2d
+from dlvm.nets.causal_attention import CausalAttention, CausalTransformer
+from dlvm.nets.causal_conv import PixelsLeft, RowsAbove
 from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
 from dlvm.nets.gated import GatedBlock, GatedConv
 from dlvm.nets.inputs import Filled, Logarithmic, OneHot, Standardised
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
+from dlvm.nets.nade import NADE
+from dlvm.nets.orders import OrderedMADE
+from dlvm.nets.pixel_cnn import PixelCNN
 from dlvm.nets.recurrent import GRU
 from dlvm.nets.sets import DeepSet
 from dlvm.nets.weight_norm import NormedConv2d, NormedLinear
 
 __all__ = [
-    "NormedLinear",
-    "NormedConv2d",
-    "GatedConv",
-    "GatedBlock",
     "GRU",
-    "DeepSet",
-    "BatchNorm2d",
-    "BatchNorm",
     "MADE",
     "MLP",
+    "NADE",
+    "BatchNorm",
+    "BatchNorm2d",
+    "CausalAttention",
+    "CausalTransformer",
     "Conv",
     "Deconv",
+    "DeepSet",
     "Filled",
+    "GatedBlock",
+    "GatedConv",
     "Logarithmic",
     "Maps",
+    "NormedConv2d",
+    "NormedLinear",
     "OneHot",
+    "OrderedMADE",
+    "PixelCNN",
+    "PixelsLeft",
     "ResidualBlock",
+    "RowsAbove",
     "Standardised",
     "out_features",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from dlvm.nets.arguments import made, whole, widths
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer whose weight, shape (out, in), is multiplied by a fixed 0/1 mask."""
+    """A linear layer whose weight, shape (out, in), is multiplied by a 0/1 mask: its own, unless given another."""
 
     mask: Tensor
 
@@ -20,8 +21,8 @@ class MaskedLinear(nn.Linear):
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask.to(self.weight.dtype))
 
-    def forward(self, value: Tensor) -> Tensor:
-        return F.linear(value, self.mask * self.weight, self.bias)
+    def forward(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        return F.linear(value, (self.mask if mask is None else mask) * self.weight, self.bias)
 
 
 class MADE(nn.Module):
@@ -35,6 +36,7 @@ class MADE(nn.Module):
 
     Hidden units of degree 0 see the context only, so the first output depends on it too. With ``hidden=()`` the map is
     linear in z: a strictly triangular matrix times z, plus a linear map of h; with ``film`` the matrix depends on h.
+    ``direct`` adds such a matrix to any net, 0 at the start, which narrow layers need in order to cut nothing off.
 
     Args:
         dim: number of inputs D.
@@ -44,6 +46,7 @@ class MADE(nn.Module):
         reverse: read the inputs from last to first.
         activation: makes the nonlinearity.
         film: whether the context scales the first layer's units, too.
+        direct: whether outputs see the inputs before them without a hidden layer between, too.
 
     References:
         MADE: Masked Autoencoder for Distribution Estimation, Germain, Gregor, Murray, Larochelle, 2015,
@@ -57,6 +60,8 @@ class MADE(nn.Module):
     """
 
     order: Tensor
+    degrees: Tensor
+    straight: Tensor
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class MADE(nn.Module):
         reverse: bool = False,
         activation: Callable[[], nn.Module] = nn.ELU,
         film: bool = False,
+        direct: bool = False,
     ):
         super().__init__()
         whole(dim=dim, context=context, outputs=outputs)
@@ -75,27 +81,42 @@ class MADE(nn.Module):
             raise ValueError(f"MADE needs dim >= 1, outputs >= 1 and context >= 0, got {dim}, {outputs}, {context}")
         if film and not context:
             raise ValueError("film=True scales by the context, but context is 0; give a width, or leave film out")
-        if any(width < dim for width in hidden):
+        if not direct and any(width < dim for width in hidden):
             raise ValueError(
-                f"hidden widths {tuple(hidden)} must be at least dim={dim}: narrower layers cut outputs off from inputs"
+                f"hidden widths {tuple(hidden)} must be at least dim={dim}: narrower layers cut outputs off from "
+                "inputs; widen them, or take direct=True"
             )
         self.dim, self.outputs = dim, outputs
         self.in_features, self.out_features = dim, dim * outputs
         order = torch.arange(1, dim + 1)
         self.register_buffer("order", order.flip(0) if reverse else order)
-        degrees = [self.order, *(torch.linspace(0, dim - 1, width).round().long() for width in hidden)]
-        masks = [b[:, None] >= a[None, :] for a, b in zip(degrees[:-1], degrees[1:], strict=True)]
-        masks.append((self.order[:, None] > degrees[-1][None, :]).repeat(outputs, 1))
+        self.register_buffer("degrees", torch.cat([torch.zeros(0).long(), *(degrees(dim, w) for w in hidden)]), False)
+        self.hidden = tuple(hidden)
+        *masks, straight = self.masks(self.order)
         self.layers = nn.ModuleList(MaskedLinear(mask) for mask in masks)
         self.context = nn.Linear(context, len(masks[0]), bias=False) if context else None
         self.film = zeros(context, len(masks[0])) if film else None
+        self.direct = zeros(dim, dim * outputs) if direct and hidden else None
+        if self.direct is not None:
+            self.register_buffer("straight", straight.to(self.direct.weight.dtype))
         self.activation = made("activation", activation)
 
-    def forward(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+    def masks(self, order: Tensor) -> list[Tensor]:
+        """Of each layer, and last of the direct connections, for inputs that stand at these places 1..D.
+
+        Args:
+            order: shape (dim,), a permutation of 1..D.
+        """
+        steps = [order, *self.degrees.split(self.hidden)]
+        found = [b[:, None] >= a[None, :] for a, b in zip(steps[:-1], steps[1:], strict=True)]
+        return found + [(order[:, None] > last[None, :]).repeat(self.outputs, 1) for last in (steps[-1], order)]
+
+    def forward(self, value: Tensor, context: Tensor | None = None, order: Tensor | None = None) -> tuple[Tensor, ...]:
         """
         Args:
             value: shape (*batch, dim).
             context: shape (*batch', H), broadcast against value.
+            order: shape (dim,), the inputs' places 1..D if they are not to be the net's own; weights stay with inputs.
 
         Returns:
             ``outputs`` tensors of shape (*batch, dim).
@@ -103,17 +124,79 @@ class MADE(nn.Module):
         Raises:
             ValueError: a context is missing or superfluous, or one of both has another width.
         """
-        _width("value", value, self.dim)
+        check_width("value", value, self.dim)
         if (context is None) != (self.context is None):
             raise ValueError("context must be given exactly where MADE was made with context > 0; give or omit both")
-        out = self.layers[0](value)
-        if self.context is not None:
-            _width("context", context, self.context.in_features)
-            out = out if self.film is None else out * (1 + self.film(context))
-            out = out + self.context(context)
-        for layer in self.layers[1:]:
-            out = layer(self.activation(out))
+        masks: Sequence[Tensor | None] = [None] * (len(self.layers) + 1) if order is None else self.masks(order)
+        out = self._with_context(self.layers[0](value, masks[0]), context)
+        for layer, mask in zip(self.layers[1:], masks[1:], strict=False):
+            out = layer(self.activation(out), mask)
+        if self.direct is not None:
+            straight = self.straight if masks[-1] is None else masks[-1]
+            out = out + F.linear(value, straight * self.direct.weight)
         return out.chunk(self.outputs, dim=-1)
+
+    def _with_context(self, out: Tensor, context: Tensor | None) -> Tensor:
+        if self.context is None:
+            return out
+        check_width("context", context, self.context.in_features)
+        out = out if self.film is None else out * (1 + self.film(context))
+        return out + self.context(context)
+
+    def walk(
+        self, rows: int, context: Tensor | None = None, order: Tensor | None = None
+    ) -> Generator[tuple[int, Tensor], Tensor, None]:
+        """Input after input: yields its place in the datum and its output, and is sent its value.
+
+        A unit is computed once, when the last input that it sees is there: all steps together cost one pass.
+
+        Args:
+            rows: number of data.
+            context: shape (rows, H).
+            order: as for ``forward``.
+
+        Returns:
+            a generator of (place, output of shape (rows, outputs)), to be sent values of shape (rows,).
+        """
+        order = self.order if order is None else order
+        *masks, straight = self.masks(order)
+        weights = [mask * cast(MaskedLinear, layer).weight for mask, layer in zip(masks, self.layers, strict=True)]
+        if self.direct is not None:
+            straight = straight * self.direct.weight
+        units = [sorted_by(part, self.dim) for part in self.degrees.split(self.hidden)]
+        value = weights[0].new_zeros(rows, self.dim)
+        states = [value, *(value.new_zeros(rows, width) for width in self.hidden)]
+        for step, place in enumerate(order.argsort().tolist()):
+            for i, due in enumerate(found[step] for found in units):
+                out = self._units(i, weights[i], states[i], context, due)
+                states[i + 1][:, due] = self.activation(out)
+            due = [place + j * self.dim for j in range(self.outputs)]
+            out = self._units(len(units), weights[-1], states[-1], context, due)
+            if self.direct is not None:
+                out = out + F.linear(value, straight[due])
+            value[:, place] = yield place, out
+
+    def _units(self, layer: int, weight: Tensor, below: Tensor, context: Tensor | None, due: list[int]) -> Tensor:
+        """What some units of a layer get from the one below, before the nonlinearity."""
+        bias = cast(MaskedLinear, self.layers[layer]).bias
+        out = F.linear(below, weight[due], bias[due])
+        if layer or self.context is None or context is None:
+            return out
+        out = out if self.film is None else out * (1 + F.linear(context, self.film.weight[due]))
+        return out + F.linear(context, self.context.weight[due])
+
+
+def degrees(dim: int, width: int) -> Tensor:
+    """How many inputs each of so many hidden units sees, spread evenly from 0 to dim - 1."""
+    return torch.linspace(0, dim - 1, width).round().long()
+
+
+def sorted_by(degrees: Tensor, dim: int) -> list[list[int]]:
+    """The units of each degree 0..dim - 1."""
+    units: list[list[int]] = [[] for _ in range(dim)]
+    for unit, degree in enumerate(degrees.tolist()):
+        units[degree].append(unit)
+    return units
 
 
 def zeros(inputs: int, outputs: int) -> nn.Linear:
@@ -123,7 +206,8 @@ def zeros(inputs: int, outputs: int) -> nn.Linear:
     return linear
 
 
-def _width(name: str, value: Tensor | None, width: int) -> None:
+def check_width(name: str, value: Tensor | None, width: int) -> None:
+    """Refuses, by its name, what is no tensor of so many columns."""
     if not isinstance(value, Tensor) or value.shape[-1:] != (width,):
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} must be a tensor of shape (*batch, {width}), got {got}; make the MADE for this width")
+        raise ValueError(f"{name} must be a tensor of shape (*batch, {width}), got {got}; make the net for this width")

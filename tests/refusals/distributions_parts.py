@@ -26,8 +26,9 @@ from dlvm.distributions import (
     VonMisesFisherDirection,
 )
 from dlvm.distributions.flows.planar import PlanarStep
+from dlvm.nets import NADE
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
-from refusals.nets import NOT_MAKERS, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
+from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
 
 
 def net() -> nn.Module:
@@ -75,6 +76,23 @@ NORTH, ONE = torch.tensor([[0.0, 0.0, 1.0]] * 5), torch.ones(5)
 
 
 CASES = [
+    *(Case(name, "levels", getattr(room, name), st.one_of(NOT_COUNTS, st.just(1))) for name in ("Greys", "Tokens")),
+    Case("ChainRule", "net", lambda v: room.ChainRule(v, room.Bits()), st.one_of(NOT_MODULES, st.builds(nn.Identity))),
+    Case("ChainRule", "net", lambda v: room.ChainRule(NADE(4, 3, outputs=v), room.Bits()), st.integers(2, 4)),
+    Case("ChainRule", "element", lambda v: room.ChainRule(NADE(4, 3), v), st.one_of(NOT_MODULES, st.just(room.Bits))),
+    Case(
+        "ChainRule",
+        "decoder",
+        lambda v: room.ChainRule(NADE(4, 3, context=2), room.Bits(), v),
+        NOT_MODULES.filter(lambda v: v is not None),
+    ),
+    Case(
+        "ChainRule",
+        "start",
+        lambda v: room.ChainRule(NADE(4, 3), room.Bits(), start=v),
+        st.one_of(NOT_TENSORS.filter(lambda v: v is not None), st.sampled_from([torch.zeros(4), torch.zeros(1, 4)])),
+    ),
+    Case("ChainRule.forward", "context", lambda v: room.ChainRule(NADE(4, 3), room.Bits())(v), NOT_TENSORS),
     *(Case(s, "dim", lambda v, make=make: make(v, 4), NOT_COUNTS) for s, make in STEPS.items()),
     *(Case(s, "context", lambda v, make=make: make(3, v), NOT_COUNTS) for s, make in STEPS.items()),
     *(Case(s, "hidden", lambda v, make=make: make(3, 4, hidden=v), NOT_WIDTHS) for s, make in STEPS.items()),

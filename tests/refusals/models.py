@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dlvm.models as room
-from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
-from dlvm.models import HVAE, PPCA, VAE, BernoulliMixture, Dequantised, GaussianMixture, TopDown, burda
-from dlvm.nets import MLP
+from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, StandardNormal
+from dlvm.models import HVAE, PPCA, VAE, BernoulliMixture, Dequantised, FullyVisible, GaussianMixture, TopDown, burda
+from dlvm.nets import MLP, NADE
 from refusals import mixtures
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.nets import NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -70,6 +70,7 @@ NOT_MAPS = st.one_of(
     NOT_COUNTS.map(lambda v: [(v, 4), (8, 1)]),
 )
 PROGRAMS = {
+    "FullyVisible": FullyVisible(ChainRule(NADE(4, 3), Bits())),
     "VAE": VAE(2, LIKELIHOOD),
     "HVAE": HVAE(StandardNormal(2), [DiagonalNormal(MLP(2, 3), 2)], LIKELIHOOD),
     "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
@@ -84,6 +85,7 @@ NOT_ROWS = st.one_of(
 )
 
 CASES = [
+    Case("FullyVisible", "likelihood", FullyVisible, st.one_of(NOT_PRIORS, st.none())),
     Case("VAE", "z_dim", lambda v: VAE(v, LIKELIHOOD), NOT_COUNTS),
     Case("VAE", "likelihood", lambda v: VAE(2, v), NOT_MODULES),
     Case("VAE", "prior", lambda v: VAE(2, LIKELIHOOD, v), st.one_of(NOT_PRIORS, OF_OTHER_SHAPE)),

@@ -11,8 +11,11 @@ from dlvm.nets import (
     GRU,
     MADE,
     MLP,
+    NADE,
     BatchNorm,
     BatchNorm2d,
+    CausalAttention,
+    CausalTransformer,
     Conv,
     Deconv,
     DeepSet,
@@ -24,11 +27,15 @@ from dlvm.nets import (
     NormedConv2d,
     NormedLinear,
     OneHot,
+    OrderedMADE,
+    PixelCNN,
+    PixelsLeft,
     ResidualBlock,
+    RowsAbove,
     Standardised,
     out_features,
 )
-from refusals.case import NOT_COUNTS, Case
+from refusals.case import NOT_COUNTS, NOT_NUMBERS, NOT_SEEDS, Case
 
 ROOM = room
 NOT_MAKERS = st.sampled_from(
@@ -76,6 +83,28 @@ WIDTHLESS = st.one_of(NOT_COUNTS.map(lambda width: Narrow(out_features=width)), 
 NETS = {"MLP": lambda: MLP(3, 4, 2), "Conv": lambda: Conv(9, 2, 4), "Deconv": lambda: Deconv(3, 2, 16)}
 ACTIVATED = {"MLP": lambda v: MLP(3, 4, 2, activation=v), "MADE": lambda v: MADE(3, activation=v)}
 ACTIVATED |= {"Conv": lambda v: Conv(16, 2, 3, activation=v), "Deconv": lambda v: Deconv(3, 2, 16, activation=v)}
+ACTIVATED |= {"OrderedMADE": lambda v: OrderedMADE(3, activation=v)}
+
+NOT_FROM_0 = NOT_COUNTS.filter(lambda v: v is False or v != 0)
+NOT_PICTURES = st.one_of(NOT_WIDTHS, st.sampled_from([(), (1,), (2, 2), (1, 2, 2, 2)]))
+# Nets of densities by chain rule: {parameter: what must be a count}, and those that may be 0.
+BY_CHAIN_RULE = {
+    "OrderedMADE": (lambda **v: OrderedMADE(**{"dim": 4} | v), ("dim", "outputs", "orders"), ("context",)),
+    "NADE": (lambda **v: NADE(**{"dim": 4, "hidden": 3} | v), ("dim", "hidden", "outputs"), ("context",)),
+    "PixelCNN": (
+        lambda **v: PixelCNN(**{"shape": (1, 2, 2), "channels": 2} | v),
+        ("outputs", "channels", "layers"),
+        ("receptive_field", "context"),
+    ),
+    "CausalTransformer": (
+        lambda **v: CausalTransformer(**{"dim": 4, "tokens": 2, "width": 4} | v),
+        ("dim", "tokens", "width", "layers", "heads"),
+        ("context",),
+    ),
+    "CausalAttention": (lambda **v: CausalAttention(**{"width": 4} | v), ("width", "heads"), ()),
+    "RowsAbove": (lambda **v: RowsAbove(**{"inputs": 1, "outputs": 1} | v), ("inputs", "outputs"), ("reach",)),
+    "PixelsLeft": (lambda **v: PixelsLeft(**{"inputs": 1, "outputs": 1} | v), ("inputs", "outputs"), ("reach",)),
+}
 
 WRAPPERS = {
     "OneHot": lambda v: OneHot(v, (3, 3)),
@@ -126,6 +155,36 @@ NOT_PRESENT = st.sampled_from(
 )
 
 CASES = [
+    *(
+        Case(name, p, lambda v, make=make, p=p: make(**{p: v}), NOT_COUNTS)
+        for name, (make, counts, _) in BY_CHAIN_RULE.items()
+        for p in counts
+    ),
+    *(
+        Case(name, p, lambda v, make=make, p=p: make(**{p: v}), NOT_FROM_0)
+        for name, (make, _, sizes) in BY_CHAIN_RULE.items()
+        for p in sizes
+    ),
+    *(
+        Case(f"{name}.forward", "value", lambda v, make=make: make()(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS))
+        for name, (make, *_) in list(BY_CHAIN_RULE.items())[:4]
+    ),
+    *(
+        Case(f"{name}.forward", "context", lambda v, make=make: make(context=3)(torch.zeros(5, 4), v), OF_OTHER_WIDTH)
+        for name, (make, *_) in list(BY_CHAIN_RULE.items())[:4]
+    ),
+    Case("OrderedMADE", "hidden", lambda v: OrderedMADE(3, v), NOT_WIDTHS),
+    Case("OrderedMADE", "seed", lambda v: OrderedMADE(3, seed=v), NOT_SEEDS),
+    Case("PixelCNN", "shape", PixelCNN, NOT_PICTURES),
+    Case(
+        "CausalTransformer", "outputs", lambda v: CausalTransformer(3, 2, v), NOT_COUNTS.filter(lambda v: v is not None)
+    ),
+    Case(
+        "CausalTransformer",
+        "step",
+        lambda v: CausalTransformer(3, 2, step=v),
+        st.one_of(NOT_NUMBERS, st.sampled_from([None, 0, -1.0, float("nan"), float("inf")])),
+    ),
     Case("MLP", "sizes", lambda v: MLP(v, 3), NOT_COUNTS),
     Case("MLP", "sizes", lambda v: MLP(3, 4, v), NOT_COUNTS),
     Case("MLP", "sizes", lambda v: MLP(v), st.sampled_from([[3, 4], (3, 4), True, None, nn.ReLU])),
@@ -201,6 +260,7 @@ CASES = [
     Case("MADE.forward", "context", lambda v: MADE(3, 3)(torch.zeros(5, 3), v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS)),
     Case("MADE.forward", "context", lambda v: MADE(3)(torch.zeros(5, 3), v), st.sampled_from([torch.zeros(5, 3), 1])),
 ]
-ANY = {"MADE(reverse)": "any truth value", "MADE(film)": "any truth value"}
+FLAGS = ("MADE(reverse)", "MADE(film)", "MADE(direct)", "OrderedMADE(direct)", "RowsAbove(strict)")
+ANY = dict.fromkeys((*FLAGS, "PixelsLeft(strict)"), "any truth value")
 ANY |= {"NormedLinear(bias)": "any truth value", "DeepSet(mean)": "any truth value", "GRU(reverse)": "any truth value"}
 RECORDS: set[str] = set()

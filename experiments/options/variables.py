@@ -1,0 +1,76 @@
+"""What the variables of an autoregressive model are, told from the data: bits, grey levels or tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlvm.distributions import Bits, Greys, Tokens
+from dlvm.experiments.data import Loader
+from dlvm.experiments.options.fitting import MOST_CLASSES, Found, levels_of
+
+VariableWord = Literal["bits", "greys"]
+
+
+def element_of(word: VariableWord, data: Loader) -> Bits | Greys | Tokens:
+    """What a variable is: a token in a sequence and where columns hold classes, otherwise what the word says.
+
+    Raises:
+        ValueError: the data hold other numbers, or some are missing.
+    """
+    if data.has_missing:
+        raise ValueError(
+            "data have missing entries: where each column depends on those before it, leaving one out is no marginal; "
+            "--model vae takes them, or give rows without holes"
+        )
+    if data.kind == "sequence":
+        if data.x.ndim > 2 or data.x.is_floating_point():
+            raise ValueError(f"data must be sequences of tokens, got x of shape {tuple(data.x.shape)}; --data names is")
+        return Tokens(len(data.vocabulary) if data.vocabulary else int(data.x.max()) + 1)
+    found = Found.of(data)
+    if found.binary and word == "bits":
+        return Bits()
+    if found.whole and found.low >= 0 and 1 < found.high < MOST_CLASSES and data.image_shape is None:
+        return Tokens(int(found.high) + 1)
+    if word == "bits":
+        raise ValueError(
+            f"variables bits are 0 and 1 alone, {found}: of grey levels --binarize dynamic makes bits, and --variables "
+            "greys takes them as they are"
+        )
+    return Greys(levels_of(data))
+
+
+def dim_of(data: Loader) -> int:
+    """How many variables a datum has: its columns, or the places of a sequence."""
+    return math.prod(data.x.shape[1:])
+
+
+def picture_shape(data: Loader) -> tuple[int, int, int]:
+    """(channels, height, width) of data that are images.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if data.image_shape is None:
+        raise ValueError(
+            f"data must be images, for a net that convolves over pixels, got {dim_of(data)} columns; --model made or "
+            "transformer takes any"
+        )
+    *channels, height, width = data.image_shape
+    return (*(channels or [1]), height, width)
+
+
+def start_of(element: Bits | Greys | Tokens, data: Loader) -> Tensor:
+    """Logits of how often each variable has each value, shape (dim, outputs); half a count more of each.
+
+    A net that starts there knows each variable's own distribution, as if none depended on another.
+    """
+    x = data.x
+    if isinstance(element, Bits):
+        return torch.logit(x.mean(0), eps=1e-3).unsqueeze(-1)
+    number = (x * (element.levels - 1)).round() if isinstance(element, Greys) else x
+    counts = torch.stack([(number == level).sum(0) for level in range(element.levels)], -1) + 0.5
+    return (counts / counts.sum(-1, keepdim=True)).log().to(torch.get_default_dtype())

@@ -1,0 +1,53 @@
+"""The PixelVAE as scripts train it: a latent vector, and a likelihood in which pixels see one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dlvm.distributions import ChainRule
+from dlvm.experiments.data import Loader
+from dlvm.experiments.options.variables import VariableWord, element_of, picture_shape, start_of
+from dlvm.experiments.setups.setup import Setup
+from dlvm.models import VAE
+from dlvm.nets import MLP, PixelCNN
+
+
+@dataclass(frozen=True)
+class PixelVAESetup(Setup):
+    """p(x_d | x_<d, z) by gated convolutions: the farther a pixel sees, the less is left for z to say; ELU."""
+
+    z_dim: int = 8
+    """Latent dimensions."""
+    hidden: tuple[int, ...] = (200, 200)
+    """Hidden layers of the encoder, and in reverse of the decoder."""
+    receptive_field: int = 2
+    """How many rows up, and columns to either side, a pixel sees; 0 for none, as in a plain VAE."""
+    layers: int = 2
+    """Gated layers, which share the receptive field among them."""
+    channels: int = 16
+    """Maps in each of the two stacks."""
+    variables: VariableWord = "bits"
+    """What x is made of: bits, or grey levels as they are."""
+
+    exact = "log p(x | z), by the chain rule"
+    command = "--data digits --receptive-field 1 --epochs 40"
+    encoder_layers = decoder_layers = "hidden"
+    nonlinearity = nn.ELU
+
+    @property
+    def binary(self) -> bool:
+        return self.variables == "bits"
+
+    def model(self, data: Loader) -> VAE:
+        """A fresh p(z) p(x | z)."""
+        element = element_of(self.variables, data)
+        decoder = MLP(self.z_dim, *self.hidden[::-1], activation=nn.ELU, output=nn.ELU if self.hidden else nn.Identity)
+        sizes = {"channels": self.channels, "layers": self.layers, "receptive_field": self.receptive_field}
+        net = PixelCNN(picture_shape(data), element.outputs, **sizes, context=decoder.out_features)
+        return VAE(self.z_dim, ChainRule(net, element, decoder, start_of(element, data)))
+
+    def encoder(self, data: Loader) -> MLP:
+        """From x to the features of a guide."""
+        return MLP(data.x_dim, *self.hidden, activation=nn.ELU)
