@@ -37,11 +37,16 @@ from dlvm.distributions.likelihoods.zero_inflated import ZeroInflatedNegativeBin
 from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
 from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, StandardNormal
 from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale, OptimalScale
+from dlvm.distributions.priors.flow import FlowPrior
+from dlvm.distributions.priors.gaussians import ARDNormal, MixturePrior
+from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
+from dlvm.distributions.priors.vamp import VampPrior
 from dlvm.distributions.scale import positive
 from dlvm.distributions.student_t import DiagonalStudentT
 from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDirection
 
 __all__ = [
+    "ARDNormal",
     "Affine",
     "Autoregressive",
     "Bernoulli",
@@ -57,9 +62,11 @@ __all__ = [
     "DiagonalNormal",
     "DiagonalStudentT",
     "DiscretisedLogistic",
+    "FixedInputs",
     "FixedScale",
     "Flow",
     "FlowNormal",
+    "FlowPrior",
     "FullRankNormal",
     "GreyLevels",
     "Greys",
@@ -67,6 +74,7 @@ __all__ = [
     "HouseholderNormal",
     "InverseAutoregressiveNormal",
     "Laplace",
+    "LearnedInputs",
     "LearnedScale",
     "LogisticMixture",
     "LogisticNoise",
@@ -74,6 +82,7 @@ __all__ = [
     "LowRankNormal",
     "Missing",
     "MixtureNormal",
+    "MixturePrior",
     "NegativeBinomial",
     "Normal",
     "OneHotCategorical",
@@ -93,6 +102,7 @@ __all__ = [
     "SylvesterNormal",
     "Tokens",
     "Units",
+    "VampPrior",
     "VonMisesFisher",
     "VonMisesFisherDirection",
     "ZeroInflatedNegativeBinomial",

@@ -8,6 +8,7 @@ from typing import cast
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
@@ -46,6 +47,7 @@ class ReparametrisedMixture(dist.MixtureSameFamily):
     """
 
     has_rsample = True
+    support = constraints.real_vector  # torch's own knows no map from real numbers
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from dlvm.guides.hamiltonian import Hamiltonian, HamiltonianModel
 from dlvm.guides.joint import Joint
 from dlvm.guides.ladder import Ladder
 from dlvm.guides.local import Local
+from dlvm.guides.posterior_of import posterior_of
 from dlvm.guides.refined import Refined
 from dlvm.guides.sites.latents import Latent, Plate, latents
 from dlvm.guides.with_globals import WithGlobals, local_sites
@@ -42,4 +43,5 @@ __all__ = [
     "WithGlobals",
     "latents",
     "local_sites",
+    "posterior_of",
 ]

@@ -189,7 +189,7 @@ class Amortized(PyroModule):
                 f"a batch of {len(h)} data does not fit the plate {self.data_plate.name!r}, whose size is "
                 f"{self.data_plate.size}; pass no more data than that, or build latents from a model of the right size"
             )
-        return _activation(self.encoder)(h)
+        return activation_of(self.encoder)(h)
 
     def known(self, *args: Any, **kwargs: Any) -> Mapping[str, Tensor | None]:
         """The sites that are not drawn for these arguments: {site: given value, or None where the model lacks it}."""
@@ -248,7 +248,7 @@ def _named(site: str, posteriors: Mapping[str, Family] | None) -> str:
     return f"posteriors[{site!r}]" if posteriors and site in posteriors else "family"
 
 
-def _activation(encoder: nn.Module) -> nn.Module:
+def activation_of(encoder: nn.Module) -> nn.Module:
     """What is applied to the encoder's features: its own activation, if it has one and a layer before it."""
     activation = getattr(encoder, "activation", None)
     if not isinstance(activation, nn.Module) or (isinstance(encoder, MLP) and not len(encoder.layers)):

@@ -22,7 +22,7 @@ ROOMS = {
 }
 # Each imports only what stands to its left; those of one step do not import one another. FILES are the room's own.
 ORDERS = {
-    "distributions": "FILES < flows, likelihoods < autoregressive",
+    "distributions": "FILES < flows < likelihoods, priors < autoregressive",
     "guides": "sites < FILES",
     "inference": (
         "FILES, bounds < programs < engine, particles < distributed, estimators, evaluation"

@@ -75,6 +75,9 @@ class Setup:
         """The net from x to features that a guide of this model takes."""
         return MLP(data.x_dim, 100, 100, activation=self.nonlinearity)
 
+    def joined(self, model: nn.Module, guide: nn.Module, data: Loader) -> None:
+        """Gives a fresh model what it needs of its guide, as a prior that is made of posteriors does; nothing here."""
+
     def optimum(self, data: Loader) -> nn.Module | None:
         """The model of highest likelihood, where it is known in closed form."""
         return None
@@ -102,7 +105,9 @@ def fresh_pair(
     """
     model, net = made(setup, "model", data), made(encoder or setup, "encoder", data)
     model = model.to(data.device)
-    return model, family(latents(model, *data.examples), net).to(data.device)
+    guide = family(latents(model, *data.examples), net).to(data.device)
+    setup.joined(model, guide, data)
+    return model, guide
 
 
 def made(setup: Setup, part: str, data: Loader) -> nn.Module:

@@ -13,6 +13,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.options.common import ACTIVATIONS
 from dlvm.experiments.options.fitting import check_fits
 from dlvm.experiments.options.likelihoods import LikelihoodWord, encoder_of, likelihood_of
+from dlvm.experiments.options.priors import PriorWord, join, prior_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
 from dlvm.nets import MLP
@@ -33,6 +34,12 @@ class VAESetup(Setup):
     classes; normal (with a scale for each datum and column, one learned for each column, or that of the column),
     laplace and student_t for real numbers; continuous_bernoulli and beta between 0 and 1; grey_levels and
     discretised_logistic for grey levels."""
+    prior: PriorWord = "standard"
+    """p(z): standard, N(0, I); ard, a Gaussian with a learned scale for each dimension; mixture, of Gaussians; vamp, a
+    mixture of posteriors of learned pseudo-inputs; vamp_data, of rows of the data; real_nvp and spline, flows of
+    couplings; maf, a masked autoregressive flow."""
+    components: int | None = None
+    """Gaussians of the prior mixture, pseudo-inputs of vamp and vamp_data; None is 100."""
     mean_bias: bool = True
     """Start the Bernoulli decoder's output bias at the data's mean."""
 
@@ -48,7 +55,11 @@ class VAESetup(Setup):
 
     def model(self, data: Loader) -> VAE:
         """A fresh p(z) p(x | z)."""
-        return VAE(self.z_dim, self.decoder(data))
+        return VAE(self.z_dim, self.decoder(data), prior_of(self.prior, self.z_dim, self.components))
+
+    def joined(self, model: nn.Module, guide: nn.Module, data: Loader) -> None:
+        """Gives the model a prior of the guide's posteriors, where it is to have one."""
+        join(model, guide, "z", self.prior, self.likelihood, data, self.components)
 
     def encoder(self, data: Loader) -> nn.Module:
         """From x to the features of a guide."""

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributions import constraints
 
 import dlvm.distributions as room
 from dlvm.distributions import (
@@ -41,6 +42,10 @@ NOT_INTEGERS = NOT_COUNTS.filter(lambda v: isinstance(v, bool) or not isinstance
 NOT_SCALES = st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, 0, -1.0, 1e300, 1e-300, torch.ones(2)]))
 NOT_BIJECTIONS = st.sampled_from([3, "affine", Affine, RationalQuadratic, torch.exp, nn.ReLU(), net(), [Affine()], ()])
 NOT_STEPS = st.sampled_from([None, 3, "planar", PlanarStep(8, 2), lambda: nn.ReLU(), lambda *_: None, Affine, nn.ReLU])
+NOT_ROWS = st.sampled_from([None, 3, "x", [[1.0]], torch.ones(3, 4).long(), torch.ones(4), torch.ones(0, 4)])
+OUTSIDE = st.sampled_from([torch.full((3, 4), v) for v in (-0.1, 1.1, 255.0, float("nan"), float("inf"))])
+NOT_SUPPORTS = st.sampled_from([None, 3, "real", constraints.simplex, constraints.boolean, torch.zeros(2)])
+NOT_POSTERIORS = st.one_of(NOT_MODULES, st.builds(lambda: nn.Linear(4, 2)), st.builds(lambda: room.Binary(net(), 0)))
 NOT_SHAPES = st.sampled_from([torch.zeros(s) for s in ((5, 2), (5, 4), (5, 1), (), (0,), (3, 5))])
 OF_NO_GAUSSIAN = st.sampled_from(
     [None, 3, "q", torch.zeros(3), dist.Normal, dist.Normal(0.0, 1.0), dist.Delta(torch.zeros(3))]
@@ -129,6 +134,16 @@ CASES = [
     Case("Flow", "dim", lambda v: Flow(net(), v, 1, PlanarStep), NOT_COUNTS),
     Case("Flow", "depth", lambda v: Flow(net(), 2, v, PlanarStep), NOT_COUNTS),
     Case("Flow", "make", lambda v: Flow(net(), 2, 1, v), NOT_STEPS.filter(lambda v: v is not nn.ReLU)),
+    *(Case(p, "dim", getattr(room, p), NOT_COUNTS) for p in ("ARDNormal", "MixturePrior", "FlowPrior")),
+    Case("MixturePrior", "components", lambda v: room.MixturePrior(2, v), NOT_COUNTS),
+    Case("FlowPrior", "depth", lambda v: room.FlowPrior(2, depth=v), NOT_COUNTS),
+    Case("FlowPrior", "step", lambda v: room.FlowPrior(2, v), NOT_STEPS.filter(lambda v: v is not nn.ReLU)),
+    Case("VampPrior", "posterior", lambda v: room.VampPrior(v, room.FixedInputs(torch.ones(3, 4))), NOT_POSTERIORS),
+    Case("VampPrior", "pseudo_inputs", lambda v: room.VampPrior(room.DiagonalNormal(net(), 2), v), NOT_MODULES),
+    Case("LearnedInputs", "start", room.LearnedInputs, NOT_ROWS),
+    Case("LearnedInputs", "start", lambda v: room.LearnedInputs(v, constraints.unit_interval), OUTSIDE),
+    Case("LearnedInputs", "support", lambda v: room.LearnedInputs(torch.ones(3, 4), v), NOT_SUPPORTS),
+    Case("FixedInputs", "values", room.FixedInputs, NOT_ROWS),
     Case("FlowNormal", "net", lambda v: FlowNormal(v, 2, Coupling), WIDTHLESS),
     Case("FlowNormal", "dim", lambda v: FlowNormal(net(), v, Coupling), NOT_COUNTS),
     Case("FlowNormal", "depth", lambda v: FlowNormal(net(), 2, Coupling, v), NOT_COUNTS),
