@@ -29,7 +29,7 @@ class SitePosterior(nn.Module):
         return site.constrain(posterior(activation_of(encoder)(encoder(*args))))
 
 
-def posterior_of(guide: Amortized, site: str) -> nn.Module:
+def posterior_of(guide: nn.Module, site: str) -> nn.Module:
     """q(z | x) of a guide's site as a module from data to a distribution, which reads the guide and owns nothing.
 
     Where a model holds it, both programs' gradients reach the guide's nets; they are trained and counted with the
