@@ -2,8 +2,10 @@
 
 from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.dequantised import Dequantised
+from dlvm.models.factor_analysers import FactorAnalysers
 from dlvm.models.fully_visible import FullyVisible
 from dlvm.models.gaussian_mixture import GaussianMixture
+from dlvm.models.gmvae import GMVAE
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.ppca import PPCA
 from dlvm.models.top_down import TopDown
@@ -12,7 +14,9 @@ from dlvm.models.vae import VAE
 __all__ = [
     "BernoulliMixture",
     "Dequantised",
+    "FactorAnalysers",
     "FullyVisible",
+    "GMVAE",
     "GaussianMixture",
     "HVAE",
     "PPCA",

@@ -63,8 +63,9 @@ def _is_left(site: Nodes) -> bool:
     return latent and (site["infer"] or {}).get("enumerate") == "parallel"
 
 
-def _summed(trace: poutine.Trace, drawn: set[str]) -> poutine.Trace:
-    trace = prune_subsample_sites(trace)
+def _summed(traced: poutine.Trace, drawn: set[str]) -> poutine.Trace:
+    trace = prune_subsample_sites(traced)
+    plates = {name: dict(site) for name, site in traced.nodes.items() if name not in trace.nodes}
     trace.compute_log_prob()
     trace.pack_tensors()
     nodes: Nodes = trace.nodes
@@ -76,6 +77,8 @@ def _summed(trace: poutine.Trace, drawn: set[str]) -> poutine.Trace:
         _replace(trace, group, apart, symbols)
     for name in apart:
         trace.remove_node(name)
+    for name, plate in plates.items():  # those of a guide are to have their like here
+        trace.add_node(name, **plate)
     return trace
 
 

@@ -113,7 +113,15 @@ def test_a_guide_that_draws_nothing_gives_the_exact_evidence_and_its_gradient():
     assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(found, exact, strict=True))
 
 
-@pytest.mark.parametrize("estimator", [None, VIMCO(), GumbelSoftmax()], ids=["summed out", "vimco", "gumbel"])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        None,
+        pytest.param(VIMCO(), marks=pytest.mark.slow),
+        pytest.param(GumbelSoftmax(), marks=pytest.mark.slow),
+    ],
+    ids=["summed out", "vimco", "gumbel"],
+)
 def test_captured_steps_are_the_eager_ones(estimator):
     losses = {}
     for engine in ("eager", "captured"):

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from hypothesis import strategies as st
 
+from dlvm.distributions import Bernoulli, StandardNormal
 from dlvm.inference import fit_em
-from dlvm.models import BernoulliMixture, GaussianMixture
+from dlvm.models import GMVAE, BernoulliMixture, FactorAnalysers, GaussianMixture
+from dlvm.nets import MLP
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
+from refusals.nets import NOT_MODULES
 from refusals.odd_pairs import SAID
 
 X = torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
+LIKELIHOOD = Bernoulli(MLP(2, 4))
 NOT_BATCHES = st.sampled_from(
     [3, 2.5, iter([(X,)]), object(), [], (), X[:0], X / 0, X[:, :3], [(X[:, :3],)], [X, X[:, :2]]]
 )
 NOT_ROWS = st.sampled_from(
     [X[:, :3], X[0], X[:0], X[None], X.double(), X.long(), torch.where(X == 1, torch.nan, X), X / 0, None, 3, "x"]
 )
-MIXTURES = {"BernoulliMixture": BernoulliMixture, "GaussianMixture": GaussianMixture}
+MIXTURES = {
+    "BernoulliMixture": BernoulliMixture,
+    "FactorAnalysers": partial(FactorAnalysers, z_dim=2),
+    "GaussianMixture": GaussianMixture,
+}
 CASES = [
     *(Case(n, "components", lambda v, make=m: make(v, 4), NOT_COUNTS) for n, m in MIXTURES.items()),
     *(Case(n, "x_dim", lambda v, make=m: make(2, v), NOT_COUNTS) for n, m in MIXTURES.items()),
@@ -38,6 +48,21 @@ CASES = [
         lambda v: GaussianMixture(2, 4, reg_covar=v),
         st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, -1e-6, -1])),
     ),
+    Case("FactorAnalysers", "z_dim", lambda v: FactorAnalysers(2, 4, v), NOT_COUNTS),
+    Case(
+        "FactorAnalysers",
+        "least",
+        lambda v: FactorAnalysers(2, 4, 1, v),
+        st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, 0, -0.1])),
+    ),
+    Case(
+        "GMVAE",
+        "clusters",
+        lambda v: GMVAE(v, LIKELIHOOD),
+        st.sampled_from([None, 3, "x", BernoulliMixture(2, 2), GaussianMixture, StandardNormal(2)]),
+    ),
+    Case("GMVAE", "likelihood", lambda v: GMVAE(GaussianMixture(2, 2), v), NOT_MODULES),
+    Case("GMVAE.cluster", "z", GMVAE(GaussianMixture(2, 4), LIKELIHOOD).cluster, NOT_ROWS, "x"),
     Case(
         "BernoulliMixture",
         "least",

@@ -9,7 +9,19 @@ from torch import nn
 
 import dlvm.models as room
 from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, StandardNormal
-from dlvm.models import HVAE, PPCA, VAE, BernoulliMixture, Dequantised, FullyVisible, GaussianMixture, TopDown, burda
+from dlvm.models import (
+    GMVAE,
+    HVAE,
+    PPCA,
+    VAE,
+    BernoulliMixture,
+    Dequantised,
+    FactorAnalysers,
+    FullyVisible,
+    GaussianMixture,
+    TopDown,
+    burda,
+)
 from dlvm.nets import MLP, NADE
 from refusals import mixtures
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
@@ -76,6 +88,8 @@ PROGRAMS = {
     "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
     "PPCA": PPCA(torch.ones(4, 2), torch.zeros(4), 1.0),
     "Dequantised": Dequantised(PPCA(torch.ones(4, 2), torch.zeros(4), 1.0)),
+    "FactorAnalysers": FactorAnalysers(2, 4, 2),
+    "GMVAE": GMVAE(GaussianMixture(2, 2), LIKELIHOOD),
     "GaussianMixture": GaussianMixture(2, 4),
     "BernoulliMixture": BernoulliMixture(2, 4),
 }
