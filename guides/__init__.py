@@ -13,6 +13,7 @@ from dlvm.guides.local import Local
 from dlvm.guides.posterior_of import posterior_of
 from dlvm.guides.refined import Refined
 from dlvm.guides.sites.latents import Latent, Plate, latents
+from dlvm.guides.top_down_posterior import TopDownPosterior
 from dlvm.guides.with_globals import WithGlobals, local_sites
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Refined",
     "StudentT",
     "Sylvester",
+    "TopDownPosterior",
     "WithGlobals",
     "latents",
     "local_sites",

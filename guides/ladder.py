@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from dlvm.distributions import DiagonalNormal
 from dlvm.distributions.normal import SelfScoredNormal
 from dlvm.distributions.supports import is_real
 from dlvm.guides.amortized import Amortized, Family
+from dlvm.guides.reading import draw_along
 from dlvm.guides.sites.arguments import program
 from dlvm.guides.sites.latent_checks import check_latents
 from dlvm.guides.sites.latents import Latent
@@ -117,63 +115,22 @@ class Ladder(Amortized):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
-        reading = _Reading(self, self.features(*args, **kwargs), self.posteriors)
-        try:
-            with reading:
-                self.model(*args, **kwargs)
-        except _AllDrawn as drawn:
-            if drawn.reading is not reading:
-                raise
-        return reading.values
+        h, posteriors = (
+            self.features(*args, **kwargs),
+            self.posteriors,
+        )  # got outside the run, as all that Pyro looks up
 
+        def choose(name: str, msg: Mapping[str, Any], known: Mapping[str, Tensor]) -> TorchDistributionMixin:
+            j = self.names.index(name)
+            q = posteriors[j](*self.inputs(h, [self._vector(before, known, h) for before in range(j)]))
+            return merged(self.merge, q, name, msg["fn"], self.sites[j])
 
-class _AllDrawn(Exception):
-    """What ends the model's run where its last latent site is drawn: the likelihood is not needed."""
+        return draw_along(self.model, self.names, choose, args, kwargs)
 
-    def __init__(self, reading: _Reading):
-        super().__init__("every latent site is drawn")
-        self.reading = reading
-
-
-class _Reading(Messenger):
-    """Runs the model as a guide: latent sites are drawn from the merged distributions, all others are hidden."""
-
-    def __init__(self, guide: Ladder, h: Tensor, posteriors: nn.ModuleList):
-        super().__init__()
-        self.guide, self.posteriors, self.h = guide, posteriors, h
-        self.known: dict[str, Tensor] = {}
-        self.values: dict[str, Tensor] = {}
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        name, names = msg["name"], self.guide.names
-        if name in names and not msg["is_observed"]:
-            j = names.index(name)
-            q = self.posteriors[j](*self.guide.inputs(self.h, [self._vector(before) for before in range(j)]))
-            msg["fn"] = merged(self.guide.merge, q, name, msg["fn"], self.guide.sites[j])
-        elif not site_is_subsample(cast(Message, msg)):
-            msg["stop"] = True
-
-    def _vector(self, j: int) -> Tensor:
+    def _vector(self, j: int, known: Mapping[str, Tensor], h: Tensor) -> Tensor:
         """Value of a site before as a vector; zeros where the model lacks it."""
-        name, site = self.guide.names[j], self.guide.sites[j]
-        return site.flatten(self.known[name]) if name in self.known else self.h.new_zeros(len(self.h), site.size)
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        name, names = msg["name"], self.guide.names
-        if name not in names:
-            return
-        self.known[name] = msg["value"]
-        if not msg["is_observed"]:
-            self.values[name] = msg["value"]
-        if len(self.known) == len(names):
-            raise _AllDrawn(self)
-
-    def _pyro_param(self, msg: dict[str, Any]) -> None:
-        if not isinstance(self.guide.model, nn.Module):
-            raise TypeError(
-                f"the model is a function that declares the parameter {msg['name']!r}, which guide and model would "
-                "keep apart; write the model as a PyroModule that owns it"
-            )
+        name, site = self.names[j], self.sites[j]
+        return site.flatten(known[name]) if name in known else h.new_zeros(len(h), site.size)
 
 
 def merged(

@@ -10,6 +10,7 @@ from dlvm.models.hvae import HVAE, burda
 from dlvm.models.ppca import PPCA
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
+from dlvm.models.vdvae import VDVAE
 
 __all__ = [
     "BernoulliMixture",
@@ -22,5 +23,6 @@ __all__ = [
     "PPCA",
     "TopDown",
     "VAE",
+    "VDVAE",
     "burda",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlvm.distributions import Bernoulli, positive
 from dlvm.models.arguments import fitting, size
-from dlvm.nets import Maps, ResidualBlock
+from dlvm.nets import Maps, Readout, ResidualBlock
 from dlvm.nets.arguments import is_count, whole
 from dlvm.nets.conv import side_of
 
@@ -121,26 +121,6 @@ class Layer(nn.Module):
     def below(self, state: Tensor, z: Tensor) -> Tensor:
         """The next state, shape (*batch, width, factor * side, factor * side)."""
         return self.up(self.block(state + self.project(z)))
-
-
-class Readout(nn.Module):
-    """State -> logits of the pixels; each place of the state holds a square of ``factor`` x ``factor`` of them.
-
-    Args:
-        width: channels of the state.
-        x_dim: pixels of the image; each has a ``bias`` of its own.
-        factor: how many times the side of the state the image has.
-    """
-
-    def __init__(self, width: int, x_dim: int, factor: int):
-        super().__init__()
-        self.in_features, self.out_features, self.factor = width, x_dim, factor
-        self.net = Maps(nn.ELU(), nn.Conv2d(width, factor**2, kernel_size=3, padding=1, bias=False))
-        self.bias = nn.Parameter(torch.zeros(x_dim))
-
-    def forward(self, state: Tensor) -> Tensor:
-        """State, shape (*batch, width, side, side) -> logits, shape (*batch, x_dim)."""
-        return nn.functional.pixel_shuffle(self.net(state), self.factor).flatten(-3) + self.bias
 
 
 def default_maps(side: int) -> tuple[tuple[int, int], ...]:

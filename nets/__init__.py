@@ -13,6 +13,7 @@ from dlvm.nets.nade import NADE
 from dlvm.nets.orders import OrderedMADE
 from dlvm.nets.pixel_cnn import PixelCNN
 from dlvm.nets.recurrent import GRU
+from dlvm.nets.residual import Bottleneck, Pyramid, Readout
 from dlvm.nets.sets import DeepSet
 from dlvm.nets.weight_norm import NormedConv2d, NormedLinear
 
@@ -25,6 +26,7 @@ __all__ = [
     "BatchNorm2d",
     "CausalAttention",
     "CausalTransformer",
+    "Bottleneck",
     "Conv",
     "Deconv",
     "DeepSet",
@@ -39,6 +41,8 @@ __all__ = [
     "OrderedMADE",
     "PixelCNN",
     "PixelsLeft",
+    "Pyramid",
+    "Readout",
     "ResidualBlock",
     "RowsAbove",
     "Standardised",

@@ -48,9 +48,10 @@ GUIDES: dict[str, Callable] = {
 
 
 GUIDE_HELP = (
-    f"Family of q(z | x): {', '.join(GUIDES)}; or my_module:MyGuide, a class or function of your own, called with what "
-    "latents(model, ...) found and the encoder."
+    f"Family of q(z | x): {', '.join(GUIDES)}; own for the one that a model may have of its own; or my_module:MyGuide, "
+    "a class or function of yours, called with what latents(model, ...) found and the encoder."
 )
+OWN = "own"
 GuideName = Annotated[str, tyro.conf.arg(help=GUIDE_HELP, metavar="WORD")]
 
 
@@ -70,6 +71,15 @@ class GuideOptions:
         return partial(IAF, **flow) if self.guide == "iaf" else guide_named(self.guide)
 
 
+def own(latents: Mapping[str, Latent], encoder: nn.Module) -> nn.Module:
+    """What stands for a model's own guide, which its setup makes; see ``Setup.guide``.
+
+    Raises:
+        ValueError: it is called, where there is a family alone.
+    """
+    raise ValueError(f"guide must be a family here, as diagonal, got {OWN}")
+
+
 def guide_named(word: str, option: str = "guide") -> Callable:
     """(latents, encoder) -> guide, by a word of ``GUIDES``, or by `my_module:MyGuide` for one of your own.
 
@@ -84,10 +94,10 @@ def guide_named(word: str, option: str = "guide") -> Callable:
         >>> guide_named("full_rank").__name__
         'FullRank'
     """
-    if word in GUIDES:
-        return GUIDES[word]
+    if word in GUIDES or word == OWN:
+        return GUIDES.get(word, own)
     if ":" not in word:
-        raise unknown(option, word, GUIDES, "my_module:MyGuide")
+        raise unknown(option, word, [*GUIDES, OWN], "my_module:MyGuide")
     found = own_class(option, word)
     if not callable(found):
         raise ValueError(
@@ -107,4 +117,4 @@ def guide_named(word: str, option: str = "guide") -> Callable:
 
 def guide_label(word: str) -> str:
     """What a guide is called in tables: the name of its class."""
-    return GUIDES[word].__name__ if word in GUIDES else word.partition(":")[2]
+    return GUIDES[word].__name__ if word in GUIDES else word.partition(":")[2] or word

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.options.guides import own
 from dlvm.experiments.options.words import told
 from dlvm.guides import latents
 from dlvm.nets import MLP
@@ -78,6 +79,14 @@ class Setup:
     def joined(self, model: nn.Module, guide: nn.Module, data: Loader) -> None:
         """Gives a fresh model what it needs of its guide, as a prior that is made of posteriors does; nothing here."""
 
+    def guide(self, model: nn.Module, data: Loader) -> nn.Module:
+        """The guide that belongs to this model alone, which ``--guide own`` asks for.
+
+        Raises:
+            ValueError: it has none.
+        """
+        raise ValueError("guide must be a family, as diagonal, for a model without a guide of its own, got own")
+
     def optimum(self, data: Loader) -> nn.Module | None:
         """The model of highest likelihood, where it is known in closed form."""
         return None
@@ -97,7 +106,7 @@ def fresh_pair(
     Args:
         setup: of the model.
         data: gives the width, the start, and an example to trace the model with.
-        family: (latents, encoder) -> guide.
+        family: (latents, encoder) -> guide; ``own`` for the model's own.
         encoder: the setup whose encoder is taken; the model's own unless told.
 
     Raises:
@@ -105,7 +114,8 @@ def fresh_pair(
     """
     model, net = made(setup, "model", data), made(encoder or setup, "encoder", data)
     model = model.to(data.device)
-    guide = family(latents(model, *data.examples), net).to(data.device)
+    guide = setup.guide(model, data) if family is own else family(latents(model, *data.examples), net)
+    guide = guide.to(data.device)
     setup.joined(model, guide, data)
     return model, guide
 

@@ -21,9 +21,11 @@ from dlvm.guides import (
     Latent,
     Local,
     Plate,
+    TopDownPosterior,
     latents,
     local_sites,
 )
+from dlvm.nets import Pyramid
 from refusals import guides_calls, guides_programs
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
@@ -40,6 +42,7 @@ from refusals.nets import NOT_MODULES
 from refusals.pairs import GUIDE, MODEL, X
 
 ROOM = room
+MAPS, PYRAMID = {"z": Latent(torch.Size([2, 1, 1]), plates=SITES["z"].plates)}, Pyramid(16, (1,), 2)
 FLOWS = ["Planar", "Radial", "Householder", "Sylvester"]
 FAMILIES = ["Diagonal", "FullRank", "LowRank", "Mixture", "StudentT", "IAF", "NeuralSpline", "RealNVP", *FLOWS]
 NOT_FINITE_NUMBERS = st.one_of(NOT_NUMBERS, st.sampled_from([None, float("nan"), float("inf"), torch.zeros(2)]))
@@ -168,6 +171,21 @@ OTHERS = [
     Case("Ladder", "merge", lambda v: Ladder(SITES, encoder(), MODEL, v), NOT_ONE_OF),
     Case("Ladder", "family", lambda v: Ladder(SITES, encoder(), MODEL, family=v), NOT_FAMILIES),
     Case("Ladder", "hidden", lambda v: Ladder(SITES, encoder(), MODEL, hidden=v), NOT_HIDDEN),
+    Case("TopDownPosterior", "latents", lambda v: TopDownPosterior(v, PYRAMID, MODEL), NOT_SPECS),
+    Case("TopDownPosterior", "latents", lambda v: TopDownPosterior(v, PYRAMID, MODEL), st.just(SITES)),
+    Case("TopDownPosterior", "encoder", lambda v: TopDownPosterior(MAPS, v, MODEL), NOT_ENCODERS),
+    Case(
+        "TopDownPosterior",
+        "model",
+        lambda v: TopDownPosterior(MAPS, PYRAMID, v),
+        st.one_of(NOT_CALLABLE, st.just(type(MODEL))),
+    ),
+    Case(
+        "TopDownPosterior",
+        "middle",
+        lambda v: TopDownPosterior(MAPS, PYRAMID, MODEL, v),
+        NOT_COUNTS.filter(lambda v: v is not None),
+    ),
     Case("Local", "latents", lambda v: Local(v, 5), NOT_SPECS),
     Case("Local", "num_data", lambda v: Local(SITES, v), NOT_COUNTS),
     Case("Local", "family", lambda v: Local(SITES, 5, v), NOT_FAMILIES),

@@ -14,6 +14,7 @@ from dlvm.models import (
     HVAE,
     PPCA,
     VAE,
+    VDVAE,
     BernoulliMixture,
     Dequantised,
     FactorAnalysers,
@@ -22,7 +23,7 @@ from dlvm.models import (
     TopDown,
     burda,
 )
-from dlvm.nets import MLP, NADE
+from dlvm.nets import MLP, NADE, Readout
 from refusals import mixtures
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.nets import NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -81,12 +82,20 @@ NOT_MAPS = st.one_of(
     NOT_COUNTS.map(lambda v: [(2, v)]),
     NOT_COUNTS.map(lambda v: [(v, 4), (8, 1)]),
 )
+NOT_GROUPS = st.one_of(
+    st.sampled_from(
+        ["groups", 3, {}, [], [1, 4], [(1,)], [(1, 2, 3)], [(4, 1), (1, 1)], [(2, 1), (3, 1)], [(2, 1)] * 2]
+    ),
+    NOT_COUNTS.map(lambda v: [(1, v)]),
+    NOT_COUNTS.map(lambda v: [(v, 1)]),
+)
 PROGRAMS = {
     "FullyVisible": FullyVisible(ChainRule(NADE(4, 3), Bits())),
     "VAE": VAE(2, LIKELIHOOD),
     "HVAE": HVAE(StandardNormal(2), [DiagonalNormal(MLP(2, 3), 2)], LIKELIHOOD),
     "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
     "PPCA": PPCA(torch.ones(4, 2), torch.zeros(4), 1.0),
+    "VDVAE": VDVAE(Bernoulli(Readout(2, 4, 1)), [(1, 1), (2, 1)], width=2),
     "Dequantised": Dequantised(PPCA(torch.ones(4, 2), torch.zeros(4), 1.0)),
     "FactorAnalysers": FactorAnalysers(2, 4, 2),
     "GMVAE": GMVAE(GaussianMixture(2, 2), LIKELIHOOD),
@@ -121,6 +130,11 @@ CASES = [
     Case("TopDown", "maps", lambda v: TopDown(64, v), NOT_MAPS),
     Case("TopDown", "maps", TopDown, st.sampled_from([1, 4, 9, 25, 49, 36])),
     Case("TopDown", "width", lambda v: TopDown(64, width=v), NOT_COUNTS),
+    Case("VDVAE", "likelihood", VDVAE, NOT_MODULES),
+    Case("VDVAE", "groups", lambda v: VDVAE(LIKELIHOOD, v), NOT_GROUPS),
+    Case("VDVAE", "channels", lambda v: VDVAE(LIKELIHOOD, channels=v), NOT_COUNTS),
+    Case("VDVAE", "width", lambda v: VDVAE(LIKELIHOOD, width=v), NOT_COUNTS),
+    Case("VDVAE", "middle", lambda v: VDVAE(LIKELIHOOD, middle=v), NOT_COUNTS.filter(lambda v: v is not None)),
     Case("TopDown", "mean", lambda v: TopDown(64, mean=v), NOT_MEANS),
     Case(
         "PPCA", "weight", lambda v: PPCA(v, LOC, 1.0), st.one_of(NOT_NUMBERS, st.sampled_from(NOT_MATRICES + WITH_NAN))

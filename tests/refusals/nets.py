@@ -14,6 +14,7 @@ from dlvm.nets import (
     NADE,
     BatchNorm,
     BatchNorm2d,
+    Bottleneck,
     CausalAttention,
     CausalTransformer,
     Conv,
@@ -30,6 +31,8 @@ from dlvm.nets import (
     OrderedMADE,
     PixelCNN,
     PixelsLeft,
+    Pyramid,
+    Readout,
     ResidualBlock,
     RowsAbove,
     Standardised,
@@ -126,6 +129,9 @@ NOT_BLOCKS = st.sampled_from(
 NOT_PADDINGS = NOT_COUNTS.filter(lambda v: v is False or v != 0)
 SHAPED = {"Conv": lambda v: Conv(16, 4, 3, shape=v), "Deconv": lambda v: Deconv(3, 4, 16, shape=v)}
 BLOCKED = {"Conv": lambda v: Conv(16, 4, 3, block=v), "Deconv": lambda v: Deconv(3, 4, 16, block=v)}
+BOTTLENECK = {"in_features": 3, "middle": 2, "out_features": 3, "side": 4}
+PYRAMID = {"x_dim": 64, "sides": (4, 1), "width": 3, "depth": 1, "middle": 2, "channels": 1}
+READOUT = {"width": 3, "x_dim": 16, "factor": 2, "numbers": 1, "channels": 1}
 COUNTED = {
     ("GatedConv", "in_channels"): lambda v: GatedConv(v, 4),
     ("GatedConv", "out_channels"): lambda v: GatedConv(3, v),
@@ -220,6 +226,25 @@ CASES = [
         Case(f"{name}.forward", "present", lambda v, make=make: make(torch.zeros(5, 4, 3), v), NOT_PRESENT)
         for name, make in SEQUENCED.items()
     ),
+    *(
+        Case("Bottleneck", name, lambda v, name=name: Bottleneck(**BOTTLENECK | {name: v}), NOT_COUNTS)
+        for name in BOTTLENECK
+    ),
+    Case("Bottleneck", "last", lambda v: Bottleneck(3, 2, 3, 4, v), st.sampled_from([None, "1", -0.1, float("nan")])),
+    *(
+        Case(
+            "Pyramid",
+            name,
+            lambda v, name=name: Pyramid(**PYRAMID | {name: v}),
+            NOT_COUNTS.filter(lambda v: v is not None),
+        )
+        for name in PYRAMID
+        if name != "sides"
+    ),
+    Case("Pyramid", "x_dim", lambda v: Pyramid(v, (1,), 3), NOT_SQUARES),
+    Case("Pyramid", "sides", lambda v: Pyramid(64, v, 3), st.sampled_from([None, 4, (), (3,), (4, 3), (4, 4), (1, 4)])),
+    *(Case("Readout", name, lambda v, name=name: Readout(**READOUT | {name: v}), NOT_COUNTS) for name in READOUT),
+    Case("Readout", "factor", lambda v: Readout(3, 16, v), st.sampled_from([3, 5, 8])),
     Case("ResidualBlock", "channels", ResidualBlock, NOT_COUNTS),
     Case("ResidualBlock", "activation", lambda v: ResidualBlock(3, v), NOT_MAKERS),
     Case("Maps", "layers", lambda v: Maps(nn.Conv2d(3, 3, 1), v), NOT_MODULES),

@@ -23,6 +23,8 @@ from dlvm.inference import IWAE, VIMCO, check, fit
 from dlvm.models import HVAE, VAE
 
 WORDS = words()
+SLOW = ("vdvae",)
+EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
 
 
 def data(setup) -> Loader:
@@ -37,7 +39,7 @@ def test_each_file_is_a_model_and_its_name_the_word_for_it():
         named("setup")
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", EACH)
 def test_every_model_trains_with_the_defaults_of_its_options(word):
     setup = named(word)()
     model, guide = fresh_pair(setup, data(setup), Diagonal)
