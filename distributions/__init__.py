@@ -8,12 +8,17 @@ from dlvm.distributions.autoregressive.elements import Bits, Greys, Tokens
 from dlvm.distributions.bernoulli import Bernoulli
 from dlvm.distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
 from dlvm.distributions.flows.base import Flow
-from dlvm.distributions.flows.coupling import Affine, Coupling
+from dlvm.distributions.flows.coupling import Additive, Affine, Coupling
+from dlvm.distributions.flows.density import Composition, FlowDensity
 from dlvm.distributions.flows.flow_normal import FlowNormal
 from dlvm.distributions.flows.householder import HouseholderNormal
+from dlvm.distributions.flows.image_coupling import ChannelCoupling, CheckerboardCoupling
+from dlvm.distributions.flows.images import InvertibleConv, MultiScale, Squeeze
 from dlvm.distributions.flows.inverse_autoregressive import InverseAutoregressiveNormal
 from dlvm.distributions.flows.planar import PlanarNormal
 from dlvm.distributions.flows.radial import RadialNormal
+from dlvm.distributions.flows.real_nvp import image_flow, vector_flow
+from dlvm.distributions.flows.scaling import ActNorm, Logit, Reorder, Standardise
 from dlvm.distributions.flows.spline import Autoregressive, RationalQuadratic
 from dlvm.distributions.flows.sylvester import HouseholderBasis, OrthogonalBasis, PermutedBasis, SylvesterNormal
 from dlvm.distributions.kl import (
@@ -48,6 +53,20 @@ from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDi
 
 __all__ = [
     "ARDNormal",
+    "vector_flow",
+    "image_flow",
+    "Standardise",
+    "Squeeze",
+    "Reorder",
+    "MultiScale",
+    "Logit",
+    "InvertibleConv",
+    "FlowDensity",
+    "Composition",
+    "CheckerboardCoupling",
+    "ChannelCoupling",
+    "ActNorm",
+    "Additive",
     "Affine",
     "Autoregressive",
     "Bernoulli",

@@ -7,7 +7,9 @@ from dlvm.models.fully_visible import FullyVisible
 from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.gmvae import GMVAE
 from dlvm.models.hvae import HVAE, burda
+from dlvm.models.nice import NICE
 from dlvm.models.ppca import PPCA
+from dlvm.models.realnvp import RealNVP
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 from dlvm.models.vdvae import VDVAE
@@ -20,7 +22,9 @@ __all__ = [
     "GMVAE",
     "GaussianMixture",
     "HVAE",
+    "NICE",
     "PPCA",
+    "RealNVP",
     "TopDown",
     "VAE",
     "VDVAE",

@@ -80,6 +80,9 @@ NOT_WEIGHTS = st.sampled_from(
 NORTH, ONE = torch.tensor([[0.0, 0.0, 1.0]] * 5), torch.ones(5)
 
 
+NOT_WIDTHS_OR_NONE = NOT_COUNTS.filter(lambda v: v is False or v != 0)
+
+
 CASES = [
     *(Case(name, "levels", getattr(room, name), st.one_of(NOT_COUNTS, st.just(1))) for name in ("Greys", "Tokens")),
     Case("ChainRule", "net", lambda v: room.ChainRule(v, room.Bits()), st.one_of(NOT_MODULES, st.builds(nn.Identity))),
@@ -99,7 +102,11 @@ CASES = [
     ),
     Case("ChainRule.forward", "context", lambda v: room.ChainRule(NADE(4, 3), room.Bits())(v), NOT_TENSORS),
     *(Case(s, "dim", lambda v, make=make: make(v, 4), NOT_COUNTS) for s, make in STEPS.items()),
-    *(Case(s, "context", lambda v, make=make: make(3, v), NOT_COUNTS) for s, make in STEPS.items()),
+    Case("Autoregressive", "context", lambda v: Autoregressive(3, v), NOT_COUNTS),
+    Case("Coupling", "context", lambda v: Coupling(3, v), NOT_WIDTHS_OR_NONE),
+    Case("Coupling", "dim", lambda v: Coupling(v, 0), st.just(1)),
+    Case("Coupling.forward", "h", lambda v: Coupling(3, 0)(torch.zeros(5, 3), v), st.just(torch.zeros(5, 4))),
+    Case("Coupling.forward", "h", lambda v: Coupling(3, 4)(torch.zeros(5, 3), v), st.none()),
     *(Case(s, "hidden", lambda v, make=make: make(3, 4, hidden=v), NOT_WIDTHS) for s, make in STEPS.items()),
     Case("Autoregressive", "hidden", lambda v: Autoregressive(3, 4, hidden=v), st.sampled_from([(2,), (8, 1)])),
     *(Case(s, "activation", lambda v, make=make: make(3, 4, activation=v), NOT_MAKERS) for s, make in STEPS.items()),
