@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from dlvm.distributions.flows.flow_normal import Bijection
 from dlvm.nets.arguments import count, module
 
-NOISES: dict[str, Callable[[Tensor], dist.Distribution]] = {
+NOISES: dict[str, Callable[[Tensor], TorchDistribution]] = {
     "normal": lambda zero: dist.Normal(zero, torch.ones_like(zero)),
     "logistic": lambda zero: dist.Logistic(zero, torch.ones_like(zero)),
 }
@@ -115,7 +115,7 @@ class FlowDensity(nn.Module):
             raise ValueError("context must not be given to a density without a net; make it with net=..., or omit it")
         h = () if self.net is None else (self.net(*context),)
         support = getattr(self.flow, "domain", constraints.real_vector)
-        noise = cast(TorchDistribution, NOISES[self.noise](self.zero).to_event(1))
+        noise = NOISES[self.noise](self.zero).to_event(1)
         return Transformed(cast(Bijection, self.flow), noise, *h, support=support)
 
 

@@ -30,6 +30,9 @@ class Squeeze(nn.Module):
         torch.Size([5, 12, 4, 3])
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, y: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
         """z, and log |det dz/dy| = 0 of shape (*batch,)."""
         *batch, channels, height, width = y.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -104,7 +105,7 @@ def image_flow(
     """
     count(scales=scales, depth=depth)
     check_shape(shape, scales)
-    inside = {"width": width, "blocks": blocks, "activation": activation}
+    inside: dict[str, Any] = {"width": width, "blocks": blocks, "activation": activation}
 
     def over_places(maps: tuple[int, ...], times: int) -> Iterator[nn.Module]:
         for t in range(times):

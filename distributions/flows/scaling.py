@@ -186,6 +186,7 @@ class Reorder(nn.Module):
     """
 
     order: Tensor
+    back: Tensor
 
     def __init__(self, dim: int):
         super().__init__()

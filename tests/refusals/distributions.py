@@ -8,8 +8,8 @@ from torch import nn
 
 import dlvm.distributions as room
 from dlvm.distributions import Bernoulli, ConstantScaleNormal, LearnedScale, StandardNormal, SylvesterNormal
+from refusals import data_flows, likelihoods
 from refusals import distributions_parts as parts
-from refusals import likelihoods
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.distributions_parts import NOT_SCALES, NOT_STEPS, net
 from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
@@ -102,11 +102,13 @@ CASES = [
     Case("SylvesterNormal", "basis", lambda v: SylvesterNormal(net(), 2, basis=v), NOT_BASES),
     *parts.CASES,
     *likelihoods.CASES,
+    *data_flows.CASES,
 ]
 ANY = {
     "Coupling(reverse)": "any truth value",
     "Autoregressive(reverse)": "any truth value",
     "ReparametrisedMixture(validate_args)": "as in every distribution of torch",
     "VonMisesFisher(validate_args)": "as in every distribution of torch",
+    **dict.fromkeys(data_flows.FLAGS, "any truth value"),
 }
 RECORDS: set[str] = set()

@@ -12,6 +12,7 @@ from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, Stand
 from dlvm.models import (
     GMVAE,
     HVAE,
+    NICE,
     PPCA,
     VAE,
     VDVAE,
@@ -20,13 +21,15 @@ from dlvm.models import (
     FactorAnalysers,
     FullyVisible,
     GaussianMixture,
+    RealNVP,
     TopDown,
     burda,
 )
 from dlvm.nets import MLP, NADE, Readout
 from refusals import mixtures
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
-from refusals.nets import NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
+from refusals.data_flows import NOT_FLOWS, NOT_NOISES
+from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
 
 ROOM = room
 
@@ -101,6 +104,8 @@ PROGRAMS = {
     "GMVAE": GMVAE(GaussianMixture(2, 2), LIKELIHOOD),
     "GaussianMixture": GaussianMixture(2, 4),
     "BernoulliMixture": BernoulliMixture(2, 4),
+    "NICE": NICE(4, (3,)),
+    "RealNVP": RealNVP(4),
 }
 LINEAR = PROGRAMS["PPCA"]
 NOT_ROWS = st.one_of(
@@ -154,6 +159,13 @@ CASES = [
     Case("PPCA.posterior", "x", LINEAR.posterior, NOT_ROWS),
     *(Case(f"{name}.forward", "x", program, NOT_DATA) for name, program in PROGRAMS.items()),
     *(Case(f"{name}.forward", "n", lambda v, p=program: p(n=v), NOT_COUNTS) for name, program in PROGRAMS.items()),
+    *(Case(kind.__name__, "x_dim", kind, st.one_of(NOT_COUNTS, st.just(1))) for kind in (NICE, RealNVP)),
+    *(Case(kind.__name__, "noise", lambda v, kind=kind: kind(4, noise=v), NOT_NOISES) for kind in (NICE, RealNVP)),
+    Case("NICE", "hidden", lambda v: NICE(4, v), NOT_WIDTHS),
+    Case("NICE", "depth", lambda v: NICE(4, depth=v), NOT_COUNTS),
+    Case("NICE", "activation", lambda v: NICE(4, activation=v), NOT_MAKERS),
+    Case("NICE", "before", lambda v: NICE(4, before=v), NOT_FLOWS.filter(lambda v: v is not None), "maps[0]"),
+    Case("RealNVP", "flow", lambda v: RealNVP(3, v), NOT_FLOWS.filter(lambda v: v is not None)),
     *mixtures.CASES,
 ]
 ANY: dict[str, str] = {}
