@@ -4,7 +4,7 @@ Importing the package registers divergences with torch: see ``dlvm.distributions
 """
 
 from dlvm.distributions.autoregressive.chain_rule import ChainRule
-from dlvm.distributions.autoregressive.elements import Bits, Greys, Tokens
+from dlvm.distributions.autoregressive.elements import Bits, Greys, MixedGreys, Tokens
 from dlvm.distributions.bernoulli import Bernoulli
 from dlvm.distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
 from dlvm.distributions.flows.base import Flow
@@ -101,6 +101,7 @@ __all__ = [
     "Logits",
     "LowRankNormal",
     "Missing",
+    "MixedGreys",
     "MixtureNormal",
     "MixturePrior",
     "NegativeBinomial",

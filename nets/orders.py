@@ -74,6 +74,9 @@ class OrderedMADE(nn.Module):
         """Bias of the outputs, shape (dim, outputs): a view."""
         return cast(MaskedLinear, self.made.layers[-1]).bias.view(self.outputs, self.dim).T
 
+    def extra_repr(self) -> str:
+        return f"orders={len(self.orders)}"
+
     def readings(self) -> list[Reading]:
         """The net in each of its orders."""
         return [Reading(self.made, order if k else None) for k, order in enumerate(self.orders)]

@@ -8,14 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dlvm.distributions import Bits, Greys, Tokens
+from dlvm.distributions import Bits, Greys, MixedGreys, Tokens
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.fitting import MOST_CLASSES, Found, levels_of
 
-VariableWord = Literal["bits", "greys"]
+VariableWord = Literal["bits", "greys", "mixture"]
+Element = Bits | Greys | MixedGreys | Tokens
 
 
-def element_of(word: VariableWord, data: Loader) -> Bits | Greys | Tokens:
+def element_of(word: VariableWord, data: Loader) -> Element:
     """What a variable is: a token in a sequence and where columns hold classes, otherwise what the word says.
 
     Raises:
@@ -40,7 +41,7 @@ def element_of(word: VariableWord, data: Loader) -> Bits | Greys | Tokens:
             f"variables bits are 0 and 1 alone, {found}: of grey levels --binarize dynamic makes bits, and --variables "
             "greys takes them as they are"
         )
-    return Greys(levels_of(data))
+    return Greys(levels_of(data)) if word == "greys" else MixedGreys(levels=levels_of(data))
 
 
 def dim_of(data: Loader) -> int:
@@ -63,12 +64,17 @@ def picture_shape(data: Loader) -> tuple[int, int, int]:
     return (*(channels or [1]), height, width)
 
 
-def start_of(element: Bits | Greys | Tokens, data: Loader) -> Tensor:
+def start_of(element: Element, data: Loader) -> Tensor:
     """Logits of how often each variable has each value, shape (dim, outputs); half a count more of each.
 
-    A net that starts there knows each variable's own distribution, as if none depended on another.
+    A net that starts there knows each variable's own distribution, as if none depended on another; of a mixture its
+    components start side by side about the mean, each as wide as its share.
     """
     x = data.x
+    if isinstance(element, MixedGreys):
+        apart = torch.linspace(-1.5, 1.5, element.components) if element.components > 1 else torch.zeros(1)
+        loc = 4 * (x.mean(0).unsqueeze(-1) - 0.5) + apart
+        return torch.cat([torch.zeros_like(loc), loc, torch.full_like(loc, -1.5)], -1)
     if isinstance(element, Bits):
         return torch.logit(x.mean(0), eps=1e-3).unsqueeze(-1)
     number = (x * (element.levels - 1)).round() if isinstance(element, Greys) else x

@@ -29,7 +29,7 @@ class PixelVAESetup(Setup):
     channels: int = 16
     """Maps in each of the two stacks."""
     variables: VariableWord = "bits"
-    """What x is made of: bits, or grey levels as they are."""
+    """What x is made of: bits, greys (a probability for each level) or a mixture of rounded logistics over these."""
 
     exact = "log p(x | z), by the chain rule"
     command = "--data digits --receptive-field 1 --epochs 40"

@@ -87,6 +87,8 @@ CASES = [
     *(Case(name, "levels", getattr(room, name), st.one_of(NOT_COUNTS, st.just(1))) for name in ("Greys", "Tokens")),
     Case("ChainRule", "net", lambda v: room.ChainRule(v, room.Bits()), st.one_of(NOT_MODULES, st.builds(nn.Identity))),
     Case("ChainRule", "net", lambda v: room.ChainRule(NADE(4, 3, outputs=v), room.Bits()), st.integers(2, 4)),
+    Case("MixedGreys", "components", room.MixedGreys, NOT_COUNTS),
+    Case("MixedGreys", "levels", lambda v: room.MixedGreys(2, v), st.one_of(NOT_COUNTS, st.just(1))),
     Case("ChainRule", "element", lambda v: room.ChainRule(NADE(4, 3), v), st.one_of(NOT_MODULES, st.just(room.Bits))),
     Case(
         "ChainRule",

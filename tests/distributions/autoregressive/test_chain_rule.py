@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlvm.distributions import Bits, ChainRule, Greys, Missing, Tokens
+from dlvm.distributions import Bits, ChainRule, Greys, Missing, MixedGreys, Tokens
 from dlvm.nets import NADE, CausalTransformer, OrderedMADE, PixelCNN
 
 IMAGE = (1, 2, 3)
@@ -22,9 +22,9 @@ NETS = {
     "pixel_cnn, near": lambda o, c: PixelCNN(IMAGE, o, 3, layers=2, receptive_field=1, context=c),
     "pixel_cnn, blind": lambda o, c: PixelCNN(IMAGE, o, 3, layers=2, receptive_field=0, context=c),
     "pixel_cnn, colours": lambda o, c: PixelCNN((3, 1, 2), o, 3, layers=2, receptive_field=2, context=c),
-    "transformer": lambda o, c: CausalTransformer(6, max(o, 2), o, 8, layers=2, heads=2, context=c, step=step_of(o)),
+    "transformer": lambda o, c: CausalTransformer(6, o + (o == 1), o, 8, layers=2, heads=2, context=c, step=step_of(o)),
 }
-ELEMENTS = {"bits": Bits(), "greys": Greys(3), "tokens": Tokens(3)}
+ELEMENTS = {"bits": Bits(), "greys": Greys(3), "mixture": MixedGreys(2, 3)}
 
 
 def step_of(outputs: int) -> float:
@@ -57,9 +57,9 @@ def test_bits_sum_to_one(net, context):
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(log_p.shape[:-1]).double())
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_greys_sum_to_one(net):
-    log_p = made(net, "greys")().log_prob(every(torch.arange(3) / 2))
+@pytest.mark.parametrize("net, element", [*((net, "greys") for net in NETS), ("pixel_cnn, colours", "mixture")])
+def test_greys_sum_to_one(net, element):
+    log_p = made(net, element)().log_prob(every(torch.arange(3) / 2))
     assert log_p.std() > 0.1 and abs(log_p.exp().sum() - 1) < 1e-9
 
 
