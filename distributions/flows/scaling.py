@@ -160,8 +160,12 @@ class Logit(nn.Module):
         if not 0 <= margin < 0.5:
             raise ValueError(f"margin must be at least 0 and below 0.5, got {margin}; pass 0.05")
         self.margin = margin
-        low = -margin / (1 - 2 * margin)
-        self.domain = constraints.independent(constraints.interval(low, 1 - low), 1)
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        """Where y may lie."""
+        low = -self.margin / (1 - 2 * self.margin)
+        return constraints.independent(constraints.interval(low, 1 - low), 1)
 
     def forward(self, y: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
         """z, and log |det dz/dy| of shape (*batch,)."""

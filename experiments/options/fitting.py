@@ -14,7 +14,7 @@ LOOKED_AT = 10_000  # rows that tell what kind of numbers data are
 MOST_CLASSES = 1000
 MOST_LEVELS = 256
 COUNTS = ("poisson", "negative_binomial", "zero_inflated")
-REAL = ("normal", "normal_learned", "normal_fixed", "laplace", "student_t")
+REAL = ("normal", "normal_learned", "normal_fixed", "laplace", "student_t", "flow")
 GREY = ("grey_levels", "discretised_logistic")
 
 

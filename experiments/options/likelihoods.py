@@ -13,9 +13,11 @@ from dlvm.distributions import (
     Bernoulli,
     Beta,
     CategoricalColumns,
+    Composition,
     ContinuousBernoulli,
     DiscretisedLogistic,
     FixedScale,
+    FlowDensity,
     GreyLevels,
     Laplace,
     LearnedScale,
@@ -24,13 +26,15 @@ from dlvm.distributions import (
     NegativeBinomial,
     Normal,
     Poisson,
+    Standardise,
     StudentT,
     Units,
     ZeroInflatedNegativeBinomial,
+    vector_flow,
 )
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.fitting import COUNTS, REAL, check_fits, classes_of, levels_of
-from dlvm.nets import Filled, Logarithmic, OneHot, Standardised
+from dlvm.nets import Filled, Logarithmic, OneHot, Standardised, out_features
 
 LikelihoodWord = Literal[
     "bernoulli",
@@ -42,6 +46,7 @@ LikelihoodWord = Literal[
     "normal_fixed",
     "laplace",
     "student_t",
+    "flow",
     "categorical",
     "continuous_bernoulli",
     "beta",
@@ -49,6 +54,7 @@ LikelihoodWord = Literal[
     "discretised_logistic",
 ]
 MOST_AT_ONCE = 10_000_000
+FLOW_STEPS = 4
 
 
 def likelihood_of(word: LikelihoodWord, net: nn.Module, data: Loader) -> nn.Module:
@@ -164,6 +170,12 @@ def _categorical(net: nn.Module, data: Loader) -> nn.Module:
     return likelihood
 
 
+def _flow(net: nn.Module, data: Loader) -> nn.Module:
+    steps = vector_flow(data.x_dim, FLOW_STEPS, context=out_features(net))
+    units = units_of(data.x)
+    return FlowDensity(Composition(Standardise(units.loc, units.scale), steps), data.x_dim, net)
+
+
 def _beta(net: nn.Module, data: Loader) -> nn.Module:
     units = units_of(data.x)
     size = units.loc * (1 - units.loc) / units.scale.square() - 1
@@ -192,6 +204,7 @@ LIKELIHOODS: dict[str, Callable[[nn.Module, Loader], nn.Module]] = {
     "normal_fixed": partial(_real, Normal, units_of, lambda dim: FixedScale(1.0)),
     "laplace": partial(_real, Laplace, robust_units_of, None),
     "student_t": partial(_real, StudentT, robust_units_of, None),
+    "flow": _flow,
     "categorical": _categorical,
     "continuous_bernoulli": partial(_bernoulli, ContinuousBernoulli),
     "beta": _beta,

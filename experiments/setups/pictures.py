@@ -16,7 +16,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.measures.draws import dreams, posterior_means
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.guides import latents
-from dlvm.inference import reconstruct
+from dlvm.inference import generate, reconstruct
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +48,14 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
             partial(_posteriors, model, guide, data, flat[0]),
             "The true posterior of four test data, by a grid, and the guide's density over it.",
         )
+
+
+def drawn_beside(model: nn.Module, data: Loader) -> Iterator[Drawing]:
+    """Draws of a model whose p(x) has no means to show, where the data are images or have two columns."""
+    if data.image_shape is not None:
+        yield "samples", partial(_drawn, model, data), "Test data, and draws of the model."
+    elif data.x_dim == 2:
+        yield "plane", partial(_drawn_points, model, data), "Test data, and draws of the model."
 
 
 def described(model: nn.Module, data: Loader) -> str:
@@ -99,6 +107,19 @@ def _samples(model: nn.Module, data: Loader) -> Figure:
 
     _, means = dreams(model, 64)
     return samples({"prior samples": means}, data.image_shape)
+
+
+def _drawn(model: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import samples
+
+    return samples({"data": data.first(64), "draws of the model": generate(model, 64)["x"]}, data.image_shape)
+
+
+def _drawn_points(model: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import plane
+
+    x = data.first(MANY)
+    return plane({"data": x, "draws of the model": generate(model, len(x))["x"]}, names_of(data))
 
 
 def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:

@@ -13,6 +13,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.options.common import ACTIVATIONS
 from dlvm.experiments.options.fitting import check_fits
 from dlvm.experiments.options.likelihoods import LikelihoodWord, encoder_of, likelihood_of
+from dlvm.experiments.options.nets import NetWord, conv_net, deconv_net
 from dlvm.experiments.options.priors import PriorWord, join, prior_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
@@ -29,11 +30,16 @@ class VAESetup(Setup):
     """Hidden layers of the encoder, and in reverse of the decoder."""
     activation: Literal["relu", "tanh", "elu", "softplus"] = "tanh"
     """Nonlinearity of encoder, decoder and flow."""
+    net: NetWord = "mlp"
+    """Of encoder and decoder: mlp; for images of any size conv, convolutions of stride 2, residual or gated with such
+    blocks between them. The last of hidden is then the width of the encoder's features, the others count nothing."""
+    channels: tuple[int, ...] = (16, 32)
+    """Of a net other than mlp: maps after each convolution of the encoder, and in reverse of the decoder."""
     likelihood: LikelihoodWord = "bernoulli"
     """p(x | z): bernoulli for 0 and 1; poisson, negative_binomial and zero_inflated for counts; categorical for
     classes; normal (with a scale for each datum and column, one learned for each column, or that of the column),
-    laplace and student_t for real numbers; continuous_bernoulli and beta between 0 and 1; grey_levels and
-    discretised_logistic for grey levels."""
+    laplace, student_t and flow (couplings, for any shape) for real numbers; continuous_bernoulli and beta between 0
+    and 1; grey_levels and discretised_logistic for grey levels."""
     prior: PriorWord = "standard"
     """p(z): standard, N(0, I); ard, a Gaussian with a learned scale for each dimension; mixture, of Gaussians; vamp, a
     mixture of posteriors of learned pseudo-inputs; vamp_data, of rows of the data; real_nvp and spline, flows of
@@ -63,13 +69,28 @@ class VAESetup(Setup):
 
     def encoder(self, data: Loader) -> nn.Module:
         """From x to the features of a guide."""
-        return encoder_of(self.likelihood, data, lambda dim: MLP(dim, *self.hidden, activation=self.nonlinearity))
+        return encoder_of(self.likelihood, data, lambda dim: self.net_in(dim, data))
+
+    def net_in(self, dim: int, data: Loader) -> nn.Module:
+        """From so many numbers to features."""
+        if self.net == "mlp":
+            return MLP(dim, *self.hidden, activation=self.nonlinearity)
+        if not self.hidden:
+            raise ValueError(f"hidden must have a width, that of the encoder's features, for --net {self.net}; add one")
+        return conv_net(self.net, (dim, *self.channels, self.hidden[-1]), data, self.nonlinearity)
+
+    def net_out(self, outputs: int | None, data: Loader) -> nn.Module:
+        """From z to so many numbers, or to features."""
+        layers, act = (self.z_dim, *self.hidden[::-1]), self.nonlinearity
+        if self.net != "mlp":
+            return deconv_net(self.net, (self.z_dim, *self.channels[::-1], data.x_dim), data, act)
+        if outputs is not None:
+            return MLP(*layers, outputs, activation=act)
+        return MLP(*layers, activation=act, output=act if self.hidden else nn.Identity)
 
     def decoder(self, data: Loader) -> nn.Module:
         """p(x | z), started from the data."""
-        layers, act = (self.z_dim, *self.hidden[::-1]), self.nonlinearity
         if self.binary and not data.has_missing:
             check_fits(self.likelihood, data)
-            return Bernoulli(MLP(*layers, data.x_dim, activation=act), data.mean if self.mean_bias else None)
-        features = MLP(*layers, activation=act, output=act if self.hidden else nn.Identity)
-        return likelihood_of(self.likelihood, features, data)
+            return Bernoulli(self.net_out(data.x_dim, data), data.mean if self.mean_bias else None)
+        return likelihood_of(self.likelihood, self.net_out(None, data), data)

@@ -44,7 +44,7 @@ def table(kind: str) -> torch.Tensor:
 FITS = {
     "bernoulli": "binary",
     **dict.fromkeys(("poisson", "negative_binomial", "zero_inflated"), "counts"),
-    **dict.fromkeys(("normal", "normal_learned", "normal_fixed", "laplace", "student_t"), "real"),
+    **dict.fromkeys(("normal", "normal_learned", "normal_fixed", "laplace", "student_t", "flow"), "real"),
     "categorical": "classes",
     **dict.fromkeys(("continuous_bernoulli", "beta"), "shares"),
     **dict.fromkeys(("grey_levels", "discretised_logistic"), "greys"),

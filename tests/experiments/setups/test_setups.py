@@ -19,7 +19,7 @@ from dlvm.experiments.setups.named import named, words
 from dlvm.experiments.setups.setup import fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.guides import Diagonal
-from dlvm.inference import IWAE, VIMCO, check, fit
+from dlvm.inference import IWAE, VIMCO, check, evaluate, fit
 from dlvm.models import HVAE, VAE
 
 WORDS = words()
@@ -55,6 +55,7 @@ def test_every_model_trains_with_the_defaults_of_its_options(word):
 @pytest.mark.parametrize("word", WORDS)
 def test_every_option_of_a_model_changes_it(word):
     within = {"components": {"prior": "mixture"}}  # options that others ask for
+    within |= {"channels": {"net": "conv"}} if word == "vae" else {}
     others = {
         int: lambda v: v + 1,
         "int | None": lambda v: 3,
@@ -105,6 +106,29 @@ def test_the_vae_is_the_one_that_scripts_have_always_trained():
     assert num_parameters(model) == sum(p.numel() for layer in layers[:3] for p in layer.parameters())
     plain = dataclasses.replace(setup, mean_bias=False).model(loader)
     assert plain.likelihood.net.bias.abs().max() < 1 / 5**0.5 + 1e-6
+
+
+@pytest.mark.parametrize("net, block", [("conv", "Identity"), ("residual", "ResidualBlock"), ("gated", "GatedBlock")])
+def test_a_vae_of_images_takes_convolutions_of_any_size(net, block):
+    """Of two channels and odd sides, and a mask beside them where pixels are missing."""
+    x = (torch.rand(40, 2 * 5 * 7) < 0.5).float()
+    x[3, 4] = torch.nan
+    setup = VAESetup(net=net, z_dim=3, hidden=(6,), channels=(4, 3), activation="elu")
+    for holes in (False, True):
+        loader = Loader(x if holes else x[4:], image_shape=(2, 5, 7), missing=holes)
+        model, guide = fresh_pair(setup, loader, Diagonal)
+        decoder = model.likelihood.likelihood.net.net if holes else model.likelihood.net
+        encoder = guide.encoder.net if holes else guide.encoder
+        assert [type(b).__name__ for b in (*encoder.blocks, *decoder.blocks)] == [block] * 4
+        assert encoder.shape == ((4, 5, 7) if holes else (2, 5, 7)) and (encoder.out_features == 6)
+        assert evaluate(model, guide, loader, num_particles=2).elbo < 0
+
+
+def test_convolutions_are_refused_for_columns_and_without_a_width_of_features():
+    with pytest.raises(ValueError, match="net must be mlp for data in columns.*got gated"):
+        VAESetup(net="gated").model(Loader(torch.ones(5, 3)))
+    with pytest.raises(ValueError, match="hidden must have a width, that of the encoder's features, for --net conv"):
+        VAESetup(net="conv", hidden=()).encoder(data(VAESetup()))
 
 
 def test_greys_stay_where_the_model_is_of_real_numbers_or_where_they_are_asked_for():
