@@ -31,7 +31,7 @@ from dlvm.experiments.runs.report import Table
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
-from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_parameters, plane_of
+from dlvm.experiments.setups.setup import Setup, check_latent, fresh_pair, num_parameters, plane_of
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
@@ -265,8 +265,8 @@ def pictures_of_one_model(config: Config, one: OneModel) -> Iterator[Picture]:
 
 def main(config: Config) -> list[dict]:
     study = Study(config)
-    check_x_alone(config.setup)
     data = data_of(config)  # what cannot be loaded is found before a folder is made
+    check_latent(config.setup, data.train)
     asked = cells(config, data)
     run = study.open()
     grid = study.sweep(asked, told)

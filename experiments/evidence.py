@@ -40,7 +40,7 @@ from dlvm.experiments.runs.restore import recipe_of, restore
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
-from dlvm.experiments.setups.setup import Rows, Setup, batches_of, first_rows
+from dlvm.experiments.setups.setup import Rows, Setup, batches_of, first_rows, refuse_observed
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Study
 from dlvm.guides import latents
@@ -270,6 +270,7 @@ def checked(config: Config) -> tuple[Recipe, Splits, Pair | None]:
     pair = None if config.run is None else restore(config.run)
     if pair is not None:
         check(*pair, ELBO(), *data.train.examples)
+    refuse_observed(recipe.pair(data.train)[0] if pair is None else pair[0], data.train)
     return recipe, data, pair
 
 

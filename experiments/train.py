@@ -14,6 +14,7 @@ import tyro
 from torch import nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.measures.draws import latent_sites
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
@@ -105,6 +106,13 @@ def check_training(config: Config, model: nn.Module, guide: nn.Module, objective
 
 def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
     """The evaluation in one line."""
+    if exact(result):
+        return Table(
+            ["log p(x)", "bits per number", "epochs", "s / epoch"],
+            [[result.log_px, result.bits_per_dim, epochs, seconds]],
+            f"{result.num_data} test data, nats per datum; exact, since nothing is latent.",
+            {"log p(x)": ".2f", "bits per number": ".3f", "s / epoch": ".2f"},
+        )
     return Table(
         ["log p(x)", "ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7", "epochs", "s / epoch"],
         [
@@ -124,6 +132,11 @@ def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
         f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each.",
         {name: ".2f" for name in ("log p(x)", "ELBO", "gap", "rate", "distortion", "ESS", "k-hat > 0.7", "s / epoch")},
     )
+
+
+def exact(result: Evaluation) -> bool:
+    """Whether the model has no latent sites, so that its bounds are log p(x) itself."""
+    return not result.units and not result.rate and not result.log_px_se
 
 
 def pictures(setup: Setup, model: nn.Module, guide: nn.Module, test: Loader, history: list[dict]) -> Iterator[Drawing]:
@@ -214,9 +227,10 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     records = [dataclasses.asdict(epoch) for epoch in history]
     draw(run, pictures(config.setup, model, guide, test, records))
     word = word_of(type(config.setup))
+    guided = f", {config.guide} guide" if latent_sites(model, train) else ""
     report = run.report(
-        f"{word}, {config.guide} guide, {config.objective} objective, {train.name}",
-        f"p(x, z) is {word} with {described(model, train)}, {parameters['model']:,} parameters; q(z | x) has "
+        f"{word}{guided}, {config.objective} objective, {train.name}",
+        f"The model is {word} with {described(model, train)}, {parameters['model']:,} parameters; its guide has "
         f"{parameters['guide']:,}.",
         [table],
         f"{said} {result}",

@@ -19,11 +19,14 @@ from dlvm.experiments.runs.restore import restore
 from dlvm.experiments.runs.results_file import Results, check_out, write
 from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
 from dlvm.inference.console import tell
+from dlvm.inference.programs.beside import observes_everything
+from dlvm.inference.programs.pair import Pair
 from dlvm.inference.use.asking import data_site
 from dlvm.inference.use.by_datum import columns as numbered
 
 Call = Literal["encode", "reconstruct", "score", "impute", "predict", "interpolate", "generate", "traverse"]
 OF_DATA = ("encode", "reconstruct", "score", "impute", "predict", "interpolate")
+OF_OBSERVED = ("score", "generate")
 MANY = 64  # images that a picture shows
 
 
@@ -193,7 +196,7 @@ def generated(asked: Asked) -> Results:
     drawn = generate(asked.model, asked.config.n, given or None, **asked.options)
     name = data_site(asked.model)
     found = asked.like_x(drawn[name], **{site: _plain(value) for site, value in drawn.items() if site != name})
-    if found.images is None:
+    if found.images is None or len(drawn) == 1:
         return found
     latent = {site: value for site, value in {**drawn, **given}.items() if site != name}
     return dataclasses.replace(found, images=(decode(asked.model, latent)[:MANY], found.images[1]))
@@ -270,6 +273,11 @@ def main(config: Config) -> None:
     description = description_of(config.run, config.data)
     data = read_for(config.run, config.data) if config.call in OF_DATA else None
     args = () if data is None else tuple(_tensor(data, name) for name in inputs_of(config.run))
+    if config.call not in OF_OBSERVED and args and observes_everything(Pair(model, guide), args, {}):
+        raise ValueError(
+            f"call must be {' or '.join(OF_OBSERVED)} for a model without latent sites, got {config.call}; what it "
+            "knows of x is p(x)"
+        )
     asked = Asked(config, model, guide, description, data, args)
     found = CALLS[config.call](asked)
     if found.index is not None and found.index is asked.index:  # rows of the file, under the name of its own ids

@@ -6,13 +6,14 @@ from dlvm.guides.chain import Chain
 from dlvm.guides.dequantiser import Dequantiser
 from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, StudentT
 from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
+from dlvm.guides.fully_observed import FullyObserved
 from dlvm.guides.hamiltonian import Hamiltonian, HamiltonianModel
 from dlvm.guides.joint import Joint
 from dlvm.guides.ladder import Ladder
 from dlvm.guides.local import Local
 from dlvm.guides.posterior_of import posterior_of
 from dlvm.guides.refined import Refined
-from dlvm.guides.sites.latents import Latent, Plate, latents
+from dlvm.guides.sites.latents import Latent, NoLatents, Plate, latents
 from dlvm.guides.top_down_posterior import TopDownPosterior
 from dlvm.guides.with_globals import WithGlobals, local_sites
 
@@ -24,6 +25,7 @@ __all__ = [
     "Dequantiser",
     "Diagonal",
     "FullRank",
+    "FullyObserved",
     "Hamiltonian",
     "HamiltonianModel",
     "Householder",
@@ -34,6 +36,7 @@ __all__ = [
     "LowRank",
     "Mixture",
     "NeuralSpline",
+    "NoLatents",
     "Planar",
     "Plate",
     "Radial",

@@ -16,13 +16,21 @@ GAP = 0.12  # white space between images, as a fraction of their side
 
 
 @styled
-def samples(images: Mapping[str, Tensor], image_shape: Sequence[int] | None = None, context: str = "") -> Figure:
+def samples(
+    images: Mapping[str, Tensor],
+    image_shape: Sequence[int] | None = None,
+    context: str = "",
+    title: str = "",
+    note: str = "Means of p(x | z) for z drawn from p(z).",
+) -> Figure:
     """What each model holds possible: means of p(x | z) for draws of z from the prior, one panel a label.
 
     Args:
         images: label -> means, shape (n, x_dim).
         image_shape: ``(height, width)`` or ``(channels, height, width)``; ``None`` draws lines.
         context: a few words on data and model, put below the title.
+        title: in the place of one that speaks of draws from the prior.
+        note: what the images are.
 
     Returns:
         The figure.
@@ -38,8 +46,8 @@ def samples(images: Mapping[str, Tensor], image_shape: Sequence[int] | None = No
     side = WIDTH / max(columns, 2)
     fig = sheet(
         lines * (side + 0.25 if image_shape else 2.2),
-        "What each model generates from its prior" if len(rows) > 1 else "What the model generates from its prior",
-        "Means of p(x | z) for z drawn from p(z).",
+        title or f"What {'each' if len(rows) > 1 else 'the'} model generates from its prior",
+        note,
         context,
     )
     axes = fig.subplots(lines, columns, squeeze=False, sharex=image_shape is None, sharey=image_shape is None).flatten()

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
+from dlvm.experiments.data import Loader
+from dlvm.guides import Latent, NoLatents, latents
 from dlvm.inference import decode, encode, generate, log_weights
 from dlvm.inference.use.asking import data_site
 
@@ -22,6 +24,14 @@ def dreams(model: Callable, n: int) -> tuple[Tensor, Tensor]:
 def posterior_means(model: Callable, guide: Callable, x: Tensor | tuple[Tensor, ...], site: str = "z") -> Tensor:
     """Means of z ~ q(z | x), shape (n, z_dim)."""
     return encode(model, guide, x)[site].mean
+
+
+def latent_sites(model: nn.Module, data: Loader) -> dict[str, Latent]:
+    """What ``latents`` finds; empty for a model that observes everything."""
+    try:
+        return latents(model, *data.examples)
+    except NoLatents:
+        return {}
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from dlvm.inference import (
     TVO,
     VIMCO,
     DReG,
+    MaximumLikelihood,
     MovingAverage,
     Objective,
     Renyi,
@@ -29,8 +30,9 @@ from dlvm.inference import (
 )
 
 ObjectiveWord = Literal[
-    "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "wake_sleep", "rws"
-]
+    "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "wake_sleep", "rws",
+    "maximum_likelihood",
+]  # fmt: skip
 EstimatorWord = Literal["total", "stl", "dreg", "score", "vimco"]
 
 
@@ -79,6 +81,7 @@ OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
     "tvo": lambda n, estimator: TVO(n.num_particles, n.intervals, estimator=estimator()),
     "wake_sleep": lambda n, estimator: WakeSleep(n.num_particles),
     "rws": lambda n, estimator: RWS(n.num_particles, n.sleep, doubly=estimator is DReG),
+    "maximum_likelihood": lambda n, estimator: MaximumLikelihood(),
 }
 WARMED = ("elbo", "analytic_kl", "iwae", "renyi", "miwae", "piwae", "ciwae")  # guides that follow a bound from below
 # The latents of these scripts are continuous: a score function that leaves out what can be reparametrised has no site.
@@ -89,7 +92,7 @@ ESTIMATORS: dict[str, Callable] = {
     "score": lambda: ScoreFunction(MovingAverage(), everywhere=True),
     "vimco": lambda: VIMCO(everywhere=True),
 }
-ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg")}
+ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg"), "maximum_likelihood": ("total",)}
 
 
 def objective_of(word: str, numbers: Numbers, estimator: str = "total") -> Objective:

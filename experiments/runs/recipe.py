@@ -72,8 +72,8 @@ class Recipe:
         )
 
     def pair(self, data: Loader) -> tuple[nn.Module, nn.Module]:
-        """A fresh model and a fresh guide of it, where the data lie."""
-        return fresh_pair(self.setup, data, self.guide.family(self.setup.nonlinearity))
+        """A fresh model and a fresh guide of it, where the data lie; one that draws nothing if nothing is latent."""
+        return fresh_pair(self.setup, data, self.guide.family(self.setup.nonlinearity), observed=True)
 
 
 def settings_in(folder: Path) -> dict[str, Any]:

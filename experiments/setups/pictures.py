@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.measures.draws import dreams, posterior_means
+from dlvm.experiments.measures.draws import dreams, latent_sites, posterior_means
 from dlvm.experiments.measures.posterior_grid import densities
-from dlvm.guides import latents
 from dlvm.inference import generate, reconstruct
+from dlvm.inference.use.asking import data_site
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,10 @@ FEW, MANY = 8, 2000
 
 def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
     """The name of each picture that suits the data and the latents, what draws it, and its caption."""
-    width = data.x_dim
+    width, sites = data.x_dim, latent_sites(model, data)
+    if not sites:
+        yield from drawn_beside(model, data)
+        return
     if data.image_shape is not None:
         yield "reconstructions", partial(_images, model, guide, data), "Test data, and E p(x | z) for z ~ q(z | x)."
     elif width == 2:
@@ -37,7 +40,6 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
     if width != 2:
         drawn = partial(_samples, model, data)
         yield "samples", drawn, "Means of p(x | z) for z drawn from the prior."
-    sites = latents(model, *data.examples)
     flat = [name for name, site in sites.items() if site.shape == (2,) and not site.support.is_discrete]
     for name in flat:
         title = "latent_space" if len(sites) == 1 else f"latent_space_{name}"
@@ -51,16 +53,15 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
 
 
 def drawn_beside(model: nn.Module, data: Loader) -> Iterator[Drawing]:
-    """Draws of a model whose p(x) has no means to show, where the data are images or have two columns."""
-    if data.image_shape is not None:
-        yield "samples", partial(_drawn, model, data), "Test data, and draws of the model."
-    elif data.x_dim == 2:
-        yield "plane", partial(_drawn_points, model, data), "Test data, and draws of the model."
+    """Draws of a model whose p(x) has no means to show."""
+    name = "plane" if data.x_dim == 2 else "samples"
+    yield name, partial(_drawn, model, data), "Test data, and draws of the model."
 
 
 def described(model: nn.Module, data: Loader) -> str:
     """The latent sites in words, as "z1 (32) and z2 (16)"."""
-    found = latents(model, *data.examples)
+    if not (found := latent_sites(model, data)):
+        return "no latent sites"
     each = [f"{name} ({'x'.join(map(str, site.shape)) or '1'})" for name, site in found.items()]
     return f"latent {' and '.join(filter(None, [', '.join(each[:-1]), each[-1]]))}"
 
@@ -110,16 +111,13 @@ def _samples(model: nn.Module, data: Loader) -> Figure:
 
 
 def _drawn(model: nn.Module, data: Loader) -> Figure:
-    from dlvm.experiments.figures import samples
+    from dlvm.experiments.figures import plane, samples
 
-    return samples({"data": data.first(64), "draws of the model": generate(model, 64)["x"]}, data.image_shape)
-
-
-def _drawn_points(model: nn.Module, data: Loader) -> Figure:
-    from dlvm.experiments.figures import plane
-
-    x = data.first(MANY)
-    return plane({"data": x, "draws of the model": generate(model, len(x))["x"]}, names_of(data))
+    x = together(data, MANY if data.x_dim == 2 else 64)[0]
+    groups = {"data": x, "draws": generate(model, len(x))[data_site(model)]}
+    if data.x_dim == 2:
+        return plane(groups, names_of(data))
+    return samples(groups, data.image_shape, title="Data, and draws of the model", note="Draws of x itself, no means.")
 
 
 def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.measures.draws import latent_sites
 from dlvm.experiments.options.guides import own
 from dlvm.experiments.options.words import told
-from dlvm.guides import latents
+from dlvm.guides import FullyObserved
+from dlvm.inference.programs.randomness import untouched
 from dlvm.nets import MLP
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class Setup:
 
 
 def fresh_pair(
-    setup: Setup, data: Loader, family: Callable, encoder: Setup | None = None
+    setup: Setup, data: Loader, family: Callable, encoder: Setup | None = None, observed: bool = False
 ) -> tuple[nn.Module, nn.Module]:
     """A fresh model and a fresh guide of it, where the data lie.
 
@@ -108,16 +110,43 @@ def fresh_pair(
         data: gives the width, the start, and an example to trace the model with.
         family: (latents, encoder) -> guide; ``own`` for the model's own.
         encoder: the setup whose encoder is taken; the model's own unless told.
+        observed: whether a model without latent sites will do, whose guide draws nothing.
 
     Raises:
-        ValueError: a setup of one's own raises an exception, or returns no module.
+        ValueError: a setup of one's own raises an exception, or returns no module; or the model has no latent sites,
+            and is not to be ``observed``.
     """
-    model, net = made(setup, "model", data), made(encoder or setup, "encoder", data)
-    model = model.to(data.device)
-    guide = setup.guide(model, data) if family is own else family(latents(model, *data.examples), net)
-    guide = guide.to(data.device)
+    model = made(setup, "model", data).to(data.device)
+    sites = latent_sites(model, data)
+    if not observed:
+        refuse_observed(model, data)
+    if not sites:
+        return model, FullyObserved()
+    net = made(encoder or setup, "encoder", data)
+    guide = (setup.guide(model, data) if family is own else family(sites, net)).to(data.device)
     setup.joined(model, guide, data)
     return model, guide
+
+
+def check_latent(setup: Setup, data: Loader) -> None:
+    """Refuses a model without latent sites, or whose batches hold more than x, where guides are compared.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    check_x_alone(setup)
+    with untouched():
+        model = made(setup, "model", data).to(data.device)
+    refuse_observed(model, data)
+
+
+def refuse_observed(model: nn.Module, data: Loader) -> None:
+    """Raises ValueError for a model without latent sites."""
+    if not latent_sites(model, data):
+        raise ValueError(
+            f"model {type(model).__name__} has no latent sites, so that there is nothing for a guide to infer, and "
+            "log p(x) is exact: train it with dlvm.experiments.train"
+        )
 
 
 def made(setup: Setup, part: str, data: Loader) -> nn.Module:
@@ -165,9 +194,11 @@ def check_x_alone(setup: Setup) -> None:
 
 def plane_of(model: nn.Module, data: Loader) -> str | None:
     """The latent site, where there is but one and it has two real numbers; None where no grid can hold the latents."""
-    sites = latents(model, *data.examples)
-    (name, site), *others = sites.items()
-    return name if not others and site.shape == (2,) and not site.support.is_discrete else None
+    sites = latent_sites(model, data)
+    if len(sites) != 1:
+        return None
+    ((name, site),) = sites.items()
+    return name if site.shape == (2,) and not site.support.is_discrete else None
 
 
 def num_parameters(*modules: nn.Module) -> int:

@@ -58,6 +58,10 @@ class Latent(NamedTuple):
     mask: Mask | None = None
 
 
+class NoLatents(ValueError):
+    """A model has no latent site: it observes everything, and ``FullyObserved`` is its guide."""
+
+
 def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
     """The latent sites of a model, in the order in which it generates them.
 
@@ -74,7 +78,7 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
         *args, **kwargs: what it is called with, a small batch of data for example.
 
     Raises:
-        ValueError: the model has no latent site when called so.
+        NoLatents: the model has no latent site when called so; a ValueError.
         TypeError: ``model`` is no program.
 
     Example:
@@ -101,9 +105,9 @@ def latents(model: Callable, *args: Any, **kwargs: Any) -> dict[str, Latent]:
         if not site["infer"].get("is_auxiliary")
     }
     if not sites:
-        raise ValueError(
+        raise NoLatents(
             "model has no latent site when called with these arguments; "
-            "a guide needs a pyro.sample statement without obs"
+            "a guide needs a pyro.sample statement without obs, and FullyObserved() stands where there is none"
         )
     return sites
 

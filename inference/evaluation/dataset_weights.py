@@ -19,6 +19,7 @@ from dlvm.inference.engine.recording import Outcome
 from dlvm.inference.particles.mixing import Call, weighs_alike
 from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
 from dlvm.inference.programs.batches import length_of, look
+from dlvm.inference.programs.beside import observes_everything
 from dlvm.inference.programs.chunks import Walked, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.row_arguments import FEWEST, MOST, NUMBERS, rowed
@@ -35,11 +36,12 @@ class Scored(NamedTuple):
     """All particles of some data.
 
     Attributes:
-        likelihood: log p(x | z), shape (num_particles, rows), nats.
+        likelihood: log p(x | z), shape (num_particles, rows), nats; one particle where there is nothing to draw.
         ratio: log q(z | x) / p(z), shape (num_particles, rows), nats; log w = likelihood - ratio.
         mean: of the latents over particles, {site: shape (rows, units)}.
         square: of their squares.
         x_dim: observed numbers per datum, on average where some are missing.
+        certain: whether nothing is latent and nothing random, so that each particle would weigh the same.
     """
 
     likelihood: Tensor
@@ -47,6 +49,7 @@ class Scored(NamedTuple):
     mean: dict[str, Tensor]
     square: dict[str, Tensor]
     x_dim: float
+    certain: bool = False
 
 
 @torch.no_grad()
@@ -78,7 +81,7 @@ def score(
 
     def prepare(args: tuple) -> int:
         rows = scorer.prepare(args)
-        if look is not None and scorer.divides is not False:  # which looks at single data
+        if look is not None and scorer.divides is not False and not scorer.certain:  # which looks at single data
             look(args)
         return rows
 
@@ -103,13 +106,16 @@ class _Scorer:
         self.num_particles, self.chunk = num_particles, chunk
         self.engine, self.number = engine, number
         self.at_once = 0
+        self.certain: bool | None = None
         self.divides: bool | None = None
         self.replay: Engine  # from the first batch on
 
     def prepare(self, args: tuple) -> int:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         count, width = batch_size(self.pair, args), width_of(args, self.pair)
-        rows, at_once = _pick(width, self.chunk, self.num_particles)
+        if self.certain is not False:
+            self.certain = observes_everything(self.pair, args, {})
+        rows, at_once = _pick(width, self.chunk, 1 if self.certain else self.num_particles)
         self.weights.whole = rowed(self.pair, args) is None
         if rows < count and (self.weights.whole or not self._divides(args, rows * at_once)):
             rows, at_once = count, max(1, rows * at_once // count)
@@ -137,7 +143,7 @@ class _Scorer:
         return self.divides
 
     def __call__(self, args: tuple) -> Scored:
-        K = self.num_particles
+        K = 1 if self.certain else self.num_particles
         counts = [min(self.at_once, K - start) for start in range(0, K, self.at_once)]
         # A CUDA graph writes its next results over these.
         found = (self.replay(count, *args)[1] for count in counts)
@@ -152,7 +158,8 @@ class _Scorer:
         )
         floats = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
         missing = sum(int(value.isnan().sum()) for value in floats)  # what the model lets pass: see Missing
-        return Scored(log_likelihood, torch.cat(ratio), means, squares, x_dim - missing / log_likelihood.shape[1])
+        there = x_dim - missing / log_likelihood.shape[1]
+        return Scored(log_likelihood, torch.cat(ratio), means, squares, there, bool(self.certain))
 
 
 class _Weights:

@@ -160,9 +160,13 @@ class Totals:
         self.observed = 0.0  # numbers, of all data
 
     def add(self, found: Scored) -> None:
-        likelihood, ratio, mean, square, x_dim = found
+        likelihood, ratio, mean, square, x_dim, certain = found
         log_w = (likelihood - ratio).double()
         refuse_nan(log_w)
+        self.observed += x_dim * log_w.shape[1]
+        if certain:
+            self.rows.append(self._certain(log_w[0]))
+            return
         k, variance, khat = self.num_particles, relative_variance(log_w), pareto_k(log_w)
         self.rows.append(
             torch.stack(
@@ -179,9 +183,14 @@ class Totals:
                 ]
             )
         )
-        self.observed += x_dim * log_w.shape[1]
         for name, each in mean.items():
             self.units.setdefault(name, []).append((each, (square[name] - each.square()) / max(1, k - 1)))
+
+    def _certain(self, log_px: Tensor) -> Tensor:
+        """The rows of data whose log p(x) is known without a draw: as many particles would all weigh the same."""
+        none = torch.zeros_like(log_px)
+        ess, khat = torch.full_like(log_px, self.num_particles), torch.full_like(log_px, math.nan)
+        return torch.stack([log_px, none, log_px, none, none, -log_px, ess, khat, none])
 
     def result(self, complete: bool = True, second: SecondOpinion | None = None) -> Evaluation:
         rows = torch.cat(self.rows, dim=1)

@@ -170,6 +170,8 @@ def _units(result: Evaluated) -> Finding:
 
 
 def _estimate(result: Evaluated) -> Finding:
+    if not result.units and not result.log_px_se and not result.rate:
+        return True, "log p(x) is exact: nothing is latent.", ""
     least = f"log p(x) is at least {result.log_px:.2f} nats"
     excess, margin, count = result.second_opinion, result.second_opinion_margin, result.second_opinion_data
     if excess > margin:

@@ -1,10 +1,11 @@
-"""How many data a batch has, and what is observed beside them: a penalty on weights, something known once."""
+"""How many data a batch has, what is observed beside them, as a penalty on weights, and whether everything is."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer.inspect import get_dependencies
@@ -20,7 +21,7 @@ from dlvm.inference.programs.plates import (
     outer_scale,
     sample_sites,
 )
-from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.randomness import generator_state, same_generators, untouched
 
 RUNS = 4
 
@@ -49,6 +50,18 @@ def depending(pair: Pair, args: tuple, kwargs: dict) -> frozenset[str]:
             return frozenset(site for site, above in found.items() if above.keys() - {site})
         except Exception:  # whatever a program does to a tensor that remembers where it comes from
             return _differing(pair, args, kwargs)
+
+
+@remembered
+def observes_everything(pair: Pair, args: tuple, kwargs: dict) -> bool:
+    """Whether nothing is drawn for these arguments: no latent site, and no random number beside them."""
+    with untouched(), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
+        before = generator_state()
+        try:
+            sites = sample_sites(*pair.traces(args, kwargs))
+        except Exception:  # which is told where they are weighed
+            return False
+        return all(site["is_observed"] for site in sites) and same_generators(before, generator_state())
 
 
 def _differing(pair: Pair, args: tuple, kwargs: dict) -> frozenset[str]:

@@ -35,6 +35,14 @@ def drawn_state() -> list[torch.Tensor]:
     return [torch.get_rng_state(), *cuda]
 
 
+def same_generators(one: tuple, other: tuple) -> bool:
+    """Whether two states of ``generator_state`` are the same, so that nothing was drawn between them."""
+    a, b = one[0], other[0]
+    numpy = all(np.array_equal(x, y) for x, y in zip(a["numpy"], b["numpy"], strict=True))
+    cuda = all(torch.equal(x, y) for x, y in zip(one[1] or [], other[1] or [], strict=False))
+    return numpy and cuda and torch.equal(a["torch"], b["torch"]) and a["random"] == b["random"]
+
+
 def restore_drawn(state: list[torch.Tensor]) -> None:
     """Puts back what ``drawn_state`` returned."""
     torch.set_rng_state(state[0])

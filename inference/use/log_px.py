@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dlvm.inference.bounds.importance import log_mean_exp, relative_variance
+from dlvm.inference.programs.beside import observes_everything
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.use.arrays import taken_in
@@ -23,7 +25,7 @@ class LogPx:
 
     Attributes:
         log_px: the estimate, nats; a lower bound in expectation.
-        log_px_se: its Monte Carlo standard error; NaN for one particle.
+        log_px_se: its Monte Carlo standard error; NaN for one particle, 0 where nothing is latent.
         ess: effective sample size, out of the particles.
         khat: Pareto k of the weights; above 0.7 neither estimate nor error can be trusted; NaN below 25 particles, or
             where all weights are the same.
@@ -74,14 +76,19 @@ def log_px(model: Callable, guide: Callable, x: Any, num_particles: int = 1000, 
     pair = Pair(model, guide)
     args, kind = taken_in(pair, x)
     pair = completed(pair, args, summed=True)
+    known = observes_everything(pair, args, {})
     found: list[tuple[Tensor, ...]] = []
 
     def work(part: tuple, tick: Tick) -> None:
-        done = weighed(pair, part, num_particles)
+        done = weighed(pair, part, 1 if known else num_particles)
         log_w = done.log_w.double()
+        if known:
+            none = torch.zeros_like(log_w[0])
+            found.append((log_w[0], none, none + num_particles, none + math.nan))
+            return
         found.append((log_mean_exp(log_w), relative_variance(log_w).sqrt(), done.ess, done.khat))
 
-    walk([args], pair, rows_weighed_at_once(args, num_particles), work, seed)
+    walk([args], pair, rows_weighed_at_once(args, 1 if known else num_particles), work, seed)
     names = "log_px", "log_px_se", "ess", "khat"
     columns = [torch.cat(column) for column in zip(*found, strict=True)]
     return LogPx(*(kind.back(column, [name]) for name, column in zip(names, columns, strict=True)))
