@@ -37,7 +37,8 @@ FACES = {
     "experiments/figures": "what scripts import where they draw",
 }
 LONGEST, LONGEST_SCRIPT, SHORTEST = 260, 300, 60  # lines of a file
-MOST = 16  # modules of a folder, which models, a catalogue, may pass
+MOST = 16  # modules of a folder
+CATALOGUES = ("models", "guides", "experiments/setups")  # which may grow: a file for each model, guide and word
 SHORT = {  # files, or folders whose every file may be so
     "experiments/data/_torchvision.py": "the one place that imports torchvision",
     "experiments/setups/": "each model as scripts train it is a file, whose name is the word for it",
@@ -258,7 +259,7 @@ def test_folders_are_of_a_readable_size():
     for module, path in modules().items():
         if not is_face(module):
             held.setdefault(folder(path), []).append(path.stem)
-    assert not {where: len(found) for where, found in held.items() if len(found) > MOST and where != "models"}
+    assert not {where: len(found) for where, found in held.items() if len(found) > MOST and where not in CATALOGUES}
 
 
 def test_a_fragment_lies_in_the_one_file_that_uses_it():
