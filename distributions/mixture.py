@@ -12,6 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
+from dlvm.distributions.normal import HALF_LOG_TWO_PI
 from dlvm.distributions.scale import limited, positive
 from dlvm.nets import out_features
 from dlvm.nets.arguments import count, whole
@@ -57,11 +58,25 @@ class ReparametrisedMixture(dist.MixtureSameFamily):
     ):
         _check(mixture_distribution, component_distribution)
         super().__init__(mixture_distribution, component_distribution, validate_args)
+        normal = cast("Independent[Normal]", component_distribution).base_dist
+        self._unexpanded = mixture_distribution.logits, normal.loc, normal.scale
 
     def expand(
         self, batch_shape: Sequence[int], _instance: ReparametrisedMixture | None = None
     ) -> ReparametrisedMixture:
-        return super().expand(batch_shape, self._get_checked_instance(ReparametrisedMixture, _instance))
+        new = super().expand(batch_shape, self._get_checked_instance(ReparametrisedMixture, _instance))
+        new._unexpanded = self._unexpanded
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The mixture's density; what does not depend on the value is computed once for all rows that share it."""
+        if self._validate_args:
+            self._validate_sample(value)
+        logits, loc, scale = self._unexpanded
+        scaled = (value.unsqueeze(-2) - loc) * scale.reciprocal()
+        weights = logits.log_softmax(-1) - (scale.log() + HALF_LOG_TWO_PI).sum(-1)
+        found = torch.logsumexp(weights - 0.5 * scaled.square().sum(-1), -1)
+        return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         z = self.sample(sample_shape)

@@ -8,6 +8,7 @@ from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import learning_curves
 from dlvm.experiments.figures.posteriors import posteriors
+from dlvm.experiments.figures.priors import gains, pseudo_inputs
 from dlvm.experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise
 from dlvm.experiments.figures.timed_curves import timed_curves
 from dlvm.experiments.figures.toy_posteriors import energy_fits, four_posteriors
@@ -19,12 +20,14 @@ __all__ = [
     "columns",
     "energy_fits",
     "four_posteriors",
+    "gains",
     "latent_space",
     "layer_kl",
     "learning_curves",
     "own_bounds",
     "plane",
     "posteriors",
+    "pseudo_inputs",
     "reached",
     "reconstructions",
     "samples",

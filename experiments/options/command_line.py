@@ -19,6 +19,7 @@ from dlvm.inference.checkpoints.folder import CheckpointFailed
 LEAST = {
     # sizes
     "z_dim": 1, "bits": 1, "toy_dim": 1, "hidden": 1, "encoder": 1, "sizes": 1, "iaf_depth": 1, "iaf_width": 1,
+    "components": 1,
     # samples
     "num_particles": 1, "groups": 1, "intervals": 1, "valid_particles": 1, "eval_particles": 1, "four_particles": 1,
     "chains": 2, "num_chains": 2, "leaps": 1,
@@ -38,7 +39,7 @@ BETWEEN = {
     "threads": (1, 1024),
     "lr_decay": (0, 10),
 }
-DIFFERENT = ("guides",)
+DIFFERENT = ("guides", "priors")
 SOME = ("iaf_width", "sizes")
 LARGEST = 2**62  # of integers
 

@@ -100,7 +100,17 @@ def test_train_keeps_an_earlier_run_unless_told(plain):
 
 @pytest.mark.parametrize(
     "script",
-    ["train", "compare_guides", "compare_bounds", "estimator_snr", "hierarchy", "evidence", "gaps", "rate_distortion"],
+    [
+        "train",
+        "compare_guides",
+        "compare_bounds",
+        "estimator_snr",
+        "hierarchy",
+        "priors",
+        "evidence",
+        "gaps",
+        "rate_distortion",
+    ],
 )
 def test_help_explains_every_option(script, monkeypatch, capsys):
     module = importlib.import_module(f"dlvm.experiments.{script}")

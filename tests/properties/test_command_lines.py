@@ -31,8 +31,8 @@ from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.setups.options import settings_of
 
 NAMES = (
-    "train compare_guides compare_bounds hierarchy toy_posteriors evidence gaps rate_distortion estimator_snr".split()
-)
+    "train compare_guides compare_bounds hierarchy priors toy_posteriors evidence gaps rate_distortion estimator_snr"
+).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
 COUNTS = [*WHOLE, "0", "-1", str(10**30)]
@@ -50,7 +50,9 @@ BAD = {
     **dict.fromkeys(("baseline_epochs", "warm_up"), [*TEXTS, "-1", "nan", "inf"]),
     **dict.fromkeys(("hidden", "encoder", "sizes", "iaf_width"), LISTS),
     **dict.fromkeys(("overwrite", "checkpoint", "progress", "mean_bias", "compile_twins", "quick"), FLAGS),
-    **dict.fromkeys(("guide", "objective", "estimator", "activation", "likelihood", "binarize", "optimizer"), WORDS),
+    **dict.fromkeys(
+        ("guide", "objective", "estimator", "activation", "likelihood", "prior", "binarize", "optimizer"), WORDS
+    ),
     **dict.fromkeys(("engine", "precision", "model", "richer", "backend"), WORDS),
     "four_steps": [*COUNTS, "2"],
     **dict.fromkeys(("layer_particles", "discrete_particles", "calibration_data", "repeats"), [*COUNTS, "1"]),
@@ -76,6 +78,7 @@ BAD = {
     "run": ["FILE", "FOLDER", "FOLDER/none", ""],
     "guides": [*WORDS, "iaf iaf", "diagonal x"],
     "objectives": ["elbow", "", "iwae:drag", "elbo elbo", "elbo elbo:total", "rws:stl", "iwae:dreg:dreg", ":"],
+    "priors": [*WORDS, "vamp vamp"],
     "betas": [*ABOVE, "1 1", "1 0", "1 nan"],
     "decoders": [*WORDS, "mlp mlp"],
     "layers": ["0", "-1", "2 2", "6", "x", "1 2.5", "nan"],
