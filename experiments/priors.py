@@ -103,7 +103,7 @@ def trained(config: Config, prior: PriorWord, seed: int) -> Done:
 
 
 @torch.no_grad()
-def weighed(model: nn.Module, guide: nn.Module, test: Loader, draws: int) -> tuple[Tensor, float]:
+def weighed(model: Any, guide: nn.Module, test: Loader, draws: int) -> tuple[Tensor, float]:
     """log p(x) of each test datum by so many draws of the guide, nats, and the share of data with a k-hat above 0.7."""
     values, bad = [], []
     components = getattr(model.prior(), "mixture_distribution", None)
