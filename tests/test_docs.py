@@ -7,9 +7,13 @@ import re
 from pathlib import Path
 
 import architecture
+import catalogue
 import pytest
 
+from dlvm.experiments import train
 from dlvm.experiments.objective_table import CONTINUOUS, DISCRETE, OBJECTIVES, cell, table, written
+from dlvm.experiments.options.command_line import parsed
+from dlvm.experiments.setups.named import named, words
 
 DOCS = Path(__file__).parent.parent / "docs"
 OBJECTIVES_PAGE = DOCS / "objectives.md"
@@ -81,6 +85,22 @@ def test_the_picture_of_the_house_is_drawn_from_its_imports():
 
 def test_examples_of_what_draws_it_print_what_they_say():
     assert doctest.testmod(architecture) == doctest.TestResults(failed=0, attempted=3)
+    assert doctest.testmod(catalogue) == doctest.TestResults(failed=0, attempted=2)
+
+
+def test_the_catalogue_is_the_one_that_the_models_make():
+    text = catalogue.PAGE.read_text("utf-8")
+    assert catalogue.written(text) == text, "python docs/catalogue.py writes it anew"
+    with pytest.raises(ValueError, match="add them"):
+        catalogue.written("# Nothing")
+
+
+@pytest.mark.parametrize("word", words())
+def test_every_model_says_what_is_exact_its_formula_its_source_and_a_command_that_is_one(word):
+    setup, kind = named(word), catalogue.program(word)
+    assert setup.exact and catalogue.formula(kind) and (catalogue.references(setup) or catalogue.references(kind))
+    config = parsed(train.Config, ["--model", word, *setup.command.split()], "train")
+    assert type(config.setup) is setup
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])

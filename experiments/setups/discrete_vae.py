@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -32,6 +33,9 @@ class DiscreteVAESetup(Setup):
         "num_particles": 8,
         "objectives": ("elbo:score", "elbo:vimco", "iwae:score", "iwae:vimco", "wake_sleep", "rws"),
     }
+
+    exact: ClassVar[str] = "log p(x), by enumeration of up to 2^16 values"
+    command: ClassVar[str] = "--data digits"
 
     def model(self, data: Loader) -> VAE:
         """A fresh p(z) p(x | z)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -25,6 +26,9 @@ class HVAESetup(Setup):
 
     binary = True
     encoder_layers = "encoder_hidden"
+
+    exact: ClassVar[str] = "KL of every layer given those above, in closed form"
+    command: ClassVar[str] = "--data digits --sizes 8 4"
 
     def model(self, data: Loader) -> HVAE:
         """A fresh p(zL) ... p(z1 | z2) p(x | z1)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,9 @@ class PPCASetup(Setup):
     """Hidden layers of the encoder."""
 
     encoder_layers = "hidden"
+
+    exact: ClassVar[str] = "log p(x), the posterior, and the best parameters"
+    command: ClassVar[str] = "--data digits --binarize none"
 
     def model(self, data: Loader) -> PPCA:
         """A fresh p(z) p(x | z) about the data's mean, with noise of scale 1."""
