@@ -110,6 +110,9 @@ class FlowDensity(nn.Module):
         self.flow, self.net, self.noise = flow, net, noise
         self.register_buffer("zero", torch.zeros(dim), persistent=False)
 
+    def extra_repr(self) -> str:
+        return f"noise={self.noise!r}"
+
     def forward(self, *context: Tensor) -> Transformed:
         if self.net is None and context:
             raise ValueError("context must not be given to a density without a net; make it with net=..., or omit it")

@@ -161,6 +161,9 @@ class Logit(nn.Module):
             raise ValueError(f"margin must be at least 0 and below 0.5, got {margin}; pass 0.05")
         self.margin = margin
 
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}"
+
     @property
     def domain(self) -> constraints.Constraint:
         """Where y may lie."""

@@ -24,6 +24,7 @@ from dlvm.models import HVAE, VAE
 
 WORDS = words()
 SLOW = ("vdvae",)
+SMALLER = {"realnvp": {"depth": 1, "width": 4, "blocks": 1}}
 EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
 
 
@@ -41,7 +42,7 @@ def test_each_file_is_a_model_and_its_name_the_word_for_it():
 
 @pytest.mark.parametrize("word", EACH)
 def test_every_model_trains_with_the_defaults_of_its_options(word):
-    setup = named(word)()
+    setup = named(word)(**SMALLER.get(word, {}))
     model, guide = fresh_pair(setup, data(setup), Diagonal)
     objective = IWAE(2, VIMCO() if word == "discrete_vae" else None)
     check(model, guide, objective, data(setup).example)
@@ -56,20 +57,23 @@ def test_every_model_trains_with_the_defaults_of_its_options(word):
 def test_every_option_of_a_model_changes_it(word):
     within = {"components": {"prior": "mixture"}}  # options that others ask for
     within |= {"channels": {"net": "conv"}} if word == "vae" else {}
+    within |= {"hidden": {"dequantiser": "learned"}} if word == "realnvp" else {}
     others = {
         int: lambda v: v + 1,
         "int | None": lambda v: 3,
         bool: lambda v: not v,
+        float: lambda v: v / 2,
         "tuple[int, ...]": lambda v: (*v[:-1], v[-1] + 1),
     }
 
     def shape(setup):
         pyro.set_rng_seed(0)
-        model, encoder = setup.model(loader), setup.encoder(loader)
+        model = setup.model(loader)
+        encoder = setup.guide(model, loader) if word in ("nice", "realnvp") else setup.encoder(loader)
         modules = [str(model), str(encoder)]
         return [*modules, *(p.tolist() for p in (*model.parameters(), *encoder.parameters()))]
 
-    setup, hints = named(word)(), get_type_hints(named(word))
+    setup, hints = named(word)(**SMALLER.get(word, {})), get_type_hints(named(word))
     loader = data(setup)
     for field in dataclasses.fields(setup):
         kind, value = hints[field.name], getattr(setup, field.name)
@@ -81,7 +85,7 @@ def test_every_option_of_a_model_changes_it(word):
 
 @pytest.mark.parametrize("word", WORDS)
 def test_every_model_is_restored_from_what_a_run_leaves(word, tmp_path):
-    settings = {"model": word, "guide": "diagonal", "binarize": "default"}
+    settings = {"model": word, "guide": "diagonal", "binarize": "default", **SMALLER.get(word, {})}
     recipe = Recipe.of(settings)
     loader = data(recipe.setup)
     model, guide = recipe.pair(loader)

@@ -1,4 +1,4 @@
-"""Nets that keep statistics, normalise their weights or read lengths are stepped as captured to the last bit."""
+"""Nets that keep statistics or read lengths, and flows over data, are stepped as captured to the last bit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pyro.nn import PyroModule
 from stepping import same_by_both_engines, slow_but
 from torch import nn
 
-from dlvm.distributions import Bernoulli
-from dlvm.guides import Diagonal, latents
+from dlvm.distributions import Bernoulli, Composition, FlowDensity, LogisticNoise, Logit, image_flow
+from dlvm.guides import Dequantiser, Diagonal, latents
 from dlvm.inference import IWAE
-from dlvm.models import VAE
+from dlvm.models import VAE, Dequantised
 from dlvm.nets import GRU, MLP, BatchNorm, BatchNorm2d, Conv, Deconv, DeepSet, GatedBlock, NormedLinear
 
 
@@ -55,7 +55,18 @@ def sequences(make):
     return pair
 
 
+def flows():
+    """Grey levels under couplings of two scales, and a latent vector that they are given."""
+    flow = image_flow((1, 4, 4), width=4, blocks=1, depth=1, context=3, actnorm=True, mixing=True)
+    likelihood = FlowDensity(Composition(Logit(), flow), 16, net=nn.Linear(2, 3))
+    model, x = Dequantised(VAE(2, likelihood), 3), torch.randint(3, (6, 16)) / 2
+    sites = latents(model, x)
+    guide = Dequantiser(Diagonal({"z": sites["z"]}, MLP(16, 4)), sites["u"], LogisticNoise(MLP(16, 4), 16))
+    return model, guide, (x,)
+
+
 PAIRS = {
+    "flows": flows,
     "weight and batch norm": normed,
     "images": images,
     "gru": sequences(lambda: GRU(2, 4, reverse=True)),
