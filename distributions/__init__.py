@@ -48,6 +48,7 @@ from dlvm.distributions.priors.gaussians import ARDNormal, MixturePrior
 from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
 from dlvm.distributions.priors.vamp import VampPrior
 from dlvm.distributions.scale import positive
+from dlvm.distributions.spherical_uniform import SphericalPrior, SphericalUniform, direction_to_uniform
 from dlvm.distributions.student_t import DiagonalStudentT
 from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDirection
 
@@ -119,6 +120,8 @@ __all__ = [
     "RationalQuadratic",
     "ReparametrisedMixture",
     "Shared",
+    "SphericalPrior",
+    "SphericalUniform",
     "StandardNormal",
     "StudentT",
     "SylvesterNormal",
@@ -130,6 +133,7 @@ __all__ = [
     "ZeroInflatedNegativeBinomial",
     "binary_to_binary",
     "diagonal_to_low_rank",
+    "direction_to_uniform",
     "full_rank_to_diagonal",
     "low_rank_to_diagonal",
     "low_rank_to_full_rank",

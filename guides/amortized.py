@@ -55,7 +55,7 @@ class Amortized(PyroModule):
     unconstrained space and mapped by ``biject_to(support)``. A discrete site has logits that are linear in the
     features: binary values are Bernoulli, one-hot vectors and classes 0..C-1 categorical; a class enters the nets of
     later sites as a one-hot vector. ``pyro.infer.config_enumerate(guide)`` lets ``TraceEnum_ELBO`` sum out sites that
-    are a single binary variable or class. A direction in three dimensions is von Mises-Fisher.
+    are a single binary variable or class. A direction is von Mises-Fisher.
 
     A site that is given, as y in guide(x, y=labels), is not drawn; its value enters the nets of later sites as a drawn
     one would, q(z | x, y), and, with the order ``independent``, nothing.
@@ -73,7 +73,7 @@ class Amortized(PyroModule):
         hidden: widths of the layers between features and a site's distribution, or {site: widths}; unless told, none
             for a site without parents and one of width H for a site with parents.
         posteriors: {site: family} for the sites whose family differs. At a discrete site, dim is the number of
-            logits, at a direction 3, and the module's distribution has the site's own event shape.
+            logits, at a direction d, and the module's distribution has the site's own event shape.
         present: called with the guide's arguments, returns the names of the sites that the model has then; the others
             are not drawn, and enter the nets of later sites as zeros. Unless told, the model has all sites always. A
             dict {site: mask}, with one bool per datum, says for which data a site counts that the model masks; it is

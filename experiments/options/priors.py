@@ -20,6 +20,7 @@ from dlvm.distributions import (
     LearnedInputs,
     MixturePrior,
     RationalQuadratic,
+    SphericalPrior,
     StandardNormal,
     VampPrior,
 )
@@ -28,7 +29,7 @@ from dlvm.experiments.options.fitting import COUNTS, REAL
 from dlvm.experiments.options.likelihoods import LikelihoodWord, units_of
 from dlvm.guides import posterior_of
 
-PriorWord = Literal["standard", "ard", "mixture", "vamp", "vamp_data", "real_nvp", "spline", "maf"]
+PriorWord = Literal["standard", "ard", "mixture", "vamp", "vamp_data", "real_nvp", "spline", "maf", "sphere"]
 MANY = ("mixture", "vamp", "vamp_data")
 USUAL = 100
 MADE_WIDTH = 64
@@ -44,6 +45,7 @@ PRIORS: dict[str, Callable[[int, int], nn.Module]] = {
     "maf": lambda dim, components: FlowPrior(
         dim, partial(Autoregressive, bijection=Affine(), hidden=(max(MADE_WIDTH, 2 * dim),))
     ),
+    "sphere": lambda dim, components: SphericalPrior(dim),
 }
 
 

@@ -43,7 +43,8 @@ class VAESetup(Setup):
     prior: PriorWord = "standard"
     """p(z): standard, N(0, I); ard, a Gaussian with a learned scale for each dimension; mixture, of Gaussians; vamp, a
     mixture of posteriors of learned pseudo-inputs; vamp_data, of rows of the data; real_nvp and spline, flows of
-    couplings; maf, a masked autoregressive flow."""
+    couplings; maf, a masked autoregressive flow; sphere, uniform over directions, for which every guide is von
+    Mises-Fisher."""
     components: int | None = None
     """Gaussians of the prior mixture, pseudo-inputs of vamp and vamp_data; None is 100."""
     mean_bias: bool = True

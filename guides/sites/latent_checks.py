@@ -69,7 +69,7 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
     """The one plate in which all sites lie.
 
     Raises:
-        ValueError: a site is discrete without a head, on a sphere but that of three dimensions, of another support to
+        ValueError: a site is discrete without a head, several directions at once, of another support to
             which no map is known, or of a shape that the support has not, global, in several plates, or named as its
             plate is; or sites differ in their plate.
         TypeError: ``latents`` is no {site: Latent}.
@@ -129,11 +129,11 @@ def check_latents(latents: Mapping[str, Latent]) -> Plate:
 def _check_continuous(name: str, latent: Latent) -> None:
     """Raises a ValueError where there is neither a head for a site nor a map to its support."""
     if is_direction(latent.support):
-        if tuple(latent.shape) != (3,):
+        if len(latent.shape) != 1 or latent.shape[0] < 2:
             raise ValueError(
                 f"latent site {name!r} has shape {tuple(latent.shape)} on a sphere; amortised guides have a head for "
-                "one direction in three dimensions, shape (3,): let the model draw w ~ Normal(0, 1) of any dimension "
-                "and use w / |w|"
+                "one direction of d numbers, shape (d,) with d of at least 2: draw several directions at sites of "
+                "their own"
             )
         return
     try:

@@ -101,12 +101,12 @@ class Discrete:
 
 
 class Direction:
-    """The head of a site of unit vectors in three dimensions: von Mises-Fisher.
+    """The head of a site of unit vectors: von Mises-Fisher.
 
     No vector of free numbers maps onto the sphere one to one, so that a family over vectors does not fit there.
 
     Args:
-        latent: shape and support of the site; shape (3,).
+        latent: shape and support of the site; shape (d,), d at least 2.
     """
 
     def __init__(self, latent: Latent):
@@ -121,7 +121,7 @@ class Direction:
         return q
 
     def flatten(self, value: Tensor, q: TorchDistributionMixin | None = None) -> Tensor:
-        """Directions themselves, shape (*batch, 3)."""
+        """Directions themselves, shape (*batch, d)."""
         return value
 
 

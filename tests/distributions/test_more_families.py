@@ -431,10 +431,10 @@ def test_reparametrised_gradient_is_that_of_finite_differences(family):
         ),
         (lambda net: RationalQuadratic(bins=1), "bins must be between 2 and 500, got 1"),
         (lambda net: RationalQuadratic(bound=0.0), "bound must be positive and finite, got 0.0"),
-        (lambda net: VonMisesFisherDirection(net, 4), "dim must be 3, got 4"),
+        (lambda net: VonMisesFisherDirection(net, 1), "dim must be at least 2, got 1"),
         (
-            lambda net: VonMisesFisher(torch.ones(2), torch.tensor(1.0)),
-            r"loc must have shape .*, got \(2,\)",
+            lambda net: VonMisesFisher(torch.ones(1), torch.tensor(1.0)),
+            r"loc must have shape .*, got \(1,\)",
         ),
     ],
 )

@@ -108,6 +108,7 @@ ANY = {
     "Coupling(reverse)": "any truth value",
     "Autoregressive(reverse)": "any truth value",
     "ReparametrisedMixture(validate_args)": "as in every distribution of torch",
+    "SphericalUniform(validate_args)": "as in every distribution of torch",
     "VonMisesFisher(validate_args)": "as in every distribution of torch",
     **dict.fromkeys(data_flows.FLAGS, "any truth value"),
 }
