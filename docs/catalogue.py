@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from PIL import Image
 
@@ -22,8 +22,9 @@ WIDTH = 480  # pixels of a picture
 
 
 def program(word: str) -> type:
-    """The class of the model that a setup makes, by the annotation of its ``model``."""
-    return get_type_hints(named(word).model)["return"]
+    """The class of the model that a setup makes, by the annotation of its ``model``; the first of several."""
+    kind = get_type_hints(named(word).model)["return"]
+    return next(iter(get_args(kind)), kind)
 
 
 def formula(kind: type) -> list[str]:

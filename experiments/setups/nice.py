@@ -32,7 +32,7 @@ class NICESetup(Setup):
 
     defaults: ClassVar = {"guide": "own"}
     exact: ClassVar[str] = "log p(x), and draws in one pass; of grey levels a bound, by the noise within their cells"
-    command: ClassVar[str] = "--data moons --hidden 64 64 --depth 6"
+    command: ClassVar[str] = "--data digits --depth 6 --epochs 40"
     nonlinearity = nn.ReLU
 
     def model(self, data: Loader) -> NICE | Dequantised:

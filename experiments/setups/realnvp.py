@@ -44,7 +44,7 @@ class RealNVPSetup(Setup):
 
     defaults: ClassVar = {"guide": "own"}
     exact: ClassVar[str] = "log p(x), and draws in one pass; of grey levels a bound, by the noise within their cells"
-    command: ClassVar[str] = "--data digits --actnorm --mixing"
+    command: ClassVar[str] = "--data digits --actnorm --mixing --width 16 --epochs 20"
     nonlinearity = nn.ELU
 
     def model(self, data: Loader) -> RealNVP | Dequantised:
