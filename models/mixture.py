@@ -88,7 +88,7 @@ class Mixture(PyroModule):
             likelihood = Component(self, z)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 
-    def guide(self, x: Tensor) -> Tensor:
+    def guide(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The exact posterior as a program: every log-weight is log p(x)."""
         with pyro.plate("data", size(x, 1)):
             return pyro.sample("z", self.posterior(x))

@@ -7,6 +7,7 @@ from dlvm.experiments.figures.images import reconstructions, samples
 from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import learning_curves
+from dlvm.experiments.figures.mixtures import distance_curves, ellipses
 from dlvm.experiments.figures.posteriors import posteriors
 from dlvm.experiments.figures.priors import gains, pseudo_inputs
 from dlvm.experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise
@@ -18,6 +19,8 @@ __all__ = [
     "bounds",
     "by_depth",
     "columns",
+    "distance_curves",
+    "ellipses",
     "energy_fits",
     "four_posteriors",
     "gains",

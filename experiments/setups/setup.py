@@ -32,6 +32,7 @@ class Setup:
         binary: whether its data are binary, so that grey levels are binarised unless asked for as they are.
         nonlinearity: of its nets, and of a flow in its guide.
         inputs: names of the data's tensors that make a batch, in the order of the model's arguments.
+        summed_out: latent sites that the model marks to be summed out, and that no guide is to draw.
         defaults: {option of a script: value} where this model needs another than the script's, as
             ``{"estimator": "vimco"}`` for discrete latents. An option that is given goes before.
         encoder_layers, decoder_layers: the fields that hold the hidden layers of the encoder and of p(x | z), which
@@ -65,6 +66,10 @@ class Setup:
     @property
     def nonlinearity(self) -> Callable:
         return nn.Tanh
+
+    @property
+    def summed_out(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -110,16 +115,16 @@ def fresh_pair(
         data: gives the width, the start, and an example to trace the model with.
         family: (latents, encoder) -> guide; ``own`` for the model's own.
         encoder: the setup whose encoder is taken; the model's own unless told.
-        observed: whether a model without latent sites will do, whose guide draws nothing.
+        observed: whether a model without latent sites to be drawn will do, whose guide draws nothing.
 
     Raises:
         ValueError: a setup of one's own raises an exception, or returns no module; or the model has no latent sites,
             and is not to be ``observed``.
     """
     model = made(setup, "model", data).to(data.device)
-    sites = latent_sites(model, data)
+    sites = {name: site for name, site in latent_sites(model, data).items() if name not in setup.summed_out}
     if not observed:
-        refuse_observed(model, data)
+        refuse_observed(model, data, setup.summed_out)
     if not sites:
         return model, FullyObserved()
     net = made(encoder or setup, "encoder", data)
@@ -137,15 +142,16 @@ def check_latent(setup: Setup, data: Loader) -> None:
     check_x_alone(setup)
     with untouched():
         model = made(setup, "model", data).to(data.device)
-    refuse_observed(model, data)
+    refuse_observed(model, data, setup.summed_out)
 
 
-def refuse_observed(model: nn.Module, data: Loader) -> None:
-    """Raises ValueError for a model without latent sites."""
-    if not latent_sites(model, data):
+def refuse_observed(model: nn.Module, data: Loader, summed_out: tuple[str, ...] = ()) -> None:
+    """Raises ValueError for a model without latent sites, or all of whose sites are to be summed out."""
+    if not latent_sites(model, data).keys() - set(summed_out):
+        instead = ", or let a guide draw what is summed out: --no-sum-out" if summed_out else ""
         raise ValueError(
-            f"model {type(model).__name__} has no latent sites, so that there is nothing for a guide to infer, and "
-            "log p(x) is exact: train it with dlvm.experiments.train"
+            f"model {type(model).__name__} has no latent sites{' to be drawn' if summed_out else ''}, so that there is "
+            f"nothing for a guide to infer, and log p(x) is exact: train it with dlvm.experiments.train{instead}"
         )
 
 
