@@ -121,9 +121,10 @@ def draw_ellipse(ax: Axes, weight: float, loc: Tensor, covariance: Tensor, colou
     sizes, directions = torch.linalg.eigh(covariance.double())
     angle = torch.rad2deg(torch.atan2(directions[1, 1], directions[0, 1])).item()
     strength = min(1.0, 0.15 + 4 * weight)
+    middle = loc[0].item(), loc[1].item()
     for deviations in (1, 2):
         height, width = (2 * deviations * sizes.clamp_min(0).sqrt()).tolist()
-        around = Ellipse(loc.tolist(), width, height, angle=angle)
+        around = Ellipse(middle, width, height, angle=angle)
         around.set(facecolor="none", edgecolor=colour, linewidth=1.4, alpha=strength)
         ax.add_patch(around)
-    ax.scatter(*loc.unsqueeze(-1).numpy(), s=14, color=colour, alpha=strength, linewidths=0)
+    ax.scatter(*middle, s=14, color=colour, alpha=strength, linewidths=0)
