@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +13,7 @@ import pyro
 
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.measures.mixture_fits import LABELS, MOST, AnyMixture, Effort, Way, exact_log_px, fitted, toy
-from dlvm.experiments.options.command_line import check_different, check_least, start
+from dlvm.experiments.options.command_line import check_least, start
 from dlvm.experiments.options.common import DataOptions, FolderOptions
 from dlvm.experiments.options.words import one_line
 from dlvm.experiments.runs.report import MISSING, Table, counted
@@ -61,6 +62,9 @@ class Config(FolderOptions, Effort, DataOptions):
 def data_of(config: Config) -> tuple[GaussianMixture | None, Splits]:
     """Where data come from, if it is known, and the data: the same at every pass."""
     if config.data == "clusters":
+        of_files = [field.name for field in dataclasses.fields(DataOptions) if field.default is None]
+        if (given := next((name for name in of_files if getattr(config, name) is not None), None)) is not None:
+            raise ValueError(f"{given} is of data that are read, got {getattr(config, given)}; name them by --data")
         return toy(config.batch_size)
     return None, config.splits(binarize="static" if config.kind == "bernoulli" else None)
 
@@ -159,8 +163,10 @@ def told(row: dict) -> str:
 
 def checked(config: Config) -> tuple[GaussianMixture | None, Splits]:
     """The data, once everything asked for has been found to work."""
-    check_different(config, "ways")
-    check_least(config, epochs=1, components=1, seeds=1, num_particles=2 if "vimco" in config.ways else 1)
+    check_least(config, num_particles=2 if "vimco" in config.ways else 1)
+    most = {"bernoulli": 0.5}.get(config.kind, math.inf)
+    if config.kind != "gaussian" and not 0 < config.floor < most:
+        raise ValueError(f"floor must lie between 0 and {most} for {config.kind}, got {config.floor}; 1e-3 is usual")
     if config.kind == "factor_analysers" and (biased := {"gumbel", "straight_through"} & set(config.ways)):
         raise ValueError(
             f"ways must leave out {' and '.join(sorted(biased))} for factor_analysers: no relaxed y is one of x; name "

@@ -8,7 +8,7 @@ from pyro.nn import PyroModule
 
 
 class FullyObserved(PyroModule):
-    """Draws nothing, beside a model that observes everything: its bounds are log p(x) itself.
+    """Draws nothing, beside a model that observes everything, or sums out what it does not: bounds are log p(x) itself.
 
         log w = log p(x)
 

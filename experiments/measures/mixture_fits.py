@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader, Splits, from_tensor
-from dlvm.guides import Diagonal, latents
+from dlvm.guides import Diagonal, FullyObserved, latents
 from dlvm.inference import (
     ELBO,
     VIMCO,
@@ -28,7 +28,6 @@ from dlvm.inference import (
     fit_em,
     log_weights,
 )
-from dlvm.inference.programs.pair import draws_nothing
 from dlvm.models import BernoulliMixture, FactorAnalysers, GaussianMixture
 from dlvm.nets import MLP
 
@@ -120,7 +119,7 @@ def fitted(
 def _guide(model: AnyMixture, way: Way, train: Loader, effort: Effort) -> Callable:
     """What draws z as the way needs it."""
     if way not in DRAWN:
-        return draws_nothing
+        return FullyObserved()
     return Diagonal(latents(model, train.example), MLP(train.x_dim, *effort.hidden, activation=nn.Tanh))
 
 

@@ -25,6 +25,8 @@ LEAST = {
     "chains": 2, "num_chains": 2, "leaps": 1,
     # data
     "batch_size": 1, "eval_data": 1, "num_data": 2, "view_data": 2, "toy_data": 2,
+    # mixtures
+    "floor": 0,
     # how long
     "epochs": 1, "baseline_epochs": 0, "patience": 1, "warm_up": 0, "steps": 1, "four_steps": 1, "looks": 1, "seeds": 1,
     "joint_seeds": 1, "frozen_epochs": 1,
@@ -39,7 +41,7 @@ BETWEEN = {
     "threads": (1, 1024),
     "lr_decay": (0, 10),
 }
-DIFFERENT = ("guides", "priors")
+DIFFERENT = ("guides", "priors", "ways")
 SOME = ("iaf_width", "sizes")
 LARGEST = 2**62  # of integers
 

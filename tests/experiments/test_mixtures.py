@@ -60,7 +60,9 @@ def test_what_cannot_be_asked_for_is_refused_before_a_folder_is_made(tmp_path):
         ({"ways": ("em", "em")}, "ways must be different words"),
         ({"components": 0}, "components must be at least 1"),
         ({"num_particles": 1}, "num_particles must be at least 2"),
-        ({"floor": -1.0}, "reg_covar must be at least 0"),
+        ({"floor": -1.0}, "floor must be at least 0"),
+        ({"floor": 0.5, "kind": "bernoulli"}, "floor must lie between 0 and 0.5 for bernoulli"),
+        ({"columns": ("a",)}, "columns is of data that are read"),
     ]:
         with pytest.raises(ValueError, match=words):
             main(Config(**settings, out=tmp_path / "run"))

@@ -31,7 +31,8 @@ from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.setups.options import settings_of
 
 NAMES = (
-    "train compare_guides compare_bounds hierarchy priors toy_posteriors evidence gaps rate_distortion estimator_snr"
+    "train compare_guides compare_bounds hierarchy priors mixtures toy_posteriors evidence gaps rate_distortion "
+    "estimator_snr"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
@@ -79,6 +80,9 @@ BAD = {
     "guides": [*WORDS, "iaf iaf", "diagonal x"],
     "objectives": ["elbow", "", "iwae:drag", "elbo elbo", "elbo elbo:total", "rws:stl", "iwae:dreg:dreg", ":"],
     "priors": [*WORDS, "vamp vamp"],
+    **dict.fromkeys(("kind", "covariance"), WORDS),
+    "floor": [*REALS, "-0.1"],
+    "ways": [*WORDS, "em em"],
     "betas": [*ABOVE, "1 1", "1 0", "1 nan"],
     "decoders": [*WORDS, "mlp mlp"],
     "layers": ["0", "-1", "2 2", "6", "x", "1 2.5", "nan"],
