@@ -2,12 +2,11 @@
 
 from dlvm.experiments.figures.bound_costs import own_bounds, reached
 from dlvm.experiments.figures.bounds import bounds
-from dlvm.experiments.figures.columns import columns, plane
+from dlvm.experiments.figures.columns import columns, ellipses, plane
 from dlvm.experiments.figures.images import reconstructions, samples
 from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
-from dlvm.experiments.figures.learning_curves import learning_curves
-from dlvm.experiments.figures.mixtures import distance_curves, ellipses
+from dlvm.experiments.figures.learning_curves import distance_curves, learning_curves
 from dlvm.experiments.figures.posteriors import posteriors
 from dlvm.experiments.figures.priors import gains, pseudo_inputs
 from dlvm.experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise

@@ -1,4 +1,4 @@
-"""Tables beside what a model makes of them: two columns as a plane, more of them one panel each."""
+"""Tables beside what a model makes of them: two columns as a plane, with clusters if any; more, one panel each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse
 from torch import Tensor
 
 from dlvm.experiments.figures.images import vectors
-from dlvm.experiments.figures.style import FAINT, INK, PALETTE, colours, number, sheet, styled
+from dlvm.experiments.figures.style import FAINT, INK, PALETTE, bare, colours, number, sheet, styled
 
+Clusters = tuple[Tensor, Tensor, Tensor, float]  # weights (K,), means (K, 2), covariances (K, 2, 2), log p(x)
+ACROSS = 3  # panels of clusters
 PANELS = 4  # worst columns, and as many typical ones
 LONGEST = 20  # characters of a name that fit above a panel
 
@@ -104,3 +108,62 @@ def plane(groups: Mapping[str, Tensor], names: Sequence[str] | None = None, cont
     ax.set(xlabel=first, ylabel=second)
     ax.grid()
     return fig
+
+
+@styled
+def ellipses(x: Tensor, found: Mapping[str, Clusters], context: str = "") -> Figure:
+    """Data on the plane under the components that each way of fitting found.
+
+    Args:
+        x: shape (n, 2).
+        found: way of fitting -> weights, means and covariances of its components, and its log p(x), nats per datum;
+            one of the name "truth" is drawn black.
+        context: a few words on the data, put below the title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: there is nothing to draw, or data or components do not lie on the plane.
+    """
+    if not found or x.dim() != 2 or x.shape[1] != 2 or any(loc.shape[-1] != 2 for _, loc, *_ in found.values()):
+        raise ValueError(f"x and found: expected data and components on the plane, got data of shape {tuple(x.shape)}")
+    values = {name: value for name, (*_, value) in found.items()}
+    ways = [name for name in found if name != "truth"] or list(found)
+    low, high = min(ways, key=values.__getitem__), max(ways, key=values.__getitem__)
+    title = f"From {number(values[low])} nats per datum ({low}) to {number(values[high])} ({high})"
+    detail = "Ellipses hold 39 % and 86 % of a component (one and two standard deviations); dots are their means."
+    wide = min(ACROSS, len(found))
+    rows = -(-len(found) // wide)
+    fig = sheet(3.0 * rows, title, detail, context)
+    axes = fig.subplots(rows, wide, squeeze=False, sharex=True, sharey=True).ravel()
+    for ax, (name, (*clusters, value)) in zip(axes, found.items(), strict=False):
+        ax.scatter(*x.T.numpy(), s=6, color=FAINT, alpha=0.35, linewidths=0)
+        for weight, loc, covariance in zip(*(part.detach() for part in clusters), strict=True):
+            draw_ellipse(ax, weight.item(), loc, covariance, INK if name == "truth" else PALETTE[1])
+        ax.set_title(f"{name}, {number(value)}")
+        bare(ax)
+        ax.set_aspect("equal")
+    margin = 0.05 * (x.amax(0) - x.amin(0))
+    axes[0].set(xlim=_range(x[:, 0], margin[0]), ylim=_range(x[:, 1], margin[1]))
+    for ax in axes[len(found) :]:
+        ax.set_visible(False)
+    return fig
+
+
+def _range(values: Tensor, margin: Tensor) -> tuple[float, float]:
+    return (values.min() - margin).item(), (values.max() + margin).item()
+
+
+def draw_ellipse(ax: Axes, weight: float, loc: Tensor, covariance: Tensor, colour: str) -> None:
+    """A component, of which little is to be seen where its weight is small."""
+    sizes, directions = torch.linalg.eigh(covariance.double())
+    angle = torch.rad2deg(torch.atan2(directions[1, 1], directions[0, 1])).item()
+    strength = min(1.0, 0.15 + 4 * weight)
+    middle = loc[0].item(), loc[1].item()
+    for deviations in (1, 2):
+        height, width = (2 * deviations * sizes.clamp_min(0).sqrt()).tolist()
+        around = Ellipse(middle, width, height, angle=angle)
+        around.set(facecolor="none", edgecolor=colour, linewidth=1.4, alpha=strength)
+        ax.add_patch(around)
+    ax.scatter(*middle, s=14, color=colour, alpha=strength, linewidths=0)

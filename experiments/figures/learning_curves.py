@@ -1,4 +1,4 @@
-"""The bound against the epoch, for every guide and objective, over seeds."""
+"""The bound against the epoch, for every guide and objective, over seeds; and log p(x) as its distance to the best."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import LineStyleType
 
-from dlvm.experiments.figures.style import DASHES, PALETTE, Row, number, sheet, styled
+from dlvm.experiments.figures.style import DASHES, PALETTE, Row, colours, number, sheet, styled
 
 Label = str | tuple[str, str]
 History = Sequence[Row]
+CLOSE = 0.01  # nats per datum that count as having come to the best
+LEAST = 1e-3  # nats per datum, the least that a logarithmic axis shows
 NAMES = {"valid": "validation", "train": "training"}
 
 
@@ -116,3 +118,54 @@ def _message(curves: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]], va
         return f"{guide} reaches the highest {name} bound: {number(peaks[winners[0]])} nats per datum"
     where = "every objective" if count == len(panels) else f"{count} of {len(panels)} objectives"
     return f"{guide} reaches the highest {name} bound under {where}"
+
+
+@styled
+def distance_curves(histories: Mapping[str, Sequence[Sequence[tuple[float, float]]]], context: str = "") -> Figure:
+    """How far log p(x) lies below the highest that any way comes to, against passes over the data.
+
+    Args:
+        histories: way of fitting -> one list of (passes, log p(x)) per seed, in nats per datum, from the first pass on.
+        context: a few words on data and model, put below the title.
+
+    Returns:
+        The figure; both axes are logarithmic.
+
+    Raises:
+        ValueError: there is nothing to draw, or a value is not finite.
+    """
+    if not histories or not all(runs and all(runs) for runs in histories.values()):
+        raise ValueError(
+            "histories: expected (passes, log p(x)) of each way of fitting, got an empty list; leave it out"
+        )
+    curves = {name: [np.array(run, dtype=float) for run in runs] for name, runs in histories.items()}
+    if not all(np.isfinite(run).all() for runs in curves.values() for run in runs):
+        raise ValueError("histories: expected finite numbers, got NaN or infinite ones; leave out what failed")
+    best = max(run[:, 1].max() for runs in curves.values() for run in runs)
+    means = {name: np.mean([run[: min(map(len, runs))] for run in runs], 0) for name, runs in curves.items()}
+    soon = {n: float(mean[best - mean[:, 1] < CLOSE, 0][0]) for n, mean in means.items() if best - mean[-1, 1] < CLOSE}
+    title = f"None comes within {CLOSE} nats of the best run on average"
+    if soon:
+        first, *_, last = order = [min(soon, key=soon.__getitem__), max(soon, key=soon.__getitem__)]
+        title = f"{first} comes within {CLOSE} nats of the best run after {soon[first]:g} passes"
+        title += f", {last} after {soon[last]:g}" if len(set(order)) > 1 else ""
+        title += f", {' and '.join(rest)} not at all" if (rest := [name for name in curves if name not in soon]) else ""
+    tint, marks = colours(curves), dict(zip(curves, DASHES * len(curves), strict=False))
+    legend = [Line2D([], [], color=tint[name], linestyle=marks[name], label=name) for name in curves]
+    detail = "Exact log p(x) of the training data: a thin line per start, their mean in bold; further down is better."
+    fig = sheet(4.2, title, detail, context, legend)
+    ax = fig.subplots()
+    for name, runs in curves.items():
+        for run in runs:
+            ax.plot(run[:, 0], _below(best, run[:, 1]), color=tint[name], linewidth=0.6, alpha=0.45)
+        mean = means[name]
+        ax.plot(mean[:, 0], _below(best, mean[:, 1]), color=tint[name], linestyle=marks[name], linewidth=2.2)
+    ax.set(xscale="log", yscale="log", xlabel="passes over the data", ylabel="nats per datum below the best run")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+    ax.grid()
+    return fig
+
+
+def _below(best: float, values: np.ndarray) -> np.ndarray:
+    return np.maximum(best - values, LEAST)
