@@ -11,7 +11,7 @@ import tyro
 from benchmarks.catalogue import SMALL, Sizes, catalogue
 from benchmarks.variants import ENGINES
 
-SECTIONS = ("step", "epoch", "importance", "estimators", "precision", "start", "memory")
+SECTIONS = ("step", "epoch", "importance", "density", "estimators", "precision", "start", "memory")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Config:
     """Time the engine beside hand-written PyTorch, stock Pyro, NumPyro and pythae, all in one run."""
 
     only: str = ",".join(SECTIONS)
-    """Sections, separated by commas: step, epoch, importance, estimators, precision (bf16), start (capture and compile
-    time), memory."""
+    """Sections, separated by commas: step, epoch, importance, density, estimators, precision (bf16), start (capture and
+    compile time), memory."""
     cases: str = ""
     """Parts of names of step cases, separated by semicolons, such as "5 sites;T = 10"; all unless told."""
     engines: str = ",".join(ENGINES)

@@ -1,17 +1,17 @@
 """Deterministic maps with ``in_features`` and ``out_features``, and no probability in them."""
 
 from dlvm.nets.arguments import out_features
+from dlvm.nets.autoregressive.causal_attention import CausalAttention, CausalTransformer
+from dlvm.nets.autoregressive.causal_conv import PixelsLeft, RowsAbove
+from dlvm.nets.autoregressive.nade import NADE
+from dlvm.nets.autoregressive.orders import OrderedMADE
+from dlvm.nets.autoregressive.pixel_cnn import PixelCNN
 from dlvm.nets.batch_norm import BatchNorm, BatchNorm2d
-from dlvm.nets.causal_attention import CausalAttention, CausalTransformer
-from dlvm.nets.causal_conv import PixelsLeft, RowsAbove
 from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
 from dlvm.nets.gated import GatedBlock, GatedConv
 from dlvm.nets.inputs import Filled, Logarithmic, OneHot, Standardised
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
-from dlvm.nets.nade import NADE
-from dlvm.nets.orders import OrderedMADE
-from dlvm.nets.pixel_cnn import PixelCNN
 from dlvm.nets.recurrent import GRU
 from dlvm.nets.residual import Bottleneck, Pyramid, Readout
 from dlvm.nets.sets import DeepSet

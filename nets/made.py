@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlvm.nets.arguments import made, whole, widths
+from dlvm.nets.staircase import blocks_of, staircase
 
 
 class MaskedLinear(nn.Linear):
@@ -19,10 +20,13 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, mask: Tensor):
         super().__init__(mask.shape[1], mask.shape[0])
+        self.blocks = blocks_of(mask)
         self.register_buffer("mask", mask.to(self.weight.dtype))
 
     def forward(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        return F.linear(value, (self.mask if mask is None else mask) * self.weight, self.bias)
+        if mask is None:
+            return staircase(value, self.weight, self.mask, self.bias, self.blocks)
+        return F.linear(value, mask * self.weight, self.bias)
 
 
 class MADE(nn.Module):
@@ -99,6 +103,7 @@ class MADE(nn.Module):
         self.direct = zeros(dim, dim * outputs) if direct and hidden else None
         if self.direct is not None:
             self.register_buffer("straight", straight.to(self.direct.weight.dtype))
+            self.blocks = blocks_of(straight)
         self.activation = made("activation", activation)
 
     def masks(self, order: Tensor) -> list[Tensor]:
@@ -132,8 +137,9 @@ class MADE(nn.Module):
         for layer, mask in zip(self.layers[1:], masks[1:], strict=False):
             out = layer(self.activation(out), mask)
         if self.direct is not None:
-            straight = self.straight if masks[-1] is None else masks[-1]
-            out = out + F.linear(value, straight * self.direct.weight)
+            straight = masks[-1]
+            mask, blocks = (self.straight, self.blocks) if straight is None else (straight, [])
+            out = out + staircase(value, self.direct.weight, mask, None, blocks)
         return out.chunk(self.outputs, dim=-1)
 
     def _with_context(self, out: Tensor, context: Tensor | None) -> Tensor:

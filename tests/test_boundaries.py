@@ -22,6 +22,7 @@ ROOMS = {
 }
 # Each imports only what stands to its left; those of one step do not import one another. FILES are the room's own.
 ORDERS = {
+    "nets": "FILES < autoregressive",
     "distributions": "FILES < flows < likelihoods, priors < autoregressive",
     "guides": "sites < FILES",
     "inference": (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import epoch, estimators, importance, memory, precision, start, step
+from benchmarks.cases import density, epoch, estimators, importance, memory, precision, start, step
 
 RUN = {
     "step": step.run,
     "epoch": epoch.run,
     "importance": importance.run,
+    "density": density.run,
     "estimators": estimators.run,
     "precision": precision.run,
     "start": start.run,

@@ -1,4 +1,4 @@
-"""Rate and distortion over beta: the plane of both with its corners, and what each latent unit carries."""
+"""Rate and distortion over beta, what each latent unit carries, and the rate that likelihoods of pixels leave to z."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from matplotlib.patches import Patch
 from dlvm.experiments.figures.style import INK, MARKERS, PALETTE, colours, number, sheet, styled
 
 REQUIRED = ("decoder", "beta", "rate", "distortion", "elbo", "log_px", "unit_kl")
+OF_FIELDS = ("field", "rate", "log_px")
 DEAD = 0.01
+DEAD_RATE = 0.1  # of all units
 CORNER = 0.03  # share of the axis within which points have one label
 Rows = Sequence[Mapping]
 
@@ -117,6 +119,58 @@ def unit_rates(rows: Rows, context: str = "") -> Figure:
     return fig
 
 
+@styled
+def receptive_fields(rows: Sequence[Mapping], without_latents: float | None = None, context: str = "") -> Figure:
+    """The rate of z above, and -log p(x) below, over the receptive field of the likelihood.
+
+    Args:
+        rows: one mapping per trained pair, with ``field`` in pixels, and ``rate`` and ``log_px`` in nats per datum.
+        without_latents: log p(x) of a model of pixels alone, for comparison; None for none.
+        context: a few words on data and model, put below the title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if there is no row, one lacks a key, or one is not finite.
+    """
+    _check_fields(rows)
+    rows = sorted(rows, key=lambda row: row["field"])
+    most, least = max(rows, key=lambda row: row["rate"]), rows[-1]
+    legend: list = [
+        Patch(facecolor=PALETTE[0], alpha=0.8, label="rate: what z says"),
+        Line2D([], [], color=PALETTE[1], marker="s", markersize=6, label="-log p(x)"),
+    ]
+    if without_latents is not None:
+        label = f"pixels alone, without z: {number(-without_latents)}"
+        legend.append(Line2D([], [], color=INK, linestyle=":", label=label))
+    asleep = "nothing" if least["rate"] < DEAD_RATE else f"{number(least['rate'], 1)} nats"
+    title = (
+        f"z says {number(most['rate'], 1)} nats where pixels see {_far(most['field'])}, and {asleep} where they see "
+        f"{_far(least['field'])}"
+    )
+    detail = "Nats per test datum; a pixel sees all pixels before it that are at most so far away."
+    fig = sheet(4.6, title, detail, context, legend)
+    above, below = fig.subplots(2, 1, sharex=True)
+    places = range(len(rows))
+    above.bar(places, [row["rate"] for row in rows], width=0.6, color=PALETTE[0], alpha=0.8)
+    for place, row in zip(places, rows, strict=True):
+        above.annotate(
+            number(row["rate"], 1), (place, row["rate"]), (0, 3), textcoords="offset points", ha="center", size=9
+        )
+    above.set_ylim(0, 1.18 * max(max(row["rate"] for row in rows), DEAD_RATE))
+    above.set_ylabel("rate")
+    below.plot(places, [-row["log_px"] for row in rows], color=PALETTE[1], marker="s", markersize=6)
+    if without_latents is not None:
+        below.axhline(-without_latents, color=INK, linestyle=":", linewidth=1.2)
+    below.set_ylabel("-log p(x)")
+    below.set_xticks(places, [f"{row['field']}" for row in rows])
+    below.set_xlabel("receptive field of p(x_d | x_<d, z), pixels")
+    for ax in (above, below):
+        ax.grid(axis="y")
+    return fig
+
+
 def _name(ax: Axes, rows: Rows, colour: str, above: bool) -> None:
     """Writes each point's beta beside it, on the curve's own side."""
     place, anchor = ((5, 5), ("left", "bottom")) if above else ((-5, -5), ("right", "top"))
@@ -141,3 +195,16 @@ def _groups(rows: Rows) -> dict[str, list[Mapping]]:
     if not groups:
         raise ValueError("rows: expected at least one, got none; check the runs")
     return {name: sorted(mine, key=lambda row: row["beta"]) for name, mine in groups.items()}
+
+
+def _far(field: int) -> str:
+    return "no other" if field == 0 else f"{field} {'pixel' if field == 1 else 'pixels'} far"
+
+
+def _check_fields(rows: Sequence[Mapping]) -> None:
+    if not rows:
+        raise ValueError("rows: expected one mapping per trained pair, got none")
+    for i, row in enumerate(rows):
+        for key in OF_FIELDS:
+            if key not in row or not math.isfinite(row[key]):
+                raise ValueError(f"rows[{i}] must have a finite {key!r}, got {row.get(key)!r}; leave out what failed")

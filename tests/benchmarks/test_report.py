@@ -54,7 +54,7 @@ def test_units_are_shown():
 
 def test_every_target_names_a_case_that_exists():
     others = {case for case, _ in TARGETS} - {case.name for case in CASES}
-    assert all(case.startswith(("epoch", "importance")) for case in others)
+    assert all(case.startswith(("epoch", "importance", "MADE")) for case in others)
 
 
 def test_a_variant_that_fails_is_left_out_and_said():

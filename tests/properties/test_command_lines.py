@@ -32,7 +32,7 @@ from dlvm.experiments.setups.options import settings_of
 
 NAMES = (
     "train compare_guides compare_bounds hierarchy priors mixtures toy_posteriors evidence gaps rate_distortion "
-    "estimator_snr"
+    "estimator_snr autoregressive"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
@@ -45,10 +45,15 @@ FLAGS = ["maybe", "2", "yes", "None"]
 
 BAD = {
     **dict.fromkeys(
-        [name for name in LEAST if name not in ("baseline_epochs", "warm_up", "perturbation", "order")], COUNTS
+        [
+            name
+            for name in LEAST
+            if name not in ("baseline_epochs", "warm_up", "perturbation", "order", "receptive_field", "near")
+        ],
+        COUNTS,
     ),
     **dict.fromkeys(("lr", "clip_norm", "skip_norm", "scale", "seconds", "temperature", "block_seconds"), ABOVE),
-    **dict.fromkeys(("baseline_epochs", "warm_up"), [*TEXTS, "-1", "nan", "inf"]),
+    **dict.fromkeys(("baseline_epochs", "warm_up", "receptive_field", "near"), [*TEXTS, "-1", "nan", "inf"]),
     **dict.fromkeys(("hidden", "encoder", "sizes", "iaf_width"), LISTS),
     **dict.fromkeys(("overwrite", "checkpoint", "progress", "mean_bias", "compile_twins", "quick"), FLAGS),
     **dict.fromkeys(
@@ -86,6 +91,8 @@ BAD = {
     "betas": [*ABOVE, "1 1", "1 0", "1 nan"],
     "decoders": [*WORDS, "mlp mlp"],
     "layers": ["0", "-1", "2 2", "6", "x", "1 2.5", "nan"],
+    "models": [*WORDS, "vae vae"],
+    "fields": ["-1", "x", "2 2", "1 2.5", "nan"],
     "orders": [*WORDS, "chain chain"],
     "parts": [*WORDS, "toy toy", "energies energies"],
     "energies": ["U5", "u1", "", "U1 U1"],

@@ -24,7 +24,13 @@ from dlvm.models import HVAE, VAE
 
 WORDS = words()
 SLOW = ("vdvae",)
-SMALLER = {"realnvp": {"depth": 1, "width": 4, "blocks": 1}}
+SMALLER = {
+    "realnvp": {"depth": 1, "width": 4, "blocks": 1},
+    "nade": {"hidden": 16},
+    "pixelcnn": {"receptive_field": 2, "layers": 2, "channels": 4},
+    "pixel_vae": {"z_dim": 3, "hidden": (16,), "channels": 4},
+    "transformer": {"layers": 1, "heads": 2, "head_width": 4},
+}
 EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.nets.arguments import count, whole, widths
-from dlvm.nets.causal_conv import PixelsLeft, RowsAbove
+from dlvm.nets.autoregressive.causal_conv import PixelsLeft, RowsAbove
 from dlvm.nets.conv import Maps
 from dlvm.nets.made import check_width
 

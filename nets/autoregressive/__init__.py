@@ -1,0 +1,1 @@
+"""Nets whose output for an input sees the inputs before it alone."""
