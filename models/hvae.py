@@ -85,6 +85,7 @@ def burda(
     sizes: Sequence[int] = (100, 50),
     hidden: Sequence[int] = (200, 100),
     mean: Tensor | None = None,
+    likelihood: nn.Module | None = None,
 ) -> HVAE:
     """The hierarchy of the IWAE paper, with two layers unless told.
 
@@ -100,6 +101,7 @@ def burda(
         sizes: dimensions of z1, ..., zL.
         hidden: widths of the hidden layers below z1, ..., zL: between z1 and x, z2 and z1, and so on.
         mean: shape (x_dim,), mean of the data; see ``Bernoulli``.
+        likelihood: p(x | z1), a module from z1 to a Pyro distribution, in the place of the Bernoulli.
 
     Raises:
         ValueError: ``sizes`` is empty, or ``hidden`` has another length.
@@ -122,5 +124,6 @@ def burda(
         DiagonalNormal(MLP(above, width, width, activation=nn.Tanh, output=nn.Tanh), below)
         for below, above, width in zip(sizes[:-1], sizes[1:], hidden[1:], strict=True)
     ]
-    decoder = MLP(sizes[0], hidden[0], hidden[0], x_dim, activation=nn.Tanh)
-    return HVAE(StandardNormal(sizes[-1]), conditionals[::-1], Bernoulli(decoder, mean))
+    if likelihood is None:
+        likelihood = Bernoulli(MLP(sizes[0], hidden[0], hidden[0], x_dim, activation=nn.Tanh), mean)
+    return HVAE(StandardNormal(sizes[-1]), conditionals[::-1], likelihood)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlvm.distributions import Bernoulli, positive
 from dlvm.models.arguments import fitting, size
 from dlvm.nets import Maps, Readout, ResidualBlock
-from dlvm.nets.arguments import is_count, whole
+from dlvm.nets.arguments import is_count, made, whole
 from dlvm.nets.conv import side_of
 
 
@@ -39,6 +39,8 @@ class TopDown(PyroModule):
             Unless told, 2 maps of half the image's side, 4 of a quarter, and 8 single numbers.
         width: channels of the states.
         mean: shape (x_dim,), mean of the data; see ``Bernoulli``.
+        likelihood: makes p(x | s_0) from a net of states, whose last layer keeps the places of pixels, as
+            ``partial(Normal, dim=x_dim)``; a Bernoulli unless told.
 
     Raises:
         ValueError: the image is no square; ``maps`` is empty, not positive, or sides are no multiples; ``maps`` is not
@@ -61,6 +63,7 @@ class TopDown(PyroModule):
         maps: Sequence[tuple[int, int]] | None = None,
         width: int = 24,
         mean: Tensor | None = None,
+        likelihood: Callable[[nn.Module], nn.Module] | None = None,
     ):
         super().__init__("model")
         side = side_of(x_dim, "x_dim")
@@ -73,7 +76,10 @@ class TopDown(PyroModule):
         self.start = nn.Parameter(torch.randn(width, sides[-1], sides[-1]))
         layers = [Layer(each, width, factor) for each, factor in zip(channels, factors, strict=True)]
         self.layers = nn.ModuleList(layers[::-1])
-        self.likelihood = Bernoulli(Readout(width, x_dim, side // sides[0]), mean)
+        if likelihood is None:
+            self.likelihood: nn.Module = Bernoulli(Readout(width, x_dim, side // sides[0]), mean)
+        else:
+            self.likelihood = made("likelihood", likelihood, Pixels(width, x_dim, side // sides[0]))
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program.
@@ -121,6 +127,52 @@ class Layer(nn.Module):
     def below(self, state: Tensor, z: Tensor) -> Tensor:
         """The next state, shape (*batch, width, factor * side, factor * side)."""
         return self.up(self.block(state + self.project(z)))
+
+
+class PixelReadout(Readout):
+    """A readout whose numbers stand together for each pixel, if that is wanted.
+
+    Args:
+        width, x_dim, factor, numbers: see ``Readout``.
+        last: whether they do.
+    """
+
+    def __init__(self, width: int, x_dim: int, factor: int, numbers: int, last: bool):
+        super().__init__(width, x_dim, factor, numbers)
+        self.numbers = numbers if last else 1
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps, shape (*batch, width, side, side) -> shape (*batch, x_dim * numbers)."""
+        found = nn.functional.pixel_shuffle(self.net(maps), self.factor).flatten(-3)
+        return found.unflatten(-1, (self.numbers, -1)).transpose(-1, -2).flatten(-2) + self.bias
+
+
+class Pixels(nn.Module):
+    """Stands for the net of a likelihood: hands on the state, and has a last layer that keeps the places of pixels.
+
+    Args:
+        width, x_dim, factor: see ``Readout``.
+    """
+
+    def __init__(self, width: int, x_dim: int, factor: int):
+        super().__init__()
+        self.out_features, self.x_dim, self.factor = width, x_dim, factor
+
+    def forward(self, state: Tensor) -> Tensor:
+        return state
+
+    def readout(self, dim: int, per: int, last: bool) -> PixelReadout:
+        """The layer from a state to ``per`` numbers of each of ``dim`` pixels, see ``last_layer``.
+
+        Raises:
+            ValueError: ``dim`` is no number of pixels.
+        """
+        if dim != self.x_dim:
+            raise ValueError(
+                f"likelihood must have dim={self.x_dim} numbers, the pixels of the image, got {dim}; take one whose "
+                "numbers are pixels, as normal, grey_levels or logistic_mixture"
+            )
+        return PixelReadout(self.out_features, dim, self.factor, per, last)
 
 
 def default_maps(side: int) -> tuple[tuple[int, int], ...]:

@@ -9,7 +9,7 @@ from dlvm.nets.autoregressive.pixel_cnn import PixelCNN
 from dlvm.nets.batch_norm import BatchNorm, BatchNorm2d
 from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
 from dlvm.nets.gated import GatedBlock, GatedConv
-from dlvm.nets.inputs import Filled, Logarithmic, OneHot, Standardised
+from dlvm.nets.inputs import Beside, Filled, Logarithmic, OneHot, Standardised
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 from dlvm.nets.recurrent import GRU
@@ -26,6 +26,7 @@ __all__ = [
     "BatchNorm2d",
     "CausalAttention",
     "CausalTransformer",
+    "Beside",
     "Bottleneck",
     "Conv",
     "Deconv",

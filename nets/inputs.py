@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlvm.nets.arguments import module, out_features, widths
+from dlvm.nets.arguments import is_count, module, out_features, widths
 from dlvm.nets.mlp import MLP
 
 
@@ -130,6 +130,59 @@ class Logarithmic(_Before):
             shape (*batch, out_features).
         """
         return self.net(tensor(x).log1p())
+
+
+class Beside(_Before):
+    """A net of a table whose columns are seen in several ways, side by side.
+
+        net([front_1(x_{columns 1}), front_2(x_{columns 2}), ...])
+
+    Args:
+        net: of what all fronts give together.
+        fronts: modules with ``out_features``, as ``OneHot(MLP(5), (2, 3))``.
+        columns: places of the columns that each of them sees.
+
+    Raises:
+        ValueError: there are no fronts, or not as many ``columns``.
+        TypeError: the net or a front is no module, or has no ``out_features``; ``columns`` no sequences of integers;
+            an input is no tensor.
+
+    Example:
+        >>> from dlvm.nets import MLP
+        >>> Beside(MLP(4), [MLP(1), OneHot(MLP(3), (3,))], [(1,), (0,)])(torch.tensor([2.0, 0.5]))
+        tensor([0.5000, 0.0000, 0.0000, 1.0000])
+    """
+
+    places: Tensor
+
+    def __init__(self, net: nn.Module, fronts: Sequence[nn.Module], columns: Sequence[Sequence[int]]):
+        super().__init__(net)
+        if not isinstance(fronts, Sequence) or not fronts:
+            raise ValueError(f"fronts must be a list of modules, at least one, got {fronts!r}; write [MLP(3)]")
+        for i, front in enumerate(fronts):
+            module(**{f"fronts[{i}]": front})
+            out_features(front)
+        if not isinstance(columns, Sequence) or len(columns) != len(fronts):
+            raise ValueError(
+                f"columns must hold the places of each of {len(fronts)} fronts, got {columns!r}; see fronts"
+            )
+        for each in columns:
+            wrong = not isinstance(each, Sequence) or isinstance(each, str)
+            if wrong or not all(is_count(place) or (place == 0 and isinstance(place, int)) for place in each):
+                raise TypeError(f"columns must be sequences of places from 0, got {each!r}; write [(0, 2), (1,)]")
+        self.fronts, self.sizes = nn.ModuleList(fronts), [len(each) for each in columns]
+        self.register_buffer("places", torch.tensor([place for each in columns for place in each]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, dim).
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        parts = tensor(x).index_select(-1, self.places).split(self.sizes, -1)
+        return self.net(torch.cat([front(part) for front, part in zip(self.fronts, parts, strict=True)], -1))
 
 
 class OneHot(_Before):

@@ -13,6 +13,9 @@ from dlvm.experiments.data import Loader
 from dlvm.guides import Latent, NoLatents, latents
 from dlvm.inference import decode, encode, generate, log_weights
 from dlvm.inference.use.asking import data_site
+from dlvm.models import Dequantised
+
+NOISE = "u"  # the site of a dequantised model
 
 
 def dreams(model: Callable, n: int) -> tuple[Tensor, Tensor]:
@@ -26,12 +29,13 @@ def posterior_means(model: Callable, guide: Callable, x: Tensor | tuple[Tensor, 
     return encode(model, guide, x)[site].mean
 
 
-def latent_sites(model: nn.Module, data: Loader) -> dict[str, Latent]:
-    """What ``latents`` finds; empty for a model that observes everything."""
+def latent_sites(model: nn.Module, data: Loader, noise: bool = False) -> dict[str, Latent]:
+    """What ``latents`` finds, the noise within cells only if asked for; empty for a model that observes everything."""
     try:
-        return latents(model, *data.examples)
+        found = latents(model, *data.examples)
     except NoLatents:
         return {}
+    return {name: site for name, site in found.items() if noise or name != NOISE or not isinstance(model, Dequantised)}
 
 
 @torch.no_grad()

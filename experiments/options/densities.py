@@ -10,7 +10,7 @@ from torch import nn
 from dlvm.distributions import LogisticNoise, Standardise
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.fitting import check_fits, levels_of
-from dlvm.experiments.options.likelihoods import units_of
+from dlvm.experiments.options.starts import units_of
 from dlvm.guides import Dequantiser, FullyObserved, latents
 from dlvm.models import NICE, Dequantised, RealNVP
 from dlvm.nets import MLP

@@ -14,8 +14,11 @@ LOOKED_AT = 10_000  # rows that tell what kind of numbers data are
 MOST_CLASSES = 1000
 MOST_LEVELS = 256
 COUNTS = ("poisson", "negative_binomial", "zero_inflated")
-REAL = ("normal", "normal_learned", "normal_fixed", "laplace", "student_t", "flow")
-GREY = ("grey_levels", "discretised_logistic")
+REAL = (
+    "normal", "normal_learned", "normal_fixed", "normal_shared", "normal_optimal", "laplace", "student_t", "flow"
+)  # fmt: skip
+GREY = ("grey_levels", "discretised_logistic", "logistic_mixture")
+CLASSES = ("categorical", "ordinal")
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ def check_fits(word: str, data: Loader) -> None:
         raise ValueError(f"likelihood bernoulli is of 0 and 1 alone, {found}: {found.remedy}")
     if word in COUNTS and not (found.whole and found.low >= 0):
         raise ValueError(f"likelihood {word} is of counts 0, 1, 2, ..., {found}: {found.remedy}")
-    if word == "categorical":
-        classes_of(data)
+    if word in CLASSES:
+        classes_of(data, word)
     if word in GREY:
         levels_of(data)
     if word in ("continuous_bernoulli", "beta") and not found.shares:
@@ -124,20 +127,19 @@ def _warn_of_constant_columns(word: str, data: Loader) -> None:
         )
 
 
-def classes_of(data: Loader) -> list[int]:
-    """How many classes each column has: one more than its largest number.
+def classes_of(data: Loader, word: str = "categorical") -> list[int]:
+    """How many classes each column has: one more than its largest number, and at least 2 where they are in order.
 
     Raises:
         ValueError: a number is negative or has a fraction, or there are too many classes.
     """
     found = Found.of(data)
     if not found.whole or found.low < 0:
-        raise ValueError(f"likelihood categorical is of classes 0, 1, 2, ... in each column, {found}: {found.remedy}")
+        raise ValueError(f"likelihood {word} is of classes 0, 1, 2, ... in each column, {found}: {found.remedy}")
     if found.high >= MOST_CLASSES:
-        raise ValueError(
-            f"likelihood categorical takes at most {MOST_CLASSES} classes a column, {found}: {found.remedy}"
-        )
-    return [int(most) + 1 for most in data.x.nan_to_num(0).amax(0).tolist()]
+        raise ValueError(f"likelihood {word} takes at most {MOST_CLASSES} classes a column, {found}: {found.remedy}")
+    least = 2 if word == "ordinal" else 1
+    return [max(least, int(most) + 1) for most in data.x.nan_to_num(0).amax(0).tolist()]
 
 
 def levels_of(data: Loader) -> int:

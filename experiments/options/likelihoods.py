@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+import tyro
 from torch import Tensor, nn
 
 from dlvm.distributions import (
@@ -21,10 +22,13 @@ from dlvm.distributions import (
     GreyLevels,
     Laplace,
     LearnedScale,
+    LogisticMixture,
     Logits,
     Missing,
     NegativeBinomial,
     Normal,
+    OptimalScale,
+    OrdinalColumns,
     Poisson,
     Standardise,
     StudentT,
@@ -33,7 +37,17 @@ from dlvm.distributions import (
     vector_flow,
 )
 from dlvm.experiments.data import Loader
-from dlvm.experiments.options.fitting import COUNTS, REAL, check_fits, classes_of, levels_of
+from dlvm.experiments.options.columns import front_of, product_of
+from dlvm.experiments.options.fitting import CLASSES, COUNTS, REAL, check_fits, classes_of, levels_of
+from dlvm.experiments.options.starts import (
+    dispersion_of,
+    rates_of,
+    robust_units_of,
+    shared_units_of,
+    started,
+    units_of,
+    within_cells,
+)
 from dlvm.nets import Filled, Logarithmic, OneHot, Standardised, out_features
 
 LikelihoodWord = Literal[
@@ -44,36 +58,82 @@ LikelihoodWord = Literal[
     "normal",
     "normal_learned",
     "normal_fixed",
+    "normal_shared",
+    "normal_optimal",
     "laplace",
     "student_t",
     "flow",
     "categorical",
+    "ordinal",
     "continuous_bernoulli",
     "beta",
     "grey_levels",
     "discretised_logistic",
+    "logistic_mixture",
+    "mixed",
 ]
-MOST_AT_ONCE = 10_000_000
+DequantiseWord = Literal["none", "uniform", "variational"]
+DENSITIES = (*REAL, "continuous_bernoulli", "beta")
+LikelihoodOption = Annotated[
+    LikelihoodWord,
+    tyro.conf.arg(
+        help="p(x | z): bernoulli for 0 and 1; poisson, negative_binomial and zero_inflated for counts; categorical "
+        "and ordinal for classes; normal for real numbers, with a scale for each datum and column (per pixel), "
+        "_learned: one for each column, _fixed: that of the column, _shared: one learned for all, _optimal: one for "
+        "all that follows the residuals; laplace and student_t where there are outliers; flow, of any shape; "
+        "continuous_bernoulli and beta between 0 and 1; grey_levels, discretised_logistic and logistic_mixture for "
+        "grey and colour levels; mixed for tables, by column."
+    ),
+]
+DequantiseOption = Annotated[
+    DequantiseWord,
+    tyro.conf.arg(
+        help="Grey levels under a density, by noise within their cells: uniform, or learned of x. Nats are then of the "
+        "levels' probability, a bound on it, and bits per dimension as well."
+    ),
+]
+ByColumn = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(help="Under mixed, the likelihood of single columns, as: age=normal grade=ordinal; else as told."),
+]
 FLOW_STEPS = 4
 
 
-def likelihood_of(word: LikelihoodWord, net: nn.Module, data: Loader) -> nn.Module:
+def likelihood_of(
+    word: LikelihoodWord, net: nn.Module, data: Loader, by_column: Sequence[str] = (), dequantise: str = "none"
+) -> nn.Module:
     """p(x | z) by its word, started from the data, and for data with holes one of what is there.
 
     Args:
         word: of the likelihood.
         net: from z to features, with ``out_features``.
         data: give the columns, and where training starts.
+        by_column: likelihoods of single columns, "name=word", under mixed.
+        dequantise: a word; unless none, the likelihood is of the numbers within their cells, see ``Dequantised``.
 
     Raises:
-        ValueError: as ``check_fits``.
+        ValueError: as ``check_fits``; ``by_column`` names no such column, or the likelihood has no density.
     """
+    if by_column and word != "mixed":
+        raise ValueError(f"by_column (--by-column) is for --likelihood mixed, got {word}; say --likelihood mixed")
+    if dequantise != "none":
+        if word not in DENSITIES:
+            raise ValueError(
+                f"dequantise (--dequantise) is for densities, and {word} gives probabilities already; leave it out, or "
+                f"take one of {', '.join(DENSITIES)}"
+            )
+        data = within_cells(data)
     check_fits(word, data)
-    likelihood = LIKELIHOODS[word](net, data)
+    if word == "mixed":
+        likelihood: nn.Module = product_of(lambda word, net, data: LIKELIHOODS[word](net, data), net, data, by_column)
+    else:
+        likelihood = LIKELIHOODS[word](net, data)
     return Missing(likelihood) if data.has_missing else likelihood
 
 
-def encoder_of(word: LikelihoodWord, data: Loader, net: Callable[[int], nn.Module]) -> nn.Module:
+def encoder_of(
+    word: LikelihoodWord, data: Loader, net: Callable[[int], nn.Module], by_column: Sequence[str] = ()
+) -> nn.Module:
     """The net of an encoder that sees what suits it.
 
     Counts are seen as logarithms, all columns of numbers on one scale, classes as ones and zeros, and what is missing
@@ -83,9 +143,12 @@ def encoder_of(word: LikelihoodWord, data: Loader, net: Callable[[int], nn.Modul
         word: of the likelihood.
         data: whose columns they are.
         net: width -> the net.
+        by_column: as for ``likelihood_of``.
     """
-    if word == "categorical":
-        sizes = classes_of(data)
+    if word == "mixed":
+        return front_of(encoder_of, data, net, by_column)
+    if word in CLASSES:
+        sizes = classes_of(data, word)
         return OneHot(net(sum(sizes)), sizes)
     made = Filled(net(2 * data.x_dim)) if data.has_missing else net(data.x_dim)
     if word not in COUNTS + REAL:
@@ -93,49 +156,6 @@ def encoder_of(word: LikelihoodWord, data: Loader, net: Callable[[int], nn.Modul
     units = units_of(data.x.log1p() if word in COUNTS else data.x)
     made = Standardised(made, units.loc, units.scale)
     return Logarithmic(made) if word in COUNTS else made
-
-
-# What training starts from
-
-
-def units_of(x: Tensor) -> Units:
-    """Mean and standard deviation of each column, of what is there; a column that is constant has scale 1."""
-    dtype, x = x.dtype, x.double()
-    there = (~x.isnan()).sum(0).clamp_min(1)
-    loc = x.nansum(0) / there
-    scale = ((x - loc).square().nansum(0) / there).sqrt()
-    scale = torch.where(scale > 1e-6 * loc.abs().clamp_min(1e-30), scale, 1.0)
-    return Units(loc.to(dtype), scale.to(dtype))
-
-
-def robust_units_of(x: Tensor) -> Units:
-    """Median and interquartile range over 1.35 of each column; those of ``units_of`` where that is 0."""
-    usual, quartiles = units_of(x), torch.tensor([0.25, 0.5, 0.75], device=x.device).double()
-    columns = x.split(max(1, MOST_AT_ONCE // len(x)), 1)  # torch sorts 16 million numbers at most
-    low, middle, high = torch.cat([part.double().nanquantile(quartiles, 0) for part in columns], 1).to(x.dtype)
-    wide = high > low
-    return Units(torch.where(wide, middle, usual.loc), torch.where(wide, (high - low) / 1.35, usual.scale))
-
-
-def rates_of(x: Tensor) -> Tensor:
-    """Mean of each column of counts, with half a count and a datum more, so that none is 0."""
-    return ((x.double().nansum(0) + 0.5) / ((~x.isnan()).sum(0) + 1)).to(x.dtype)
-
-
-def dispersion_of(x: Tensor) -> LearnedScale:
-    """By moments of each column, (variance - mean) / mean^2, between 0.01 and 100."""
-    units = units_of(x)
-    excess = (units.scale.square() - units.loc) / units.loc.square().clamp_min(1e-12)
-    learned = LearnedScale(dim=x.shape[1])
-    with torch.no_grad():
-        learned.log_scale.copy_(excess.clamp(0.01, 100).log())
-    return learned
-
-
-def started(head: nn.Linear, raw: Tensor) -> None:
-    """Starts the first numbers that a layer gives at ``raw``."""
-    with torch.no_grad():
-        head.bias[: raw.numel()] = raw.flatten()
 
 
 # Likelihoods
@@ -176,6 +196,20 @@ def _flow(net: nn.Module, data: Loader) -> nn.Module:
     return FlowDensity(Composition(Standardise(units.loc, units.scale), steps), data.x_dim, net)
 
 
+def _ordinal(net: nn.Module, data: Loader) -> nn.Module:
+    sizes = classes_of(data, "ordinal")
+    likelihood = OrdinalColumns(net, sizes)
+    columns = zip(data.x.T, sizes, strict=True)
+    likelihood.start_at([torch.bincount(x[~x.isnan()].long(), minlength=size) + 0.5 for x, size in columns])
+    return likelihood
+
+
+def _logistic_mixture(net: nn.Module, data: Loader) -> nn.Module:
+    shape = data.image_shape
+    channels = shape[0] if shape is not None and len(shape) == 3 else 1
+    return LogisticMixture(net, data.x_dim, channels, levels=levels_of(data), units=units_of(data.x))
+
+
 def _beta(net: nn.Module, data: Loader) -> nn.Module:
     units = units_of(data.x)
     size = units.loc * (1 - units.loc) / units.scale.square() - 1
@@ -202,12 +236,16 @@ LIKELIHOODS: dict[str, Callable[[nn.Module, Loader], nn.Module]] = {
     "normal": partial(_real, Normal, units_of, None),
     "normal_learned": partial(_real, Normal, units_of, lambda dim: LearnedScale(dim=dim)),
     "normal_fixed": partial(_real, Normal, units_of, lambda dim: FixedScale(1.0)),
+    "normal_shared": partial(_real, Normal, shared_units_of, lambda dim: LearnedScale()),
+    "normal_optimal": partial(_real, Normal, shared_units_of, lambda dim: OptimalScale()),
     "laplace": partial(_real, Laplace, robust_units_of, None),
     "student_t": partial(_real, StudentT, robust_units_of, None),
     "flow": _flow,
     "categorical": _categorical,
+    "ordinal": _ordinal,
     "continuous_bernoulli": partial(_bernoulli, ContinuousBernoulli),
     "beta": _beta,
     "grey_levels": _grey_levels,
     "discretised_logistic": lambda net, data: DiscretisedLogistic(net, data.x_dim, levels_of(data), units_of(data.x)),
+    "logistic_mixture": _logistic_mixture,
 }

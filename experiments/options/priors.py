@@ -26,7 +26,8 @@ from dlvm.distributions import (
 )
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.fitting import COUNTS, REAL
-from dlvm.experiments.options.likelihoods import LikelihoodWord, units_of
+from dlvm.experiments.options.likelihoods import LikelihoodWord
+from dlvm.experiments.options.starts import units_of
 from dlvm.guides import posterior_of
 
 PriorWord = Literal["standard", "ard", "mixture", "vamp", "vamp_data", "real_nvp", "spline", "maf", "sphere"]

@@ -8,6 +8,15 @@ from typing import ClassVar
 from torch import nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.options.fitting import check_fits
+from dlvm.experiments.options.likelihoods import (
+    ByColumn,
+    DequantiseOption,
+    LikelihoodOption,
+    encoder_of,
+    likelihood_of,
+)
+from dlvm.experiments.options.starts import noise_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import HVAE, burda
 from dlvm.nets import MLP
@@ -23,8 +32,10 @@ class HVAESetup(Setup):
     """Width of the two hidden layers below z1, z2, ...; the last holds for all layers above."""
     encoder_hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the encoder."""
+    likelihood: LikelihoodOption = "bernoulli"
+    by_column: ByColumn = ()
+    dequantise: DequantiseOption = "none"
 
-    binary = True
     encoder_layers = "encoder_hidden"
 
     exact: ClassVar[str] = "KL of every layer given those above, in closed form"
@@ -32,7 +43,17 @@ class HVAESetup(Setup):
 
     def model(self, data: Loader) -> HVAE:
         """A fresh p(zL) ... p(z1 | z2) p(x | z1)."""
-        return burda(data.x_dim, self.sizes, self.widths, data.mean)
+        if self.binary and not data.has_missing and self.dequantise == "none" and not self.by_column:
+            check_fits(self.likelihood, data)
+            return burda(data.x_dim, self.sizes, self.widths, data.mean)
+        width = self.widths[0]
+        features = MLP(self.sizes[0], width, width, activation=nn.Tanh, output=nn.Tanh)
+        likelihood = likelihood_of(self.likelihood, features, data, self.by_column, self.dequantise)
+        return burda(data.x_dim, self.sizes, self.widths, likelihood=likelihood)
+
+    @property
+    def binary(self) -> bool:
+        return self.likelihood == "bernoulli"
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -45,6 +66,12 @@ class HVAESetup(Setup):
             )
         return (*self.hidden, *self.hidden[-1:] * missing)[: len(self.sizes)]
 
-    def encoder(self, data: Loader) -> MLP:
+    def encoder(self, data: Loader) -> nn.Module:
         """From x to the features of a guide."""
-        return MLP(data.x_dim, *self.encoder_hidden, activation=nn.Tanh)
+        return encoder_of(self.likelihood, data, self._net, self.by_column)
+
+    def cell_noise(self, data: Loader) -> nn.Module | None:
+        return noise_of(self.dequantise, data, self._net)
+
+    def _net(self, dim: int) -> MLP:
+        return MLP(dim, *self.encoder_hidden, activation=nn.Tanh)

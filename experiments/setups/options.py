@@ -35,8 +35,9 @@ class ModelOptions:
             TypeError: one of the settings belongs to neither.
 
         Example:
-            >>> ModelOptions.of("hvae", sizes=(8, 4), hidden=(50, 50)).setup
-            HVAESetup(sizes=(8, 4), hidden=(50, 50), encoder_hidden=(100, 100))
+            >>> setup = ModelOptions.of("hvae", sizes=(8, 4), hidden=(50, 50)).setup
+            >>> setup.sizes, setup.hidden
+            ((8, 4), (50, 50))
         """
         usual = default_of(cls, None if model is None else named(model))
         own = {field.name for field in fields(usual)}  # type: ignore[arg-type]  # a dataclass

@@ -17,6 +17,7 @@ from dlvm.experiments.measures.draws import dreams, latent_sites, posterior_mean
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.inference import generate, reconstruct
 from dlvm.inference.use.asking import data_site
+from dlvm.models import Dequantised
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +45,7 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
     for name in flat:
         title = "latent_space" if len(sites) == 1 else f"latent_space_{name}"
         yield title, partial(_latent_space, model, guide, data, name), f"Means of q({name} | x) of test data."
-    if len(sites) == 1 and flat and data.given == ("x",):
+    if len(sites) == 1 and flat and data.given == ("x",) and not isinstance(model, Dequantised):
         yield (
             "posteriors",
             partial(_posteriors, model, guide, data, flat[0]),

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.measures.draws import latent_sites
+from dlvm.experiments.measures.draws import NOISE, latent_sites
+from dlvm.experiments.options.fitting import levels_of
 from dlvm.experiments.options.guides import own
 from dlvm.experiments.options.words import told
-from dlvm.guides import FullyObserved
+from dlvm.guides import Dequantiser, FullyObserved, latents
 from dlvm.inference.programs.randomness import untouched
+from dlvm.models import Dequantised
 from dlvm.nets import MLP
 
 if TYPE_CHECKING:
@@ -72,6 +74,11 @@ class Setup:
         return ()
 
     @property
+    def dequantise(self) -> str:
+        """Whether its data are grey levels and its density is of numbers in their cells: none, uniform, variational."""
+        return "none"
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         return ("x",)
 
@@ -93,6 +100,10 @@ class Setup:
             ValueError: it has none.
         """
         raise ValueError("guide must be a family, as diagonal, for a model without a guide of its own, got own")
+
+    def cell_noise(self, data: Loader) -> nn.Module | None:
+        """q(u | x) of the noise within cells where ``dequantise`` asks for one; None where it is uniform."""
+        return None
 
     def optimum(self, data: Loader) -> nn.Module | None:
         """The model of highest likelihood, where it is known in closed form."""
@@ -121,16 +132,21 @@ def fresh_pair(
         ValueError: a setup of one's own raises an exception, or returns no module; or the model has no latent sites,
             and is not to be ``observed``.
     """
-    model = made(setup, "model", data).to(data.device)
-    sites = {name: site for name, site in latent_sites(model, data).items() if name not in setup.summed_out}
-    if not observed:
+    inner = made(setup, "model", data).to(data.device)
+    model = inner if setup.dequantise == "none" else Dequantised(inner, levels_of(data))
+    found = latent_sites(model, data, noise=inner is model)  # a setup may put noise within cells by itself
+    sites = {name: site for name, site in found.items() if name not in setup.summed_out}
+    if not sites and not observed:
         refuse_observed(model, data, setup.summed_out)
-    if not sites:
-        return model, FullyObserved()
-    net = made(encoder or setup, "encoder", data)
-    guide = (setup.guide(model, data) if family is own else family(sites, net)).to(data.device)
-    setup.joined(model, guide, data)
-    return model, guide
+    guide: nn.Module = FullyObserved()
+    if sites:
+        net = made(encoder or setup, "encoder", data)
+        guide = (setup.guide(inner, data) if family is own else family(sites, net)).to(data.device)
+        setup.joined(inner, guide, data)
+    if inner is model:
+        return model, guide
+    noise = latents(model, *data.examples)[NOISE]
+    return model, Dequantiser(guide, noise, setup.cell_noise(data)).to(data.device)
 
 
 def check_latent(setup: Setup, data: Loader) -> None:

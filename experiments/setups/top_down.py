@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from torch import nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.options.fitting import check_fits
+from dlvm.experiments.options.likelihoods import (
+    DequantiseOption,
+    LikelihoodOption,
+    encoder_of,
+    likelihood_of,
+)
+from dlvm.experiments.options.starts import noise_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import TopDown
 from dlvm.nets import Conv
@@ -23,8 +32,9 @@ class TopDownSetup(Setup):
     """Of the encoder's convolutions, each of which halves the side."""
     features: int = 128
     """Numbers that the encoder gives the guide."""
+    likelihood: LikelihoodOption = "bernoulli"
+    dequantise: DequantiseOption = "none"
 
-    binary = True
     nonlinearity = nn.ELU
 
     exact: ClassVar[str] = "KL of every map given those above, in closed form"
@@ -32,8 +42,24 @@ class TopDownSetup(Setup):
 
     def model(self, data: Loader) -> TopDown:
         """A fresh p(zL) ... p(z1 | z2, ..., zL) p(x | z1, ..., zL)."""
-        return TopDown(data.x_dim, width=self.width, mean=data.mean)
+        if data.has_missing:
+            raise ValueError("likelihood of images knows no missing pixels, got data with holes; take --model vae")
+        if self.binary and self.dequantise == "none":
+            check_fits(self.likelihood, data)
+            return TopDown(data.x_dim, width=self.width, mean=data.mean)
+        made = partial(likelihood_of, self.likelihood, data=data, dequantise=self.dequantise)
+        return TopDown(data.x_dim, width=self.width, likelihood=made)
 
-    def encoder(self, data: Loader) -> Conv:
+    @property
+    def binary(self) -> bool:
+        return self.likelihood == "bernoulli"
+
+    def encoder(self, data: Loader) -> nn.Module:
         """From x to the features of a guide."""
-        return Conv(data.x_dim, *self.channels, self.features, activation=nn.ELU)
+        return encoder_of(self.likelihood, data, self._net)
+
+    def cell_noise(self, data: Loader) -> nn.Module | None:
+        return noise_of(self.dequantise, data, self._net)
+
+    def _net(self, dim: int) -> Conv:
+        return Conv(dim, *self.channels, self.features, activation=nn.ELU)

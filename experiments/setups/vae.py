@@ -12,9 +12,16 @@ from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.common import ACTIVATIONS
 from dlvm.experiments.options.fitting import check_fits
-from dlvm.experiments.options.likelihoods import LikelihoodWord, encoder_of, likelihood_of
+from dlvm.experiments.options.likelihoods import (
+    ByColumn,
+    DequantiseOption,
+    LikelihoodOption,
+    encoder_of,
+    likelihood_of,
+)
 from dlvm.experiments.options.nets import NetWord, conv_net, deconv_net
 from dlvm.experiments.options.priors import PriorWord, join, prior_of
+from dlvm.experiments.options.starts import noise_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
 from dlvm.nets import MLP
@@ -35,11 +42,7 @@ class VAESetup(Setup):
     blocks between them. The last of hidden is then the width of the encoder's features, the others count nothing."""
     channels: tuple[int, ...] = (16, 32)
     """Of a net other than mlp: maps after each convolution of the encoder, and in reverse of the decoder."""
-    likelihood: LikelihoodWord = "bernoulli"
-    """p(x | z): bernoulli for 0 and 1; poisson, negative_binomial and zero_inflated for counts; categorical for
-    classes; normal (with a scale for each datum and column, one learned for each column, or that of the column),
-    laplace, student_t and flow (couplings, for any shape) for real numbers; continuous_bernoulli and beta between 0
-    and 1; grey_levels and discretised_logistic for grey levels."""
+    likelihood: LikelihoodOption = "bernoulli"
     prior: PriorWord = "standard"
     """p(z): standard, N(0, I); ard, a Gaussian with a learned scale for each dimension; mixture, of Gaussians; vamp, a
     mixture of posteriors of learned pseudo-inputs; vamp_data, of rows of the data; real_nvp and spline, flows of
@@ -49,6 +52,8 @@ class VAESetup(Setup):
     """Gaussians of the prior mixture, pseudo-inputs of vamp and vamp_data; None is 100."""
     mean_bias: bool = True
     """Start the Bernoulli decoder's output bias at the data's mean."""
+    by_column: ByColumn = ()
+    dequantise: DequantiseOption = "none"
 
     encoder_layers = decoder_layers = "hidden"
 
@@ -73,7 +78,11 @@ class VAESetup(Setup):
 
     def encoder(self, data: Loader) -> nn.Module:
         """From x to the features of a guide."""
-        return encoder_of(self.likelihood, data, lambda dim: self.net_in(dim, data))
+        return encoder_of(self.likelihood, data, lambda dim: self.net_in(dim, data), self.by_column)
+
+    def cell_noise(self, data: Loader) -> nn.Module | None:
+        """q(u | x) of the noise within cells."""
+        return noise_of(self.dequantise, data, lambda dim: self.net_in(dim, data))
 
     def net_in(self, dim: int, data: Loader) -> nn.Module:
         """From so many numbers to features."""
@@ -94,7 +103,7 @@ class VAESetup(Setup):
 
     def decoder(self, data: Loader) -> nn.Module:
         """p(x | z), started from the data."""
-        if self.binary and not data.has_missing:
+        if self.binary and not data.has_missing and self.dequantise == "none" and not self.by_column:
             check_fits(self.likelihood, data)
             return Bernoulli(self.net_out(data.x_dim, data), data.mean if self.mean_bias else None)
-        return likelihood_of(self.likelihood, self.net_out(None, data), data)
+        return likelihood_of(self.likelihood, self.net_out(None, data), data, self.by_column, self.dequantise)

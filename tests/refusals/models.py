@@ -130,6 +130,8 @@ CASES = [
     Case("burda", "sizes", lambda v: burda(4, v, (3, 3)), NOT_WIDTHS),
     Case("burda", "sizes", lambda v: burda(4, v, (3, 3)), st.sampled_from([(), (2,), (2, 2, 2)])),
     Case("burda", "hidden", lambda v: burda(4, (2, 2), v), NOT_WIDTHS),
+    Case("burda", "likelihood", lambda v: burda(4, likelihood=v), NOT_MODULES.filter(lambda v: v is not None)),
+    Case("TopDown", "likelihood", lambda v: TopDown(64, likelihood=v), NOT_MAKERS.filter(lambda v: v is not None)),
     Case("burda", "mean", lambda v: burda(64, mean=v), NOT_MEANS),
     Case("TopDown", "x_dim", TopDown, NOT_SQUARES),
     Case("TopDown", "maps", lambda v: TopDown(64, v), NOT_MAPS),

@@ -14,6 +14,7 @@ from dlvm.nets import (
     NADE,
     BatchNorm,
     BatchNorm2d,
+    Beside,
     Bottleneck,
     CausalAttention,
     CausalTransformer,
@@ -109,8 +110,11 @@ BY_CHAIN_RULE = {
     "PixelsLeft": (lambda **v: PixelsLeft(**{"inputs": 1, "outputs": 1} | v), ("inputs", "outputs"), ("reach",)),
 }
 
+NOT_PLACES = st.sampled_from([None, 3, "ab", (0.5,), (-1,), ("0",), (None,), object()])
+
 WRAPPERS = {
     "OneHot": lambda v: OneHot(v, (3, 3)),
+    "Beside": lambda v: Beside(v, [MLP(2)], [(0, 1)]),
     "Filled": Filled,
     "Logarithmic": Logarithmic,
     "Standardised": lambda v: Standardised(v, torch.zeros(2), torch.ones(2)),
@@ -271,6 +275,11 @@ CASES = [
         lambda v: Standardised(MLP(2), torch.ones(2), v),
         st.one_of(NOT_TENSORS, NOT_VECTORS, st.sampled_from([torch.zeros(2), -torch.ones(2)])),
     ),
+    Case("Beside", "fronts", lambda v: Beside(MLP(2), v, [(0, 1)]), st.sampled_from([None, 3, "x", [], ()])),
+    Case("Beside", "fronts", lambda v: Beside(MLP(2), [v], [(0, 1)]), NOT_MODULES),
+    Case("Beside", "net", lambda v: Beside(MLP(2), [v], [(0, 1)]), st.builds(nn.ReLU)),
+    Case("Beside", "columns", lambda v: Beside(MLP(2), [MLP(2)], v), st.sampled_from([None, 3, [], [(0,), (1,)]])),
+    Case("Beside", "columns", lambda v: Beside(MLP(2), [MLP(2)], [v]), NOT_PLACES),
     Case("OneHot", "sizes", lambda v: OneHot(MLP(2), v), NOT_WIDTHS),
     Case("out_features", "net", out_features, WIDTHLESS),
     Case("MLP.forward", "input", lambda v: MLP(3, 4, 2)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS, OF_OTHER_KIND)),

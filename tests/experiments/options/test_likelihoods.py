@@ -32,6 +32,10 @@ def table(kind: str) -> torch.Tensor:
         return torch.poisson(torch.tensor([0.1, 3.0, 80.0, 4000.0]) * torch.rand(N, 1) * 2)
     if kind == "real":
         return torch.tensor([0.0, 1e3, -5.0, 1e-3]) + torch.randn(N, 4) * torch.tensor([1.0, 50.0, 1e-2, 1e-4])
+    if kind == "alike":
+        return 5 + 0.2 * torch.randn(N, 4)
+    if kind == "mixed":
+        return torch.stack([table(kind)[:, d] for d, kind in enumerate(("binary", "real", "classes", "counts"))], 1)
     if kind == "shares":
         return torch.rand(N, 4) * 0.9 + 0.05
     if kind == "greys":
@@ -45,9 +49,11 @@ FITS = {
     "bernoulli": "binary",
     **dict.fromkeys(("poisson", "negative_binomial", "zero_inflated"), "counts"),
     **dict.fromkeys(("normal", "normal_learned", "normal_fixed", "laplace", "student_t", "flow"), "real"),
-    "categorical": "classes",
+    **dict.fromkeys(("normal_shared", "normal_optimal"), "alike"),
+    **dict.fromkeys(("categorical", "ordinal"), "classes"),
+    "mixed": "mixed",
     **dict.fromkeys(("continuous_bernoulli", "beta"), "shares"),
-    **dict.fromkeys(("grey_levels", "discretised_logistic"), "greys"),
+    **dict.fromkeys(("grey_levels", "discretised_logistic", "logistic_mixture"), "greys"),
 }
 REFUSALS = [
     ("bernoulli", "counts", "these look like counts: --likelihood negative_binomial"),
@@ -59,6 +65,8 @@ REFUSALS = [
     ("zero_inflated", "real", "real numbers"),
     ("categorical", "real", "classes 0, 1, 2.*real numbers"),
     ("categorical", "counts", "at most 1000 classes.*counts: --likelihood negative_binomial"),
+    ("ordinal", "real", "likelihood ordinal is of classes 0, 1, 2"),
+    ("logistic_mixture", "shares", "on no such grid"),
     ("continuous_bernoulli", "bytes", "between 0 and 1.*--scale 255"),
     ("beta", "greys", "no density.*--likelihood continuous_bernoulli"),
     ("grey_levels", "shares", "on no such grid.*continuous_bernoulli"),
@@ -67,7 +75,7 @@ REFUSALS = [
 
 
 def test_every_word_has_a_likelihood_and_data_that_fit():
-    assert set(WORDS) == set(LIKELIHOODS) == set(FITS)
+    assert set(WORDS) == set(LIKELIHOODS) | {"mixed"} == set(FITS)
     for word, kind in FITS.items():
         check_fits(word, Loader(table(kind)))
 
@@ -96,7 +104,10 @@ def test_data_of_which_a_density_says_little_are_let_pass_with_a_warning(x, said
 def columns_alone(word: str, x: torch.Tensor) -> float:
     """Nats per datum of independent columns of the likelihood's own family, by their moments or frequencies."""
     mean, sd = x.mean(0), x.std(0)
-    if word in ("categorical", "grey_levels"):
+    if word == "mixed":
+        words = ("bernoulli", "normal", "categorical", "negative_binomial")
+        return sum(columns_alone(word, x[:, d : d + 1]) for d, word in enumerate(words))
+    if word in ("categorical", "ordinal", "grey_levels"):
         counts = [torch.unique(column, return_counts=True)[1] / N for column in x.T]
         return sum((p * p.log()).sum() for p in counts).item()
     if word == "bernoulli":
@@ -108,7 +119,7 @@ def columns_alone(word: str, x: torch.Tensor) -> float:
         return torch.distributions.NegativeBinomial(r, logits=(mean / r).log()).log_prob(x).sum(-1).mean().item()
     if word in ("continuous_bernoulli", "beta"):
         return 0.0
-    if word == "discretised_logistic":
+    if word in ("discretised_logistic", "logistic_mixture"):
         return -4 * math.log(17)
     return torch.distributions.Normal(mean, sd).log_prob(x).sum(-1).mean().item()
 
@@ -129,7 +140,7 @@ def test_training_starts_near_columns_alone_and_rises(word):
     assert last.train > first.train
 
 
-@pytest.mark.parametrize("word", ["bernoulli", "negative_binomial", "student_t", "categorical", "grey_levels"])
+@pytest.mark.parametrize("word", ["bernoulli", "negative_binomial", "student_t", "categorical", "mixed"])
 def test_with_holes_every_part_knows_of_them(word):
     x = table(FITS[word])
     gone = torch.rand(N, 4) < 0.3

@@ -119,8 +119,8 @@ def test_a_model_has_its_own_options_and_no_other():
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("--model hvae --z-dim 8", "--z-dim is no option of --model hvae, but of ppca and vae; did you mean --sizes? "
-                                   "hvae has --sizes, --hidden, --encoder-hidden; --help lists the others"),
+        ("--model hvae --z-dim 8", "did you mean --sizes? hvae has --sizes, --hidden, --encoder-hidden, --likelihood, "
+                                   "--by-column, --dequantise; --help lists the others"),
         ("--model hvae --size 8", "--size is no option of --model hvae; did you mean --sizes?"),
         ("--zdim 8", "--zdim is no option of --model vae; did you mean --z-dim?"),
         ("--epoch 8", "did you mean --epochs?"),

@@ -65,12 +65,14 @@ def test_every_option_of_a_model_changes_it(word):
     within = {"components": {"prior": "mixture"}} if hasattr(setup, "prior") else {}  # options that others ask for
     within |= {"channels": {"net": "conv"}} if word == "vae" else {}
     within |= {"hidden": {"dequantiser": "learned"}} if word == "realnvp" else {}
+    within |= {"by_column": {"likelihood": "mixed"}, "dequantise": {"likelihood": "normal"}}
     others = {
         int: lambda v: v + 1,
         "int | None": lambda v: 3,
         bool: lambda v: not v,
         float: lambda v: v / 2,
         "tuple[int, ...]": lambda v: (*v[:-1], v[-1] + 1),
+        "tuple[str, ...]": lambda v: ("0=student_t",),
     }
 
     def shape(setup):
@@ -78,7 +80,7 @@ def test_every_option_of_a_model_changes_it(word):
         model = setup.model(loader)
         encoder = setup.guide(model, loader) if word in ("nice", "realnvp") else setup.encoder(loader)
         modules = [str(model), str(encoder), str(setup.summed_out)]
-        return [*modules, *(p.tolist() for p in (*model.parameters(), *encoder.parameters()))]
+        return [*modules, *(p.tolist() for p in (*model.parameters(), *model.buffers(), *encoder.parameters()))]
 
     hints = get_type_hints(named(word))
     loader = data(setup)
