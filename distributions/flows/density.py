@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from dlvm.distributions.flows.flow_normal import Bijection
 from dlvm.nets.arguments import count, module
+from dlvm.nets.mlp import as_floats
 
 NOISES: dict[str, Callable[[Tensor], TorchDistribution]] = {
     "normal": lambda zero: dist.Normal(zero, torch.ones_like(zero)),
@@ -65,7 +66,7 @@ class Transformed(TorchDistribution):
                 f"value must have shape (*batch, {self.event_shape[0]}), got {tuple(value.shape)}; make the flow for "
                 "this width"
             )
-        noise, log_det = self.flow(value, *self.context)
+        noise, log_det = self.flow(as_floats(value, self.noise.mean), *self.context)
         found = self.noise.log_prob(noise) + log_det
         return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))
 

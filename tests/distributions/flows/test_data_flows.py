@@ -251,6 +251,7 @@ REFUSED = {
     "other noise": (lambda: RealNVP(2, noise="uniform"), "noise must be one of normal, logistic, got 'uniform'"),
     "a margin of a half": (lambda: Logit(0.5), "margin must be at least 0 and below 0.5, got 0.5"),
     "a scale of 0": (lambda: Standardise(torch.zeros(2), torch.zeros(2)), "scale must be positive in all columns"),
+    "another precision": (lambda: RealNVP(2).likelihood().log_prob(torch.zeros(2).float()), "inputs are torch.float32"),
     "no map": (lambda: Composition(), "maps must be one or more"),
     "no scale": (lambda: MultiScale((1, 4, 4)), "scales must be one or more"),
     "data of another width": (lambda: NICE(4)(torch.zeros(5, 3)), "x has events of shape"),
