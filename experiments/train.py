@@ -175,14 +175,14 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     settings = settings_of(config)
     pyro.set_rng_seed(config.seed)
     model, guide = recipe.pair(train)
-    check_training(config, model, guide, objective, train)
+    stepped = config.setup.trained(model, guide)
+    check_training(config, *stepped, objective, train)
     run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
 
     history = []
     try:
         for epoch in fit(
-            model,
-            guide,
+            *stepped,
             objective,
             train,
             valid=valid,

@@ -4,6 +4,7 @@ from dlvm.guides.amortized import Amortized
 from dlvm.guides.auxiliary import Augmented
 from dlvm.guides.chain import Chain
 from dlvm.guides.dequantiser import Dequantiser
+from dlvm.guides.diffusion import ForwardDiffusion, RandomTime
 from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, StudentT
 from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
 from dlvm.guides.fully_observed import FullyObserved
@@ -18,6 +19,8 @@ from dlvm.guides.top_down_posterior import TopDownPosterior
 from dlvm.guides.with_globals import WithGlobals, local_sites
 
 __all__ = [
+    "ForwardDiffusion",
+    "RandomTime",
     "IAF",
     "Amortized",
     "Augmented",

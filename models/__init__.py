@@ -2,6 +2,7 @@
 
 from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.dequantised import Dequantised
+from dlvm.models.diffusion import Diffusion, RandomLayer
 from dlvm.models.factor_analysers import FactorAnalysers
 from dlvm.models.fully_visible import FullyVisible
 from dlvm.models.gaussian_mixture import GaussianMixture
@@ -15,6 +16,8 @@ from dlvm.models.vae import VAE
 from dlvm.models.vdvae import VDVAE
 
 __all__ = [
+    "Diffusion",
+    "RandomLayer",
     "BernoulliMixture",
     "Dequantised",
     "FactorAnalysers",

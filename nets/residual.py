@@ -167,7 +167,7 @@ def start_at(layer: nn.Conv2d, share: float) -> None:
 def pooled(maps: Tensor, side: int) -> Tensor:
     """Means of squares of pixels: (*batch, width, s, s) -> (*batch, width, side, side); as they are where s = side."""
     factor = maps.shape[-1] // side
-    return maps if factor == 1 else F.avg_pool2d(maps.flatten(0, -4), factor).unflatten(0, maps.shape[:-3])
+    return maps if factor == 1 else maps.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor)).mean((-3, -1))
 
 
 def square_shape(x_dim: int, channels: int) -> tuple[int, int, int]:

@@ -105,6 +105,10 @@ class Setup:
         """q(u | x) of the noise within cells where ``dequantise`` asks for one; None where it is uniform."""
         return None
 
+    def trained(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The programs whose steps train the pair: these two, or others that hold their parameters."""
+        return model, guide
+
     def optimum(self, data: Loader) -> nn.Module | None:
         """The model of highest likelihood, where it is known in closed form."""
         return None

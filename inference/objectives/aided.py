@@ -13,6 +13,7 @@ from dlvm.inference.estimators.score_function import ScoreFunction
 from dlvm.inference.objectives.elbo import ELBO
 from dlvm.inference.objectives.objective import Objective
 from dlvm.inference.particles.particles import Particles
+from dlvm.inference.particles.site_checks import check_no_estimates
 from dlvm.inference.programs.pair import Pair
 
 
@@ -57,6 +58,7 @@ class Aided(Objective):
 
     def require(self, particles: Particles) -> None:
         self.objective.require(particles)
+        check_no_estimates(particles.joint)  # a factor holds what would be aided
 
     def coefficients(self, particles: Particles) -> Coefficients | None:
         """Those of the bound without the aid."""

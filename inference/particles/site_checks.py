@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlvm.distributions.diffusion.random_layer import EstimatedLog
 from dlvm.distributions.masks import counting
+from dlvm.distributions.supports import inner
 from dlvm.inference.programs.beside import beside
 from dlvm.inference.programs.data_sites import data_of
 from dlvm.inference.programs.plates import PARTICLES, common_loops, common_plates
@@ -45,6 +47,17 @@ def check_all_drawn(joint: list[dict], drawn: list[dict]) -> None:
             "count in q alone: draw them only where the model has them, as a guide made of latents(...) does by "
             'present=, or mark them infer={"is_auxiliary": True}'
         )
+
+
+def check_no_estimates(sites: list[dict]) -> None:
+    """Raises ValueError where a factor is right on average alone, so that weights are no importance weights."""
+    for site in sites:
+        if isinstance(inner(site["fn"]), EstimatedLog):
+            raise ValueError(
+                f"site {site['name']!r} is an unbiased estimate of a sum of log-densities: means of log-weights are a "
+                "bound, and weights no importance weights; train by ELBO(), without aids, and evaluate the program "
+                "with every term, for a RandomLayer its .model with ForwardDiffusion"
+            )
 
 
 def check_inner_plates(sites: list[dict]) -> None:

@@ -28,6 +28,7 @@ from dlvm.inference.particles.site_checks import (
     check_all_drawn,
     check_inner_plates,
     check_masks,
+    check_no_estimates,
     check_one_plate,
     check_scale,
 )
@@ -141,6 +142,7 @@ def _pass(
     if not linear:
         sites = sample_sites(*traces)
         apart = _apart(sites, programs)
+        check_no_estimates(sites)
         check_inner_plates([site for site in sites if site["name"] not in apart])
     return _scored(*traces, num_particles, programs, entered, detached)
 

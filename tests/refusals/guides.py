@@ -26,7 +26,7 @@ from dlvm.guides import (
     local_sites,
 )
 from dlvm.nets import Pyramid
-from refusals import guides_calls, guides_programs
+from refusals import diffusion, guides_calls, guides_programs
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
     MISMATCHED,
@@ -192,6 +192,6 @@ OTHERS = [
     Case("Local", "index", lambda v: Local(SITES, 5, index=v), NOT_INDICES),
     Case("Local", "width", lambda v: Local(SITES, 5, width=v), NOT_SIZES),
 ]
-CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_programs.CASES]
+CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_programs.CASES, *diffusion.GUIDES]
 ANY: dict[str, str] = {"Refined(through)": "any truth value", "Plate(given)": "any truth value"}
 RECORDS: set[str] = set()

@@ -26,7 +26,7 @@ from dlvm.models import (
     burda,
 )
 from dlvm.nets import MLP, NADE, Readout
-from refusals import mixtures
+from refusals import diffusion, mixtures
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.data_flows import NOT_FLOWS, NOT_NOISES
 from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -169,6 +169,7 @@ CASES = [
     Case("NICE", "before", lambda v: NICE(4, before=v), NOT_FLOWS.filter(lambda v: v is not None), "maps[0]"),
     Case("RealNVP", "flow", lambda v: RealNVP(3, v), NOT_FLOWS.filter(lambda v: v is not None)),
     *mixtures.CASES,
+    *diffusion.MODELS,
 ]
-ANY: dict[str, str] = {}
+ANY: dict[str, str] = {"RandomLayer(continuous)": "any truth value"}
 RECORDS: set[str] = set()
