@@ -92,7 +92,10 @@ def image_of(data: Loader) -> tuple[int, int]:
 def spread(groups: int, side: int) -> list[tuple[int, int]]:
     """(side, how many groups) from the top down."""
     count(groups=groups)
-    top = max(1, round(TOP * groups))
-    low = (groups - top) // 3
-    found = [(1, top), (side // 4, groups - top - low), (side // 2, low)]
-    return [(each, number) for each, number in found if number and (each > 1 or number == top)]
+    few = round(TOP * groups)
+    low = max(1, (groups - few) // 3)
+    top = min(max(1, few), groups - low)
+    numbers = {1: top}
+    for each, number in ((side // 4, groups - top - low), (side // 2, low)):
+        numbers[each] = numbers.get(each, 0) + number
+    return [(each, number) for each, number in numbers.items() if number]

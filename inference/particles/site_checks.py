@@ -60,7 +60,9 @@ def check_no_estimates(sites: list[dict]) -> None:
             )
 
 
-def check_inner_plates(sites: list[dict]) -> None:
+def check_not_linear(sites: list[dict]) -> None:
+    """Raises ValueError where sums over sites are right on average alone, and no logarithm of a mean may be taken."""
+    check_no_estimates(sites)
     outer = {PARTICLES, *(frame.name for frame in common_plates(sites)), *common_loops(sites)}
     for site in sites:
         for frame in site["cond_indep_stack"]:

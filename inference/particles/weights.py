@@ -26,9 +26,8 @@ from dlvm.inference.particles.noise import MIXED, OWN, SHARED, say_noise_is_shar
 from dlvm.inference.particles.particles import Particles, Programs, Term, needs_inverse
 from dlvm.inference.particles.site_checks import (
     check_all_drawn,
-    check_inner_plates,
     check_masks,
-    check_no_estimates,
+    check_not_linear,
     check_one_plate,
     check_scale,
 )
@@ -142,8 +141,7 @@ def _pass(
     if not linear:
         sites = sample_sites(*traces)
         apart = _apart(sites, programs)
-        check_no_estimates(sites)
-        check_inner_plates([site for site in sites if site["name"] not in apart])
+        check_not_linear([site for site in sites if site["name"] not in apart])
     return _scored(*traces, num_particles, programs, entered, detached)
 
 

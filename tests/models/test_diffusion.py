@@ -184,6 +184,7 @@ def test_captured_steps_are_those_of_pyro_and_every_parameter_moves(continuous):
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(left[0][1], left[1][1], strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
 def test_in_continuous_time_the_shares_of_time_change_no_bound_and_are_trained_to_lower_its_variance():
     """A denoiser whose error lies at high noise alone: the upper half of the line takes most of the time."""
 
