@@ -48,7 +48,7 @@ def test_each_file_is_a_model_and_its_name_the_word_for_it():
         named("setup")
 
 
-@pytest.mark.parametrize("word", [pytest.param(w, marks=pytest.mark.slow) if w == "diffusion" else w for w in WORDS])
+@pytest.mark.parametrize("word", EACH)
 def test_every_model_trains_with_the_defaults_of_its_options(word):
     setup = named(word)(**SMALLER.get(word, {}))
     model, guide = fresh_pair(setup, data(setup), Diagonal, observed=True)
