@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +37,7 @@ from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.arguments import check_aims
 
 WARM_UP = 5  # epochs
+PARTS = ("ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,17 +105,17 @@ def check_training(config: Config, model: nn.Module, guide: nn.Module, objective
         check(model, guide, objective, *train.examples)
 
 
-def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
-    """The evaluation in one line."""
+def summary(result: Evaluation, name: str, epochs: int, seconds: float, measures: Mapping[str, float]) -> Table:
+    """The evaluation in one line, with the model's own measures."""
     if exact(result):
         return Table(
-            ["log p(x)", "bits per number", "epochs", "s / epoch"],
-            [[result.log_px, result.bits_per_dim, epochs, seconds]],
+            [name, "bits per number", *measures, "epochs", "s / epoch"],
+            [[result.log_px, result.bits_per_dim, *measures.values(), epochs, seconds]],
             f"{result.num_data} test data, nats per datum; exact, since nothing is latent.",
-            {"log p(x)": ".2f", "bits per number": ".3f", "s / epoch": ".2f"},
+            {name: ".2f", "bits per number": ".3f", "s / epoch": ".2f"} | dict.fromkeys(measures, ".3f"),
         )
     return Table(
-        ["log p(x)", "ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7", "epochs", "s / epoch"],
+        [name, *PARTS, *measures, "epochs", "s / epoch"],
         [
             [
                 (result.log_px, result.log_px_se),
@@ -125,12 +126,14 @@ def summary(result: Evaluation, epochs: int, seconds: float) -> Table:
                 result.active_units,
                 result.ess,
                 result.khat_bad,
+                *measures.values(),
                 epochs,
                 seconds,
             ]
         ],
         f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each.",
-        {name: ".2f" for name in ("log p(x)", "ELBO", "gap", "rate", "distortion", "ESS", "k-hat > 0.7", "s / epoch")},
+        {part: ".2f" for part in (name, *PARTS, "s / epoch") if part != "active units"}
+        | dict.fromkeys(measures, ".3f"),
     )
 
 
@@ -214,14 +217,16 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     seconds = sum(epoch.seconds for epoch in history) / len(history)
     parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
     said = verdict(result, history)
+    measures = config.setup.measures(model, guide, test)
     run.result(
         **dataclasses.asdict(result),
+        measures=dict(measures),
         verdict=str(said),
         seconds_per_epoch=seconds,
         epochs=len(history),
         parameters=parameters,
     )
-    table = summary(result, len(history), seconds)
+    table = summary(result, config.setup.reported, len(history), seconds, measures)
     print_table(table)
     print(said)
     records = [dataclasses.asdict(epoch) for epoch in history]

@@ -26,7 +26,7 @@ from dlvm.inference.use.by_datum import columns as numbered
 
 Call = Literal["encode", "reconstruct", "score", "impute", "predict", "interpolate", "generate", "traverse"]
 OF_DATA = ("encode", "reconstruct", "score", "impute", "predict", "interpolate")
-OF_OBSERVED = ("score", "generate")
+OF_OBSERVED = ("score", "predict", "generate")
 MANY = 64  # images that a picture shows
 
 
@@ -275,8 +275,8 @@ def main(config: Config) -> None:
     args = () if data is None else tuple(_tensor(data, name) for name in inputs_of(config.run))
     if config.call not in OF_OBSERVED and args and observes_everything(Pair(model, guide), args, {}):
         raise ValueError(
-            f"call must be {' or '.join(OF_OBSERVED)} for a model without latent sites, got {config.call}; what it "
-            "knows of x is p(x)"
+            f"call must be {' or '.join(OF_OBSERVED)} for a model without latent sites, got {config.call}; there "
+            "is nothing to infer"
         )
     asked = Asked(config, model, guide, description, data, args)
     found = CALLS[config.call](asked)

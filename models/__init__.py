@@ -1,6 +1,7 @@
 """Pyro programs p(x, z): one file per model."""
 
 from dlvm.models.bernoulli_mixture import BernoulliMixture
+from dlvm.models.conditional import Conditional
 from dlvm.models.dequantised import Dequantised
 from dlvm.models.diffusion import Diffusion, RandomLayer
 from dlvm.models.factor_analysers import FactorAnalysers
@@ -19,6 +20,7 @@ __all__ = [
     "Diffusion",
     "RandomLayer",
     "BernoulliMixture",
+    "Conditional",
     "Dequantised",
     "FactorAnalysers",
     "FullyVisible",

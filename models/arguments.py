@@ -49,7 +49,7 @@ def size(x: Tensor | None, n: int) -> int:
     return len(x)
 
 
-def fitting(x: Tensor | None, likelihood: Distribution) -> Tensor | None:
+def fitting(x: Tensor | None, likelihood: Distribution, name: str = "x") -> Tensor | None:
     """x itself, or None: nothing is broadcast, each datum has the likelihood's event shape.
 
     Raises:
@@ -57,7 +57,7 @@ def fitting(x: Tensor | None, likelihood: Distribution) -> Tensor | None:
     """
     if x is not None and x.shape[1:] != likelihood.event_shape:
         raise ValueError(
-            f"x has events of shape {tuple(likelihood.event_shape)} under the likelihood, but the data have shape "
+            f"{name} has events of shape {tuple(likelihood.event_shape)} under the likelihood, but the data have shape "
             f"{tuple(x.shape)}; make the likelihood's width that of the data, or reshape these, as x.flatten(1)"
         )
     return x

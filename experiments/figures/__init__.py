@@ -8,6 +8,7 @@ from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import distance_curves, learning_curves
 from dlvm.experiments.figures.posteriors import posteriors
+from dlvm.experiments.figures.predictions import predictions, reliability
 from dlvm.experiments.figures.priors import gains, pseudo_inputs
 from dlvm.experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise
 from dlvm.experiments.figures.timed_curves import timed_curves
@@ -29,9 +30,11 @@ __all__ = [
     "own_bounds",
     "plane",
     "posteriors",
+    "predictions",
     "pseudo_inputs",
     "reached",
     "reconstructions",
+    "reliability",
     "samples",
     "signal_to_noise",
     "timed_curves",

@@ -39,6 +39,7 @@ class Setup:
             ``{"estimator": "vimco"}`` for discrete latents. An option that is given goes before.
         encoder_layers, decoder_layers: the fields that hold the hidden layers of the encoder and of p(x | z), which
             may be one; None where no field does.
+        reported: what "log p(x)" is of this model, as "log p(y | x)".
         exact: what is known exactly of the model, in a phrase for the catalogue, as "log p(x), in closed form".
         command: options of a run that suits it, as "--data digits --z-dim 8".
 
@@ -58,6 +59,7 @@ class Setup:
     defaults: ClassVar[Mapping[str, Any]] = {}
     encoder_layers: ClassVar[str | None] = None
     decoder_layers: ClassVar[str | None] = None
+    reported: ClassVar[str] = "log p(x)"
     exact: ClassVar[str] = ""
     command: ClassVar[str] = ""
 
@@ -112,6 +114,10 @@ class Setup:
     def optimum(self, data: Loader) -> nn.Module | None:
         """The model of highest likelihood, where it is known in closed form."""
         return None
+
+    def measures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Mapping[str, float]:
+        """Further numbers by which a trained pair is judged, {name: value}, as the accuracy of predicted classes."""
+        return {}
 
     def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
         """What is worth seeing of a trained pair: the name of each picture, what draws it, and its caption."""

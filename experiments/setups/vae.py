@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import nn
 
 from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader
-from dlvm.experiments.options.common import ACTIVATIONS
+from dlvm.experiments.options.common import ACTIVATIONS, ActivationWord
 from dlvm.experiments.options.fitting import check_fits
 from dlvm.experiments.options.likelihoods import (
     ByColumn,
@@ -35,7 +35,7 @@ class VAESetup(Setup):
     """Latent dimensions."""
     hidden: tuple[int, ...] = (200, 200)
     """Hidden layers of the encoder, and in reverse of the decoder."""
-    activation: Literal["relu", "tanh", "elu", "softplus"] = "tanh"
+    activation: ActivationWord = "tanh"
     """Nonlinearity of encoder, decoder and flow."""
     net: NetWord = "mlp"
     """Of encoder and decoder: mlp; for images of any size conv, convolutions of stride 2, residual or gated with such

@@ -31,10 +31,11 @@ class RowWeights:
     Args:
         pair: with its sites in one plate over data.
         finish: what is made of particles before their weights are looked at.
+        observing: whether a model that observes nothing is refused.
     """
 
-    def __init__(self, pair: Pair, finish: Callable[[Particles], Particles] | None = None):
-        self.pair, self.finish = pair, finish
+    def __init__(self, pair: Pair, finish: Callable[[Particles], Particles] | None = None, observing: bool = True):
+        self.pair, self.finish, self.observing = pair, finish, observing
         self.parallel: bool | None = None
 
     def __call__(self, args: tuple, num_particles: int) -> Particles:
@@ -59,7 +60,7 @@ class RowWeights:
             ValueError: a datum lies outside the likelihood's support, or the guide lacks a mask of the model.
         """
         for part in [args] if rows is None else parts(self.pair, args, rows):
-            joint = sample_sites(check_rows(self.pair, part, {}))
+            joint = sample_sites(check_rows(self.pair, part, {}, self.observing))
             if any(masks_of(site) for site in joint if not site["is_observed"]):
                 self._check_masks(part)
         if num_particles > 1 and self.parallel is None:

@@ -22,15 +22,19 @@ from dlvm.inference.programs.randomness import untouched
 OTHER_SEED = 2_718_281
 
 
-def check_rows(pair: Pair, args: tuple, kwargs: dict) -> poutine.Trace:
-    """The model's trace on some data, with what it observes held against its likelihood, see ``check_observed``."""
+def check_rows(pair: Pair, args: tuple, kwargs: dict, observing: bool = True) -> poutine.Trace:
+    """The model's trace on some data, with what it observes held against its likelihood, see ``check_observed``.
+
+    Where it need not be ``observing``, all that it is called with may be given, as x is of p(y | x).
+    """
 
     def run() -> poutine.Trace:
         with in_words("the model", args, kwargs):
             return poutine.trace(pair.model).get_trace(*args, **kwargs)
 
     trace = run()
-    check_observed(trace, run)
+    if observing or any(site["is_observed"] for site in sample_sites(trace)):
+        check_observed(trace, run)
     return trace
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -64,8 +65,9 @@ def predict(
         p(y | x) ~ sum_k w_k p(y | z_k),   w_k ~ p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)
 
     The model's own posterior, and not the guide's view of it: of a latent site, as a label that was not given, of one
-    that the guide leaves out and the model draws, or of data anew, which is a reconstruction. Modules are in evaluation
-    mode meanwhile; the process's random state stays as it was.
+    that the guide leaves out and the model draws, or of data anew, which is a reconstruction; where nothing is
+    observed, as of p(y | x) without y, what the model says by itself. Modules are in evaluation mode meanwhile; the
+    process's random state stays as it was.
 
     Returns:
         a ``Prediction``.
@@ -96,12 +98,13 @@ def predict(
         raise TypeError(f"site must be the name of a site of the model, got {type(site).__name__}; pass 'y'")
     pair = Pair(model, guide)
     args, kind = taken_in(pair, x)
-    pair = completed(pair, args)
+    pair = completed(pair, args, observing=False)
     found: list[Prediction] = []
 
     def work(part: tuple, tick: Tick) -> None:
         by_moments = _check_site(pair, part, site)
-        done = weighed(pair, part, num_particles, lambda particles: seen_of(particles, site, by_moments))
+        seen = partial(seen_of, name=site, by_moments=by_moments)
+        done = weighed(pair, part, num_particles, seen, observing=False)
         found.append(_predicted(done, num_draws))
 
     walk([args], pair, rows_weighed_at_once(args, num_particles), work, seed)

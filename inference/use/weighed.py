@@ -52,7 +52,11 @@ class Weighed(NamedTuple):
 
 
 def weighed(
-    pair: Pair, args: tuple, num_particles: int, take: Callable[[Particles], Any] = lambda found: None
+    pair: Pair,
+    args: tuple,
+    num_particles: int,
+    take: Callable[[Particles], Any] = lambda found: None,
+    observing: bool = True,
 ) -> Weighed:
     """Draws and weighs particles of some data, a hundred at a time.
 
@@ -61,8 +65,9 @@ def weighed(
         args: of both programs.
         num_particles: K.
         take: what is to be kept of particles that were drawn together; of single ones where they cannot be.
+        observing: whether a model that observes nothing is refused.
     """
-    weigh, log_w, seen = RowWeights(pair), [], []
+    weigh, log_w, seen = RowWeights(pair, observing=observing), [], []
     for start in range(0, num_particles, PARTICLES_AT_ONCE):
         found = weigh(args, min(PARTICLES_AT_ONCE, num_particles - start))
         log_w.append(found.log_w)
@@ -75,7 +80,7 @@ def rows_weighed_at_once(args: tuple, num_particles: int) -> int:
     return max(1, MOST_KEPT // width_of(args) // max(num_particles, PARTICLES_AT_ONCE))
 
 
-def completed(pair: Pair, args: tuple, summed: bool = False) -> Pair:
+def completed(pair: Pair, args: tuple, summed: bool = False, observing: bool = True) -> Pair:
     """The pair with a guide that draws what it leaves out from the model, given what it draws.
 
         q(z | x) p(y | z)
@@ -84,6 +89,7 @@ def completed(pair: Pair, args: tuple, summed: bool = False) -> Pair:
         pair: which may lack latent sites in its guide.
         args: of both programs.
         summed: leave sites that the model marks to be summed out to that.
+        observing: whether a model that observes nothing is refused.
 
     Raises:
         ValueError: the first rows cannot have come from the model's likelihood, or the guide is another model's.
@@ -91,7 +97,7 @@ def completed(pair: Pair, args: tuple, summed: bool = False) -> Pair:
     having = rowed(pair, args)
     some = args if having is None else rows_of(args, TRIED, having)
     with untouched(0), torch.no_grad(), pair.evaluating():
-        check_rows(pair, some, {})
+        check_rows(pair, some, {}, observing)
         with in_words("the pair", some, {}):
             guide_trace, trace = pair.traces(some, {})
     latent = [s for s in sample_sites(trace) if not s["is_observed"] and s["name"] not in guide_trace.nodes]

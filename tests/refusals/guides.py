@@ -194,4 +194,4 @@ OTHERS = [
 ]
 CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_programs.CASES, *diffusion.GUIDES]
 ANY: dict[str, str] = {"Refined(through)": "any truth value", "Plate(given)": "any truth value"}
-RECORDS: set[str] = set()
+RECORDS: set[str] = {"NoLatents"}

@@ -17,6 +17,7 @@ from dlvm.models import (
     VAE,
     VDVAE,
     BernoulliMixture,
+    Conditional,
     Dequantised,
     FactorAnalysers,
     FullyVisible,
@@ -113,6 +114,8 @@ NOT_ROWS = st.one_of(
 )
 
 CASES = [
+    Case("Conditional", "likelihood", Conditional, NOT_MODULES),
+    Case("Conditional", "target", lambda v: Conditional(LIKELIHOOD, v), st.sampled_from([-1, "0", 1.5, True])),
     Case("FullyVisible", "likelihood", FullyVisible, st.one_of(NOT_PRIORS, st.none())),
     Case("VAE", "z_dim", lambda v: VAE(v, LIKELIHOOD), NOT_COUNTS),
     Case("VAE", "likelihood", lambda v: VAE(2, v), NOT_MODULES),
