@@ -165,7 +165,8 @@ class Mixture(PyroModule):
         chosen = [x[torch.randint(len(x), (), device=x.device)]]
         nearest = x.new_full((len(x),), torch.inf)
         for _ in range(1, self.components):
-            nearest = torch.minimum(nearest, (x - chosen[-1]).square().sum(-1))
+            away = x - chosen[-1]
+            nearest = torch.minimum(nearest, torch.linalg.vecdot(away, away))
             if not nearest.sum() > 0:
                 raise ValueError(
                     f"x has {len(chosen)} different data for {self.components} components to start at; give fewer "

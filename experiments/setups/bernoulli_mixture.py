@@ -26,7 +26,8 @@ class BernoulliMixtureSetup(Setup):
     components: int = 10
     """Vectors of probabilities."""
     sum_out: bool = True
-    """Sum the component out, so that the bound is log p(x); else the guide draws it: --estimator vimco, score."""
+    """Sum the component out, so that the bound is log p(x); else the guide draws it, as with --estimator vimco
+    --num-particles 8."""
     hidden: tuple[int, ...] = (64,)
     """Hidden layers of the encoder of a guide that draws it; tanh."""
 

@@ -29,7 +29,8 @@ class GaussianMixtureSetup(Setup):
     covariance: Literal["full", "diagonal", "tied", "spherical"] = "full"
     """Of each: full, diagonal, spherical, or tied (full, one for all)."""
     sum_out: bool = True
-    """Sum the component out, so that the bound is log p(x); else the guide draws it: --estimator vimco, score."""
+    """Sum the component out, so that the bound is log p(x); else the guide draws it, as with --estimator vimco
+    --num-particles 8."""
     hidden: tuple[int, ...] = (64,)
     """Hidden layers of the encoder of a guide that draws it; tanh."""
 

@@ -22,8 +22,8 @@ class GMVAESetup(Setup):
     clusters: int = 10
     """Gaussians of the prior, with variances of their own in each dimension."""
     sum_out: bool = True
-    """Sum the cluster out, given z: q(y | x, z) is exact; else q(y | x) q(z | x, y): --objective iwae --estimator
-    vimco."""
+    """Sum the cluster out, given z: q(y | x, z) is exact; else q(y | x) q(z | x, y), as with --estimator vimco
+    --num-particles 8."""
     hidden: tuple[int, ...] = (200, 200)
     """Hidden layers of the encoder, and in reverse of the decoder; tanh."""
     likelihood: LikelihoodWord = "bernoulli"
