@@ -16,7 +16,7 @@ from dlvm.models import NICE, Dequantised, RealNVP
 from dlvm.nets import MLP
 
 T = TypeVar("T", NICE, RealNVP)
-NoiseWord = Literal["uniform", "learned"]
+NoiseWord = Literal["uniform", "variational"]
 STARTED_FROM = 1000  # rows that start what starts from data
 
 
@@ -58,5 +58,5 @@ def guide_of(model: nn.Module, data: Loader, noise: NoiseWord, hidden: tuple[int
     if not isinstance(model, Dequantised):
         return FullyObserved()
     net = MLP(data.x_dim, *hidden, activation=nn.ELU, output=nn.ELU if hidden else nn.Identity)
-    posterior = LogisticNoise(net, data.x_dim) if noise == "learned" else None
+    posterior = LogisticNoise(net, data.x_dim) if noise == "variational" else None
     return Dequantiser(FullyObserved(), latents(model, *data.examples)["u"], posterior)

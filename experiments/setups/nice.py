@@ -24,11 +24,11 @@ class NICESetup(Setup):
     depth: int = 4
     """Couplings; each second one keeps the other half of the numbers."""
     hidden: tuple[int, ...] = (200, 200)
-    """Hidden layers of their nets; of a learned dequantiser, too."""
+    """Hidden layers of their nets; of a variational dequantiser, too."""
     noise: Literal["logistic", "normal"] = "logistic"
     """What data are taken to."""
     dequantiser: NoiseWord = "uniform"
-    """Noise within the cells of grey levels: uniform, or learned."""
+    """Noise within the cells of grey levels: uniform, or variational, learned of x."""
 
     defaults: ClassVar = {"guide": "own"}
     exact: ClassVar[str] = "log p(x), and draws in one pass; of grey levels a bound, by the noise within their cells"

@@ -26,7 +26,7 @@ class RealNVPSetup(Setup):
     depth: int = 3
     """Couplings of a kind at each scale of images; over columns, pairs of couplings."""
     hidden: tuple[int, ...] = (64, 64)
-    """Hidden layers of the couplings' nets over columns; of a learned dequantiser."""
+    """Hidden layers of the couplings' nets over columns; of a variational dequantiser."""
     scales: int = 2
     """Scales of images, each of half the sides of the one before."""
     width: int = 32
@@ -40,7 +40,7 @@ class RealNVPSetup(Setup):
     margin: float = 0.05
     """Of the logit that takes grey levels, dequantised, to all real numbers."""
     dequantiser: NoiseWord = "uniform"
-    """Noise within the cells of grey levels: uniform, or learned."""
+    """Noise within the cells of grey levels: uniform, or variational, learned of x."""
 
     defaults: ClassVar = {"guide": "own"}
     exact: ClassVar[str] = "log p(x), and draws in one pass; of grey levels a bound, by the noise within their cells"
