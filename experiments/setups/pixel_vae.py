@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -12,6 +14,9 @@ from dlvm.experiments.options.variables import VariableWord, element_of, picture
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
 from dlvm.nets import MLP, PixelCNN
+
+if TYPE_CHECKING:
+    from dlvm.experiments.setups.pictures import Drawing
 
 
 @dataclass(frozen=True)
@@ -51,3 +56,9 @@ class PixelVAESetup(Setup):
     def encoder(self, data: Loader) -> MLP:
         """From x to the features of a guide."""
         return MLP(data.x_dim, *self.hidden, activation=nn.ELU)
+
+    def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
+        """Draws: means of p(x | z) are not known where pixels depend on one another."""
+        from dlvm.experiments.setups.pictures import drawn_beside
+
+        yield from drawn_beside(model, data)
