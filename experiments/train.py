@@ -208,7 +208,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
                 print(epoch, flush=True)
     finally:
         if run is not None:
-            keep(run.folder, model, guide, train.x_dim)
+            keep(run.folder, model, guide, train.x[0].numel())
             keep_description(run.folder, train)
     if run is None:
         return None

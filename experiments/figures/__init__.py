@@ -3,7 +3,7 @@
 from dlvm.experiments.figures.bound_costs import own_bounds, reached
 from dlvm.experiments.figures.bounds import bounds
 from dlvm.experiments.figures.columns import columns, ellipses, plane
-from dlvm.experiments.figures.images import reconstructions, samples
+from dlvm.experiments.figures.images import reconstructions, samples, writings
 from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import distance_curves, learning_curves
@@ -38,4 +38,5 @@ __all__ = [
     "samples",
     "signal_to_noise",
     "timed_curves",
+    "writings",
 ]

@@ -70,6 +70,32 @@ def samples(
     return fig
 
 
+@styled
+def writings(texts: Mapping[str, Sequence[str]], context: str = "") -> Figure:
+    """Sequences as they are written, one column a label.
+
+    Args:
+        texts: label -> lines; more than a page's width of one is cut.
+        context: a few words on data and model, put below the title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if there is nothing to write.
+    """
+    if not texts or not all(texts.values()):
+        raise ValueError("texts: expected at least one line for each label, got none; pass {label: lines}")
+    most, wide = max(map(len, texts.values())), 90 // len(texts)
+    fig = sheet(0.17 * most + 0.3, "What data and draws look like", "One sequence a line.", context)
+    for ax, (label, lines) in zip(fig.subplots(1, len(texts), squeeze=False)[0], texts.items(), strict=True):
+        ax.set_title(label)
+        shown = "\n".join(line if len(line) <= wide else f"{line[: wide - 1]}\N{HORIZONTAL ELLIPSIS}" for line in lines)
+        ax.text(0, 1, shown, va="top", size=9, family="monospace", transform=ax.transAxes)
+        bare(ax)
+    return fig
+
+
 def vectors(name: str, values: Tensor, image_shape: Sequence[int] | None) -> Tensor:
     """``values`` on the CPU as (n, x_dim) in float32, once they are known to fit ``image_shape``.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.data.named.sequences import END
 from dlvm.experiments.measures.draws import dreams, latent_sites, posterior_means
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.inference import generate, reconstruct
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawing = tuple[str, Callable[[], "Figure"], str]  # name, what draws it, caption
-FEW, MANY = 8, 2000
+FEW, MANY, WRITTEN = 8, 2000, 30
 
 
 def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
     """The name of each picture that suits the data and the latents, what draws it, and its caption."""
+    if data.kind == "sequence":
+        if data.vocabulary is not None:
+            yield "samples", partial(_written, model, data), "Test data, and draws of the model, as they are written."
+        return
     width, sites = data.x_dim, latent_sites(model, data)
     if not sites:
         yield from drawn_beside(model, data)
@@ -119,6 +124,22 @@ def _drawn(model: nn.Module, data: Loader) -> Figure:
     if data.x_dim == 2:
         return plane(groups, names_of(data))
     return samples(groups, data.image_shape, title="Data, and draws of the model", note="Draws of x itself, no means.")
+
+
+def _written(model: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import writings
+
+    x = together(data, WRITTEN)[0]
+    groups = {"data": x, "draws": generate(model, len(x))[data_site(model)]}
+    return writings({label: ["".join(words(row, data.vocabulary)) for row in rows] for label, rows in groups.items()})
+
+
+def words(tokens: Tensor, vocabulary: tuple[str, ...]) -> list[str]:
+    """What a row of tokens stands for, up to its end."""
+    found = tokens.tolist()
+    if vocabulary[0] == END and 0 in found:
+        found = found[: found.index(0)]
+    return [vocabulary[token] for token in found]
 
 
 def _latent_space(model: nn.Module, guide: nn.Module, data: Loader, site: str) -> Figure:
