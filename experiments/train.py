@@ -131,7 +131,7 @@ def summary(result: Evaluation, name: str, epochs: int, seconds: float, measures
                 seconds,
             ]
         ],
-        f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each.",
+        f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each; {bits(result)}.",
         {part: ".2f" for part in (name, *PARTS, "s / epoch") if part != "active units"}
         | dict.fromkeys(measures, ".3f"),
     )
@@ -140,6 +140,13 @@ def summary(result: Evaluation, name: str, epochs: int, seconds: float, measures
 def exact(result: Evaluation) -> bool:
     """Whether the model has no latent sites, so that its bounds are log p(x) itself."""
     return not result.units and not result.rate and not result.log_px_se
+
+
+def bits(result: Evaluation) -> str:
+    """Bits per dimension of probabilities; a density has none that could be compared."""
+    if result.density:
+        return "nats are of a density, in the units of the data"
+    return f"{result.bits_per_dim:.3f} bits per dimension"
 
 
 def pictures(setup: Setup, model: nn.Module, guide: nn.Module, test: Loader, history: list[dict]) -> Iterator[Drawing]:

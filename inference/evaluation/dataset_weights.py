@@ -21,6 +21,7 @@ from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, 
 from dlvm.inference.programs.batches import length_of, look
 from dlvm.inference.programs.beside import observes_everything
 from dlvm.inference.programs.chunks import Walked, walk
+from dlvm.inference.programs.data_sites import data_of, is_continuous
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.row_arguments import FEWEST, MOST, NUMBERS, rowed
 from dlvm.inference.programs.rows import batch_size, rows_of, width_of
@@ -41,6 +42,7 @@ class Scored(NamedTuple):
         mean: of the latents over particles, {site: shape (rows, units)}.
         square: of their squares.
         x_dim: observed numbers per datum, on average where some are missing.
+        density: whether a number is continuous, so that the likelihood is no probability.
         certain: whether nothing is latent and nothing random, so that each particle would weigh the same.
     """
 
@@ -50,6 +52,7 @@ class Scored(NamedTuple):
     square: dict[str, Tensor]
     x_dim: float
     certain: bool = False
+    density: bool = False
 
 
 @torch.no_grad()
@@ -151,7 +154,7 @@ class _Scorer:
         likelihood, ratio, first, second = zip(*parts, strict=True)
         refuse_impossible(log_likelihood := torch.cat(likelihood))
         mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
-        x_dim, units = self.weights.shapes[look(args)]
+        x_dim, units, density = self.weights.shapes[look(args)]
         names, sizes = list(units), list(units.values())
         means, squares = (
             dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square)
@@ -159,18 +162,19 @@ class _Scorer:
         floats = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
         missing = sum(int(value.isnan().sum()) for value in floats)  # what the model lets pass: see Missing
         there = x_dim - missing / log_likelihood.shape[1]
-        return Scored(log_likelihood, torch.cat(ratio), means, squares, there, bool(self.certain))
+        return Scored(log_likelihood, torch.cat(ratio), means, squares, there, bool(self.certain), density)
 
 
 class _Weights:
     """Log-likelihoods, log-ratios and moments of the latents for a few particles of a few data.
 
-    ``shapes``: by how arguments look, how many observed numbers a datum has, and {latent site: how many units}.
+    ``shapes``: by how arguments look, how many observed numbers a datum has, {latent site: how many units}, and
+    whether a number is continuous.
     """
 
     def __init__(self, pair: Pair):
         self.pair, self.whole = pair, False
-        self.shapes: dict[tuple, tuple[int, dict[str, int]]] = {}
+        self.shapes: dict[tuple, tuple[int, dict[str, int], bool]] = {}
 
     def __call__(self, num_particles: int, *args: Any) -> Outcome:
         with pyro.validation_enabled(False):  # data were held against the likelihood before, and NaN is refused after
@@ -180,7 +184,8 @@ class _Weights:
         noise = {site["name"] for site in found.joint if isinstance(inner(site["fn"]), CellNoise)}  # is no unit
         said = {name: value for name, value in found.latents.items() if name not in noise}
         latents = {name: value.reshape(*ratio.shape, -1) for name, value in said.items()}
-        self.shapes[look(args)] = found.x_dim, {name: value.shape[-1] for name, value in latents.items()}
+        sizes = {name: value.shape[-1] for name, value in latents.items()}
+        self.shapes[look(args)] = found.x_dim, sizes, any(map(is_continuous, data_of(found.joint)))
         units = torch.cat([none, *latents.values()], dim=-1)
         return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]
 

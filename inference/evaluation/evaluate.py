@@ -91,12 +91,12 @@ class Evaluation:
         log_px_se: its Monte Carlo standard error.
         rate: KL(q(z | x) || p(z)); elbo = -(rate + distortion).
         distortion: -E_q log p(x | z).
-        active_units: latent dimensions whose posterior mean varies, over data that have them, by more than 0.01; None
-            for one particle.
+        active_units: latent dimensions whose posterior mean varies over data by more than 0.01; None for one particle.
         ess: effective sample size, mean over data, out of num_particles.
         khat: Pareto k, mean over the data that have one; NaN where none has.
         khat_bad: share of these whose k is above 0.7, so that their log_px cannot be trusted.
-        bits_per_dim: -log_px per number that is there, in bits; NaN where ``pyro.factor`` alone observes.
+        bits_per_dim: -log_px per number that is there, in bits; NaN where ``pyro.factor`` alone observes. Of a
+            ``density`` it changes with the units of the data; ``Dequantised`` makes a probability of one.
         num_particles: K.
         num_data: how many data the means are over.
         complete: whether that is all; False after Ctrl-C.
@@ -104,11 +104,11 @@ class Evaluation:
         log_px_bias: about how far log_px is too low in expectation, mean over data, see ``log_mean_bias``. More data
             lessen the standard error, and leave this as it is.
         fixed_units: inactive dimensions at which q is another distribution than the prior, the same for all data.
-        second_opinion: log p(x) by draws from the prior less that by the guide's, mean over a few data; NaN where there
-            is none.
+        second_opinion: log p(x) by draws from the prior less the guide's, mean over a few data; NaN if there is none.
         second_opinion_margin: how far it may be from 0 by errors and chance alone.
         second_opinion_ess: effective sample size of the draws from the prior, median over these data.
         second_opinion_data: how many these were.
+        density: whether an observed number is continuous, so that nats are no probability's.
     """
 
     elbo: float
@@ -132,6 +132,7 @@ class Evaluation:
     second_opinion_margin: float = math.nan
     second_opinion_ess: float = math.nan
     second_opinion_data: int = 0
+    density: bool = False
 
     @property
     def verdict(self) -> str:
@@ -157,13 +158,13 @@ class Totals:
         self.num_particles = num_particles
         self.rows: list[Tensor] = []
         self.units: dict[str, list[tuple[Tensor, Tensor]]] = {}  # means and the variances of these, (rows, units) each
-        self.observed = 0.0  # numbers, of all data
+        self.observed, self.density = 0.0, False  # numbers, of all data; and whether one is continuous
 
     def add(self, found: Scored) -> None:
-        likelihood, ratio, mean, square, x_dim, certain = found
+        likelihood, ratio, mean, square, x_dim, certain, density = found
         log_w = (likelihood - ratio).double()
         refuse_nan(log_w)
-        self.observed += x_dim * log_w.shape[1]
+        self.observed, self.density = self.observed + x_dim * log_w.shape[1], self.density or density
         if certain:
             self.rows.append(self._certain(log_w[0]))
             return
@@ -221,6 +222,7 @@ class Totals:
             second_opinion_margin=opinion.margin,
             second_opinion_ess=opinion.ess,
             second_opinion_data=opinion.num_data,
+            density=self.density,
         )
 
     def _active_units(self) -> int | None:

@@ -47,6 +47,21 @@ def data_of(sites: list[dict]) -> list[dict]:
     return [site for site in observed if not is_factor(site)] or observed
 
 
+def is_continuous(site: Mapping[str, Any]) -> bool:
+    """Whether a site's distribution is a density; so is one that states no support.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> is_continuous({"fn": dist.Normal(0.0, 1.0)}), is_continuous({"fn": dist.Poisson(1.0)})
+        (True, False)
+    """
+    try:
+        support = site["fn"].support
+    except (NotImplementedError, AttributeError):
+        return True
+    return support is None or not support.is_discrete
+
+
 def batch_shape(site: Mapping[str, Any]) -> torch.Size:
     """That of a site's log-density: what the shapes of its distribution and of its value make together."""
     fn = site["fn"]

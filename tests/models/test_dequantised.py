@@ -104,7 +104,9 @@ def test_bits_are_of_a_probability_and_noise_is_no_unit():
     found = evaluate(*pair(), x, num_particles=2000)
     assert abs(found.log_px - exact().mean()) < 5 * found.log_px_se + 1e-3
     assert found.bits_per_dim == pytest.approx(-found.log_px / (D * math.log(2)))
-    assert found.units == 1 and found.rate == 0
+    assert found.units == 1 and found.rate == 0 and not found.density
+    inside = evaluate(without_z().model, prior_of_z, x, num_particles=2)
+    assert inside.density and inside.bits_per_dim == pytest.approx(-inside.log_px / (D * math.log(2)))
 
 
 def test_a_learned_noise_starts_as_the_uniform_and_raises_the_bound():
