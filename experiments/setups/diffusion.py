@@ -13,7 +13,7 @@ from dlvm.distributions.diffusion.denoiser import FEATURES
 from dlvm.distributions.diffusion.schedule import START
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.fitting import check_fits, levels_of
-from dlvm.experiments.options.likelihoods import units_of
+from dlvm.experiments.options.starts import units_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.experiments.setups.vdvae import image_of
 from dlvm.guides import ForwardDiffusion, RandomTime

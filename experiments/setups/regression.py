@@ -13,7 +13,7 @@ from dlvm.distributions import LearnedScale, Normal, Units
 from dlvm.experiments.data import Loader
 from dlvm.experiments.measures.predictions import coverage
 from dlvm.experiments.options.common import ACTIVATIONS, ActivationWord
-from dlvm.experiments.options.likelihoods import units_of
+from dlvm.experiments.options.starts import units_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.inference import predict
 from dlvm.models import Conditional
