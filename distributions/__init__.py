@@ -49,6 +49,7 @@ from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale
 from dlvm.distributions.priors.flow import FlowPrior
 from dlvm.distributions.priors.gaussians import ARDNormal, MixturePrior
 from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
+from dlvm.distributions.priors.reshaped import ReshapedPrior
 from dlvm.distributions.priors.vamp import VampPrior
 from dlvm.distributions.scale import positive
 from dlvm.distributions.spherical_uniform import SphericalPrior, SphericalUniform, direction_to_uniform
@@ -127,6 +128,7 @@ __all__ = [
     "RadialNormal",
     "RationalQuadratic",
     "ReparametrisedMixture",
+    "ReshapedPrior",
     "Shared",
     "SphericalPrior",
     "SphericalUniform",

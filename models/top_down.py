@@ -13,7 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from dlvm.distributions import Bernoulli, positive
-from dlvm.models.arguments import fitting, size
+from dlvm.models.arguments import distribution_of, fitting, size
 from dlvm.nets import Maps, Readout, ResidualBlock
 from dlvm.nets.arguments import is_count, made, whole
 from dlvm.nets.conv import side_of
@@ -41,10 +41,13 @@ class TopDown(PyroModule):
         mean: shape (x_dim,), mean of the data; see ``Bernoulli``.
         likelihood: makes p(x | s_0) from a net of states, whose last layer keeps the places of pixels, as
             ``partial(Normal, dim=x_dim)``; a Bernoulli unless told.
+        prior: p(zL), a module without inputs; unless told, the Gaussian above, whose parameters s_L gives.
 
     Raises:
-        ValueError: the image is no square; ``maps`` is empty, not positive, or sides are no multiples; ``maps`` is not
-            given for an image whose side is no multiple of 4; ``width`` is below 1; ``mean`` has another shape.
+        TypeError: ``prior`` is no module that returns a distribution.
+        ValueError: the prior's event shape is not that of zL; the image is no square; ``maps`` is empty, not positive,
+            or sides are no multiples; ``maps`` is not given for an image whose side is no multiple of 4; ``width`` is
+            below 1; ``mean`` has another shape.
 
     References:
         Ladder Variational Autoencoders, Sonderby, Raiko, Maaloe, Sonderby, Winther, 2016, arXiv:1602.02282.
@@ -64,6 +67,7 @@ class TopDown(PyroModule):
         width: int = 24,
         mean: Tensor | None = None,
         likelihood: Callable[[nn.Module], nn.Module] | None = None,
+        prior: nn.Module | None = None,
     ):
         super().__init__("model")
         side = side_of(x_dim, "x_dim")
@@ -80,6 +84,15 @@ class TopDown(PyroModule):
             self.likelihood: nn.Module = Bernoulli(Readout(width, x_dim, side // sides[0]), mean)
         else:
             self.likelihood = made("likelihood", likelihood, Pixels(width, x_dim, side // sides[0]))
+        self.prior = prior
+        if prior is not None:
+            top, found = (channels[-1], sides[-1], sides[-1]), distribution_of(prior).event_shape
+            if found != top:
+                raise ValueError(
+                    f"prior has event shape {tuple(found)} where the top map has {top}; wrap it as "
+                    f"ReshapedPrior(prior, {top})"
+                )
+            cast(Layer, self.layers[0]).head = nn.Identity()  # which nobody asks for its Gaussian
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program.
@@ -95,7 +108,8 @@ class TopDown(PyroModule):
         number = len(self.layers)
         with pyro.plate("data", size(x, n)):
             for layer in self.layers:
-                z = pyro.sample(f"z{number}", layer(state))
+                top = number == len(self.layers) and self.prior is not None
+                z = pyro.sample(f"z{number}", self.prior() if top else layer(state))
                 state, number = cast(Layer, layer).below(state, z), number - 1
             likelihood = self.likelihood(state)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))

@@ -25,7 +25,7 @@ from dlvm.distributions import (
     VampPrior,
 )
 from dlvm.experiments.data import Loader
-from dlvm.experiments.options.fitting import COUNTS, REAL
+from dlvm.experiments.options.fitting import CLASSES, COUNTS, REAL
 from dlvm.experiments.options.likelihoods import LikelihoodWord
 from dlvm.experiments.options.starts import units_of
 from dlvm.guides import posterior_of
@@ -98,9 +98,9 @@ def join(
     rows = some_rows(data, USUAL if components is None else components)
     if word == "vamp_data":
         inputs: nn.Module = FixedInputs(rows.bernoulli() if data.dynamic else rows)
-    elif likelihood == "categorical":
+    elif likelihood in (*CLASSES, "mixed"):
         raise ValueError(
-            "prior vamp learns pseudo-inputs by their gradient, which classes do not have; use --prior vamp_data, with "
+            "prior vamp learns pseudo-inputs by their gradient, which classes do not have, nor tables with columns of them; use --prior vamp_data, with "
             "rows of the data"
         )
     else:

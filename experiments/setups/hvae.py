@@ -16,6 +16,7 @@ from dlvm.experiments.options.likelihoods import (
     encoder_of,
     likelihood_of,
 )
+from dlvm.experiments.options.priors import PriorWord, join, prior_of
 from dlvm.experiments.options.starts import noise_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import HVAE, burda
@@ -35,6 +36,11 @@ class HVAESetup(Setup):
     likelihood: LikelihoodOption = "bernoulli"
     by_column: ByColumn = ()
     dequantise: DequantiseOption = "none"
+    prior: PriorWord = "standard"
+    """p(zL) of the top layer: standard, N(0, I); ard, mixture, vamp, vamp_data, real_nvp, spline, maf and sphere as in
+    the vae."""
+    components: int | None = None
+    """Gaussians of the prior mixture, pseudo-inputs of vamp and vamp_data; None is 100."""
 
     encoder_layers = "encoder_hidden"
 
@@ -43,6 +49,11 @@ class HVAESetup(Setup):
 
     def model(self, data: Loader) -> HVAE:
         """A fresh p(zL) ... p(z1 | z2) p(x | z1)."""
+        model = self._of_standard(data)
+        model.prior = prior_of(self.prior, self.sizes[-1], self.components)
+        return model
+
+    def _of_standard(self, data: Loader) -> HVAE:
         if self.binary and not data.has_missing and self.dequantise == "none" and not self.by_column:
             check_fits(self.likelihood, data)
             return burda(data.x_dim, self.sizes, self.widths, data.mean)
@@ -50,6 +61,10 @@ class HVAESetup(Setup):
         features = MLP(self.sizes[0], width, width, activation=nn.Tanh, output=nn.Tanh)
         likelihood = likelihood_of(self.likelihood, features, data, self.by_column, self.dequantise)
         return burda(data.x_dim, self.sizes, self.widths, likelihood=likelihood)
+
+    def joined(self, model: nn.Module, guide: nn.Module, data: Loader) -> None:
+        """Gives the top layer a prior of the guide's posteriors, where it is to have one."""
+        join(model, guide, f"z{len(self.sizes)}", self.prior, self.likelihood, data, self.components)
 
     @property
     def binary(self) -> bool:

@@ -47,6 +47,7 @@ OUTSIDE = st.sampled_from([torch.full((3, 4), v) for v in (-0.1, 1.1, 255.0, flo
 NOT_SUPPORTS = st.sampled_from([None, 3, "real", constraints.simplex, constraints.boolean, torch.zeros(2)])
 NOT_POSTERIORS = st.one_of(NOT_MODULES, st.builds(lambda: nn.Linear(4, 2)), st.builds(lambda: room.Binary(net(), 0)))
 NO_DIRECTIONS = st.sampled_from([torch.zeros(s) for s in ((5, 1), (), (1,), (0,), (3, 5))])
+NOT_FOUR = st.sampled_from([None, 4, "22", (3,), (2, 3), (4, 0), (-2, -2), (2.0, 2.0)])
 NOT_VECTORS = st.sampled_from([torch.zeros(s) for s in ((5, 2), (), (1,), (0,))] + [torch.zeros(3).long()])
 NOT_SHAPES = st.sampled_from([torch.zeros(s) for s in ((5, 2), (5, 4), (5, 1), (), (0,), (3, 5))])
 OF_NO_GAUSSIAN = st.sampled_from(
@@ -157,6 +158,9 @@ CASES = [
     Case("LearnedInputs", "start", room.LearnedInputs, NOT_ROWS),
     Case("LearnedInputs", "start", lambda v: room.LearnedInputs(v, constraints.unit_interval), OUTSIDE),
     Case("LearnedInputs", "support", lambda v: room.LearnedInputs(torch.ones(3, 4), v), NOT_SUPPORTS),
+    Case("ReshapedPrior", "prior", lambda v: room.ReshapedPrior(v, (2, 2)), NOT_MODULES),
+    Case("ReshapedPrior", "prior", lambda v: room.ReshapedPrior(v, (4,)), st.builds(lambda: room.SphericalPrior(4))),
+    Case("ReshapedPrior", "shape", lambda v: room.ReshapedPrior(room.ARDNormal(4), v), NOT_FOUR),
     Case("FixedInputs", "values", room.FixedInputs, NOT_ROWS),
     Case("FlowNormal", "net", lambda v: FlowNormal(v, 2, Coupling), WIDTHLESS),
     Case("FlowNormal", "dim", lambda v: FlowNormal(net(), v, Coupling), NOT_COUNTS),

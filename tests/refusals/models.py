@@ -145,6 +145,7 @@ CASES = [
     Case("VDVAE", "channels", lambda v: VDVAE(LIKELIHOOD, channels=v), NOT_COUNTS),
     Case("VDVAE", "width", lambda v: VDVAE(LIKELIHOOD, width=v), NOT_COUNTS),
     Case("VDVAE", "middle", lambda v: VDVAE(LIKELIHOOD, middle=v), NOT_COUNTS.filter(lambda v: v is not None)),
+    Case("TopDown", "prior", lambda v: TopDown(64, prior=v), NOT_PRIORS.filter(lambda v: v is not None)),
     Case("TopDown", "mean", lambda v: TopDown(64, mean=v), NOT_MEANS),
     Case(
         "PPCA", "weight", lambda v: PPCA(v, LOC, 1.0), st.one_of(NOT_NUMBERS, st.sampled_from(NOT_MATRICES + WITH_NAN))
