@@ -92,7 +92,7 @@ class TopDown(PyroModule):
                     f"prior has event shape {tuple(found)} where the top map has {top}; wrap it as "
                     f"ReshapedPrior(prior, {top})"
                 )
-            cast(Layer, self.layers[0]).head = nn.Identity()  # which nobody asks for its Gaussian
+            self.layers[0].head = nn.Identity()  # which nobody asks for its Gaussian
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program.
@@ -108,8 +108,8 @@ class TopDown(PyroModule):
         number = len(self.layers)
         with pyro.plate("data", size(x, n)):
             for layer in self.layers:
-                top = number == len(self.layers) and self.prior is not None
-                z = pyro.sample(f"z{number}", self.prior() if top else layer(state))
+                given = None if number < len(self.layers) else self.prior
+                z = pyro.sample(f"z{number}", layer(state) if given is None else given())
                 state, number = cast(Layer, layer).below(state, z), number - 1
             likelihood = self.likelihood(state)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))

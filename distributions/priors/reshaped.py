@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
+import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions.transforms import ReshapeTransform
@@ -39,8 +41,8 @@ class ReshapedPrior(nn.Module):
         super().__init__()
         module(prior=prior)
         widths(shape=shape)
-        vectors = prior()
-        if not isinstance(vectors, Distribution) or len(vectors.event_shape) != 1 or not is_real(vectors.support):
+        vectors: Any = prior()
+        if not isinstance(vectors, Distribution) or len(vectors.event_shape) != 1 or not _real(vectors):
             raise ValueError(f"prior must be of real vectors, got {vectors}; take StandardNormal(8), for example")
         if math.prod(shape) != vectors.event_shape.numel():
             raise ValueError(
@@ -54,4 +56,8 @@ class ReshapedPrior(nn.Module):
         if isinstance(vectors, Independent) and isinstance(vectors.base_dist, Normal):
             normal = vectors.base_dist
             return dist.Normal(normal.loc.view(self.shape), normal.scale.view(self.shape)).to_event(len(self.shape))
-        return dist.TransformedDistribution(vectors, [ReshapeTransform(vectors.event_shape, self.shape)])
+        return dist.TransformedDistribution(vectors, [ReshapeTransform(vectors.event_shape, torch.Size(self.shape))])
+
+
+def _real(distribution: Any) -> bool:
+    return is_real(distribution.support)

@@ -100,8 +100,8 @@ def join(
         inputs: nn.Module = FixedInputs(rows.bernoulli() if data.dynamic else rows)
     elif likelihood in (*CLASSES, "mixed"):
         raise ValueError(
-            "prior vamp learns pseudo-inputs by their gradient, which classes do not have, nor tables with columns of them; use --prior vamp_data, with "
-            "rows of the data"
+            "prior vamp learns pseudo-inputs by their gradient, which classes and tables with columns of them do not "
+            "have; use --prior vamp_data, with rows of the data"
         )
     else:
         inputs = LearnedInputs(_filled(rows, data), support_of(likelihood))
