@@ -48,6 +48,9 @@ class Conditional(PyroModule):
             raise kind(f"target must be the number of a column of x, from 0, or None, got {target!r}")
         self.likelihood, self.target = likelihood, target
 
+    def extra_repr(self) -> str:
+        return "" if self.target is None else f"target={self.target}"
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Runs the program.
 

@@ -39,7 +39,7 @@ FACES = {
 }
 LONGEST, LONGEST_SCRIPT, SHORTEST = 260, 300, 60  # lines of a file
 MOST = 16  # modules of a folder
-CATALOGUES = ("models", "guides", "experiments", "experiments/setups")  # a file for each model, guide, script, word
+CATALOGUES = ("models", "guides", "experiments", "experiments/setups", "experiments/figures")  # a file for each
 SHORT = {  # files, or folders whose every file may be so
     "experiments/data/_torchvision.py": "the one place that imports torchvision",
     "experiments/setups/": "each model as scripts train it is a file, whose name is the word for it",

@@ -74,7 +74,9 @@ def unknown(name: str, known: Mapping[str, str], grammar: Grammar) -> str:
         text = " ".join(options(other)[name] for other in models.values())
         meant = nearest(name, own) or alike(text, own) or meant
     has = f"{word} has {', '.join(f'--{option}' for option in own) or 'no options of its own'}"
-    whose = f", but of {' and '.join(models)}" if models else ""
+    *others, last = models or [""]
+    listed = f"{', '.join(others)} and {last}" if others else last
+    whose = f", but of {listed}" if listed else ""
     return f"--{name} is no option of --model {word}{whose}{hint(meant)} {has}; --help lists the others"
 
 

@@ -38,7 +38,7 @@ EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for
 
 def data(setup) -> Loader:
     """Digits, binary where the model needs them so."""
-    return digits(binarize="static" if setup.binary else None, batch_size=400).train
+    return digits(binarize="static" if setup.binary else None, batch_size=400).train.giving(*setup.inputs)
 
 
 def test_each_file_is_a_model_and_its_name_the_word_for_it():
@@ -53,7 +53,7 @@ def test_every_model_trains_with_the_defaults_of_its_options(word):
     setup = named(word)(**SMALLER.get(word, {}))
     model, guide = fresh_pair(setup, data(setup), Diagonal, observed=True)
     objective = IWAE(2, VIMCO() if word == "discrete_vae" else None)
-    check(model, guide, objective, data(setup).example)
+    check(model, guide, objective, *data(setup).examples)
     before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
     first, second = fit(model, guide, objective, data(setup), epochs=2, seed=0, patience=None, progress=False)
     assert second.train > first.train
@@ -73,6 +73,7 @@ def test_every_option_of_a_model_changes_it(word):
         "int | None": lambda v: 3,
         bool: lambda v: not v,
         float: lambda v: v / 2,
+        str: lambda v: "1",
         "tuple[int, ...]": lambda v: (*v[:-1], v[-1] + 1),
         "tuple[str, ...]": lambda v: ("0=student_t",),
     }
