@@ -28,7 +28,7 @@ class VDVAESetup(Setup):
     quarter for one at half of it.
     """
 
-    groups: int = 10
+    layers: int = 10
     """Of latent maps, in all."""
     channels: int = 4
     """Of each latent map."""
@@ -57,12 +57,12 @@ class VDVAESetup(Setup):
             likelihood: nn.Module = Bernoulli(read, data.mean)
         else:
             likelihood = PixelLogistic(read, levels_of(data), units_of(data.x))
-        return VDVAE(likelihood, spread(self.groups, side), self.channels, self.width)
+        return VDVAE(likelihood, spread(self.layers, side), self.channels, self.width)
 
     def guide(self, model: nn.Module, data: Loader) -> TopDownPosterior:
         """q(zl | x, z(l+1), ..., zL) along the model's own path."""
         channels, side = image_of(data)
-        sides = [each for each, _ in spread(self.groups, side)[::-1]]
+        sides = [each for each, _ in spread(self.layers, side)[::-1]]
         encoder = Pyramid(data.x_dim, sides, self.width, self.depth, channels=channels).to(data.device)
         return TopDownPosterior(latents(model, *data.examples), encoder, model)
 
