@@ -31,7 +31,7 @@ SMALLER = {
     "pixelcnn": {"receptive_field": 2, "layers": 2, "channels": 4},
     "pixel_vae": {"z_dim": 3, "hidden": (16,), "channels": 4},
     "transformer": {"layers": 1, "heads": 2, "head_width": 4},
-    "vdvae": {"groups": 3, "width": 8, "depth": 1},
+    "vdvae": {"layers": 3, "width": 8, "depth": 1},
 }
 EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
 
