@@ -45,7 +45,7 @@ def in_units(data: Loader) -> Standardise:
 
 def started(model: T, data: Loader) -> T | Dequantised:
     """The model, started from the first rows, and of grey levels where the data are images."""
-    levels, x = grey_levels(data), data.first(STARTED_FROM)
+    model, levels, x = model.to(data.device), grey_levels(data), data.first(STARTED_FROM)
     if levels is None:
         model.initialise(x)
         return model

@@ -185,7 +185,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", ["nice", "real nvp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("spline", "image"))]
+)
 def test_a_density_integrates_to_one_over_the_plane(name):
     model = perturbed(MODELS[name](), 0.15)
     draws = model(n=20_000).detach()

@@ -73,6 +73,7 @@ def test_images_of_odd_sides_are_refused_with_the_scales_that_fit():
     assert RealNVPSetup(scales=1, width=4).model(greys)(n=2).shape == (2, 35)
 
 
+@pytest.mark.slow
 def test_pictures_are_data_and_draws(setup):
     for data in (digits(binarize=None).test, Loader(torch.randn(50, 2))):
         model, guide = fresh_pair(setup, data, own, observed=True)
