@@ -216,6 +216,6 @@ class Component(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        rows = value.reshape(-1, value.shape[-1])
+        rows = value.reshape(-1, value.shape[-1]).to(self.mixture.logits.dtype)  # bits may be of any type
         each = self.mixture.log_components(rows).unflatten(0, value.shape[:-1])
         return (self.z * each).sum(-1)

@@ -95,8 +95,8 @@ def fitted(
     """Fits a mixture one way; it ends with the parameters of the pass that validation data prefer.
 
     Returns:
-        log p(x) of the three parts, "gap" (log p(x) minus the ELBO of the guide, at the end), "seconds" and "passes";
-        and at every pass, from the start on, {"pass", "train", "valid", "seconds"}.
+        log p(x) of the three parts, "gap" (log p(x) minus the ELBO of a guide that draws, at the end), "seconds" and
+        "passes"; and at every pass, from the start on, {"pass", "train", "valid", "seconds"}.
 
     Raises:
         ValueError, NonFinite: what the data, the start and this way come to is no mixture.
@@ -110,17 +110,19 @@ def fitted(
         history.append({"pass": number, "train": train, "valid": valid, "seconds": seconds})
         if valid > best:
             best, kept = valid, copy.deepcopy(model.state_dict())
-    gap = _gap(model, guide, data.test.x[:GAP_ROWS]) if way in DRAWN else 0.0
+    gap = 0.0 if isinstance(guide, FullyObserved) else _gap(model, guide, data.test.x[:GAP_ROWS])
     model.load_state_dict(kept)
     ends = {"train": exact_log_px(model, data.train.x[:MOST]), "valid": best, "test": exact_log_px(model, data.test.x)}
     return ends | {"gap": gap, "seconds": seconds, "passes": len(history) - 1}, history
 
 
 def _guide(model: AnyMixture, way: Way, train: Loader, effort: Effort) -> Callable:
-    """What draws z as the way needs it."""
-    if way not in DRAWN:
+    """What draws the latents, of components only where the way draws them."""
+    found = latents(model, train.example).items()
+    drawn = {name: site for name, site in found if way in DRAWN or not site.support.is_discrete}
+    if way == "em" or not drawn:
         return FullyObserved()
-    return Diagonal(latents(model, train.example), MLP(train.x_dim, *effort.hidden, activation=nn.Tanh))
+    return Diagonal(drawn, MLP(train.x_dim, *effort.hidden, activation=nn.Tanh))
 
 
 def _passes(model: AnyMixture, guide: Callable, way: Way, train: Loader, effort: Effort, seed: int) -> Iterator[float]:

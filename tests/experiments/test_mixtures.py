@@ -11,7 +11,7 @@ from dlvm.experiments import mixtures
 from dlvm.experiments.measures.mixture_fits import DRAWN, LABELS, Effort, exact_log_px, fitted, toy
 from dlvm.experiments.mixtures import Config, main
 from dlvm.inference import NonFinite
-from dlvm.models import GaussianMixture
+from dlvm.models import FactorAnalysers, GaussianMixture
 
 
 def test_em_comes_to_where_it_rises_no_more_and_gradients_go_there(tmp_path):
@@ -34,6 +34,14 @@ def test_the_best_pass_on_validation_data_is_kept():
     model = GaussianMixture(8, 2).start_at(data.train.x)
     ends, history = fitted(model, "em", data, Effort(epochs=15), seed=0)
     assert ends["valid"] == max(step["valid"] for step in history) == exact_log_px(model, data.valid.x)
+
+
+def test_factors_are_drawn_where_components_are_summed_out():
+    _, data = toy(300)
+    torch.manual_seed(0)
+    model = FactorAnalysers(3, 2, 1).start_at(data.train.x)
+    ends, history = fitted(model, "summed_out", data, Effort(epochs=3), seed=0)
+    assert ends["gap"] > 0 and history[-1]["train"] > history[0]["train"]
 
 
 def test_what_comes_to_nothing_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):

@@ -15,13 +15,14 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, StandardNormal
-from dlvm.models import HVAE, PPCA, VAE, FullyVisible, TopDown, burda
+from dlvm.models import HVAE, PPCA, VAE, BernoulliMixture, FullyVisible, TopDown, burda
 from dlvm.nets import MLP, CausalTransformer, OrderedMADE, PixelCNN
 
 MODELS = {
     "vae": VAE(2, Bernoulli(MLP(2, 6, 16))),
     "hierarchy": HVAE(StandardNormal(2), [DiagonalNormal(MLP(2, 5), 3)], Bernoulli(MLP(3, 6, 16))),
     "burda": burda(np.int64(16), (np.int64(2), 3), [4, 4]),
+    "mixture": BernoulliMixture(np.int64(3), np.int64(16)),
     "made": FullyVisible(ChainRule(OrderedMADE(np.int64(16), (np.int64(8),), orders=3), Bits())),
     "pixel vae": VAE(2, ChainRule(PixelCNN((1, 4, 4), 1, 3, 2, 2, context=5), Bits(), MLP(2, 5))),
     "transformer": FullyVisible(ChainRule(CausalTransformer(16, 2, 1, 8), Bits())),
