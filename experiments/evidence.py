@@ -270,7 +270,7 @@ def checked(config: Config) -> tuple[Recipe, Splits, Pair | None]:
     pair = None if config.run is None else restore(config.run)
     if pair is not None:
         check(*pair, ELBO(), *data.train.examples)
-    refuse_observed(recipe.pair(data.train)[0] if pair is None else pair[0], data.train)
+    refuse_observed(recipe.pair(data.train)[0] if pair is None else pair[0], data.train, recipe.setup.summed_out)
     return recipe, data, pair
 
 
