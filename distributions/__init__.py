@@ -36,7 +36,7 @@ from dlvm.distributions.likelihoods.dequantised import LogisticNoise
 from dlvm.distributions.likelihoods.greys import DiscretisedLogistic, GreyLevels
 from dlvm.distributions.likelihoods.location_scale import Laplace, Normal, StudentT, Units
 from dlvm.distributions.likelihoods.logistic_mixture import LogisticMixture
-from dlvm.distributions.likelihoods.missing import Missing
+from dlvm.distributions.likelihoods.missing import Missing, SelfMasking
 from dlvm.distributions.likelihoods.negative_binomial import NegativeBinomial
 from dlvm.distributions.likelihoods.pixels import PixelLogistic
 from dlvm.distributions.likelihoods.poisson import Poisson
@@ -129,6 +129,7 @@ __all__ = [
     "RationalQuadratic",
     "ReparametrisedMixture",
     "ReshapedPrior",
+    "SelfMasking",
     "Shared",
     "SphericalPrior",
     "SphericalUniform",

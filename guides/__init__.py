@@ -7,6 +7,7 @@ from dlvm.guides.dequantiser import Dequantiser
 from dlvm.guides.diffusion import ForwardDiffusion, RandomTime
 from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, StudentT
 from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
+from dlvm.guides.from_model import FromModel
 from dlvm.guides.fully_observed import FullyObserved
 from dlvm.guides.hamiltonian import Hamiltonian, HamiltonianModel
 from dlvm.guides.joint import Joint
@@ -27,6 +28,7 @@ __all__ = [
     "Chain",
     "Dequantiser",
     "Diagonal",
+    "FromModel",
     "FullRank",
     "FullyObserved",
     "Hamiltonian",

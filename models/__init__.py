@@ -10,6 +10,7 @@ from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.gmvae import GMVAE
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.nice import NICE
+from dlvm.models.not_at_random import NotAtRandom
 from dlvm.models.ppca import PPCA
 from dlvm.models.realnvp import RealNVP
 from dlvm.models.top_down import TopDown
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianMixture",
     "HVAE",
     "NICE",
+    "NotAtRandom",
     "PPCA",
     "RealNVP",
     "TopDown",

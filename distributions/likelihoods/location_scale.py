@@ -52,6 +52,13 @@ class Units(nn.Module):
         return self.loc + self.scale * loc, self.scale * scale
 
 
+def check_units(units: Units | None, dim: int) -> None:
+    """Refuses units of another number of columns, with ValueError."""
+    if units is not None and (not isinstance(units, Units) or len(units.loc) != dim):
+        got = f"units of {len(units.loc)}" if isinstance(units, Units) else type(units).__name__
+        raise ValueError(f"units must be Units of dim={dim} columns, got {got}; pass Units(x.mean(0), x.std(0))")
+
+
 class LocationScale(nn.Module):
     """From features to a location and a scale for each column.
 
@@ -71,9 +78,7 @@ class LocationScale(nn.Module):
         count(dim=dim)
         if scale is not None:
             module(scale=scale)
-        if units is not None and (not isinstance(units, Units) or len(units.loc) != dim):
-            got = f"units of {len(units.loc)}" if isinstance(units, Units) else type(units).__name__
-            raise ValueError(f"units must be Units of dim={dim} columns, got {got}; pass Units(x.mean(0), x.std(0))")
+        check_units(units, dim)
         self.net, self.units, self.scale = net, units, scale
         self.head = last_layer(net, dim, 1 if scale is not None else 2)
 

@@ -1,4 +1,4 @@
-"""Data with holes: what is not there counts nothing."""
+"""Data with holes: what is not there counts nothing, and what may have hidden it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from dlvm.distributions.likelihoods.location_scale import Units, check_units
 from dlvm.distributions.likelihoods.product import MixedColumns
 from dlvm.distributions.supports import inner
-from dlvm.nets.arguments import module
+from dlvm.nets.arguments import count, module
+from dlvm.nets.inputs import tensor
 
 
 class OrMissing(constraints.Constraint):
@@ -150,3 +152,59 @@ class Missing(nn.Module):
                 "numbers take independent dimensions, as Normal or Bernoulli"
             )
         return PartlyObserved(single).to_event(len(whole.event_shape))
+
+
+class SelfMasking(nn.Module):
+    """Whether numbers are there, each for itself, by what they are: a mechanism that is not at random.
+
+        p(mask | x) = prod_d Bernoulli(mask_d; sigmoid(bias_d + weight_d (x_d - loc_d) / scale_d))
+
+    Where ``weight`` is 0, as at the start, numbers are missing at random.
+
+    Args:
+        dim: number of columns.
+        rates: shape (dim,), how often each column is there, which sets the bias; a half unless told.
+        units: of the data; loc 0 and scale 1 unless told.
+
+    Raises:
+        ValueError: ``dim`` is below 1, the rates do not lie between 0 and 1, or rates, units or, when called, x are of
+            another number of columns.
+        TypeError: ``rates`` is no tensor; when called, x is none.
+
+    References:
+        not-MIWAE: Deep Generative Modelling with Missing not at Random Data, Ipsen, Mattei, Frellsen, 2021,
+            arXiv:2006.12871.
+
+    Example:
+        >>> SelfMasking(3)(torch.zeros(5, 3)).mean[0]
+        tensor([0.5000, 0.5000, 0.5000], grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(self, dim: int, rates: Tensor | None = None, units: Units | None = None):
+        super().__init__()
+        count(dim=dim)
+        rates = torch.full((dim,), 0.5) if rates is None else rates
+        if not isinstance(rates, Tensor):
+            raise TypeError(f"rates must be a tensor of shape ({dim},), got {type(rates).__name__}; pass a tensor")
+        if rates.shape != (dim,) or not bool(((rates >= 0) & (rates <= 1)).all()):
+            raise ValueError(f"rates must be {dim} numbers between 0 and 1, got {rates}; pass mask.float().mean(0)")
+        check_units(units, dim)
+        self.units = units
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.logit(rates.detach().to(torch.get_default_dtype()), eps=1e-3))
+
+    def forward(self, x: Tensor) -> dist.Distribution:
+        """
+        Args:
+            x: shape (*batch, dim), all of it.
+
+        Returns:
+            of masks, event shape (dim,).
+        """
+        if tensor(x).shape[-1:] != self.weight.shape:
+            raise ValueError(
+                f"x must have {len(self.weight)} columns, got shape {tuple(x.shape)}; make SelfMasking of as many"
+            )
+        away = x if self.units is None else (x - self.units.loc) / self.units.scale
+        logits = self.bias + self.weight * away
+        return dist.Bernoulli(logits=logits).to_event(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,12 +13,24 @@ from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.observing import Part
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.use.arrays import Kind, taken_in
 from dlvm.inference.use.by_datum import joined
 from dlvm.inference.use.predict import Seen, moments_under, seen_of
 from dlvm.inference.use.reconstruct import assembled, observed_first
-from dlvm.inference.use.weighed import Weighed, completed, of_picked, picks, rows_weighed_at_once, weighed
+from dlvm.inference.use.weighed import (
+    Weighed,
+    completed,
+    decides_nothing,
+    of_picked,
+    picks,
+    rows_weighed_at_once,
+    weighed,
+)
 from dlvm.nets.arguments import count
+
+MISSING, SEEN = "_unobserved", "_observed"  # how pyro.sample(..., obs_mask=...) names its two sites
 
 
 @dataclass(frozen=True)
@@ -50,9 +62,11 @@ def impute(
 
         E[x_m | x_o] ~ sum_k w_k E[x_m | z_k],   w_k ~ p(x_o, z_k) / q(z_k | x),   z_k ~ q(z | x)
 
-    For entries missing at random. The likelihood has to take NaN for an entry that counts nothing, and the encoder to
-    take it for a number that it can work with. Modules are in evaluation mode meanwhile; the process's random state
-    stays as it was.
+    For entries missing at random; and for any others where the model draws what is missing at a latent site, named
+    "x_unobserved" beside "x" (or beside "x_observed", as Pyro's ``obs_mask`` names the two): then its values are what
+    is weighed, w_k ~ p(x_o, x_m, z, mask) / q(z, x_m | x), as of ``NotAtRandom``. The likelihood has to take NaN for
+    an entry that counts nothing, and the encoder to take it for a number that it can work with. Modules are in
+    evaluation mode meanwhile; the process's random state stays as it was.
 
     Returns:
         an ``Imputed``.
@@ -72,6 +86,8 @@ def impute(
     References:
         MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets, Mattei, Frellsen, 2019,
         arXiv:1812.02633.
+        not-MIWAE: Deep Generative Modelling with Missing not at Random Data, Ipsen, Mattei, Frellsen, 2021,
+        arXiv:2006.12871.
 
     Example:
         >>> from dlvm.guides import Diagonal, latents
@@ -89,15 +105,38 @@ def impute(
 
     def work(part: tuple, tick: Tick) -> None:
         places = observed_first(pair, part)
-        done = weighed(pair, part, num_particles, lambda particles: _seen(particles, places))
+        sources = _sources(pair, part, places)
+        done = weighed(pair, part, num_particles, lambda particles: _seen(particles, sources))
         found.append(_filled(done, part, places, num_draws))
 
     walk([args], pair, rows_weighed_at_once(args, num_particles), work, seed)
     return _joined(found, kind)
 
 
-def _seen(particles: Particles, places: dict[str, Part]) -> dict[str, Seen]:
-    return {name: seen_of(particles, name, by_moments=True) for name in places}
+class Source(NamedTuple):
+    """The site that says what is missing of another, and whether by its distribution, or by what it has drawn."""
+
+    site: str
+    by_moments: bool = True
+
+
+def _sources(pair: Pair, args: tuple, places: dict[str, Part]) -> dict[str, Source]:
+    """{observed site: where its missing entries come from}: itself, or the latent site that stands for them."""
+    with untouched():
+        _, trace = pair.traces(args, {})
+    latent = {site["name"]: site for site in sample_sites(trace) if not site["is_observed"]}
+    found = {}
+    for name in places:
+        other = name.removesuffix(SEEN) + MISSING
+        if other not in latent:
+            found[name] = Source(name)
+            continue
+        found[name] = Source(other, decides_nothing(pair, args, other))
+    return found
+
+
+def _seen(particles: Particles, sources: dict[str, Source]) -> dict[str, Seen]:
+    return {name: seen_of(particles, source.site, source.by_moments) for name, source in sources.items()}
 
 
 def _filled(done: Weighed, args: tuple, places: dict[str, Part], num_draws: int) -> Imputed:

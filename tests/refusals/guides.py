@@ -16,6 +16,7 @@ from dlvm.guides import (
     Chain,
     Dequantiser,
     Diagonal,
+    FromModel,
     Joint,
     Ladder,
     Latent,
@@ -42,6 +43,7 @@ from refusals.nets import NOT_MODULES
 from refusals.pairs import GUIDE, MODEL, X
 
 ROOM = room
+TWO = {**SITES, "y": SITES["z"]}
 MAPS, PYRAMID = {"z": Latent(torch.Size([2, 1, 1]), plates=SITES["z"].plates)}, Pyramid(16, (1,), 2)
 FLOWS = ["Planar", "Radial", "Householder", "Sylvester"]
 FAMILIES = ["Diagonal", "FullRank", "LowRank", "Mixture", "StudentT", "IAF", "NeuralSpline", "RealNVP", *FLOWS]
@@ -171,6 +173,17 @@ OTHERS = [
     Case("Ladder", "merge", lambda v: Ladder(SITES, encoder(), MODEL, v), NOT_ONE_OF),
     Case("Ladder", "family", lambda v: Ladder(SITES, encoder(), MODEL, family=v), NOT_FAMILIES),
     Case("Ladder", "hidden", lambda v: Ladder(SITES, encoder(), MODEL, hidden=v), NOT_HIDDEN),
+    Case("FromModel", "latents", lambda v: FromModel(v, encoder(), MODEL, ("z",)), NOT_SPECS),
+    Case("FromModel", "encoder", lambda v: FromModel(TWO, v, MODEL, ("y",)), NOT_ENCODERS),
+    Case("FromModel", "model", lambda v: FromModel(TWO, encoder(), v, ("y",)), NOT_CALLABLE),
+    Case(
+        "FromModel",
+        "left",
+        lambda v: FromModel(TWO, encoder(), MODEL, v),
+        st.sampled_from(["y", None, 1, (), ("z", "y"), ("w",), {"y"}]),
+    ),
+    Case("FromModel", "family", lambda v: FromModel(TWO, encoder(), MODEL, ("y",), v), NOT_FAMILIES),
+    Case("FromModel", "hidden", lambda v: FromModel(TWO, encoder(), MODEL, ("y",), hidden=v), NOT_HIDDEN),
     Case("TopDownPosterior", "latents", lambda v: TopDownPosterior(v, PYRAMID, MODEL), NOT_SPECS),
     Case("TopDownPosterior", "latents", lambda v: TopDownPosterior(v, PYRAMID, MODEL), st.just(SITES)),
     Case("TopDownPosterior", "encoder", lambda v: TopDownPosterior(MAPS, v, MODEL), NOT_ENCODERS),

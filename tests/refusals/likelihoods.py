@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dlvm.distributions as room
-from dlvm.distributions import FixedScale, FullRankNormal, Missing, Normal, StudentT, Units
+from dlvm.distributions import FixedScale, FullRankNormal, Missing, Normal, SelfMasking, StudentT, Units
 from refusals.case import NOT_COUNTS, Case
 from refusals.nets import NOT_MODULES, NOT_TENSORS, NOT_WIDTHS, WIDTHLESS
 
@@ -28,6 +28,9 @@ NOT_LOCS = st.sampled_from(
     [torch.zeros(s) for s in ((1, 2), ())] + [torch.full((2,), v) for v in (float("nan"), float("inf"))]
 )
 NOT_UNITS = st.sampled_from([3, (0.0, 1.0), torch.ones(2), nn.ReLU(), Units, Units(torch.zeros(3), torch.ones(3))])
+NOT_RATES = st.sampled_from(
+    [3, 0.5, "x", [0.5, 0.5], torch.ones(3), torch.ones(2, 1), torch.tensor([0.5, 1.1]), torch.tensor([0.5, torch.nan])]
+)
 NOT_TOTALS = st.sampled_from([3, 2.5, "x", [5.0], torch.zeros(5), torch.full((5,), -1.0)])
 
 NOT_COLUMNS = st.sampled_from(
@@ -108,6 +111,10 @@ CASES = [
     Case("Units", "loc", lambda v: Units(v, torch.ones(2)), st.one_of(NOT_TENSORS, NOT_LOCS)),
     Case("Units", "scale", lambda v: Units(torch.zeros(2), v), st.one_of(NOT_TENSORS, NOT_POSITIVE)),
     Case("Missing", "likelihood", Missing, NOT_MODULES),
+    Case("SelfMasking", "dim", SelfMasking, NOT_COUNTS),
+    Case("SelfMasking", "rates", lambda v: SelfMasking(2, v), NOT_RATES),
+    Case("SelfMasking", "units", lambda v: SelfMasking(2, units=v), NOT_UNITS),
+    Case("SelfMasking.forward", "x", SelfMasking(4), st.sampled_from([3, "x", None, torch.zeros(5, 3)])),
     Case(
         "Missing.forward",
         "likelihood",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dlvm.models as room
-from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, StandardNormal
+from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, SelfMasking, StandardNormal
 from dlvm.models import (
     GMVAE,
     HVAE,
@@ -22,6 +22,7 @@ from dlvm.models import (
     FactorAnalysers,
     FullyVisible,
     GaussianMixture,
+    NotAtRandom,
     RealNVP,
     TopDown,
     burda,
@@ -102,6 +103,7 @@ PROGRAMS = {
     "VDVAE": VDVAE(Bernoulli(Readout(2, 4, 1)), [(1, 1), (2, 1)], width=2),
     "Dequantised": Dequantised(PPCA(torch.ones(4, 2), torch.zeros(4), 1.0)),
     "FactorAnalysers": FactorAnalysers(2, 4, 2),
+    "NotAtRandom": NotAtRandom(2, LIKELIHOOD, SelfMasking(4)),
     "GMVAE": GMVAE(GaussianMixture(2, 2), LIKELIHOOD),
     "GaussianMixture": GaussianMixture(2, 4),
     "BernoulliMixture": BernoulliMixture(2, 4),
@@ -120,6 +122,15 @@ CASES = [
     Case("VAE", "z_dim", lambda v: VAE(v, LIKELIHOOD), NOT_COUNTS),
     Case("VAE", "likelihood", lambda v: VAE(2, v), NOT_MODULES),
     Case("VAE", "prior", lambda v: VAE(2, LIKELIHOOD, v), st.one_of(NOT_PRIORS, OF_OTHER_SHAPE)),
+    Case("NotAtRandom", "z_dim", lambda v: NotAtRandom(v, LIKELIHOOD, SelfMasking(4)), NOT_COUNTS),
+    Case("NotAtRandom", "likelihood", lambda v: NotAtRandom(2, v, SelfMasking(4)), NOT_MODULES),
+    Case("NotAtRandom", "mechanism", lambda v: NotAtRandom(2, LIKELIHOOD, v), NOT_MODULES),
+    Case(
+        "NotAtRandom",
+        "prior",
+        lambda v: NotAtRandom(2, LIKELIHOOD, SelfMasking(4), v),
+        st.one_of(NOT_PRIORS, OF_OTHER_SHAPE),
+    ),
     Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), NOT_PRIORS),
     Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), st.none()),
     Case(
