@@ -88,7 +88,7 @@ class NotAtRandom(PyroModule):
         with pyro.plate("data", size(x, n)):
             z = pyro.sample("z", self.prior())
             partly = self.likelihood(z)
-            whole = cast(PartlyObserved, inner(partly)).base_dist.to_event(partly.event_dim)
+            whole = dist.Independent(cast(PartlyObserved, inner(partly)).base_dist, partly.event_dim)
             if x is None:
                 return self._hidden(pyro.sample("x_complete", whole))
             fitting(x, partly)

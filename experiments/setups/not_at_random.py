@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -12,7 +12,8 @@ from torch import nn
 from dlvm.distributions import Bernoulli, SelfMasking
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.common import ACTIVATIONS
-from dlvm.experiments.options.likelihoods import encoder_of, likelihood_of, units_of
+from dlvm.experiments.options.likelihoods import encoder_of, likelihood_of
+from dlvm.experiments.options.starts import units_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.guides import FromModel, latents
 from dlvm.models import NotAtRandom
@@ -55,7 +56,7 @@ class NotAtRandomSetup(Setup):
             return NotAtRandom(self.z_dim, likelihood, SelfMasking(data.x_dim, rates, units))
         logits = MLP(data.x_dim, *self.hidden, data.x_dim, activation=act)
         with torch.no_grad():
-            cast(nn.Linear, logits.head).bias.copy_(torch.logit(rates, eps=1e-3))
+            logits.bias.copy_(torch.logit(rates, eps=1e-3))
         return NotAtRandom(self.z_dim, likelihood, Bernoulli(Standardised(logits, units.loc, units.scale)))
 
     def guide(self, model: nn.Module, data: Loader) -> FromModel:
