@@ -91,7 +91,7 @@ def image_of(data: Loader) -> tuple[int, int]:
 
 def spread(groups: int, side: int) -> list[tuple[int, int]]:
     """(side, how many groups) from the top down."""
-    count(groups=groups)
+    count(layers=groups)
     few = round(TOP * groups)
     low = max(1, (groups - few) // 3)
     top = min(max(1, few), groups - low)
