@@ -38,7 +38,6 @@ from dlvm.distributions.likelihoods.location_scale import Laplace, Normal, Stude
 from dlvm.distributions.likelihoods.logistic_mixture import LogisticMixture
 from dlvm.distributions.likelihoods.missing import Missing, SelfMasking
 from dlvm.distributions.likelihoods.negative_binomial import NegativeBinomial
-from dlvm.distributions.likelihoods.pixels import PixelLogistic
 from dlvm.distributions.likelihoods.poisson import Poisson
 from dlvm.distributions.likelihoods.product import Product, Shared
 from dlvm.distributions.likelihoods.shares import Beta, ContinuousBernoulli
@@ -121,7 +120,6 @@ __all__ = [
     "OrdinalColumns",
     "OrthogonalBasis",
     "PermutedBasis",
-    "PixelLogistic",
     "PlanarNormal",
     "Poisson",
     "Product",

@@ -13,7 +13,7 @@ from dlvm.nets.inputs import Beside, Filled, Logarithmic, OneHot, Standardised
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 from dlvm.nets.recurrent import GRU
-from dlvm.nets.residual import Bottleneck, Pyramid, Readout
+from dlvm.nets.residual import Bottleneck, PixelMaps, Pyramid, Readout
 from dlvm.nets.sets import DeepSet
 from dlvm.nets.weight_norm import NormedConv2d, NormedLinear
 
@@ -42,6 +42,7 @@ __all__ = [
     "OrderedMADE",
     "PixelCNN",
     "PixelsLeft",
+    "PixelMaps",
     "Pyramid",
     "Readout",
     "ResidualBlock",

@@ -128,8 +128,9 @@ class Readout(nn.Module):
         width: number of maps.
         x_dim: pixels of the image and channels.
         factor: how many times the side of the maps the image has.
-        numbers: of each pixel and channel; the first of all come before the second of all.
+        numbers: of each pixel and channel.
         channels: of the image.
+        last: whether the numbers of one pixel stand together, or the first of all come before the second of all.
 
     Raises:
         ValueError, TypeError: the image is no square of a side that ``factor`` divides, or a number is no integer of at
@@ -140,20 +141,57 @@ class Readout(nn.Module):
         torch.Size([5, 128])
     """
 
-    def __init__(self, width: int, x_dim: int, factor: int, numbers: int = 1, channels: int = 1):
+    def __init__(self, width: int, x_dim: int, factor: int, numbers: int = 1, channels: int = 1, last: bool = False):
         super().__init__()
         side = square_shape(x_dim, channels)[-1]
         count(width=width, factor=factor, numbers=numbers)
         if side % factor:
             raise ValueError(f"factor must divide the image's side {side}, got {factor}")
         self.in_features, self.out_features, self.factor = width, numbers * x_dim, factor
+        self.numbers, self.last = numbers, last
         maps = numbers * channels * factor**2
         self.net = Maps(nn.ELU(), nn.Conv2d(width, maps, kernel_size=3, padding=1, bias=False))
         self.bias = nn.Parameter(torch.zeros(numbers * x_dim))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps, shape (*batch, width, side, side) -> shape (*batch, numbers * x_dim)."""
-        return F.pixel_shuffle(self.net(maps), self.factor).flatten(-3) + self.bias
+        out = F.pixel_shuffle(self.net(maps), self.factor).flatten(-3)
+        if self.last:
+            out = out.unflatten(-1, (self.numbers, -1)).transpose(-1, -2).flatten(-2)
+        return out + self.bias
+
+
+class PixelMaps(nn.Identity):
+    """Maps as the features of a likelihood over images, each pixel of which is told by the maps where it lies.
+
+    A likelihood asks a net of maps for its last layer, see ``last_layer``, and gets a ``Readout``.
+
+    Args:
+        width: number of maps.
+        side: of the image.
+        factor: how many times the side of the maps that is.
+
+    Raises:
+        ValueError, TypeError: a number is no integer of at least 1, or ``factor`` does not divide the side.
+
+    Example:
+        >>> from dlvm.distributions import DiscretisedLogistic
+        >>> likelihood = DiscretisedLogistic(PixelMaps(6, side=8, factor=2), dim=3 * 64)
+        >>> likelihood(torch.zeros(5, 6, 4, 4)).event_shape
+        torch.Size([192])
+    """
+
+    def __init__(self, width: int, side: int, factor: int):
+        super().__init__()
+        count(width=width, side=side, factor=factor)
+        if side % factor:
+            raise ValueError(f"factor must divide side={side}, got {factor}")
+        self.in_features = self.out_features = width
+        self.side, self.factor = side, factor
+
+    def readout(self, dim: int, per: int = 1, last: bool = False) -> Readout:
+        """From the maps to ``per`` numbers for each of ``dim``, the pixels or pixels and channels."""
+        return Readout(self.out_features, dim, self.factor, per, max(1, dim // self.side**2), last)
 
 
 @torch.no_grad()

@@ -7,14 +7,12 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from dlvm.distributions import Bernoulli, PixelLogistic
 from dlvm.experiments.data import Loader
-from dlvm.experiments.options.fitting import check_fits, levels_of
-from dlvm.experiments.options.starts import units_of
+from dlvm.experiments.options.likelihoods import likelihood_of
 from dlvm.experiments.setups.setup import Setup
 from dlvm.guides import TopDownPosterior, latents
 from dlvm.models import VDVAE
-from dlvm.nets import Conv, Pyramid, Readout
+from dlvm.nets import Conv, PixelMaps, Pyramid
 from dlvm.nets.arguments import count
 
 TOP = 1 / 5  # share of the groups that see the whole image at once
@@ -36,8 +34,8 @@ class VDVAESetup(Setup):
     """Channels of the states, and of the encoder's maps."""
     depth: int = 2
     """Residual blocks of the encoder at each side."""
-    likelihood: Literal["bernoulli", "discretised_logistic"] = "bernoulli"
-    """p(x | z): bernoulli for 0 and 1, discretised_logistic for grey levels and colours."""
+    likelihood: Literal["bernoulli", "discretised_logistic", "logistic_mixture", "grey_levels"] = "bernoulli"
+    """p(x | z): bernoulli for 0 and 1, the others for grey levels and colours."""
 
     nonlinearity = nn.GELU
     defaults: ClassVar = {"guide": "own", "skip_norm": 1e4}
@@ -50,13 +48,8 @@ class VDVAESetup(Setup):
 
     def model(self, data: Loader) -> VDVAE:
         """A fresh p(zL) ... p(z1 | z2, ..., zL) p(x | z1, ..., zL)."""
-        check_fits(self.likelihood, data)
-        channels, side = image_of(data)
-        read = Readout(self.width, data.x_dim, 2, 1 if self.binary else 2, channels)
-        if self.binary:
-            likelihood: nn.Module = Bernoulli(read, data.mean)
-        else:
-            likelihood = PixelLogistic(read, levels_of(data), units_of(data.x))
+        _, side = image_of(data)
+        likelihood = likelihood_of(self.likelihood, PixelMaps(self.width, side, factor=2), data)
         return VDVAE(likelihood, spread(self.layers, side), self.channels, self.width)
 
     def guide(self, model: nn.Module, data: Loader) -> TopDownPosterior:

@@ -13,11 +13,11 @@ from pyro import poutine
 from torch.distributions import kl_divergence
 from torch.nn import functional as F
 
-from dlvm.distributions import Bernoulli, PixelLogistic
+from dlvm.distributions import Bernoulli, GreyLevels, LogisticMixture
 from dlvm.guides import Diagonal, TopDownPosterior, latents
 from dlvm.inference import ELBO, SVI, evaluate, free_bits
 from dlvm.models import VDVAE, TopDown
-from dlvm.nets import MLP, Pyramid, Readout
+from dlvm.nets import MLP, PixelMaps, Pyramid, Readout
 
 GROUPS = [(1, 1), (2, 1), (4, 2)]
 SITES = ("z4", "z3", "z2", "z1")
@@ -142,21 +142,24 @@ def test_captured_steps_are_those_of_pyro(aid):
     assert all(torch.equal(a, b) for a, b in zip(left[0][1], left[1][1], strict=True))
 
 
-def test_colours_have_a_location_and_a_scale_for_every_pixel():
-    """By the logistic distribution function itself, in the middle of the levels."""
-    net = Readout(3, 12, factor=1, numbers=2, channels=3)
-    likelihood, state = PixelLogistic(net, levels=5).double(), torch.randn(2, 3, 2, 2).double()
-    loc, raw = net(state).chunk(2, -1)
-    v = torch.distributions.TransformedDistribution(
-        dist.Uniform(torch.zeros_like(loc), 1.0),
-        [
-            torch.distributions.SigmoidTransform().inv,
-            torch.distributions.AffineTransform(0.5 + loc / 4, 0.25 * (10 * (raw / 10).tanh()).exp()),
-        ],
-    )
-    x = torch.full((2, 12), 0.5, dtype=torch.float64)
-    expected = (v.cdf(x + 0.125) - v.cdf(x - 0.125)).log().sum(-1)
-    assert_close(likelihood(state).log_prob(x), expected, 1e-6)
+@pytest.mark.parametrize("kind", [LogisticMixture, GreyLevels])
+def test_every_pixel_is_told_by_the_maps_where_it_lies(kind):
+    """A change of one place of the state changes its own pixels and those beside, in every channel, and no others."""
+    settings = {"channels": 3, "components": 2} if kind is LogisticMixture else {}
+    likelihood = kind(PixelMaps(4, side=12, factor=2), 3 * 144, levels=5, **settings)
+    state, place = torch.randn(4, 6, 6), torch.zeros(4, 6, 6)
+    place[:, 4, 1] = 1.0
+    changed = (likelihood(state).mean != likelihood(state + place).mean).unflatten(-1, (3, 12, 12))
+    near = torch.zeros(12, 12, dtype=torch.bool)
+    near[6:12, 0:6] = True
+    assert (changed == near).all()
+
+
+def test_a_readout_is_one_layer_in_two_orders():
+    apart, together = (Readout(3, 16, 2, numbers=2, last=last) for last in (False, True))
+    together.load_state_dict(apart.state_dict())
+    state = torch.randn(5, 3, 2, 2)
+    assert_close(together(state).unflatten(-1, (16, 2)).transpose(-1, -2).flatten(-2), apart(state), 1e-6)
 
 
 def test_a_model_without_states_is_told_what_to_write():

@@ -52,12 +52,6 @@ CASES = [
         st.one_of(NOT_TENSORS.filter(lambda v: v is not None), NOT_POSITIVE),
     ),
     Case("DiscretisedLogistic", "units", lambda v: room.DiscretisedLogistic(net(), 2, units=v), NOT_UNITS),
-    Case("PixelLogistic", "net", room.PixelLogistic, WIDTHLESS),
-    Case("PixelLogistic", "net", lambda v: room.PixelLogistic(nn.Linear(4, v)), st.sampled_from([1, 3, 5])),
-    Case(
-        "PixelLogistic", "levels", lambda v: room.PixelLogistic(nn.Linear(4, 4), v), st.one_of(NOT_COUNTS, st.just(1))
-    ),
-    Case("PixelLogistic", "units", lambda v: room.PixelLogistic(nn.Linear(4, 4), units=v), NOT_UNITS),
     Case("DiscretisedLogistic", "scale", lambda v: room.DiscretisedLogistic(net(), 2, scale=v), NOT_GIVEN_MODULES),
     Case("LogisticNoise", "net", lambda v: room.LogisticNoise(v, 2), WIDTHLESS),
     Case("LogisticNoise", "dim", lambda v: room.LogisticNoise(net(), v), NOT_COUNTS),

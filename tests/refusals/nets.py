@@ -31,6 +31,7 @@ from dlvm.nets import (
     OneHot,
     OrderedMADE,
     PixelCNN,
+    PixelMaps,
     PixelsLeft,
     Pyramid,
     Readout,
@@ -135,6 +136,7 @@ SHAPED = {"Conv": lambda v: Conv(16, 4, 3, shape=v), "Deconv": lambda v: Deconv(
 BLOCKED = {"Conv": lambda v: Conv(16, 4, 3, block=v), "Deconv": lambda v: Deconv(3, 4, 16, block=v)}
 BOTTLENECK = {"in_features": 3, "middle": 2, "out_features": 3, "side": 4}
 PYRAMID = {"x_dim": 64, "sides": (4, 1), "width": 3, "depth": 1, "middle": 2, "channels": 1}
+MAPS_OF = {"width": 3, "side": 4, "factor": 2}
 READOUT = {"width": 3, "x_dim": 16, "factor": 2, "numbers": 1, "channels": 1}
 COUNTED = {
     ("GatedConv", "in_channels"): lambda v: GatedConv(v, 4),
@@ -248,6 +250,8 @@ CASES = [
     Case("Pyramid", "x_dim", lambda v: Pyramid(v, (1,), 3), NOT_SQUARES),
     Case("Pyramid", "sides", lambda v: Pyramid(64, v, 3), st.sampled_from([None, 4, (), (3,), (4, 3), (4, 4), (1, 4)])),
     *(Case("Readout", name, lambda v, name=name: Readout(**READOUT | {name: v}), NOT_COUNTS) for name in READOUT),
+    *(Case("PixelMaps", name, lambda v, name=name: PixelMaps(**MAPS_OF | {name: v}), NOT_COUNTS) for name in MAPS_OF),
+    Case("PixelMaps", "factor", lambda v: PixelMaps(3, 4, v), st.sampled_from([3, 8])),
     Case("Readout", "factor", lambda v: Readout(3, 16, v), st.sampled_from([3, 5, 8])),
     Case("ResidualBlock", "channels", ResidualBlock, NOT_COUNTS),
     Case("ResidualBlock", "activation", lambda v: ResidualBlock(3, v), NOT_MAKERS),
@@ -296,5 +300,10 @@ CASES = [
 ]
 FLAGS = ("MADE(reverse)", "MADE(film)", "MADE(direct)", "OrderedMADE(direct)", "RowsAbove(strict)")
 ANY = dict.fromkeys((*FLAGS, "PixelsLeft(strict)"), "any truth value")
-ANY |= {"NormedLinear(bias)": "any truth value", "DeepSet(mean)": "any truth value", "GRU(reverse)": "any truth value"}
+ANY |= {
+    "Readout(last)": "any truth value",
+    "NormedLinear(bias)": "any truth value",
+    "DeepSet(mean)": "any truth value",
+    "GRU(reverse)": "any truth value",
+}
 RECORDS: set[str] = set()
