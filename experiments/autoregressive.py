@@ -16,6 +16,7 @@ from dlvm.experiments.data import Splits
 from dlvm.experiments.measures.linear_probe import probe
 from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import DataOptions, EvaluationOptions, FolderOptions, adam, splits
+from dlvm.experiments.options.guides import own
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.setups.fvsbn import FVSBNSetup
@@ -23,6 +24,7 @@ from dlvm.experiments.setups.made import MADESetup
 from dlvm.experiments.setups.nade import NADESetup
 from dlvm.experiments.setups.pixel_vae import PixelVAESetup
 from dlvm.experiments.setups.pixelcnn import PixelCNNSetup
+from dlvm.experiments.setups.realnvp import RealNVPSetup
 from dlvm.experiments.setups.setup import Setup, fresh_pair, num_parameters
 from dlvm.experiments.setups.transformer import TransformerSetup
 from dlvm.experiments.setups.vae import VAESetup
@@ -31,12 +33,13 @@ from dlvm.guides import Diagonal
 from dlvm.inference import ELBO, Objective, check, evaluate, fit, linear, log_px, tempered
 from dlvm.inference.console import say
 
-ModelWord = Literal["vae", "pixel_vae", "fvsbn", "nade", "made", "pixelcnn", "transformer"]
+ModelWord = Literal["vae", "pixel_vae", "fvsbn", "nade", "made", "pixelcnn", "transformer", "realnvp"]
 LABELS: dict[str, str] = {
     "vae": "VAE", "pixel_vae": "PixelVAE", "fvsbn": "FVSBN", "nade": "NADE", "made": "MADE", "pixelcnn": "PixelCNN",
-    "transformer": "Transformer",
+    "transformer": "Transformer", "realnvp": "RealNVP",
 }  # fmt: skip
 LATENT = ("vae", "pixel_vae")
+ESTIMATED = (*LATENT, "realnvp")  # a flow's density is exact, but that of pixels is over the noise within their cells
 TIMED = 100  # data of a density, and of a draw
 INTRO = (
     "p(x) of a VAE is an integral over latents, and known to a bound or to an estimate by importance weights; p(x) of "
@@ -96,6 +99,7 @@ def setup_of(config: Config, word: str, field: int | None = None) -> Setup:
         "made": lambda: MADESetup(config.hidden),
         "pixelcnn": lambda: PixelCNNSetup(config.receptive_field, **maps),
         "transformer": lambda: TransformerSetup(layers=config.gated),
+        "realnvp": lambda: RealNVPSetup(width=config.channels, blocks=1, actnorm=True, mixing=True),
     }
     return makers[word]()
 
@@ -111,7 +115,8 @@ def trained(config: Config, word: str, data: Splits, field: int | None = None) -
     """One pair, and what it is worth on the test data."""
     began = time.perf_counter()
     pyro.set_rng_seed(config.seed)
-    model, guide = fresh_pair(setup_of(config, word, field), data.train, Diagonal, observed=True)
+    family = own if word == "realnvp" else Diagonal
+    model, guide = fresh_pair(setup_of(config, word, field), data.train, family, observed=True)
     objective = objective_of(config, word, len(data.train))
     check(model, guide, objective, *data.train.examples)
     how: dict[str, Any] = {"epochs": config.epochs, "patience": config.patience, "seed": config.seed}
@@ -119,6 +124,7 @@ def trained(config: Config, word: str, data: Splits, field: int | None = None) -
     seconds = time.perf_counter() - began
     found = evaluate(model, guide, data.test, num_particles=config.eval_particles)
     row = {"model": LABELS[word], "latent": word in LATENT, "parameters": num_parameters(model, guide)}
+    row["estimated"] = word in ESTIMATED
     row |= {name: getattr(found, name) for name in ("log_px", "log_px_se", "elbo", "rate", "khat_bad", "num_data")}
     return row | {"epochs": len(done), "seconds": seconds}, model, guide
 
@@ -179,17 +185,18 @@ def accuracy_of(model: nn.Module, guide: nn.Module, data: Splits) -> float | Non
 def summary(rows: list[dict], config: Config) -> Table:
     """One line a model, the most likely first."""
     lines = [
-        [row["model"], (row["log_px"], row["log_px_se"]) if row["latent"] else row["log_px"]]
-        + ["estimate" if row["latent"] else "exact", row["rate"] if row["latent"] else None, row["accuracy"]]
+        [row["model"], (row["log_px"], row["log_px_se"]) if row["estimated"] else row["log_px"]]
+        + ["estimate" if row["estimated"] else "exact", row["rate"] if row["latent"] else None, row["accuracy"]]
         + [row["ms_density"], row["ms_draw"], row["parameters"], row["epochs"], row["seconds"]]
         for row in sorted(rows, key=lambda row: -row["log_px"])
     ]
     return Table(
         ["model", "log p(x)", "by", "rate of z", "probe", "ms / density", "ms / draw", "parameters", "epochs", "s"],
         lines,
-        f"{rows[0]['num_data']} test data, nats per datum; where there are latents by {config.eval_particles} "
-        "importance samples, ± their standard error, as is the time of a density; probe: share of test labels that "
-        "logistic regression tells from features (means of q(z | x); else the last hidden layer); draws 100 at a time.",
+        f"{rows[0]['num_data']} test data, nats per datum; where there are latents, or noise within cells, by "
+        f"{config.eval_particles} importance samples, ± their standard error, as is the time of a density; probe: share of "
+        "test labels that logistic regression tells from features (means of q(z | x), a flow's noise, else the last "
+        "hidden layer); draws 100 at a time.",
         {"log p(x)": ".2f", "rate of z": ".2f", "probe": ".3f", "ms / density": ".3f", "ms / draw": ".3f", "s": ".0f"},
         {"log p(x)": max, "probe": max, "ms / density": min, "ms / draw": min},
     )

@@ -9,8 +9,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from dlvm.distributions import FlowDensity
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.measures.draws import posterior_means
+from dlvm.models import Dequantised
 from dlvm.nets import NADE, CausalTransformer, OrderedMADE, PixelCNN
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn
@@ -27,12 +29,15 @@ def features_of(model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:
     """What a trained pair makes of data, shape (rows, features).
 
     The means of q(z | x) where there are latents; otherwise the last hidden layer of the net that gives x's
-    distribution, its maps averaged over 4 x 4 areas, and of a net of positions its mean over these.
+    distribution, its maps averaged over 4 x 4 areas, and of a net of positions its mean over these; of a flow over grey
+    levels the noise that the middle of their cells is taken to.
 
     Raises:
         ValueError: the net has no hidden layer that is known.
     """
     net: Any = getattr(getattr(model, "likelihood", None), "net", None)
+    if isinstance(model, Dequantised) and isinstance(density := getattr(model.model, "likelihood", None), FlowDensity):
+        return density.flow((x * (model.levels - 1) + 0.5) / model.levels)[0]
     if getattr(model, "prior", None) is not None:
         return posterior_means(model, guide, x)
     if isinstance(net, NADE):
