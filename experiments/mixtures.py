@@ -152,7 +152,8 @@ def pictures(
             name: model.moments()[0][model.logits.argsort(descending=True)[:MEANS]] for name, model in models.items()
         }
         few = {name: means[name] for name in list(means)[:2]}
-        yield "means", samples(few, train.image_shape), "Means of components, the heaviest first."
+        title, note = "Components, the heaviest first", f"Means of x under each, {MEANS} at most."
+        yield "means", samples(few, train.image_shape, context, title, note), "Means of components, the heaviest first."
 
 
 def told(row: dict) -> str:
