@@ -194,9 +194,9 @@ def summary(rows: list[dict], config: Config) -> Table:
         ["model", "log p(x)", "by", "rate of z", "probe", "ms / density", "ms / draw", "parameters", "epochs", "s"],
         lines,
         f"{rows[0]['num_data']} test data, nats per datum; where there are latents, or noise within cells, by "
-        f"{config.eval_particles} importance samples, ± their standard error, as is the time of a density; probe: share of "
-        "test labels that logistic regression tells from features (means of q(z | x), a flow's noise, else the last "
-        "hidden layer); draws 100 at a time.",
+        f"{config.eval_particles} importance samples, ± their standard error, as is the time of a density; probe: "
+        "share of test labels that logistic regression tells from features (means of q(z | x), a flow's noise, else "
+        "the last hidden layer); draws 100 at a time.",
         {"log p(x)": ".2f", "rate of z": ".2f", "probe": ".3f", "ms / density": ".3f", "ms / draw": ".3f", "s": ".0f"},
         {"log p(x)": max, "probe": max, "ms / density": min, "ms / draw": min},
     )
