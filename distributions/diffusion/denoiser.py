@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dlvm.distributions.diffusion.noising import alpha_and_sigma
 from dlvm.nets import Bottleneck, Maps, out_features
 from dlvm.nets.arguments import count
 from dlvm.nets.residual import pooled, square_shape, start_at
@@ -19,10 +20,10 @@ WIDEST = 20.0  # of gamma, from about -10 to 10
 class Denoiser(nn.Module):
     """The noise in z_t, by a net of z_t and of how much noise there is.
 
-        eps(z_t, gamma) = sigma(gamma) z_t + net(z_t, gamma / 10, sin(2^k a), cos(2^k a)),   a = pi gamma / 20, k < 4
+        eps(z_t, gamma) = sigma z_t + alpha net(z_t, gamma / 10, sin(2^k a), cos(2^k a)),   a = pi gamma / 20, k < 4
 
-    The first term is the best guess for data that are N(0, I); the net says how far others differ. It sees z_t and nine
-    numbers of gamma as one vector.
+    The first term is the best guess for data that are N(0, I); the net says how far others differ, as the velocity
+    alpha e - sigma u, which has the same size at all times. It sees z_t and nine numbers of gamma as one vector.
 
     Args:
         net: vectors of dim + 9 numbers -> dim numbers, with ``in_features`` and ``out_features``, as
@@ -34,6 +35,7 @@ class Denoiser(nn.Module):
 
     References:
         Variational Diffusion Models, Kingma, Salimans, Poole, Ho, 2021, arXiv:2107.00630.
+        Progressive Distillation for Fast Sampling of Diffusion Models, Salimans, Ho, 2022, arXiv:2202.00512.
 
     Example:
         >>> from dlvm.nets import MLP
@@ -55,7 +57,8 @@ class Denoiser(nn.Module):
         angle = gamma.unsqueeze(-1) * (math.pi / WIDEST) * 2 ** torch.arange(WAVES, dtype=z.dtype, device=z.device)
         seen = torch.cat([gamma.unsqueeze(-1) * (2 / WIDEST), angle.sin(), angle.cos()], dim=-1)
         change = self.net(torch.cat([z, seen.expand(*z.shape[:-1], FEATURES)], dim=-1))
-        return torch.sigmoid(gamma).sqrt().unsqueeze(-1) * z + change
+        alpha, sigma = alpha_and_sigma(gamma)
+        return sigma * z + alpha * change
 
 
 class UNet(nn.Module):

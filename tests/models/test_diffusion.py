@@ -17,7 +17,7 @@ from torch.distributions import kl_divergence
 from dlvm.distributions import Denoiser, LinearSchedule, MonotoneSchedule, Noising, UNet, Units
 from dlvm.distributions.diffusion.random_layer import EstimatedLog, SpreadUniform
 from dlvm.guides import ForwardDiffusion, RandomTime
-from dlvm.inference import ELBO, IWAE, SVI, Renyi, evaluate, fit, free_bits, log_px, tempered
+from dlvm.inference import ELBO, IWAE, SVI, Renyi, evaluate, fit, free_bits, load, log_px, save, tempered
 from dlvm.models import Diffusion, RandomLayer
 from dlvm.nets import MLP
 
@@ -244,3 +244,12 @@ def test_columns_in_other_units_have_the_density_of_the_data_themselves():
         model = RandomLayer(Diffusion(noising, Linear(0.0, 1.0), 10))
         bounds.append(-ELBO(20).loss(model, RandomTime(noising, 10), x) / 5)
     assert bounds[0] - bounds[1] == pytest.approx(D * math.log(3.0), abs=1e-2)
+
+
+def test_a_pair_that_was_saved_still_shares_its_schedule(tmp_path):
+    model, guide, _, _, x = build()
+    save(tmp_path, model, guide, x)
+    back, again = load(tmp_path)
+    assert back.noising is again.noising and torch.equal(
+        back.noising(x, torch.tensor(0.5)).mean, guide.noising(x, torch.tensor(0.5)).mean
+    )
