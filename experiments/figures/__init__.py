@@ -8,7 +8,7 @@ from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import distance_curves, learning_curves
 from dlvm.experiments.figures.posteriors import posteriors
-from dlvm.experiments.figures.predictions import predictions, reliability
+from dlvm.experiments.figures.predictions import decoders, predictions, reliability
 from dlvm.experiments.figures.priors import gains, pseudo_inputs
 from dlvm.experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise
 from dlvm.experiments.figures.timed_curves import timed_curves
@@ -19,6 +19,7 @@ __all__ = [
     "bounds",
     "by_depth",
     "columns",
+    "decoders",
     "distance_curves",
     "ellipses",
     "energy_fits",

@@ -1,4 +1,4 @@
-"""Predictions beside the truth: how often classes are right, by their probability; numbers, with their intervals."""
+"""Predictions beside the truth: classes by their probability, numbers with their intervals, images of decoders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dlvm.experiments.figures.style import FAINT, INK, PALETTE, number, sheet, styled
+from dlvm.experiments.figures.images import mosaic, vectors
+from dlvm.experiments.figures.style import FAINT, INK, PALETTE, Row, bare, number, sheet, styled
 
 SHOWN = 300  # intervals that can be told apart
 
@@ -82,4 +83,55 @@ def predictions(y: Tensor, mean: Tensor, sd: Tensor, name: str = "y", context: s
     low, high = y[few].min().item(), y[few].max().item()
     ax.plot([low, high], [low, high], color=INK, linewidth=0.8)
     ax.set(xlabel=name, ylabel="prediction")
+    return fig
+
+
+@styled
+def decoders(x: Tensor, rows: Sequence[Row], image_shape: Sequence[int] | None, context: str = "") -> Figure:
+    """What decoders make of the same data and of draws of the prior: means of p(x | z), and a draw of each.
+
+    Args:
+        x: the data, shape (n, x_dim).
+        rows: for each decoder ``label``, ``strips`` of four tensors (n, x_dim), the mean and a draw at data, and at z
+            of the prior, and the numbers ``bits_per_dim``, ``decoder_sd`` and ``residual``.
+        image_shape: ``(height, width)`` or ``(channels, height, width)``; ``None`` draws lines as images of one row.
+        context: a few words on data and model, put below the title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: there are no rows, or something does not fit ``image_shape``.
+    """
+    if not rows:
+        raise ValueError("rows: expected at least one decoder, got none; pass {'label': ..., 'strips': ...}")
+    shape = (1, x.shape[1]) if image_shape is None else tuple(image_shape)
+    least = min(rows, key=lambda row: row["bits_per_dim"])
+    title = f"{least['label']} needs the fewest bits, {number(least['bits_per_dim'], 3)} per dimension"
+    detail = "sd: noise of p(x | z); error: of its mean. Where sd exceeds error, z need not tell details."
+    heads = ("reconstruction, mean", "and a draw", "z of the prior, mean", "and a draw")
+    count, width = len(x), 5.4
+    side = (width - 0.4) / (4 * count + 1.5)
+    high = side * shape[-2] / shape[-1] + 0.48
+    fig = sheet(high * (len(rows) + 1) + 0.1, title, detail, context, width=width)
+    axes = fig.subplots(len(rows) + 1, 4, squeeze=False)
+    for j, ax in enumerate(axes[0]):
+        bare(ax)
+        ax.set_anchor("NW")
+        if j == 0:
+            ax.imshow(mosaic(vectors("x", x, shape), shape, count, 0.0, 1.0).numpy(), interpolation="nearest")
+            ax.text(0, 1.12, "data", transform=ax.transAxes, size=9.5, color=INK).set_in_layout(False)
+        else:
+            ax.set_axis_off()
+    for line, row in zip(axes[1:], rows, strict=True):
+        said = (
+            f"{row['label']}: {row['bits_per_dim']:.2f} bits, sd {row['decoder_sd']:.3f}, error {row['residual']:.3f}"
+        )
+        for j, (ax, strip) in enumerate(zip(line, row["strips"], strict=True)):
+            values = vectors(f"strips[{j}]", strip, shape).clamp(0, 1)
+            ax.imshow(mosaic(values, shape, count, 0.0, 1.0).numpy(), interpolation="nearest")
+            bare(ax)
+            ax.set_anchor("NW")
+            ax.text(0, -0.12, heads[j], transform=ax.transAxes, va="top", size=8, color=FAINT).set_in_layout(False)
+        line[0].text(0, 1.12, said, transform=line[0].transAxes, size=9.5, color=INK).set_in_layout(False)
     return fig

@@ -31,8 +31,8 @@ from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.setups.options import settings_of
 
 NAMES = (
-    "train compare_guides compare_bounds hierarchy priors mixtures toy_posteriors evidence gaps rate_distortion "
-    "estimator_snr autoregressive"
+    "train compare_guides compare_bounds hierarchy priors likelihoods mixtures toy_posteriors evidence gaps "
+    "rate_distortion estimator_snr autoregressive"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
@@ -85,6 +85,9 @@ BAD = {
     "guides": [*WORDS, "iaf iaf", "diagonal x"],
     "objectives": ["elbow", "", "iwae:drag", "elbo elbo", "elbo elbo:total", "rws:stl", "iwae:dreg:dreg", ":"],
     "priors": [*WORDS, "vamp vamp"],
+    "likelihoods": [*WORDS, "normal normal"],
+    "dequantise": WORDS,
+    "by_column": ["x", "0=", "=normal", "0=x"],
     **dict.fromkeys(("kind", "covariance"), WORDS),
     "floor": [*REALS, "-0.1"],
     "ways": [*WORDS, "em em"],
