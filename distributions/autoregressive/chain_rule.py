@@ -86,7 +86,10 @@ class AutoregressiveDistribution(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         seen = value.to(self.like.dtype)
-        each = [self.element(read(seen, self.context)).log_prob(value) for read in self.readings]
+        parts = [self.element(read(seen, self.context)) for read in self.readings]
+        for part in parts:
+            part._validate_args = False  # the value is known to be of the support
+        each = [part.log_prob(value) for part in parts]
         log_p = each[0] if len(each) == 1 else torch.stack(each).logsumexp(0) - math.log(len(each))
         return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
 
