@@ -86,7 +86,7 @@ class AutoregressiveDistribution(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         seen = value.to(self.like.dtype)
-        parts = [self.element(read(seen, self.context)) for read in self.readings]
+        parts: list[Any] = [self.element(read(seen, self.context)) for read in self.readings]
         for part in parts:
             part._validate_args = False  # the value is known to be of the support
         each = [part.log_prob(value) for part in parts]
