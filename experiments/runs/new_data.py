@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dlvm.experiments.data.description import check_description, describe, read_
 from dlvm.experiments.data.prepare import prepare
 from dlvm.experiments.data.readers.any_file import read_found
 from dlvm.experiments.data.readers.found import Roles
+from dlvm.experiments.options.fitting import REAL
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import recipe_of
 from dlvm.inference.saved.files import PAIR
@@ -62,11 +64,20 @@ def read_for(folder: Path, path: Path | None) -> Loader:
         ValueError: there is no such file, or its rows do not go with the run's.
     """
     if path is not None:
-        return read_alike(path, description_of(folder, path), batch_size=1)
+        known = description_of(folder, path)
+        return read_alike(path, {**known, "kind": "real"} if _of_any_number(folder, known) else known, batch_size=1)
     if (recipe := _recipe(folder)) is None:
         raise ValueError(f"data must be named for {folder}, whose own test data are not known; add the path of a file")
     test = recipe.splits().test
     return read_alike(test.x, {**describe(test), "columns": None}, batch_size=1) if test.dynamic else test
+
+
+def _of_any_number(folder: Path, known: Mapping[str, Any]) -> bool:
+    """Whether data that happen to be whole numbers were trained on under a density of all real ones."""
+    if known.get("kind") not in ("count", "binary") or known["reading"].get("binarize") is not None:
+        return False
+    recipe = _recipe(folder)
+    return recipe is not None and getattr(recipe.setup, "likelihood", None) in REAL
 
 
 def _recipe(folder: Path) -> Recipe | None:
