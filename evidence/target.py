@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlvm.guides.sites.latent_checks import check_latents
 from dlvm.guides.sites.latents import Latent, Plate, latents
-from dlvm.guides.sites.site_types import Reshaped
+from dlvm.guides.sites.site_types import Reshaped, is_direction
 from dlvm.inference.particles.alone import say_one_by_one
 from dlvm.inference.particles.enumerated import to_be_summed
 from dlvm.inference.particles.latent_densities import check_estimable
@@ -50,6 +50,11 @@ class Target:
     def __init__(self, model: Callable, args: tuple):
         spec = _to_integrate(model, args)
         for name, latent in spec.items():
+            if is_direction(latent.support):
+                raise ValueError(
+                    f"latent site {name!r} is a direction, and no map of real vectors onto a sphere is one to one; "
+                    "use importance(...) or prior_sampling(...)"
+                )
             if latent.support.is_discrete:
                 raise ValueError(
                     f"latent site {name!r} is discrete, and has no gradient to follow; sum it out with enumerated(...) "
