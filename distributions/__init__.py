@@ -7,7 +7,7 @@ from dlvm.distributions.autoregressive.chain_rule import ChainRule
 from dlvm.distributions.autoregressive.elements import Bits, Greys, MixedGreys, Tokens
 from dlvm.distributions.bernoulli import Bernoulli
 from dlvm.distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
-from dlvm.distributions.diffusion.denoiser import Denoiser, UNet
+from dlvm.distributions.diffusion.denoiser import BitDenoiser, Denoiser, UNet
 from dlvm.distributions.diffusion.noising import Noising
 from dlvm.distributions.diffusion.schedule import LinearSchedule, MonotoneSchedule
 from dlvm.distributions.flows.base import Flow
@@ -56,6 +56,7 @@ from dlvm.distributions.student_t import DiagonalStudentT
 from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDirection
 
 __all__ = [
+    "BitDenoiser",
     "Denoiser",
     "LinearSchedule",
     "MonotoneSchedule",

@@ -45,20 +45,61 @@ class Denoiser(nn.Module):
 
     def __init__(self, net: nn.Module):
         super().__init__()
-        self.net, self.dim = net, out_features(net)
-        if getattr(net, "in_features", None) != self.dim + FEATURES:
-            raise ValueError(
-                f"net must take {FEATURES} numbers more than it gives, got {getattr(net, 'in_features', None)} to "
-                f"{self.dim}; write MLP({self.dim + FEATURES}, 100, {self.dim})"
-            )
+        self.net, self.dim = net, checked(net)
 
     def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
         """z_t, shape (*batch, dim), and gamma(t), (*batch) or () -> the noise, shape (*batch, dim)."""
-        angle = gamma.unsqueeze(-1) * (math.pi / WIDEST) * 2 ** torch.arange(WAVES, dtype=z.dtype, device=z.device)
-        seen = torch.cat([gamma.unsqueeze(-1) * (2 / WIDEST), angle.sin(), angle.cos()], dim=-1)
-        change = self.net(torch.cat([z, seen.expand(*z.shape[:-1], FEATURES)], dim=-1))
         alpha, sigma = alpha_and_sigma(gamma)
-        return sigma * z + alpha * change
+        return sigma * z + alpha * self.net(seen(z, gamma))
+
+
+class BitDenoiser(nn.Module):
+    """The noise in z_t of bits, by Bayes' rule: the net says how probable a 1 is but for what its place of z_t says.
+
+        eps(z_t, gamma) = (z_t - alpha u^) / sigma,   u^ = E[u | z_t] = tanh(alpha z_t / sigma^2 + l / 2),   u = +-1
+
+    l = net(z_t, numbers of gamma) are the logits. A net of zeros is exact for fair bits, and constant logits for any
+    that are independent; a ``Denoiser`` would have to learn the hyperbolic tangent of every place at every noise.
+
+    Args:
+        net: as for ``Denoiser``.
+
+    Raises:
+        ValueError, TypeError: as for ``Denoiser``.
+
+    Example:
+        >>> from dlvm.nets import MLP
+        >>> BitDenoiser(MLP(3 + 9, 16, 3))(torch.zeros(5, 3), torch.zeros(5)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net, self.dim = net, checked(net)
+
+    def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """z_t, shape (*batch, dim), and gamma(t), (*batch) or () -> the noise, shape (*batch, dim)."""
+        alpha, sigma = alpha_and_sigma(gamma)
+        u = torch.tanh(alpha / sigma.square() * z + 0.5 * self.net(seen(z, gamma)))
+        return (z - alpha * u) / sigma
+
+
+def seen(z: Tensor, gamma: Tensor) -> Tensor:
+    """What a net sees of z_t and of gamma(t), shape (*batch, dim + 9)."""
+    angle = gamma.unsqueeze(-1) * (math.pi / WIDEST) * 2 ** torch.arange(WAVES, dtype=z.dtype, device=z.device)
+    numbers = torch.cat([gamma.unsqueeze(-1) * (2 / WIDEST), angle.sin(), angle.cos()], dim=-1)
+    return torch.cat([z, numbers.expand(*z.shape[:-1], FEATURES)], dim=-1)
+
+
+def checked(net: nn.Module) -> int:
+    """How many numbers a denoiser's net gives; refuses one that does not take nine more."""
+    dim = out_features(net)
+    if getattr(net, "in_features", None) != dim + FEATURES:
+        raise ValueError(
+            f"net must take {FEATURES} numbers more than it gives, got {getattr(net, 'in_features', None)} to {dim}; "
+            f"write MLP({dim + FEATURES}, 100, {dim})"
+        )
+    return dim
 
 
 class UNet(nn.Module):

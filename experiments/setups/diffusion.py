@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from dlvm.distributions import Denoiser, LinearSchedule, MonotoneSchedule, Noising, UNet
+from dlvm.distributions import BitDenoiser, Denoiser, LinearSchedule, MonotoneSchedule, Noising, UNet
 from dlvm.distributions.diffusion.denoiser import FEATURES
 from dlvm.distributions.diffusion.schedule import START
 from dlvm.experiments.data import Loader
@@ -54,10 +54,11 @@ class DiffusionSetup(Setup):
         check_fits({"bits": "bernoulli", "levels": "grey_levels", "reals": "normal"}[self.values], data)
         count(layers=self.layers)
         levels = None if self.values == "reals" else 2 if self.binary else levels_of(data)
-        start = START if levels is None else -2 * math.log(levels - 1) - 2  # noise of a fraction of a level
+        start = START if levels is None else -2 * math.log(levels - 1) - 3  # noise of a fraction of a level
         schedule = LinearSchedule(start) if self.schedule == "linear" else MonotoneSchedule(start=start)
         noising = Noising(schedule, data.x_dim, levels, units_of(data.x) if levels is None else None)
-        return Diffusion(noising, Denoiser(self.net(data)), self.layers)
+        net = self.net(data)
+        return Diffusion(noising, BitDenoiser(net) if self.binary else Denoiser(net), self.layers)
 
     def net(self, data: Loader) -> nn.Module:
         """From noisy data and how noisy they are to what is noise in them."""

@@ -14,7 +14,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from dlvm.distributions import Denoiser, LinearSchedule, MonotoneSchedule, Noising, UNet, Units
+from dlvm.distributions import BitDenoiser, Denoiser, LinearSchedule, MonotoneSchedule, Noising, UNet, Units
 from dlvm.distributions.diffusion.random_layer import EstimatedLog, SpreadUniform
 from dlvm.guides import ForwardDiffusion, RandomTime
 from dlvm.inference import ELBO, IWAE, SVI, Renyi, evaluate, fit, free_bits, load, log_px, save, tempered
@@ -108,6 +108,27 @@ def test_bits_are_told_from_z_0_by_bayes_rule():
     greys = Noising(LinearSchedule(0.5, 2.0), 2, levels=3).likelihood(z)
     total = sum(greys.log_prob(torch.tensor([a, b]) / 2).exp() for a in range(3) for b in range(3))
     assert_close(total, torch.ones(4), 1e-5)
+
+
+def test_independent_bits_need_no_net_and_have_their_own_probability_in_the_limit():
+    """A constant logit is the best denoiser of them: in continuous time the bound is log p(x) itself."""
+
+    class Constant(nn.Module):
+        in_features, out_features = 1 + 9, 1
+
+        def forward(self, seen: Tensor) -> Tensor:
+            return torch.full_like(seen[..., :1], math.log(0.2 / 0.8))
+
+    pyro.set_rng_seed(8)
+    noising = Noising(LinearSchedule(-6.0, 12.0), 1, levels=2).double()
+    model = RandomLayer(Diffusion(noising, BitDenoiser(Constant()), 10).double(), continuous=True)
+    for value, probability in ((0.0, 0.8), (1.0, 0.2)):
+        x = torch.full((40_000, 1), value).double()
+        trace = poutine.trace(RandomTime(noising)).get_trace(x)
+        joint = poutine.trace(poutine.replay(model, trace=trace)).get_trace(x)
+        joint.compute_log_prob()
+        found = (joint.nodes["layer"]["log_prob"] + joint.nodes["x"]["log_prob"]).detach()
+        assert abs(found.mean() - math.log(probability)) < 4 * found.std() / 200 and found.std() < 10
 
 
 def gaussian_bound(x: Tensor, schedule: LinearSchedule, layers: int, loc: float, variance: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from dlvm.distributions import Denoiser, LinearSchedule, MonotoneSchedule, Noising, UNet, Units
+from dlvm.distributions import BitDenoiser, Denoiser, LinearSchedule, MonotoneSchedule, Noising, UNet, Units
 from dlvm.guides import ForwardDiffusion, RandomTime
 from dlvm.models import Diffusion, RandomLayer
 from dlvm.nets import MLP
@@ -38,6 +38,7 @@ DISTRIBUTIONS = [
     ),
     Case("Noising", "units", lambda v: Noising(LinearSchedule(), 3, units=v), NOT_UNITS),
     Case("Denoiser", "net", Denoiser, st.one_of(WIDTHLESS, OTHERS)),
+    Case("BitDenoiser", "net", BitDenoiser, st.one_of(WIDTHLESS, OTHERS)),
     Case("UNet", "dim", UNet, st.one_of(NOT_SQUARES, st.sampled_from([4, 9, 36]))),
     Case("UNet", "width", lambda v: UNet(16, v), NOT_COUNTS),
     Case("UNet", "channels", lambda v: UNet(16, 4, v), st.one_of(NOT_COUNTS, st.sampled_from([2, 3]))),
