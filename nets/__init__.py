@@ -12,12 +12,15 @@ from dlvm.nets.gated import GatedBlock, GatedConv
 from dlvm.nets.inputs import Beside, Filled, Logarithmic, OneHot, Standardised
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
+from dlvm.nets.pixels import PixelFeatures, PixelReadout
 from dlvm.nets.recurrent import GRU
 from dlvm.nets.residual import Bottleneck, PixelMaps, Pyramid, Readout
 from dlvm.nets.sets import DeepSet
 from dlvm.nets.weight_norm import NormedConv2d, NormedLinear
 
 __all__ = [
+    "PixelFeatures",
+    "PixelReadout",
     "GRU",
     "MADE",
     "MLP",

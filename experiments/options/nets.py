@@ -11,7 +11,7 @@ from torch import nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.variables import picture_shape
-from dlvm.nets import Conv, Deconv, GatedBlock, ResidualBlock
+from dlvm.nets import Conv, Deconv, GatedBlock, PixelFeatures, ResidualBlock
 
 NetWord = Literal["mlp", "conv", "residual", "gated"]
 BLOCKS: dict[str, Callable[..., nn.Module] | None] = {"conv": None, "residual": ResidualBlock, "gated": GatedBlock}
@@ -56,6 +56,22 @@ def deconv_net(word: NetWord, sizes: tuple[int, ...], data: Loader, activation: 
         activation: makes the nonlinearity.
     """
     return Deconv(*sizes, activation=activation, shape=_shape(word, data), block=_block(word, activation))
+
+
+def deconv_features(
+    word: NetWord, sizes: tuple[int, ...], data: Loader, activation: Callable[[], nn.Module]
+) -> PixelFeatures:
+    """From features to maps as large as an image, as many as before the last convolution; see ``conv_net``.
+
+    Args:
+        word: for what stands between the convolutions.
+        sizes: features, maps before each convolution.
+        data: whose images they are.
+        activation: makes the nonlinearity.
+    """
+    shape = (sizes[-1], *_shape(word, data)[1:])
+    net = Deconv(*sizes, math.prod(shape), activation=activation, shape=shape, block=_block(word, activation))
+    return PixelFeatures(net, shape, activation)
 
 
 def _shape(word: NetWord, data: Loader) -> tuple[int, int, int]:

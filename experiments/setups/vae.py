@@ -19,7 +19,7 @@ from dlvm.experiments.options.likelihoods import (
     encoder_of,
     likelihood_of,
 )
-from dlvm.experiments.options.nets import NetWord, conv_net, deconv_net
+from dlvm.experiments.options.nets import NetWord, conv_net, deconv_features, deconv_net
 from dlvm.experiments.options.priors import PriorWord, join, prior_of
 from dlvm.experiments.options.starts import noise_of
 from dlvm.experiments.setups.setup import Setup
@@ -96,7 +96,10 @@ class VAESetup(Setup):
         """From z to so many numbers, or to features."""
         layers, act = (self.z_dim, *self.hidden[::-1]), self.nonlinearity
         if self.net != "mlp":
-            return deconv_net(self.net, (self.z_dim, *self.channels[::-1], data.x_dim), data, act)
+            sizes = (self.z_dim, *self.channels[::-1])
+            if outputs is None:
+                return deconv_features(self.net, sizes, data, act)
+            return deconv_net(self.net, (*sizes, outputs), data, act)
         if outputs is not None:
             return MLP(*layers, outputs, activation=act)
         return MLP(*layers, activation=act, output=act if self.hidden else nn.Identity)

@@ -10,7 +10,18 @@ from torch.nn import functional as F
 
 from dlvm.distributions import Bernoulli
 from dlvm.guides import Diagonal, Latent
-from dlvm.nets import Conv, Deconv, GatedBlock, GatedConv, Maps, NormedConv2d, ResidualBlock
+from dlvm.nets import (
+    Conv,
+    Deconv,
+    GatedBlock,
+    GatedConv,
+    Maps,
+    NormedConv2d,
+    PixelFeatures,
+    PixelReadout,
+    ResidualBlock,
+)
+from dlvm.nets.mlp import last_layer
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -23,6 +34,7 @@ NETS = {
     "deconv, no maps": (lambda: Deconv(5, 9), (5,)),
     "conv of colours and blocks": (lambda: Conv(90, 4, 2, 7, shape=(2, 5, 9), block=GatedBlock), (90,)),
     "deconv of colours and blocks": (lambda: Deconv(5, 4, 3, 90, shape=(2, 5, 9), block=ResidualBlock), (5,)),
+    "pixels": (lambda: PixelReadout((3, 5, 4), 40, 2), (60,)),
     "gated": (lambda: GatedConv(3, 4, stride=2), (3, 5, 4)),
     "gated block": (lambda: GatedBlock(3), (3, 5, 4)),
     "weight norm": (lambda: Maps(NormedConv2d(3, 4, 3, padding=1)), (3, 5, 4)),
@@ -160,6 +172,24 @@ def test_deconv_starts_a_likelihood_at_the_mean():
     for layer in net.layers:
         nn.init.zeros_(layer[1].weight)
     assert_close(likelihood(torch.randn(4, 2)).mean, mean.expand(4, -1), 1e-12)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_is_said_of_a_pixel_depends_on_the_maps_where_it_lies(last):
+    """Two numbers for each of two channels: the one at (row 2, column 3) hears 3 x 3 places alone."""
+    net = PixelFeatures(nn.Linear(4, 3 * 30), (3, 5, 6))
+    head = last_layer(net, 60, 2, last)
+    assert isinstance(head, PixelReadout) and head.bias.shape == (120,)
+    with torch.no_grad():
+        head.bias.copy_(torch.arange(120.0))
+    found = torch.autograd.functional.jacobian(head, torch.randn(90)).reshape(120, 3, 5, 6)
+    channel, pixel = 1, 2 * 6 + 3
+    for number in range(2):
+        at = (channel * 30 + pixel) * 2 + number if last else number * 60 + channel * 30 + pixel
+        seen = (found[at] != 0).any(0)
+        assert seen[1:4, 2:5].all() and seen.sum() == 9
+    assert_close(head(torch.zeros(90)), head.bias, 1e-12)
+    assert_close(net(torch.ones(4)), net.net(torch.ones(4)), 1e-12)
 
 
 @pytest.mark.parametrize("kind", [Conv, Deconv])

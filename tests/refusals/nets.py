@@ -31,7 +31,9 @@ from dlvm.nets import (
     OneHot,
     OrderedMADE,
     PixelCNN,
+    PixelFeatures,
     PixelMaps,
+    PixelReadout,
     PixelsLeft,
     Pyramid,
     Readout,
@@ -166,6 +168,8 @@ NOT_PRESENT = st.sampled_from(
     + [torch.tensor([4, 5, 1, 1, 1]), torch.tensor([4, -1, 1, 1, 1]), torch.zeros(5), torch.zeros(5, 4), 3, [4] * 5]
 )
 
+NOT_SIZES_OF_MAPS = st.sampled_from([(1, 3, 5), (4, 4), 16, None, (1, 0, 4)])
+
 CASES = [
     *(
         Case(name, p, lambda v, make=make, p=p: make(**{p: v}), NOT_COUNTS)
@@ -214,6 +218,18 @@ CASES = [
     *(Case(name, "shape", make, NOT_SHAPES) for name, make in SHAPED.items()),
     *(Case(name, "block", make, NOT_BLOCKS) for name, make in BLOCKED.items()),
     *(Case(name, parameter, make, NOT_COUNTS) for (name, parameter), make in COUNTED.items()),
+    Case("PixelFeatures", "net", lambda v: PixelFeatures(v, (2, 1, 1)), st.one_of(WIDTHLESS, NOT_MODULES)),
+    Case("PixelFeatures", "shape", lambda v: PixelFeatures(MLP(3, 16), v), NOT_SHAPES),
+    Case("PixelFeatures", "activation", lambda v: PixelFeatures(MLP(3, 16), (1, 4, 4), v), NOT_MAKERS),
+    Case(
+        "PixelReadout",
+        "shape",
+        lambda v: PixelReadout(v, 16),
+        NOT_SIZES_OF_MAPS,
+    ),
+    Case("PixelReadout", "dim", lambda v: PixelReadout((1, 4, 4), v), st.one_of(NOT_COUNTS, st.just(15))),
+    Case("PixelReadout", "per", lambda v: PixelReadout((1, 4, 4), 16, v), NOT_COUNTS),
+    Case("PixelReadout", "activation", lambda v: PixelReadout((1, 4, 4), 16, activation=v), NOT_MAKERS),
     Case("GatedConv", "kernel_size", lambda v: GatedConv(3, 4, v), st.sampled_from([2, 4])),
     Case("GatedBlock", "activation", lambda v: GatedBlock(3, v), NOT_MAKERS),
     Case("NormedConv2d", "padding", lambda v: NormedConv2d(3, 4, padding=v), NOT_PADDINGS),
@@ -301,6 +317,7 @@ CASES = [
 FLAGS = ("MADE(reverse)", "MADE(film)", "MADE(direct)", "OrderedMADE(direct)", "RowsAbove(strict)")
 ANY = dict.fromkeys((*FLAGS, "PixelsLeft(strict)"), "any truth value")
 ANY |= {
+    "PixelReadout(last)": "any truth value",
     "Readout(last)": "any truth value",
     "NormedLinear(bias)": "any truth value",
     "DeepSet(mean)": "any truth value",

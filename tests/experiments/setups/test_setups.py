@@ -134,11 +134,22 @@ def test_a_vae_of_images_takes_convolutions_of_any_size(net, block):
     for holes in (False, True):
         loader = Loader(x if holes else x[4:], image_shape=(2, 5, 7), missing=holes)
         model, guide = fresh_pair(setup, loader, Diagonal)
-        decoder = model.likelihood.likelihood.net.net if holes else model.likelihood.net
+        decoder = model.likelihood.likelihood.net.net.net if holes else model.likelihood.net
         encoder = guide.encoder.net if holes else guide.encoder
         assert [type(b).__name__ for b in (*encoder.blocks, *decoder.blocks)] == [block] * 4
         assert encoder.shape == ((4, 5, 7) if holes else (2, 5, 7)) and (encoder.out_features == 6)
         assert evaluate(model, guide, loader, num_particles=2).elbo < 0
+
+
+def test_other_likelihoods_take_their_last_layer_from_the_maps():
+    """Of greys with two channels: as few parameters as a convolution has, beside a bias for each number."""
+    loader = Loader(torch.randint(5, (40, 2 * 5 * 7)) / 4, image_shape=(2, 5, 7))
+    for word, per in (("discretised_logistic", 2), ("grey_levels", 5)):
+        setup = VAESetup(net="residual", likelihood=word, z_dim=3, hidden=(6,), channels=(4, 3))
+        model, guide = fresh_pair(setup, loader, Diagonal)
+        assert num_parameters(model.likelihood.head) == 4 * 9 * 2 * per + 70 * per
+        first, *_, last = fit(model, guide, IWAE(2), loader, epochs=20, seed=0, engine="eager", progress=False)
+        assert last.train > first.train and model(n=3).shape == (3, 70)
 
 
 def test_convolutions_are_refused_for_columns_and_without_a_width_of_features():
