@@ -36,11 +36,12 @@ def reliability(confidence: Tensor, right: Tensor, counts: Tensor, context: str 
     share, total = counts.double() / counts.sum(), float((counts.double() * right).sum() / counts.sum())
     off = float((share * (right - confidence).abs()).sum())
     title = f"{100 * total:.1f} % are right; a probability is off by {100 * off:.1f} points on average"
-    detail = "The share that is right against the probability of the most probable class; on the line they agree."
+    detail = "The share that is right against the probability of that class, with two standard errors of chance."
     fig = sheet(4.6, title, detail, context)
     upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
-    upper.plot(confidence.numpy(), right.numpy(), marker="o", color=PALETTE[0])
+    chance = 2 * (confidence * (1 - confidence) / counts).sqrt()
+    upper.errorbar(confidence.numpy(), right.numpy(), chance.numpy(), marker="o", linewidth=1, color=PALETTE[0])
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.03))
     lower.bar(confidence.numpy(), share.numpy(), width=0.03, color=PALETTE[0])
     lower.set(xlabel="probability of the most probable class", ylabel="share of data")

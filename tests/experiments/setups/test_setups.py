@@ -9,36 +9,22 @@ from typing import get_args, get_type_hints
 import pyro
 import pytest
 import torch
+from small_models import SMALLER, WORDS, data
 
-from dlvm.experiments.data import Loader, digits
+from dlvm.experiments.data import Loader
 from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import keep, recipe_of, restore
 from dlvm.experiments.setups.hvae import HVAESetup
-from dlvm.experiments.setups.named import named, words
+from dlvm.experiments.setups.named import named
 from dlvm.experiments.setups.setup import fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.guides import Diagonal
 from dlvm.inference import IWAE, VIMCO, check, evaluate, fit
 from dlvm.models import HVAE, VAE
 
-WORDS = words()
 SLOW = ("diffusion",)
-SMALLER = {
-    "diffusion": {"layers": 3},
-    "realnvp": {"depth": 1, "width": 4, "blocks": 1},
-    "nade": {"hidden": 16},
-    "pixelcnn": {"receptive_field": 2, "layers": 2, "channels": 4},
-    "pixel_vae": {"z_dim": 3, "hidden": (16,), "channels": 4},
-    "transformer": {"layers": 1, "heads": 2, "head_width": 4},
-    "vdvae": {"layers": 3, "width": 8, "depth": 1},
-}
 EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
-
-
-def data(setup) -> Loader:
-    """Digits, binary where the model needs them so."""
-    return digits(binarize="static" if setup.binary else None, batch_size=400).train.giving(*setup.inputs)
 
 
 def test_each_file_is_a_model_and_its_name_the_word_for_it():

@@ -1,0 +1,22 @@
+"""Every model of the scripts, small enough for tests, and data for it."""
+
+from __future__ import annotations
+
+from dlvm.experiments.data import Loader, digits
+from dlvm.experiments.setups.named import words
+
+WORDS = words()
+SMALLER = {
+    "diffusion": {"layers": 3},
+    "realnvp": {"depth": 1, "width": 4, "blocks": 1},
+    "nade": {"hidden": 16},
+    "pixelcnn": {"receptive_field": 2, "layers": 2, "channels": 4},
+    "pixel_vae": {"z_dim": 3, "hidden": (16,), "channels": 4},
+    "transformer": {"layers": 1, "heads": 2, "head_width": 4},
+    "vdvae": {"layers": 3, "width": 8, "depth": 1},
+}
+
+
+def data(setup) -> Loader:
+    """Digits, binary where the model needs them so."""
+    return digits(binarize="static" if setup.binary else None, batch_size=400).train.giving(*setup.inputs)
