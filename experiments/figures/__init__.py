@@ -4,6 +4,7 @@ from dlvm.experiments.figures.bound_costs import own_bounds, reached
 from dlvm.experiments.figures.bounds import bounds
 from dlvm.experiments.figures.columns import columns, ellipses, plane
 from dlvm.experiments.figures.images import reconstructions, samples, writings
+from dlvm.experiments.figures.imputation import imputation_errors
 from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import distance_curves, learning_curves
@@ -25,6 +26,7 @@ __all__ = [
     "energy_fits",
     "four_posteriors",
     "gains",
+    "imputation_errors",
     "latent_space",
     "layer_kl",
     "learning_curves",
