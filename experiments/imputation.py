@@ -38,7 +38,7 @@ LABELS: dict[Way, str] = {
     "not_miwae": "not-MIWAE",
 }
 INTRO = (
-    "Numbers that are there are hidden, in training, validation and test data alike, and filled in again: in test data, "
+    "Numbers that are there are hidden, in training, validation and test data alike, and those of test data filled in "
     "by what was learned of training data with their holes. At random, each number is hidden alike; not at random, "
     "every other column loses its large numbers, by a logistic of the number itself, which no method is told. What was "
     "missing to begin with stays so, and counts in no error."

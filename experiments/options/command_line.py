@@ -42,7 +42,7 @@ BETWEEN = {
     "threads": (1, 1024),
     "lr_decay": (0, 10),
 }
-DIFFERENT = ("guides", "priors", "ways")
+DIFFERENT = ("guides", "holes", "priors", "ways")
 SOME = ("iaf_width", "sizes")
 LARGEST = 2**62  # of integers
 

@@ -107,6 +107,7 @@ def test_train_keeps_an_earlier_run_unless_told(plain):
         "estimator_snr",
         "hierarchy",
         "priors",
+        "imputation",
         "evidence",
         "gaps",
         "rate_distortion",

@@ -32,7 +32,7 @@ from dlvm.experiments.setups.options import settings_of
 
 NAMES = (
     "train compare_guides compare_bounds hierarchy priors likelihoods mixtures toy_posteriors evidence gaps "
-    "rate_distortion estimator_snr autoregressive"
+    "rate_distortion estimator_snr autoregressive imputation"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
@@ -93,6 +93,8 @@ BAD = {
     "ways": [*WORDS, "em em"],
     "betas": [*ABOVE, "1 1", "1 0", "1 nan"],
     "decoders": [*WORDS, "mlp mlp"],
+    "holes": [*WORDS, "random random"],
+    "slope": REALS,
     "layers": ["0", "-1", "2 2", "6", "x", "1 2.5", "nan"],
     "models": [*WORDS, "vae vae"],
     "fields": ["-1", "x", "2 2", "1 2.5", "nan"],
