@@ -188,20 +188,14 @@ def worth(found: Means, config: Config, name: str, levels: int) -> Table:
 
 
 def verdict(found: Means) -> str:
-    """Which likelihood describes the levels in the fewest bits, and which decoder is noisier than its errors are."""
+    """Which likelihood describes the levels in the fewest bits, and whose decoder is the blurriest."""
     words = list(found)
     bits = {word: runs.mean("bits_per_dim") for word, runs in found.items()}
     few, many = words[0], words[-1]
     said = f"{few} needs the fewest bits, {bits[few]:.3f} per dimension; {many} the most, {bits[many]:.3f}."
-    wide = {word: runs.mean("decoder_sd") / max(runs.mean("residual"), 1e-6) for word, runs in found.items()}
-    worst = max(wide, key=wide.__getitem__)
-    if wide[worst] > 1.2:
-        runs = found[worst]
-        said += (
-            f" The decoder of {worst} says an sd of {runs.mean('decoder_sd'):.3f} where its errors are "
-            f"{runs.mean('error'):.3f}: so much noise hides details that z need not tell, and its rate is "
-            f"{runs.mean('rate'):.1f} nats against {found[words[0]].mean('rate'):.1f} of {words[0]}."
-        )
+    blurry = min(found, key=lambda word: found[word].mean("sharpness"))
+    said += f" The blurriest is {blurry}, whose means vary {found[blurry].mean('sharpness'):.2f} times as much as data"
+    said += f", at a rate of {found[blurry].mean('rate'):.1f} nats; {words[0]} has {found[words[0]].mean('rate'):.1f}."
     return said
 
 
@@ -221,7 +215,7 @@ def pictures(config: Config, done: list[Done], data: Splits) -> Iterator[Picture
         pyro.set_rng_seed(0)
         at_data, at_prior = decoded(model, guide, x), decoded(model, guide, None, SHOWN)
         strips = [at_data.mean(0), at_data[0], at_prior.mean(0), at_prior[0]]
-        numbers = {name: runs.mean(name) for name in ("bits_per_dim", "decoder_sd", "residual")}
+        numbers = {name: runs.mean(name) for name in ("bits_per_dim", "decoder_sd", "residual", "sharpness")}
         rows.append({"label": word, "strips": strips, **numbers})
     yield (
         "decoders",

@@ -94,7 +94,8 @@ def decoders(x: Tensor, rows: Sequence[Row], image_shape: Sequence[int] | None, 
     Args:
         x: the data, shape (n, x_dim).
         rows: for each decoder ``label``, ``strips`` of four tensors (n, x_dim), the mean and a draw at data, and at z
-            of the prior, and the numbers ``bits_per_dim``, ``decoder_sd`` and ``residual``.
+            of the prior, and the numbers ``bits_per_dim``, ``decoder_sd``, ``residual`` and
+            ``sharpness``.
         image_shape: ``(height, width)`` or ``(channels, height, width)``; ``None`` draws lines as images of one row.
         context: a few words on data and model, put below the title.
 
@@ -109,6 +110,8 @@ def decoders(x: Tensor, rows: Sequence[Row], image_shape: Sequence[int] | None, 
     shape = (1, x.shape[1]) if image_shape is None else tuple(image_shape)
     least = min(rows, key=lambda row: row["bits_per_dim"])
     title = f"{least['label']} needs the fewest bits, {number(least['bits_per_dim'], 3)} per dimension"
+    if len(rows) > 1:
+        title += f"; the means of {min(rows, key=lambda row: row['sharpness'])['label']} are the blurriest"
     detail = "sd: noise of p(x | z); error: of its mean. Where sd exceeds error, z need not tell details."
     heads = ("reconstruction, mean", "and a draw", "z of the prior, mean", "and a draw")
     count, width = len(x), 5.4

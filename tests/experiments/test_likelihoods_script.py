@@ -68,7 +68,7 @@ def test_what_cannot_be_compared_is_refused_before_a_folder_is_made(tmp_path):
 
 def test_the_figure_says_what_needs_the_fewest_bits():
     x = torch.rand(3, 4)
-    numbers = {"bits_per_dim": 2.0, "decoder_sd": 0.1, "residual": 0.2}
+    numbers = {"bits_per_dim": 2.0, "decoder_sd": 0.1, "residual": 0.2, "sharpness": 0.9}
     rows = [{"label": w, "strips": [x] * 4, **numbers, "bits_per_dim": b} for w, b in (("a", 2.0), ("b", 1.0))]
     fig = decoders(x, rows, (2, 2), "made up")
     said = " ".join(text.get_text() for text in fig.findobj(matplotlib.text.Text))
