@@ -33,7 +33,7 @@ def grey_levels(data: Loader) -> int | None:
         )
     if data.image_shape is not None:
         return levels_of(data)
-    check_fits("normal", data)
+    check_fits("flow", data)
     return None
 
 
