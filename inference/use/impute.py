@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.chunks import Tick, walk
+from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.observing import Part
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
@@ -104,6 +105,8 @@ def impute(
     found: list[Imputed] = []
 
     def work(part: tuple, tick: Tick) -> None:
+        with untouched():
+            check_rows(pair, part, {})
         places = observed_first(pair, part)
         sources = _sources(pair, part, places)
         done = weighed(pair, part, num_particles, lambda particles: _seen(particles, sources))

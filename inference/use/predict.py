@@ -13,6 +13,7 @@ from torch import Tensor
 from dlvm.distributions.supports import is_periodic
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.chunks import Tick, walk
+from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -102,6 +103,8 @@ def predict(
     found: list[Prediction] = []
 
     def work(part: tuple, tick: Tick) -> None:
+        with untouched():
+            check_rows(pair, part, {})
         by_moments = _check_site(pair, part, site)
         seen = partial(seen_of, name=site, by_moments=by_moments)
         done = weighed(pair, part, num_particles, seen, observing=False)

@@ -169,12 +169,26 @@ def bare(x, n=1):
     pyro.sample("x", dist.Normal(z @ WEIGHT.T, 1.0).to_event(1), obs=x)
 
 
+LATE = X.index_fill(0, torch.tensor([22]), torch.nan)
+
+
+def encoded(x, n=1):
+    """A guide that can make nothing of NaN."""
+    with pyro.plate("data", len(x)):
+        return pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+
+def of_z(model, guide, x):
+    return predict(model, guide, x, "z")
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         (lambda: log_px(bare, pyro.poutine.block(bare, hide=["x"]), X), "in no plate; write with pyro.plate"),
         (lambda: predict(LINEAR, posterior, X, "w"), "site must be one of 'z', 'x', got 'w'"),
         (lambda: impute(LINEAR, wide, GAPS), "remove NaN"),
+        *((lambda call=call: call(LINEAR, encoded, LATE), "remove NaN.*Missing") for call in (impute, log_px, of_z)),
         (lambda: log_px(LINEAR, wide, X[:, :2]), "make the likelihood's width that of the data"),
     ],
 )
