@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
 from dlvm.nets.arguments import count, is_count, module
@@ -123,7 +125,19 @@ class OneHotCategorical(nn.Module):
         self.net, self.event_dim = net, _dimensions(event_dim, least=1)
 
     def forward(self, *context: Tensor) -> dist.Distribution:
-        return dist.OneHotCategorical(logits=self.net(*context)).to_event(self.event_dim - 1)
+        return OneHotDraws(logits=self.net(*context)).to_event(self.event_dim - 1)
+
+
+class OneHotDraws(dist.OneHotCategorical):
+    """``dist.OneHotCategorical``, whose draws a captured step can make anew.
+
+    torch looks at the largest class that was drawn, which is another one at every step where some class is seldom.
+    """
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        drawn = self._categorical.sample(torch.Size(sample_shape))
+        classes = torch.arange(self._categorical._num_events, device=drawn.device)
+        return (drawn.unsqueeze(-1) == classes).to(self._categorical.logits.dtype)
 
 
 def _dimensions(event_dim: int, least: int = 0) -> int:

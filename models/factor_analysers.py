@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from dlvm.distributions.categorical import OneHotDraws
 from dlvm.models.arguments import fitting, size
 from dlvm.models.mixture import Mixture
 from dlvm.nets.arguments import count, real
@@ -62,7 +63,7 @@ class FactorAnalysers(Mixture):
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program; see ``VAE.forward``."""
         with pyro.plate("data", size(x, n)):
-            y = pyro.sample("y", dist.OneHotCategorical(logits=self.logits), infer={"enumerate": "parallel"})
+            y = pyro.sample("y", OneHotDraws(logits=self.logits), infer={"enumerate": "parallel"})
             z = pyro.sample("z", dist.Normal(self.zero, self.one).to_event(1))
             each = torch.einsum("...q,kdq->...kd", z, self.loading) + self.loc
             likelihood = dist.Normal((y.unsqueeze(-1) * each).sum(-2), self.log_scale.exp()).to_event(1)

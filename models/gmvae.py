@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pyro
-import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from dlvm.distributions.categorical import OneHotDraws
 from dlvm.models.arguments import fitting, size
 from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.mixture import Component
@@ -59,12 +59,12 @@ class GMVAE(PyroModule):
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program; see ``VAE.forward``."""
         with pyro.plate("data", size(x, n)):
-            prior = dist.OneHotCategorical(logits=self.clusters.logits)
+            prior = OneHotDraws(logits=self.clusters.logits)
             y = pyro.sample("y", prior, infer={"enumerate": "parallel"})
             z = pyro.sample("z", Component(self.clusters, y))
             likelihood = self.likelihood(z)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 
-    def cluster(self, z: Tensor) -> dist.OneHotCategorical:
+    def cluster(self, z: Tensor) -> OneHotDraws:
         """Exact p(y | z), which is p(y | x, z), batch shape (batch,), for z of shape (batch, z_dim)."""
         return self.clusters.posterior(z)

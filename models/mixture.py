@@ -11,6 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from dlvm.distributions.categorical import OneHotDraws
 from dlvm.models.arguments import fitting, size
 from dlvm.nets.arguments import count
 
@@ -84,7 +85,7 @@ class Mixture(PyroModule):
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program; see ``VAE.forward``."""
         with pyro.plate("data", size(x, n)):
-            z = pyro.sample("z", dist.OneHotCategorical(logits=self.logits), infer={"enumerate": "parallel"})
+            z = pyro.sample("z", OneHotDraws(logits=self.logits), infer={"enumerate": "parallel"})
             likelihood = Component(self, z)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 
@@ -97,9 +98,9 @@ class Mixture(PyroModule):
         """Exact log p(x) in nats, shape (batch,), for x of shape (batch, x_dim)."""
         return self.log_joint(x).logsumexp(-1)
 
-    def posterior(self, x: Tensor) -> dist.OneHotCategorical:
+    def posterior(self, x: Tensor) -> OneHotDraws:
         """Exact p(z | x), the components' shares in each datum, batch shape (batch,), for x of shape (batch, x_dim)."""
-        return dist.OneHotCategorical(logits=self.log_joint(x))
+        return OneHotDraws(logits=self.log_joint(x))
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(x, z) for each z, shape (batch, components), for x of shape (batch, x_dim).

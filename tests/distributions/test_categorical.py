@@ -75,3 +75,14 @@ def test_single_variables_can_be_enumerated():
     assert torch.equal(Binary(Logits(MLP(4, 8)), 0)(H).enumerate_support(expand=False).flatten(), torch.arange(2.0))
     assert OneHotCategorical(nn.Linear(4, 3))(H).has_enumerate_support
     assert isinstance(Categorical(nn.Linear(4, 3))(H), dist.Categorical)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_hot_draws_are_those_of_torch(dtype):
+    logits = torch.randn(5, 3, 4, dtype=dtype)
+    made = OneHotCategorical(nn.Identity(), event_dim=1)(logits)
+    torch.manual_seed(0)
+    found = made.expand([2, 5, 3]).sample((7,))
+    torch.manual_seed(0)
+    expected = torch.distributions.OneHotCategorical(logits=logits).expand([2, 5, 3]).sample((7,))
+    assert torch.equal(found, expected) and found.dtype == dtype
