@@ -44,7 +44,7 @@ def visible(net: nn.Module) -> FullyVisible:
 def test_parity_is_learned_by_a_hidden_layer_and_by_no_linear_model(make, expected):
     torch.manual_seed(0)
     model = visible(make())
-    svi = SVI(model, FullyObserved(), partial(torch.optim.Adam, lr=0.03), MaximumLikelihood())
+    svi = SVI(model, FullyObserved(), partial(torch.optim.Adam, lr=0.03), MaximumLikelihood(), engine="captured")
     for _ in range(250):
         svi.step(PARITY)
     assert evaluate(model, FullyObserved(), PARITY, num_particles=1).log_px == pytest.approx(expected, abs=0.02)
