@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ from dlvm.experiments.setups.setup import Setup
 from dlvm.guides import FromModel, latents
 from dlvm.models import NotAtRandom
 from dlvm.nets import MLP, Standardised
+
+if TYPE_CHECKING:
+    from dlvm.experiments.setups.pictures import Drawing
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class NotAtRandomSetup(Setup):
         """q(z | x) p(x_unobserved | z)."""
         encoder = self.encoder(data).to(data.device)
         return FromModel(latents(model, *data.examples), encoder, model, left=("x_unobserved",))
+
+    def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
+        """Those of any model but draws of x, which have holes."""
+        yield from (drawing for drawing in super().pictures(model, guide, data) if drawing[0] != "samples")
 
     def encoder(self, data: Loader) -> nn.Module:
         """From x to the features of a guide."""

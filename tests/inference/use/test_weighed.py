@@ -144,6 +144,25 @@ def test_missing_entries_have_their_exact_moments():
             assert (drawn - cov).abs().max() < 0.5 * cov.diagonal().max()
 
 
+def by_column(x, n=1):
+    """The same by Pyro's obs_mask, a latent site for what is missing of each column."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        for d, loc in enumerate((z @ WEIGHT.T + LOC).unbind(-1)):
+            there = ~x[:, d].isnan()
+            pyro.sample(f"x{d}", dist.Normal(loc, 0.5), obs=x[:, d].nan_to_num(), obs_mask=there)
+
+
+def test_missing_entries_that_are_sites_of_their_own_have_their_exact_moments():
+    rows = slice(0, 6)
+    found = impute(by_column, wide, GAPS[rows], num_particles=1000)
+    assert torch.equal(found.mean[~MISSING[rows]], X[rows][~MISSING[rows]])
+    for i in MISSING[rows].any(1).nonzero().flatten():
+        mean, cov = conditional(X[i], MISSING[i])
+        assert ((found.mean[i][MISSING[i]] - mean) / found.mean_se[i][MISSING[i]]).abs().max() < 4.5
+        assert (found.sd[i][MISSING[i]] / cov.diagonal().sqrt() - 1).abs().max() < 0.2
+
+
 def test_log_px_of_incomplete_data_is_that_of_what_is_there():
     found = log_px(incomplete, wide, GAPS.double().numpy(), num_particles=4000)
     assert isinstance(found.log_px, np.ndarray)
