@@ -76,7 +76,7 @@ class Dequantiser(PyroModule):
         with poutine.block(hide=[self.data_plate.name]):  # the guide may have entered it already
             plate = self.data_plate.over(len(x))
         with plate:
-            values["u"] = pyro.sample("u", self._q(x))
+            values["u"] = pyro.sample("u", self._q(x), infer={"is_noise": True})
         return values
 
     def _q(self, x: Tensor) -> TorchDistributionMixin:

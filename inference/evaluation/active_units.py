@@ -69,7 +69,8 @@ class Lookout:
             with pyro.validation_enabled(False):
                 trace = poutine.trace(program).get_trace(*args)
         shape = PARTICLES_OF_A_LOOK, batch_size(self.pair, args)
-        drawn = (site for site in sample_sites(trace) if not site["infer"].get("is_auxiliary"))
+        beside = ("is_auxiliary", "is_noise")  # noise within the cells of grey levels is no unit
+        drawn = (site for site in sample_sites(trace) if not any(map(site["infer"].get, beside)))
         return [site for site in drawn if site["value"].shape[:2] == shape]
 
 

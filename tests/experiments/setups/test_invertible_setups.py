@@ -47,6 +47,7 @@ def test_digits_are_grey_levels_whose_bits_fall(setup):
     adam = lambda parameters: torch.optim.Adam(parameters, lr=1e-2)  # noqa: E731
     first, second = fit(model, guide, ELBO(), splits.train, epochs=2, seed=0, optimizer=adam, progress=False)
     found = evaluate(model, guide, splits.test, num_particles=2)
+    assert second.active == {}, "noise is no unit that could sleep"
     assert second.train > first.train and 0 < found.bits_per_dim < math.log2(17)
     assert set((model(n=3) * 16).frac().unique().tolist()) == {0.0}
 
