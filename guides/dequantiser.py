@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
@@ -76,7 +76,7 @@ class Dequantiser(PyroModule):
         with poutine.block(hide=[self.data_plate.name]):  # the guide may have entered it already
             plate = self.data_plate.over(len(x))
         with plate:
-            values["u"] = pyro.sample("u", self._q(x), infer={"is_noise": True})
+            values["u"] = pyro.sample("u", self._q(x), infer=cast(Any, {"is_noise": True}))
         return values
 
     def _q(self, x: Tensor) -> TorchDistributionMixin:
