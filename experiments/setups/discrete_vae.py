@@ -11,6 +11,7 @@ from torch import nn
 
 from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader
+from dlvm.experiments.options.fitting import check_fits
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import VAE
 from dlvm.nets import MLP
@@ -39,6 +40,7 @@ class DiscreteVAESetup(Setup):
 
     def model(self, data: Loader) -> VAE:
         """A fresh p(z) p(x | z)."""
+        check_fits("bernoulli", data)
         decoder = MLP(self.bits, *self.hidden[::-1], data.x_dim, activation=nn.Tanh)
         return VAE(self.bits, Bernoulli(decoder, data.mean), FairBits(self.bits))
 

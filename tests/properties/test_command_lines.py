@@ -86,7 +86,7 @@ BAD = {
     "objectives": ["elbow", "", "iwae:drag", "elbo elbo", "elbo elbo:total", "rws:stl", "iwae:dreg:dreg", ":"],
     "priors": [*WORDS, "vamp vamp"],
     "likelihoods": [*WORDS, "normal normal"],
-    "dequantise": WORDS,
+    **dict.fromkeys(("dequantise", "net"), WORDS),
     "by_column": ["x", "0=", "=normal", "0=x"],
     **dict.fromkeys(("kind", "covariance"), WORDS),
     "floor": [*REALS, "-0.1"],

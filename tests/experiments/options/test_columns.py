@@ -12,6 +12,7 @@ from dlvm.distributions import LogisticNoise, Missing, Product
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.columns import words_of
 from dlvm.experiments.options.starts import shared_units_of, within_cells
+from dlvm.experiments.setups.discrete_vae import DiscreteVAESetup
 from dlvm.experiments.setups.hvae import HVAESetup
 from dlvm.experiments.setups.setup import fresh_pair
 from dlvm.experiments.setups.top_down import TopDownSetup
@@ -53,6 +54,20 @@ def test_each_column_has_the_likelihood_of_its_numbers_unless_told():
 def test_what_does_not_fit_is_refused_with_the_remedy(settings, said):
     with pytest.raises(ValueError, match=said):
         fresh_pair(VAESetup(2, (4,), **settings), table(), Diagonal)
+
+
+@pytest.mark.parametrize("setup", [DiscreteVAESetup(4), HVAESetup(), TopDownSetup(4), VAESetup()])
+@pytest.mark.parametrize(
+    "x, said",
+    [
+        (torch.arange(64.0).expand(20, 64), "counts: --likelihood negative_binomial"),
+        (torch.rand(20, 64), "grey levels: --binarize dynamic"),
+        (torch.randn(20, 64), "real numbers: --likelihood normal"),
+    ],
+)
+def test_no_model_takes_other_than_bits_for_bernoullis(setup, x, said):
+    with pytest.raises(ValueError, match=f"bernoulli is of 0 and 1 alone.*{said}"):
+        setup.model(Loader(x))
 
 
 @pytest.mark.parametrize("setup", [VAESetup(2, (8,), likelihood="mixed"), HVAESetup((2, 2), (8,), likelihood="mixed")])
