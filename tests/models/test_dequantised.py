@@ -149,7 +149,9 @@ def test_captured_steps_are_the_eager_ones():
         guide = Dequantiser(Diagonal({"z": sites["z"]}, MLP(D, 8)), sites["u"], LogisticNoise(MLP(D, 8), D))
         check(model, guide, ELBO(), x)
         batches = [(rows,) for rows in x.split(32)]
-        return [e.train for e in fit(model, guide, ELBO(), batches, epochs=3, seed=0, engine=engine, progress=False)]
+        epochs = list(fit(model, guide, ELBO(), batches, epochs=3, seed=0, engine=engine, progress=False))
+        assert list(epochs[-1].active) == ["z"]
+        return [e.train for e in epochs]
 
     assert run("captured") == run("eager")
 
