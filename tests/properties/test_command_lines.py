@@ -88,7 +88,7 @@ BAD = {
     "likelihoods": [*WORDS, "normal normal"],
     **dict.fromkeys(("dequantise", "net"), WORDS),
     "by_column": ["x", "0=", "=normal", "0=x"],
-    **dict.fromkeys(("kind", "covariance"), WORDS),
+    **dict.fromkeys(("kind", "covariance", "net"), WORDS),
     "floor": [*REALS, "-0.1"],
     "ways": [*WORDS, "em em"],
     "betas": [*ABOVE, "1 1", "1 0", "1 nan"],
