@@ -111,7 +111,7 @@ def summary(result: Evaluation, name: str, epochs: int, seconds: float, measures
         return Table(
             [name, "bits per number", *measures, "epochs", "s / epoch"],
             [[result.log_px, result.bits_per_dim, *measures.values(), epochs, seconds]],
-            f"{result.num_data} test data, nats per datum; exact, since nothing is latent.",
+            f"{result.num_data} test data, nats per datum; exact, since nothing is drawn.",
             {name: ".2f", "bits per number": ".3f", "s / epoch": ".2f"} | dict.fromkeys(measures, ".3f"),
         )
     return Table(

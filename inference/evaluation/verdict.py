@@ -111,7 +111,7 @@ def verdict(result: Evaluated, history: Sequence[Validated] = ()) -> Verdict:
     converged, training, longer = _training(epochs)
     collapsed, units, wake = _units(result)
     trustworthy, estimate, sample = _estimate(result)
-    remedies = [longer, wake, sample, _gap(result), _vouching(trustworthy), "compare guides or objectives"]
+    remedies = [longer, wake, sample, _gap(result), _vouching(trustworthy), _other(result)]
     said = tuple(text for text in (training, units, estimate) if text)
     return Verdict(converged, collapsed, trustworthy, said, next(text for text in remedies if text))
 
@@ -170,8 +170,8 @@ def _units(result: Evaluated) -> Finding:
 
 
 def _estimate(result: Evaluated) -> Finding:
-    if not result.units and not result.log_px_se and not result.rate:
-        return True, "log p(x) is exact: nothing is latent.", ""
+    if _is_exact(result):
+        return True, "log p(x) is exact: nothing is drawn.", ""
     least = f"log p(x) is at least {result.log_px:.2f} nats"
     excess, margin, count = result.second_opinion, result.second_opinion_margin, result.second_opinion_data
     if excess > margin:
@@ -206,6 +206,15 @@ def _estimate(result: Evaluated) -> Finding:
     else:
         text = f"{least}, known to {known} as far as the guide goes: {fine}, and nothing else vouches for it."
     return agreed or None, text, "more particles" if error > COARSE else ""
+
+
+def _is_exact(result: Evaluated) -> bool:
+    """Whether nothing was drawn, so that every weight is p(x) itself."""
+    return not result.units and not result.log_px_se and not result.rate
+
+
+def _other(result: Evaluated) -> str:
+    return "another model" if _is_exact(result) else "compare guides or objectives"
 
 
 def _vouching(trustworthy: bool | None) -> str:

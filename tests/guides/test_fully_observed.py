@@ -44,7 +44,8 @@ def test_evaluation_is_exact_for_any_number_of_particles(particles: int) -> None
     assert math.isclose(found.log_px, log_p(model).double().mean().item(), rel_tol=1e-6)
     assert (found.elbo, found.log_px_se, found.elbo_se, found.rate, found.units) == (found.log_px, 0, 0, 0, 0)
     assert math.isclose(found.bits_per_dim, -found.log_px / 3 / math.log(2))
-    assert verdict(found).trustworthy and "log p(x) is exact: nothing is latent" in found.verdict
+    assert verdict(found).trustworthy and "log p(x) is exact: nothing is drawn" in found.verdict
+    assert verdict(found).next == "another model"
 
 
 def test_a_datum_is_weighed_once_and_not_for_every_particle() -> None:
