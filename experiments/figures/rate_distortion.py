@@ -145,10 +145,9 @@ def receptive_fields(rows: Sequence[Mapping], without_latents: float | None = No
         label = f"pixels alone, without z: {number(-without_latents)}"
         legend.append(Line2D([], [], color=INK, linestyle=":", label=label))
     asleep = "nothing" if least["rate"] < DEAD_RATE else f"{number(least['rate'], 1)} nats"
-    title = (
-        f"z says {number(most['rate'], 1)} nats where pixels see {_far(most['field'])}, and {asleep} where they see "
-        f"{_far(least['field'])}"
-    )
+    title = f"z says {number(most['rate'], 1)} nats where pixels see {_far(most['field'])}"
+    if least is not most:
+        title += f", and {asleep} where they see {_far(least['field'])}"
     detail = "Nats per test datum; a pixel sees all pixels before it that are at most so far away."
     fig = sheet(4.6, title, detail, context, legend)
     above, below = fig.subplots(2, 1, sharex=True)

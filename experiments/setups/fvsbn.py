@@ -14,7 +14,12 @@ from dlvm.nets import OrderedMADE
 
 @dataclass(frozen=True)
 class FVSBNSetup(Setup):
-    """Each variable by a logistic regression on those before it; log p(x) is concave in the weights."""
+    """Each variable by a logistic regression on those before it; log p(x) is concave in the weights.
+
+    References:
+        Does the Wake-Sleep Algorithm Produce Good Density Estimators?, Frey, Hinton, Dayan, 1996.
+        An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 4.3, arXiv:1906.02691.
+    """
 
     variables: VariableWord = "bits"
     """What x is made of: bits, greys (a probability for each level) or a mixture of rounded logistics over

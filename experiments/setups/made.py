@@ -14,7 +14,12 @@ from dlvm.nets import OrderedMADE
 
 @dataclass(frozen=True)
 class MADESetup(Setup):
-    """One pass through masked layers for all variables; ReLU."""
+    """One pass through masked layers for all variables; ReLU.
+
+    References:
+        MADE: Masked Autoencoder for Distribution Estimation, Germain, Gregor, Murray, Larochelle, 2015,
+        arXiv:1502.03509.
+    """
 
     hidden: tuple[int, ...] = (500,)
     """Hidden layers."""

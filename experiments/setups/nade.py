@@ -14,7 +14,11 @@ from dlvm.nets import NADE
 
 @dataclass(frozen=True)
 class NADESetup(Setup):
-    """A hidden layer for each variable, on those before it, by weights that all share."""
+    """A hidden layer for each variable, on those before it, by weights that all share.
+
+    References:
+        The Neural Autoregressive Distribution Estimator, Larochelle, Murray, 2011.
+    """
 
     hidden: int = 200
     """Units of the hidden layers; memory grows as hidden times columns times the batch."""

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PixelVAESetup(Setup):
-    """p(x_d | x_<d, z) by gated convolutions: the farther a pixel sees, the less is left for z to say; ELU."""
+    """p(x_d | x_<d, z) by gated convolutions: the farther a pixel sees, the less is left for z to say; ELU.
+
+    References:
+        PixelVAE: A Latent Variable Model for Natural Images, Gulrajani, Kumar, Ahmed, Taiga, Visin, Vazquez, Courville,
+        2016, arXiv:1611.05013.
+        An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 2.8.1, arXiv:1906.02691.
+    """
 
     z_dim: int = 8
     """Latent dimensions."""

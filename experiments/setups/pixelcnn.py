@@ -14,7 +14,12 @@ from dlvm.nets import PixelCNN
 
 @dataclass(frozen=True)
 class PixelCNNSetup(Setup):
-    """Each pixel by gated convolutions over those before it, colour after colour; images of any size."""
+    """Each pixel by gated convolutions over those before it, colour after colour; images of any size.
+
+    References:
+        Conditional Image Generation with PixelCNN Decoders, van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves,
+        Kavukcuoglu, 2016, arXiv:1606.05328.
+    """
 
     receptive_field: int = 7
     """How many rows up, and columns to either side, a pixel sees."""

@@ -14,7 +14,12 @@ from dlvm.nets import CausalTransformer
 
 @dataclass(frozen=True)
 class TransformerSetup(Setup):
-    """Each variable by attention over those before it; bits, grey levels, classes, and sequences of tokens."""
+    """Each variable by attention over those before it; bits, grey levels, classes, and sequences of tokens.
+
+    References:
+        Attention Is All You Need, Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin, 2017,
+        arXiv:1706.03762.
+    """
 
     layers: int = 2
     """Layers of attention."""
