@@ -27,7 +27,7 @@ class NICESetup(Setup):
     """Hidden layers of their nets; of a variational dequantiser, too."""
     noise: Literal["logistic", "normal"] = "logistic"
     """What data are taken to."""
-    dequantise: NoiseWord = "uniform"
+    dequantiser: NoiseWord = "uniform"
     """Noise within the cells of grey levels: uniform, or variational, learned of x."""
 
     defaults: ClassVar = {"guide": "own"}
@@ -42,7 +42,7 @@ class NICESetup(Setup):
 
     def guide(self, model: nn.Module, data: Loader) -> nn.Module:
         """What draws nothing but the noise of grey levels."""
-        return guide_of(model, data, self.dequantise, self.hidden)
+        return guide_of(model, data, self.dequantiser, self.hidden)
 
     def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
         """Draws, beside data."""

@@ -39,7 +39,7 @@ class RealNVPSetup(Setup):
     """Put an invertible 1x1 convolution before each coupling over channels."""
     margin: float = 0.05
     """Of the logit that takes grey levels, dequantised, to all real numbers."""
-    dequantise: NoiseWord = "uniform"
+    dequantiser: NoiseWord = "uniform"
     """Noise within the cells of grey levels: uniform, or variational, learned of x."""
 
     defaults: ClassVar = {"guide": "own"}
@@ -65,7 +65,7 @@ class RealNVPSetup(Setup):
 
     def guide(self, model: nn.Module, data: Loader) -> nn.Module:
         """What draws nothing but the noise of grey levels."""
-        return guide_of(model, data, self.dequantise, self.hidden)
+        return guide_of(model, data, self.dequantiser, self.hidden)
 
     def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
         """Draws, beside data."""

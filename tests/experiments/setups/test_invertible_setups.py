@@ -53,7 +53,7 @@ def test_digits_are_grey_levels_whose_bits_fall(setup):
 
 
 def test_a_variational_dequantiser_is_trained(setup):
-    learned = type(setup)(**{**vars(setup), "dequantise": "variational"})
+    learned = type(setup)(**{**vars(setup), "dequantiser": "variational"})
     model, guide = fresh_pair(learned, digits(binarize=None, batch_size=400).train, own, observed=True)
     x = digits(binarize=None).train.first(50)
     assert len(list(guide.parameters())) == 4 and evaluate(model, guide, x, num_particles=1).elbo < 0

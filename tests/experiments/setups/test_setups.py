@@ -52,7 +52,7 @@ def test_every_option_of_a_model_changes_it(word):
     setup = named(word)(**SMALLER.get(word, {}))
     within = {"components": {"prior": "mixture"}} if hasattr(setup, "prior") else {}  # options that others ask for
     within |= {"channels": {"net": "conv"}} if word == "vae" else {}
-    within |= {"hidden": {"dequantise": "variational"}} if word == "realnvp" else {}
+    within |= {"hidden": {"dequantiser": "variational"}} if word == "realnvp" else {}
     within |= {"by_column": {"likelihood": "mixed"}, "dequantise": {"likelihood": "normal"}}
     others = {
         int: lambda v: v + 1,
