@@ -108,11 +108,13 @@ def check_training(config: Config, model: nn.Module, guide: nn.Module, objective
 def summary(result: Evaluation, name: str, epochs: int, seconds: float, measures: Mapping[str, float]) -> Table:
     """The evaluation in one line, with the model's own measures."""
     if exact(result):
+        bits_per = {} if result.density else {"bits per number": result.bits_per_dim}
+        units = ", of a density, in the units of the data" if result.density else ""
         return Table(
-            [name, "bits per number", *measures, "epochs", "s / epoch"],
-            [[result.log_px, result.bits_per_dim, *measures.values(), epochs, seconds]],
-            f"{result.num_data} test data, nats per datum; exact, since nothing is drawn.",
-            {name: ".2f", "bits per number": ".3f", "s / epoch": ".2f"} | dict.fromkeys(measures, ".3f"),
+            [name, *bits_per, *measures, "epochs", "s / epoch"],
+            [[result.log_px, *bits_per.values(), *measures.values(), epochs, seconds]],
+            f"{result.num_data} test data, nats per datum{units}; exact, since nothing is drawn.",
+            {name: ".2f", "s / epoch": ".2f"} | dict.fromkeys(bits_per, ".3f") | dict.fromkeys(measures, ".3f"),
         )
     return Table(
         [name, *PARTS, *measures, "epochs", "s / epoch"],

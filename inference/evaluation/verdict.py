@@ -122,7 +122,8 @@ Finding = tuple[bool | None, str, str]
 def _training(history: Sequence[Validated]) -> Finding:
     values = [epoch.valid for epoch in history if epoch.valid is not None]
     if len(values) < FEWEST_EPOCHS:
-        return None, f"{len(values)} epochs are too few to see convergence." if history else "", ""
+        longer = f"{FEWEST_EPOCHS} epochs or more" if values else ""
+        return None, f"{len(values)} epochs are too few to see convergence." if history else "", longer
     window = max(3, len(values) // 10)
     rise = fmean(values[-window:]) - fmean(values[-2 * window : -window])
     best = max(values)

@@ -104,7 +104,7 @@ def predict(
 
     def work(part: tuple, tick: Tick) -> None:
         with untouched():
-            check_rows(pair, part, {})
+            check_rows(pair, part, {}, observing=False)
         by_moments = _check_site(pair, part, site)
         seen = partial(seen_of, name=site, by_moments=by_moments)
         done = weighed(pair, part, num_particles, seen, observing=False)

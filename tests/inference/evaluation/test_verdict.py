@@ -42,7 +42,7 @@ FALLING = FLAT + [-100.0 - 0.5 * i for i in range(30)]
         (RISING, False, "still rose by 6.00 nats over the last 3 epochs", "train longer"),
         (FLAT, True, "Converged", "compare guides"),
         (FALLING, True, "was best in epoch 61 and has fallen by 14.50 nats", "a smaller model"),
-        (FLAT[:5], None, "5 epochs are too few", "compare guides"),
+        (FLAT[:5], None, "5 epochs are too few", "10 epochs or more"),
         ([None] * 20, None, "0 epochs are too few", "compare guides"),
     ],
 )
