@@ -14,7 +14,6 @@ import tyro
 from torch import nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.measures.draws import latent_sites
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
@@ -29,6 +28,7 @@ from dlvm.experiments.setups.options import ModelOptions, settings_of
 from dlvm.experiments.setups.pictures import Drawing, described
 from dlvm.experiments.setups.setup import Setup, num_parameters
 from dlvm.experiments.study import draw
+from dlvm.guides import FullyObserved
 from dlvm.inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
 from dlvm.inference.distributed.job import Job, RankLost, joined
 from dlvm.inference.engine.threads import settled
@@ -241,7 +241,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     records = [dataclasses.asdict(epoch) for epoch in history]
     draw(run, pictures(config.setup, model, guide, test, records))
     word = word_of(type(config.setup))
-    guided = f", {config.guide} guide" if latent_sites(model, train) else ""
+    guided = "" if isinstance(guide, FullyObserved) else f", {config.guide} guide"
     report = run.report(
         f"{word}{guided}, {config.objective} objective, {train.name}",
         f"The model is {word} with {described(model, train)}, {parameters['model']:,} parameters; its guide has "

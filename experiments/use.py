@@ -16,10 +16,11 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.runs.new_data import description_of, inputs_of, read_for
 from dlvm.experiments.runs.restore import restore
-from dlvm.experiments.runs.results_file import Results, check_out, write
+from dlvm.experiments.runs.results_file import Results, check_out, columns_of, write
 from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
 from dlvm.inference.console import tell
 from dlvm.inference.programs.beside import observes_everything
+from dlvm.inference.programs.modules import signature_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.use.asking import data_site
 from dlvm.inference.use.by_datum import columns as numbered
@@ -175,9 +176,13 @@ def predicted(asked: Asked) -> Results:
     numbers = part.reshape(len(part), -1).cpu()
     words = ("mean", "sd", "mean_se", "draws", "probabilities", "ess", "khat")
     arrays = {word: _plain(getattr(found, word)) for word in words}
-    if found.mean is not None and asked.config.site == data_site(asked.model):
+    site = asked.config.site
+    if found.mean is not None and _draws_by_itself(asked.model) and site == data_site(asked.model):
         return dataclasses.replace(asked.like_x(numbers, asked.index), arrays=arrays)
-    names = columns_of(asked.config.site, numbers.shape[1], None if found.mean is not None else found.values)
+    names = columns_of(site, numbers.shape[1], None if found.mean is not None else found.values)
+    classes = asked.description.get("label_names")
+    if classes and site in inputs_of(asked.config.run) and len(classes) == len(names):
+        names = [f"{site}={word}" for word in classes]
     return Results(numbers, names, asked.index, arrays)
 
 
@@ -222,17 +227,8 @@ CALLS: dict[str, Callable[[Asked], Results]] = {
 }
 
 
-def columns_of(site: str, number: int, values: Tensor | None) -> list[str]:
-    """Names of a site's columns; of a class those of its values.
-
-    Example:
-        >>> columns_of("y", 2, torch.tensor([0, 1]))
-        ['y=0', 'y=1']
-    """
-    if values is None or values.dim() > 1 or number % len(values):
-        return numbered(site, number)
-    places = numbered(site, number // len(values))
-    return [f"{place}={value:g}" for place in places for value in values.tolist()]
+def _draws_by_itself(model: nn.Module) -> bool:
+    return "n" in signature_of(model).parameters
 
 
 def _plain(value: Any) -> Any:
@@ -277,6 +273,11 @@ def main(config: Config) -> None:
         raise ValueError(
             f"call must be {' or '.join(OF_OBSERVED)} for a model without latent sites, got {config.call}; there "
             "is nothing to infer"
+        )
+    if config.call not in OF_DATA and not _draws_by_itself(model):
+        raise ValueError(
+            f"{config.call} needs a model that draws data by itself, as forward(self, x=None, n=1) does; this one says "
+            "what follows from data: dlvm use RUN predict FILE --site y"
         )
     asked = Asked(config, model, guide, description, data, args)
     found = CALLS[config.call](asked)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlvm.inference.use.by_datum import columns as numbered
+
 SUFFIXES = (".csv", ".tsv", ".npy", ".npz", ".parquet", ".png")
 
 
@@ -124,3 +126,16 @@ def _pandas() -> Any:
         return import_module("pandas")
     except ImportError as error:
         raise ValueError(f"out (--out) .parquet needs {error.name}; install it, or write .csv") from error
+
+
+def columns_of(site: str, number: int, values: Tensor | None) -> list[str]:
+    """Names of a site's columns; of a class those of its values.
+
+    Example:
+        >>> columns_of("y", 2, torch.tensor([0, 1]))
+        ['y=0', 'y=1']
+    """
+    if values is None or values.dim() > 1 or number % len(values):
+        return numbered(site, number)
+    places = numbered(site, number // len(values))
+    return [f"{place}={value:g}" for place in places for value in values.tolist()]

@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dlvm.distributions import Bits, ChainRule, StandardNormal
 from dlvm.experiments import train
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options import command_line
-from dlvm.guides import FullRank, latents
-from dlvm.models import PPCA
-from dlvm.nets import MLP
+from dlvm.guides import FullRank, FullyObserved, latents
+from dlvm.inference import evaluate
+from dlvm.models import PPCA, FullyVisible
+from dlvm.nets import MLP, OrderedMADE
 
 RECORDS = {"config.json", "metrics.jsonl", "result.json", "report.html", "learning_curves.png", "reconstructions.png"}
 
@@ -142,3 +144,11 @@ def test_grid_agrees_with_the_closed_form(float64):
     q, p = guide.posteriors[0](guide.features(x)), model.posterior(x)
     assert torch.allclose(found.kl["guide"], torch.distributions.kl_divergence(q, p), rtol=1e-4)
     assert (found.posterior.flatten(1).argmax(1) // 101 - 50).abs().max() < 30  # the window holds the mode
+
+
+@pytest.mark.parametrize("density", [False, True])
+def test_bits_are_told_of_exact_probabilities_and_never_of_a_density(density):
+    p = StandardNormal(2) if density else ChainRule(OrderedMADE(2, hidden=(4,)), Bits())
+    found = evaluate(FullyVisible(p), FullyObserved(), torch.tensor([[0.0, 1.0], [1.0, 1.0]]), num_particles=1)
+    table = train.summary(found, "log p(x)", 1, 0.0, {})
+    assert ("bits per number" in table.columns) is not density and ("of a density" in table.caption) is density

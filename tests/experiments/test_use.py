@@ -15,6 +15,7 @@ from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.new_data import keep_description
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import keep, restore
+from dlvm.experiments.runs.results_file import columns_of
 from dlvm.experiments.setups.options import settings_of
 from dlvm.inference import encode, log_px, reconstruct, save
 
@@ -154,10 +155,29 @@ def test_images_are_shown(tmp_path):
         assert matplotlib.image.imread(tmp_path / f"{call}.png").shape[2] == 4
 
 
+def test_a_classifier_predicts_and_has_nothing_to_generate(tmp_path, capsys):
+    x = np.random.default_rng(0).random((40, 4)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x, y=np.arange(40) % 3)
+    folder = left(tmp_path / "run", model="classifier", data=str(tmp_path / "x.npz"))
+    lines = called(capsys, folder, "predict", tmp_path / "x.npz", site="y")
+    assert lines[0] == ["y=0", "y=1", "y=2"] and all(abs(sum(map(float, line)) - 1) < 1e-5 for line in lines[1:])
+    for call in ("generate", "traverse"):
+        with pytest.raises(ValueError, match=f"{call} needs a model that draws data by itself.*predict"):
+            use.main(use.Config(folder, call))
+
+
+def test_predictions_of_a_table_bear_the_names_of_its_classes_or_of_the_site(run, tmp_path, capsys):
+    table = dict(data=str(run[1]), index_column="id", label_column="kind")
+    folder = left(tmp_path / "classes", model="classifier", **table)
+    assert called(capsys, folder, "predict", run[1], site="y")[0] == ["id", "y=a", "y=b"]
+    lines = called(capsys, left(tmp_path / "column", model="regression", target="pears", **table), "predict", site="y")
+    assert lines[0][1:] == ["y"] and all(len(line) == 2 for line in lines)
+
+
 def test_classes_name_the_columns_of_their_probabilities():
-    assert use.columns_of("y", 3, torch.arange(3)) == ["y=0", "y=1", "y=2"]
-    assert use.columns_of("y", 4, torch.arange(2)) == ["y_0=0", "y_0=1", "y_1=0", "y_1=1"]
-    assert use.columns_of("z", 3, None) == ["z_0", "z_1", "z_2"]
+    assert columns_of("y", 3, torch.arange(3)) == ["y=0", "y=1", "y=2"]
+    assert columns_of("y", 4, torch.arange(2)) == ["y_0=0", "y_0=1", "y_1=0", "y_1=1"]
+    assert columns_of("z", 3, None) == ["z_0", "z_1", "z_2"]
 
 
 def test_the_command_runs_every_script_by_its_name(monkeypatch, capsys):
