@@ -151,7 +151,7 @@ class _Scorer:
         # A CUDA graph writes its next results over these.
         found = (self.replay(count, *args)[1] for count in counts)
         parts = [[t.clone() if t.is_cuda else t for t in tensors if t is not None] for tensors in found]
-        likelihood, ratio, first, second = zip(*parts, strict=True)
+        likelihood, ratio, first, second, holes = zip(*parts, strict=True)
         refuse_impossible(log_likelihood := torch.cat(likelihood))
         mean, square = sum(first[1:], first[0]) / K, sum(second[1:], second[0]) / K
         x_dim, units, density = self.weights.shapes[look(args)]
@@ -159,9 +159,7 @@ class _Scorer:
         means, squares = (
             dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square)
         )
-        floats = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
-        missing = sum(int(value.isnan().sum()) for value in floats)  # what the model lets pass: see Missing
-        there = x_dim - missing / log_likelihood.shape[1]
+        there = x_dim - holes[0].item() / log_likelihood.shape[1]  # what the model lets pass: see Missing
         return Scored(log_likelihood, torch.cat(ratio), means, squares, there, bool(self.certain), density)
 
 
@@ -185,9 +183,11 @@ class _Weights:
         said = {name: value for name, value in found.latents.items() if name not in noise}
         latents = {name: value.reshape(*ratio.shape, -1) for name, value in said.items()}
         sizes = {name: value.shape[-1] for name, value in latents.items()}
-        self.shapes[look(args)] = found.x_dim, sizes, any(map(is_continuous, data_of(found.joint)))
+        data = data_of(found.joint)
+        self.shapes[look(args)] = found.x_dim, sizes, any(map(is_continuous, data))
         units = torch.cat([none, *latents.values()], dim=-1)
-        return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0)]
+        holes = sum((site["value"].isnan().sum() for site in data), none.new_zeros(()))  # an input has them beside
+        return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0), holes]
 
 
 def _engine(weights: _Weights, engine: str, calls: int) -> Engine:

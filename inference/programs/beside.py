@@ -64,6 +64,19 @@ def observes_everything(pair: Pair, args: tuple, kwargs: dict) -> bool:
         return all(site["is_observed"] for site in sites) and same_generators(before, generator_state())
 
 
+@remembered
+def deciding(pair: Pair, args: tuple, kwargs: dict) -> frozenset[str]:
+    """Names of latent sites that the density of another site is seen to be made of; remembered for a pair."""
+    with untouched(0), torch.no_grad(), poutine.block(), pair.evaluating():
+        try:
+            made: Any = get_dependencies(pair.model, args, kwargs)["prior_dependencies"]
+            sites = poutine.trace(pair.model).get_trace(*args, **kwargs).nodes
+        except Exception:  # as above
+            return frozenset()
+    told = {site: above for site, above in made.items() if not (sites[site]["infer"] or {}).get("_deterministic")}
+    return frozenset(other for site, above in told.items() for other in above.keys() - {site})
+
+
 def _differing(pair: Pair, args: tuple, kwargs: dict) -> frozenset[str]:
     """The sites beside the data whose density is not the same in several runs of the model."""
     runs = []

@@ -12,6 +12,7 @@ from torch import Tensor
 from dlvm.inference.bounds.importance import effective_sample_size, pareto_k
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.row_weights import RowWeights
+from dlvm.inference.programs.beside import deciding
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
@@ -121,7 +122,12 @@ def completed(pair: Pair, args: tuple, summed: bool = False, observing: bool = T
 
 
 def decides_nothing(pair: Pair, args: tuple, name: str) -> bool:
-    """Whether no other site's density depends on what is drawn at this one, of the model, given all others."""
+    """Whether no other site's density depends on what is drawn at this one, of the model, given all others.
+
+    By where values come from, and by their densities after another draw, which of few classes may be the same one.
+    """
+    if name in deciding(pair, args, {}):
+        return False
     with untouched(0), torch.no_grad():
         _, trace = pair.traces(args, {})
         kept = trace.copy()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from oracles import assert_close
 
+from dlvm.distributions.likelihoods.missing import PartlyObserved
 from dlvm.inference import ELBO, evaluate, fit, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -43,6 +44,20 @@ def test_ragged_batches_in_any_order(batches, chunk):
     assert_close(found.log_px, total / count, 1e-9)
     assert_close(found.bits_per_dim, -total / math.log(2) / sum(x.numel() for x in batches), 1e-9)
     assert (found.units, found.active_units) == (4, 4) and found.num_data == count
+
+
+def test_holes_of_an_input_are_no_holes_of_what_is_observed():
+    """y has one number given x, whatever x lacks, and y's own holes count nothing."""
+
+    def given(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", PartlyObserved(dist.Normal(x.nan_to_num(0.0).sum(-1), 1.0)), obs=y)
+
+    x, y = LONG.clone(), torch.arange(4.0)
+    x[:, 1:3], y[0] = math.nan, math.nan
+    found = evaluate(given, lambda x, y: None, [(x, y)], num_particles=1)
+    total = dist.Normal(x.nan_to_num(0.0).sum(-1)[1:], 1.0).log_prob(y[1:]).sum()
+    assert_close(found.bits_per_dim, -total / math.log(2) / 3, 1e-9)
 
 
 def test_a_unit_is_looked_at_over_the_data_that_have_it():

@@ -63,6 +63,30 @@ def test_a_class_has_the_probabilities_of_enumeration(guide):
     assert (drawn - found.probabilities).abs().max() < 0.06
 
 
+def seldom(x=None, n=1):
+    """A bit that is mostly 0, and a number about it."""
+    with pyro.plate("data", n if x is None else len(x)):
+        y = pyro.sample("y", dist.Bernoulli(torch.tensor(0.02)))
+        return pyro.sample("x", dist.Normal(y, 0.2), obs=x)
+
+
+def test_a_single_datum_has_its_posterior_even_if_another_draw_is_the_same():
+    found = predict(seldom, alone, torch.ones(1), "y", num_particles=2000)
+    torch.testing.assert_close(found.mean, torch.ones(1), rtol=0, atol=0.01)  # 1 / (1 + 49 exp(-12.5))
+
+
+def given(x, y=None, n=1):
+    """p(y | x), of which x is no part."""
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Normal(2 * x, 0.5).to_event(1), obs=y)
+
+
+def test_what_is_asked_of_inputs_alone_is_what_the_model_says():
+    found = predict(given, alone, X, "y", num_particles=3)
+    torch.testing.assert_close(found.mean, 2 * X)
+    torch.testing.assert_close(found.sd, torch.full_like(X, 0.5))
+
+
 def test_a_latent_site_is_that_of_the_posterior_and_not_of_the_guide():
     found, exact = predict(LINEAR, wide, X, "z", num_particles=2000), LINEAR.posterior(X)
     z = (found.mean - exact.loc) / found.mean_se
