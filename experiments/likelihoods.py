@@ -235,7 +235,10 @@ def checked(config: Config) -> Splits:
     if not config.likelihoods or len(set(config.likelihoods)) < len(config.likelihoods):
         raise ValueError(f"likelihoods must name at least one, and none twice; got {config.likelihoods}")
     if not 0 <= config.warm_up < config.epochs:
-        raise ValueError(f"warm_up must be between 0 and epochs={config.epochs}, got {config.warm_up}")
+        raise ValueError(
+            f"warm_up (--warm-up) must be from 0 to below epochs={config.epochs}, got {config.warm_up}; pass fewer, "
+            "or more --epochs"
+        )
     data = greys(config)
     levels_of(data.train)
     for word in config.likelihoods:

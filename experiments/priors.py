@@ -229,7 +229,10 @@ def checked(config: Config) -> Splits:
     if not set(config.priors) - {REFERENCE}:
         raise ValueError(f"priors must name one beside {REFERENCE}, got {config.priors}; add vamp, for example")
     if not 0 <= config.warm_up < config.epochs:
-        raise ValueError(f"warm_up must be between 0 and epochs={config.epochs}, got {config.warm_up}")
+        raise ValueError(
+            f"warm_up (--warm-up) must be from 0 to below epochs={config.epochs}, got {config.warm_up}; pass fewer, "
+            "or more --epochs"
+        )
     data = data_of(config)
     for prior in config.priors:
         pair(config, prior, data.train)

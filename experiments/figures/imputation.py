@@ -33,7 +33,7 @@ def imputation_errors(rows: Sequence[Row], context: str = "") -> Figure:
     runs = {(k, w): [r["rmse"] for r in rows if (r["holes"], r["label"]) == (k, w)] for k in kinds for w in labels}
     means = {key: fmean(values) for key, values in runs.items() if values}
     best = {kind: min((w for w in labels if (kind, w) in means), key=lambda w: means[kind, w]) for kind in kinds}
-    title = "; ".join(f"{kind.replace('_', ' ')}: {best[kind]} errs least" for kind in kinds)
+    title = "; ".join(f"{kind.replace('_', ' ')}: {best[kind]} errs least on average" for kind in kinds)
     detail = "Root mean squared error of hidden numbers, in standard deviations of their column; ticks: each seed."
     fig = sheet((0.42 * len(labels) + 0.55) * len(kinds), title, detail, context)
     for ax, kind in zip(fig.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0], kinds, strict=True):

@@ -149,7 +149,9 @@ def distance_curves(histories: Mapping[str, Sequence[Sequence[tuple[float, float
         first, *_, last = order = [min(soon, key=soon.__getitem__), max(soon, key=soon.__getitem__)]
         title = f"{first} comes within {CLOSE} nats of the best run after {soon[first]:g} passes"
         title += f", {last} after {soon[last]:g}" if len(set(order)) > 1 else ""
-        title += f", {' and '.join(rest)} not at all" if (rest := [name for name in curves if name not in soon]) else ""
+        rest = [name for name in curves if name not in soon]
+        others = rest[0] if len(rest) == 1 else f"{len(rest)} others"
+        title += f", {others} not at all" if rest else ""
     tint, marks = colours(curves), dict(zip(curves, DASHES * len(curves), strict=False))
     legend = [Line2D([], [], color=tint[name], linestyle=marks[name], label=name) for name in curves]
     detail = "Exact log p(x) of the training data: a thin line per start, their mean in bold; further down is better."

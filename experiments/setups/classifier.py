@@ -14,7 +14,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.measures.predictions import Classified, classified
 from dlvm.experiments.options.common import ACTIVATIONS, ActivationWord
 from dlvm.experiments.options.starts import units_of
-from dlvm.experiments.setups.setup import Setup
+from dlvm.experiments.setups.setup import Setup, check_whole
 from dlvm.inference import predict
 from dlvm.models import Conditional
 from dlvm.nets import MLP, Standardised
@@ -42,6 +42,7 @@ class ClassifierSetup(Setup):
 
     def model(self, data: Loader) -> Conditional:
         """A fresh p(y | x), which sees columns of numbers on one scale."""
+        check_whole(data)
         classes = int(data["y"].max()) + 1 if data.label_names is None else len(data.label_names)
         net = MLP(data.x_dim, *self.hidden, classes, activation=ACTIVATIONS[self.activation])
         units = units_of(data.x)

@@ -14,7 +14,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.measures.predictions import coverage
 from dlvm.experiments.options.common import ACTIVATIONS, ActivationWord
 from dlvm.experiments.options.starts import units_of
-from dlvm.experiments.setups.setup import Setup
+from dlvm.experiments.setups.setup import Setup, check_whole
 from dlvm.inference import predict
 from dlvm.models import Conditional
 from dlvm.nets import MLP, Standardised
@@ -45,6 +45,7 @@ class RegressionSetup(Setup):
 
     def model(self, data: Loader) -> Conditional:
         """A fresh p(y | x), in the units of the columns."""
+        check_whole(data)
         at, units = self.column(data), units_of(data.x)
         others = [i for i in range(data.x_dim) if i != at]
         if not others:

@@ -224,6 +224,15 @@ def check_x_alone(setup: Setup) -> None:
         )
 
 
+def check_whole(data: Loader) -> None:
+    """Raises ValueError where entries are missing, of which a plain network makes NaN."""
+    if data.has_missing:
+        raise ValueError(
+            "data have missing entries, which this model's network cannot take; fill them first (dlvm use RUN impute, "
+            "of --model vae), leave the columns out by --drop-columns, or give rows without holes"
+        )
+
+
 def plane_of(model: nn.Module, data: Loader) -> str | None:
     """The latent site, where there is but one and it has two real numbers; None where no grid can hold the latents."""
     sites = latent_sites(model, data)

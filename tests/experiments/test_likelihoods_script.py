@@ -58,7 +58,7 @@ def test_what_cannot_be_compared_is_refused_before_a_folder_is_made(tmp_path):
     for settings, words in (
         ({"likelihoods": ()}, "likelihoods must name at least one"),
         ({"likelihoods": ("normal", "poisson")}, "likelihood poisson is of counts"),
-        ({"warm_up": 1}, "warm_up must be between 0 and epochs=1"),
+        ({"warm_up": 1}, "warm_up .--warm-up. must be from 0 to below epochs=1"),
         ({"data": "sky"}, "grey levels lie between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -60,7 +60,7 @@ def test_what_cannot_be_compared_is_refused_before_a_folder_is_made(tmp_path):
     for settings, words in (
         ({"priors": ("standard",)}, "priors must name one beside standard"),
         ({"setup": VAESetup(2, (8,), prior="vamp")}, "prior is what --priors compares here"),
-        ({"warm_up": 1}, "warm_up must be between 0 and epochs=1"),
+        ({"warm_up": 1}, "warm_up .--warm-up. must be from 0 to below epochs=1"),
     ):
         with pytest.raises(ValueError, match=words):
             priors.main(small(tmp_path / "run", **settings))

@@ -21,6 +21,10 @@ def test_curves_say_which_way_comes_near_first():
     }
     figure = distance_curves(runs, "five components")
     assert "EM comes within 0.01 nats of the best run after 2 passes, slow after 5, bad not at all" in texts(figure)
+    far = {name: [[(1, -8)]] for name in "abcdef"}
+    assert "after 2 passes, slow after 5, 6 others not at all" in texts(
+        distance_curves({**runs, **far} | {"bad": runs["EM"]}, "")
+    )
     bold = {line.get_linestyle(): line for line in figure.axes[0].get_lines() if line.get_linewidth() > 2}
     assert bold["-"].get_ydata().tolist() == pytest.approx([1.0, 1e-3])  # half a thousandth is below the axis
     for wrong in ({}, {"EM": []}, {"EM": [[]]}, {"EM": [[(1, float("nan"))]]}):

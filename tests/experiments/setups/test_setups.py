@@ -168,3 +168,10 @@ def test_settings_of_an_earlier_run_are_taken_with_defaults_for_what_it_did_not_
 def test_the_hierarchy_has_a_vector_for_each_size():
     model = HVAESetup(sizes=(4, 3, 2), hidden=(8, 7, 6)).model(data(HVAESetup()))
     assert isinstance(model, HVAE) and model(n=5).shape == (5, 64) and len(model.conditionals) == 2
+
+
+@pytest.mark.parametrize("word", ["classifier", "regression"])
+def test_holes_are_refused_by_a_plain_network_with_what_fills_them(word):
+    holes = torch.randn(5, 4).masked_fill(torch.eye(5, 4, dtype=torch.bool), torch.nan)
+    with pytest.raises(ValueError, match="data have missing entries.*impute"):
+        named(word)().model(Loader(holes, missing=True))
