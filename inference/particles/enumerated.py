@@ -15,6 +15,8 @@ from pyro.ops.rings import LogRing
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from dlvm.distributions.observation_noise import FollowedNormal
+from dlvm.distributions.supports import inner
 from dlvm.inference.programs.notes import note
 from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import same
@@ -106,6 +108,7 @@ def _replace(trace: poutine.Trace, group: list[Any], apart: set[str], symbols: s
             f"latent sites {names} are to be summed out with sites of another scale: put them into the same "
             "subsampled plates and poutine.scale as all that depends on them, or draw them in the guide"
         )
+    _refuse_followed(group, names)
     stacks = [{(f.name, f.counter): f for f in site["cond_indep_stack"]} for site in group]
     shared = [frame for key, frame in stacks[0].items() if all(key in stack for stack in stacks)]
     latent = [site for site in group if not site["is_observed"] and site["name"] not in apart]
@@ -124,6 +127,17 @@ def _replace(trace: poutine.Trace, group: list[Any], apart: set[str], symbols: s
         for site in observed[1:]:
             _become(site, torch.zeros_like(total), shared)
             site["mask"] = None
+
+
+def _refuse_followed(group: list[Any], names: list[str]) -> None:
+    """A scale that follows errors would count those of each summed value alike, however unlikely it is."""
+    normals = [(site["name"], inner(site["fn"])) for site in group]
+    for name, normal in normals:
+        if isinstance(normal, FollowedNormal) and normal.follower.training and torch.is_grad_enabled():
+            raise ValueError(
+                f"site {name!r} has an OptimalScale, which cannot learn while {names} are summed out: errors count "
+                "alike there, however unlikely the value; take LearnedScale(), or draw them in the guide"
+            )
 
 
 def _contracted(

@@ -12,6 +12,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from pyro.nn import PyroModule
 from torch import nn
 
+from dlvm.distributions import ConstantScaleNormal, OptimalScale
 from dlvm.evidence import importance
 from dlvm.inference import (
     CUBO,
@@ -216,3 +217,18 @@ def test_sites_that_cannot_be_summed_out_are_refused():
     with pytest.raises(ValueError, match="marked to be enumerated TraceEnum_ELBO, ELBO or IWAE sum out"):
         check(model, guide, Trace_ELBO(), X)
     assert CUBO(2.0, 3).loss(model, guide, X) is not None
+
+
+def test_a_scale_does_not_follow_the_errors_of_values_that_are_summed_out():
+    """Each of three classes would count a third: the spread of all data in place of that within a class."""
+    likelihood = ConstantScaleNormal(nn.Linear(3, 2), OptimalScale())
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.OneHotCategorical(torch.ones(3)), infer=ENUM)
+            pyro.sample("x", likelihood(y), obs=x)
+
+    with pytest.raises(ValueError, match=r"site 'x' has an OptimalScale, which cannot learn while \['y'\] are summed"):
+        ELBO().differentiable_loss(model, lambda x: None, X)
+    likelihood.eval()
+    assert evaluate(model, lambda x: None, X, num_particles=2).log_px_se == pytest.approx(0.0, abs=1e-9)
