@@ -195,8 +195,8 @@ def verdict(found: Means) -> str:
     said = f"{few} needs the fewest bits, {bits[few]:.3f} per dimension; {many} the most, {bits[many]:.3f}."
     blurry = min(found, key=lambda word: found[word].mean("sharpness"))
     said += f" The blurriest is {blurry}, whose means vary {found[blurry].mean('sharpness'):.2f} times as much as data"
-    said += f", at a rate of {found[blurry].mean('rate'):.1f} nats; {words[0]} has {found[words[0]].mean('rate'):.1f}."
-    return said
+    said += f", at a rate of {found[blurry].mean('rate'):.1f} nats"
+    return said + ("." if blurry == few else f"; {few} has {found[few].mean('rate'):.1f}.")
 
 
 def pictures(config: Config, done: list[Done], data: Splits) -> Iterator[Picture]:

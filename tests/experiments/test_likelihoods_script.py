@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import matplotlib
 import pytest
@@ -75,3 +76,12 @@ def test_the_figure_says_what_needs_the_fewest_bits():
     assert "b needs the fewest bits, 1.000" in said.replace("\n", " ") and "a: 2.00 bits" in said
     with pytest.raises(ValueError, match="got none"):
         decoders(x, [], (2, 2))
+
+
+def test_the_verdict_names_the_rate_of_the_best_beside_that_of_the_blurriest_once():
+    def means(bits, sharpness, rate):
+        return SimpleNamespace(mean={"bits_per_dim": bits, "sharpness": sharpness, "rate": rate}.__getitem__)
+
+    clear, blurry = means(2.0, 0.9, 7.0), means(4.0, 0.1, 0.5)
+    assert likelihoods.verdict({"a": clear, "b": blurry}).endswith("at a rate of 0.5 nats; a has 7.0.")
+    assert likelihoods.verdict({"b": blurry, "a": clear}).endswith("at a rate of 0.5 nats.")
