@@ -39,8 +39,8 @@ def log_bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> log_l, a = log_bessel(0.5, torch.tensor(2.0))  # L = sinh(kappa) / kappa, A = coth(kappa) - 1 / kappa
-        >>> round(log_l.item() + 2, 6), round(a.item(), 6)
-        (0.595218, 0.537315)
+        >>> round(log_l.item() + 2, 4), round(a.item(), 4)
+        (0.5952, 0.5373)
     """
     real(order=order)
     if not 0 <= order < float("inf"):

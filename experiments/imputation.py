@@ -167,7 +167,7 @@ def table(config: Config, rows: list[dict], holes: str) -> Table:
     """Errors under one kind of holes, the least first."""
     errors, bias, seconds = (errors_of(rows, name) for name in ("rmse", "bias", "seconds"))
     ways = sorted((way for kind, way in errors if kind == holes), key=lambda way: errors[holes, way][0])
-    lines = [[LABELS[w], *errors[holes, w], bias[holes, w][0], seconds[holes, w][0]] for w in ways]  # type: ignore[index]
+    lines = [[LABELS[w], *errors[holes, w], bias[holes, w][0], seconds[holes, w][0]] for w in ways]  # type: ignore[index]  # a mean is there
     return Table(
         [f"holes: {holes}", "RMSE", "standard error", "bias", "seconds"],
         lines,
@@ -183,7 +183,7 @@ def verdict(rows: list[dict]) -> str:
     errors, said = errors_of(rows), []
     for holes in dict.fromkeys(kind for kind, _ in errors):
         ways = sorted((way for kind, way in errors if kind == holes), key=lambda way: errors[holes, way][0])
-        first, *rest = [(LABELS[way], *errors[holes, way]) for way in ways]  # type: ignore[index]
+        first, *rest = [(LABELS[way], *errors[holes, way]) for way in ways]  # type: ignore[index]  # as above
         line = f"{holes}: {first[0]} errs least, {first[1]:.3f} sd"
         if rest:
             width = 2 * ((first[2] or 0) ** 2 + (rest[0][2] or 0) ** 2) ** 0.5

@@ -97,7 +97,8 @@ class RandomLayer(PyroModule):
         z_t = alpha_t u + sigma_t e
 
     E log w is the ELBO of ``Diffusion`` with every layer, to be trained by ``ELBO()``. w itself is no importance
-    weight: ``IWAE``, ``evaluate`` and all else that is not linear in log w refuse it, and take the diffusion itself.
+    weight: ``IWAE``, ``evaluate`` and all else of ours that is not linear in log w refuse it, and take the diffusion
+    itself. Stock Pyro cannot know: its ``RenyiELBO`` returns a number that bounds nothing.
     t, z_0 and z_t are drawn in guide and model alike, and cancel. Where x is drawn, the diffusion draws it.
 
     With a ``MonotoneSchedule`` in continuous time, the shares of its pieces are trained to lower E L^2, and all else by

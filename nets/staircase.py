@@ -31,7 +31,7 @@ def blocks_of(mask: Tensor) -> list[Block]:
 
     Example:
         >>> blocks_of(torch.ones(1000, 1000).tril(-1))[1]
-        Block(start=125, stop=250, low=125, high=249)
+        Block(start=250, stop=500, low=250, high=499)
     """
     rows, columns = mask.shape
     counts = mask.sum(1).long()

@@ -17,6 +17,8 @@ from dlvm.distributions.supports import inner
 from dlvm.nets import out_features
 from dlvm.nets.arguments import count
 
+FARTHEST, WIDEST = 8.0, math.log(2.0)  # location, and log of the scale, of a logistic variable before its sigmoid
+
 
 class Cells:
     """One draw of a number y and its two parts: the cell k that it lies in, and the place u within the cell.
@@ -150,6 +152,9 @@ class LogisticNoise(nn.Module):
 
         u_d = sigmoid(loc_d + scale_d v_d),   v_d ~ Logistic(0, 1)
 
+    Locations are held between -8 and 8, scales between e^-5 and 2: farther out u is rounded to 0 or 1 in single
+    precision, and its density with it.
+
     Args:
         net: contexts -> features, with ``out_features``.
         dim: numbers of a datum.
@@ -173,6 +178,8 @@ class LogisticNoise(nn.Module):
 
     def forward(self, *context: Tensor) -> dist.Distribution:
         loc, log_scale = self.head(self.net(*context)).chunk(2, dim=-1)
+        loc = FARTHEST * torch.tanh(loc / FARTHEST)
+        log_scale = torch.where(log_scale > 0, WIDEST * torch.tanh(log_scale / WIDEST), 5 * torch.tanh(log_scale / 5))
         one = torch.ones_like(loc)
         standard = dist.Uniform(0 * one, one, validate_args=False).to_event(1)
         transforms = [dist.transforms.SigmoidTransform().inv, dist.transforms.AffineTransform(loc, log_scale.exp(), 1)]

@@ -58,6 +58,8 @@ def exact(
         log p(x) = -3.450   (exact, ... s)
     """
     pair, own = Pair(model), getattr(bare(model), "log_px", None)
+    if own is not None and not callable(own):
+        raise TypeError(f"model's log_px must be a method, got {type(own).__name__}; write log_px(self, x)")
     log_px = own if callable(own) else partial(_observed, pair)
     count(rows=rows)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from dlvm.distributions import FlowDensity
@@ -71,6 +70,8 @@ def probe(model: nn.Module, guide: nn.Module, data: Splits, most: int = 10_000) 
     (x, y), (valid_x, valid_y), (test_x, test_y) = (_rows(model, guide, part, most) for part in data)
     loc, scale = x.mean(0), x.std(0).clamp_min(1e-6)
     seen, valid, test = (((part - loc) / scale).numpy() for part in (x, valid_x, test_x))
+    from sklearn.linear_model import LogisticRegression  # which --help need not wait for
+
     fits = [LogisticRegression(C=penalty, max_iter=200).fit(seen, y) for penalty in PENALTIES]
     best = max(fits, key=lambda fit: fit.score(valid, valid_y))
     return float(best.score(test, test_y))

@@ -29,6 +29,7 @@ from dlvm.nets.arguments import whole
 
 CHUNK_NUMBERS = 800_000
 MOST_ROWS = 20_000
+FEW_ROWS = 3
 PARTICLES_AT_ONCE = 100
 MOST_TO_DIVIDE, NUMBERS_TO_DIVIDE = 4096, 50_000
 
@@ -117,7 +118,7 @@ class _Scorer:
         """Holds a batch against the likelihood; how many of its data to score at once."""
         count, width = batch_size(self.pair, args), width_of(args, self.pair)
         if self.certain is not False:
-            self.certain = observes_everything(self.pair, args, {})
+            self.certain = observes_everything(self.pair, self._few(args), {})
         rows, at_once = _pick(width, self.chunk, 1 if self.certain else self.num_particles)
         self.weights.whole = rowed(self.pair, args) is None
         if rows < count and (self.weights.whole or not self._divides(args, rows * at_once)):
@@ -130,6 +131,11 @@ class _Scorer:
             self.replay = _engine(self.weights, self.engine, calls)
         self.at_once = at_once
         return rows
+
+    def _few(self, args: tuple) -> tuple:
+        """The first rows, where there are such."""
+        having = rowed(self.pair, args)
+        return args if having is None else rows_of(args, slice(0, FEW_ROWS), having)
 
     def _divides(self, args: tuple, most: int) -> bool:
         """Whether data weigh in halves what they weigh together, of more rows than ``rowed`` tries; found once."""
@@ -146,7 +152,8 @@ class _Scorer:
         return self.divides
 
     def __call__(self, args: tuple) -> Scored:
-        K = 1 if self.certain else self.num_particles
+        certain = bool(self.certain) and observes_everything(self.pair, args, {})  # unless values decide it
+        K = 1 if certain else self.num_particles
         counts = [min(self.at_once, K - start) for start in range(0, K, self.at_once)]
         # A CUDA graph writes its next results over these.
         found = (self.replay(count, *args)[1] for count in counts)
@@ -160,7 +167,7 @@ class _Scorer:
             dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square)
         )
         there = x_dim - holes[0].item() / log_likelihood.shape[1]  # what the model lets pass: see Missing
-        return Scored(log_likelihood, torch.cat(ratio), means, squares, there, bool(self.certain), density)
+        return Scored(log_likelihood, torch.cat(ratio), means, squares, there, certain, density)
 
 
 class _Weights:

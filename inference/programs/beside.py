@@ -12,6 +12,7 @@ from pyro.infer.inspect import get_dependencies
 from torch import Tensor
 
 from dlvm.inference.programs.data_sites import names_around, turn
+from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.pair import Pair, remembered
 from dlvm.inference.programs.plates import (
     common_loops,
@@ -52,14 +53,16 @@ def depending(pair: Pair, args: tuple, kwargs: dict) -> frozenset[str]:
             return _differing(pair, args, kwargs)
 
 
-@remembered
 def observes_everything(pair: Pair, args: tuple, kwargs: dict) -> bool:
-    """Whether nothing is drawn for these arguments: no latent site, and no random number beside them."""
+    """Whether nothing is drawn for these arguments: no latent site, and no random number beside them.
+
+    It is found anew for each call, since the values of data may decide what is latent.
+    """
     with untouched(), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
         before = generator_state()
         try:
             sites = sample_sites(*pair.traces(args, kwargs))
-        except Exception:  # which is told where they are weighed
+        except FAILURES:  # which are told where they are weighed
             return False
         return all(site["is_observed"] for site in sites) and same_generators(before, generator_state())
 

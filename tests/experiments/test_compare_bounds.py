@@ -40,6 +40,10 @@ IMPOSSIBLE = {
     ("wake_sleep", "dreg"): "estimator must be total for wake_sleep",
     ("wake_sleep", "score"): "estimator must be total for wake_sleep",
     ("wake_sleep", "vimco"): "estimator must be total for wake_sleep",
+} | {
+    ("maximum_likelihood", word): "estimator must be total for maximum_likelihood"
+    for word in objectives.ESTIMATORS
+    if word != "total"
 }
 
 
@@ -72,6 +76,10 @@ def test_every_pair_of_words_works_or_says_why_not(word, estimator):
         return
     model, guide, x = pair()
     objective = objectives.objective_of(word, numbers, estimator)
+    if word == "maximum_likelihood":
+        with pytest.raises(ValueError, match="needs a model that observes everything"):
+            check(model, guide, objective, x)
+        return
     assert objective.num_particles == 4
     assert check(model, guide, objective, x) == {"z": "analytic" if word == "analytic_kl" else "Monte Carlo"}
     loss = objective.differentiable_loss(model, guide, x)

@@ -127,7 +127,14 @@ def test_cells_are_known_by_all_code_that_computes_their_numbers():
     """Whatever a script of cells imports is in the checksum of its cells, or does no more than keep and tell."""
     sweeping = [ROOT / "experiments" / f"{name}.py" for name in SCRIPTS]
     sweeping = [path for path in sweeping if "Cell(" in path.read_text("utf-8")]
-    assert {path.stem for path in sweeping} == {"compare_bounds", "compare_guides", "hierarchy"}
+    assert {path.stem for path in sweeping} == {
+        "compare_bounds",
+        "compare_guides",
+        "hierarchy",
+        "imputation",
+        "likelihoods",
+        "priors",
+    }
     reached, waiting = set(), set(sweeping)
     while waiting:
         reached |= waiting

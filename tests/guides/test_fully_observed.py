@@ -61,6 +61,22 @@ def test_noise_of_the_models_own_is_no_certainty() -> None:
     assert found.log_px_se > 0 and "exact" not in found.verdict
 
 
+def test_what_is_latent_for_some_data_alone_is_drawn_for_them() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            shift = pyro.sample("z", dist.Normal(0.0, 1.0)) if x.max() > 2 else 0.0
+            pyro.sample("x", dist.Normal(shift, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        if x.max() > 2:
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(0.0, 1.5).expand([len(x)]))
+
+    found = evaluate(model, guide, [torch.zeros(4), torch.full((4,), 3.0)], num_particles=400)
+    apart = [dist.Normal(0.0, sd).log_prob(torch.tensor(x)).item() for sd, x in ((1.0, 0.0), (2**0.5, 3.0))]
+    assert found.log_px_se > 0 and abs(found.log_px - sum(apart) / 2) < 5 * found.log_px_se
+
+
 def test_a_plain_pair_with_latents_that_say_nothing_is_not_called_exact() -> None:
     found = evaluate(Coins(), FullyObserved(), X, num_particles=30)
     assert "exact" not in verdict(replace(found, units=2, active_units=0)).sentences[-1]
