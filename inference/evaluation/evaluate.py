@@ -140,6 +140,8 @@ class Evaluation:
         return str(verdict(self))
 
     def __str__(self) -> str:
+        if not (self.units or self.rate or self.log_px_se):
+            return f"log p(x) {self.log_px:.3f} nats, exact, mean of {self.num_data} data"
         trust = "no k-hat" if math.isnan(self.khat_bad) else f"k-hat > 0.7 for {100 * self.khat_bad:.1f} %"
         bias = f", perhaps {self.log_px_bias:.3f} too low" if self.log_px_bias >= SHOWN_BIAS else ""
         return (
@@ -169,29 +171,27 @@ class Totals:
             self.rows.append(self._certain(log_w[0]))
             return
         k, variance, khat = self.num_particles, relative_variance(log_w), pareto_k(log_w)
-        self.rows.append(
-            torch.stack(
-                [
-                    log_w.mean(0),
-                    log_w.var(0) / k if k > 1 else torch.full_like(log_w[0], math.nan),
-                    log_mean_exp(log_w),
-                    variance,
-                    ratio.double().mean(0),
-                    -likelihood.double().mean(0),
-                    effective_sample_size(log_w),
-                    khat,
-                    log_mean_bias(variance, khat),
-                ]
-            )
-        )
+        row = [
+            log_w.mean(0),
+            log_w.var(0) / k if k > 1 else torch.full_like(log_w[0], math.nan),
+            log_mean_exp(log_w),
+            variance,
+            ratio.double().mean(0),
+            -likelihood.double().mean(0),
+            effective_sample_size(log_w),
+            khat,
+            log_mean_bias(variance, khat),
+        ]
+        self.rows.append(torch.stack(row))
         for name, each in mean.items():
             self.units.setdefault(name, []).append((each, (square[name] - each.square()) / max(1, k - 1)))
 
     def _certain(self, log_px: Tensor) -> Tensor:
         """The rows of data whose log p(x) is known without a draw: as many particles would all weigh the same."""
         none = torch.zeros_like(log_px)
-        ess, khat = torch.full_like(log_px, self.num_particles), torch.full_like(log_px, math.nan)
-        return torch.stack([log_px, none, log_px, none, none, -log_px, ess, khat, none])
+        return torch.stack(
+            [log_px, none, log_px, none, none, -log_px, none + self.num_particles, none + math.nan, none]
+        )
 
     def result(self, complete: bool = True, second: SecondOpinion | None = None) -> Evaluation:
         rows = torch.cat(self.rows, dim=1)

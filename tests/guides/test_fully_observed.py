@@ -45,6 +45,7 @@ def test_evaluation_is_exact_for_any_number_of_particles(particles: int) -> None
     assert (found.elbo, found.log_px_se, found.elbo_se, found.rate, found.units) == (found.log_px, 0, 0, 0, 0)
     assert math.isclose(found.bits_per_dim, -found.log_px / 3 / math.log(2))
     assert verdict(found).trustworthy and "log p(x) is exact: nothing is drawn" in found.verdict
+    assert str(found) == f"log p(x) {found.log_px:.3f} nats, exact, mean of 8 data"
     assert verdict(found).next == "another model"
 
 
