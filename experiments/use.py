@@ -159,11 +159,13 @@ def scored(asked: Asked) -> Results:
 
 
 def imputed(asked: Asked) -> Results:
-    """The rows with the means of their missing entries filled in."""
+    """The rows with their missing entries filled in: by means, and classes and counts by a draw."""
     if not asked.args[0].isnan().any():
         tell("no entry is missing, so that the rows come back as they are")
     found = impute(asked.model, asked.guide, asked.args, **asked.options)
-    filled = found.draws[0] if found.mean is None else found.mean
+    filled = found.draws[0]
+    if found.mean is not None:  # classes and counts, whose draws are whole, keep them: a mean is none of their values
+        filled = torch.where((filled == filled.round()).all(0), filled, found.mean)
     scale = asked.scale
     others = {} if found.sd is None else {"sd": _plain(found.sd * scale), "mean_se": _plain(found.mean_se * scale)}
     return asked.like_x(filled, asked.index, draws=_plain(found.draws * scale), **others)

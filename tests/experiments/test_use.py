@@ -204,3 +204,14 @@ def test_a_pair_that_was_saved_by_hand_is_put_to_use(run, tmp_path, capsys):
     assert called(capsys, tmp_path / "mine", "generate", n=2)[0] == ["x_0", "x_1", "x_2"]
     with pytest.raises(ValueError, match="data must be named for .*mine, whose own test data are not known"):
         called(capsys, tmp_path / "mine", "encode")
+
+
+def test_classes_are_filled_by_classes_and_numbers_by_means(tmp_path, capsys):
+    """A mean of the classes 0 and 4 is none of them."""
+    lines = [["kind", "size"], *([4 * (i % 2), round(0.5 + i % 3 / 7, 3)] for i in range(60))]
+    lines[3][0] = lines[4][1] = ""
+    with (tmp_path / "mixed.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    folder = left(tmp_path / "run", data=str(tmp_path / "mixed.csv"), missing=("",), likelihood="mixed")
+    found = called(capsys, folder, "impute", tmp_path / "mixed.csv", num_particles=20)
+    assert float(found[3][-2]) in range(5) and 0 < float(found[4][-1]) < 1.5 and len(found[4][-1]) > 5
