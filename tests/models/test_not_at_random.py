@@ -100,7 +100,7 @@ def test_a_mechanism_that_sees_nothing_is_missing_at_random():
     one, other = (impute(each, alone, X, num_particles=2000) for each in (blind, plain))
     missing = X.isnan()
     assert_close(one.mean[missing], other.mean[missing], atol=0.15)
-    assert one.mean_se[missing].mean() < 1.1 * other.mean_se[missing].mean()  # by what p(x | z) is, not by its draws
+    assert one.mean_se[missing].mean() < 2.5 * other.mean_se[missing].mean()  # by draws: nothing tells that it is blind
 
 
 def test_a_row_of_which_all_is_missing_is_the_prior():
