@@ -77,8 +77,8 @@ def test_the_encoder_learns_from_both_sides():
 def test_an_estimator_that_detaches_q_leaves_the_prior_its_gradient():
     pyro.set_rng_seed(0)
     model, guide = pair()
-    total, detached = (gradient(model, guide, ELBO(num_particles=5000, estimator=e)) for e in (None, STL()))
-    assert (total - detached).norm() < 0.15 * total.norm()
+    total, detached = (gradient(model, guide, ELBO(num_particles=20000, estimator=e)) for e in (None, STL()))
+    assert (total - detached).norm() < 0.1 * total.norm()
 
 
 @pytest.mark.parametrize("objective", [ELBO(), ELBO(analytic_kl=True), IWAE(3), RWS(3)], ids=repr)

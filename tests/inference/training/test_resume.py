@@ -169,7 +169,7 @@ def test_a_run_that_is_killed_a_few_times_ends_as_if_it_had_not_been(tmp_path):
 
 
 @slow
-def test_runs_of_every_kind_are_killed_at_any_moment(tmp_path):
-    """How many moments lie within a write depends on the machine; cut_after, above, meets every one of them."""
+def test_runs_of_every_kind_are_killed_in_training_and_in_writing(tmp_path):
     cases = [(case, (torch.float64, torch.float32)[turn % 2]) for turn, case in enumerate(CASES)]
-    kill_and_compare(tmp_path, cases, at_least=30, seed=0)
+    within = kill_and_compare(tmp_path, cases, at_least=30, seed=0)
+    assert within >= 3
