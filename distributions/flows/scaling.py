@@ -108,14 +108,11 @@ class Standardise(nn.Module):
     def __init__(self, loc: Tensor, scale: Tensor):
         super().__init__()
         for name, value in (("loc", loc), ("scale", scale)):
-            if (
-                not isinstance(value, Tensor)
-                or value.dim() != 1
-                or value.shape != loc.shape
-                or not value.isfinite().all()
-            ):
+            if not isinstance(value, Tensor) or value.dim() != 1 or not value.isfinite().all():
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"{name} must be a vector of finite numbers, one for each column, got {got}")
+        if loc.shape != scale.shape:
+            raise ValueError(f"loc and scale must be of one length, got {len(loc)} and {len(scale)} columns")
         if not (scale > 0).all():
             raise ValueError("scale must be positive in all columns; pass 1 for one that is constant")
         self.register_buffer("loc", loc)
