@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pyro
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.measures.over_seeds import OverSeeds, over_seeds
 from dlvm.experiments.options.command_line import start
-from dlvm.experiments.options.common import DataOptions, EvaluationOptions, adam
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions
 from dlvm.experiments.options.fitting import levels_of
 from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.options.jobs import SweepOptions
@@ -30,7 +29,8 @@ from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
-from dlvm.inference import ELBO, NonFinite, evaluate, fit, linear, tempered
+from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions
+from dlvm.inference import evaluate
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.training.run_state import under
 from dlvm.models import Dequantised
@@ -39,7 +39,7 @@ DRAWS, SHOWN = 20, 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(SweepOptions, EvaluationOptions, ModelOptions, GuideOptions, DataOptions):
+class Config(SweepOptions, EvaluationOptions, ModelOptions, StepsOptions, GuideOptions, DataOptions):
     """Train one model of grey levels under several likelihoods, the same steps for each."""
 
     likelihoods: tuple[LikelihoodWord, ...] = (
@@ -51,12 +51,6 @@ class Config(SweepOptions, EvaluationOptions, ModelOptions, GuideOptions, DataOp
     setup: Setup = VAESetup(8, (200, 200))
     seeds: int = 2
     """Runs of each likelihood."""
-    epochs: int = 60
-    """Passes over the training data, the same for all; the parameters of the best validation bound are kept."""
-    warm_up: int = 10
-    """Epochs over which the weight of log q - log p rises from 0 to 1."""
-    lr: float = 1e-3
-    """Learning rate of Adam."""
     batch_size: int = 100
     """Data per step."""
     eval_particles: int = 200
@@ -90,19 +84,13 @@ def trained(config: Config, likelihood: LikelihoodWord, seed: int) -> Done:
     train, valid, test = greys(config)
     pyro.set_rng_seed(seed)
     model, guide = pair(config, likelihood, train)
-    steps = config.warm_up * len(train)
-    objective = tempered(ELBO(), linear(0.0, 1.0, steps=steps)) if steps else ELBO()
-    name, history = {"likelihood": likelihood, "seed": seed}, []
-    settings: dict[str, Any] = {"seed": seed, "progress": False, "patience": config.epochs, "engine": "captured"}
-    try:
-        for epoch in fit(model, guide, objective, train, valid, config.epochs, adam(config.lr), **settings):
-            history.append(dataclasses.asdict(epoch))
-    except NonFinite as error:
-        return Done(name | {"history": history, "error": str(error)}, {})
+    course = Course(config, model, guide, train, valid, seed)
+    name = {"likelihood": likelihood, "seed": seed, "history": course.history}
+    if course.error is not None:
+        return Done(name | {"error": course.error}, {})
     found = dataclasses.asdict(evaluate(model, guide, test, num_particles=config.eval_particles))
     more = {
-        "history": history,
-        "ms_per_step": 1000 * fmean(record["seconds"] for record in history) / len(train),
+        "ms_per_step": course.ms_per_step,
         "parameters": num_parameters(model, guide),
     }
     return Done(name | found | noise_of(model, guide, test.x) | more, states(model, guide))
@@ -234,11 +222,7 @@ def checked(config: Config) -> Splits:
         raise ValueError(f"model must have a likelihood to choose, got {word_of(type(config.setup))}; take vae")
     if not config.likelihoods or len(set(config.likelihoods)) < len(config.likelihoods):
         raise ValueError(f"likelihoods must name at least one, and none twice; got {config.likelihoods}")
-    if not 0 <= config.warm_up < config.epochs:
-        raise ValueError(
-            f"warm_up (--warm-up) must be from 0 to below epochs={config.epochs}, got {config.warm_up}; pass fewer, "
-            "or more --epochs"
-        )
+    config.check_warm_up()
     data = greys(config)
     levels_of(data.train)
     for word in config.likelihoods:

@@ -18,7 +18,7 @@ from dlvm.experiments.measures.draws import dreams
 from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.measures.paired_gaps import WIDTH, Difference
 from dlvm.experiments.options.command_line import start
-from dlvm.experiments.options.common import DataOptions, EvaluationOptions, adam
+from dlvm.experiments.options.common import DataOptions, EvaluationOptions
 from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.options.priors import MANY, PriorWord
@@ -31,7 +31,8 @@ from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
-from dlvm.inference import ELBO, NonFinite, evaluate, fit, linear, log_weights, tempered
+from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions
+from dlvm.inference import evaluate, log_weights
 from dlvm.inference.bounds.importance import WORST_KHAT, log_mean_exp, pareto_k
 from dlvm.inference.training.run_state import under
 
@@ -41,7 +42,7 @@ SHOWN = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(SweepOptions, EvaluationOptions, ModelOptions, GuideOptions, DataOptions):
+class Config(SweepOptions, EvaluationOptions, ModelOptions, StepsOptions, GuideOptions, DataOptions):
     """Train one model under several priors, the same steps for each, and compare log p(x) datum by datum."""
 
     priors: tuple[PriorWord, ...] = ("standard", "ard", "mixture", "vamp", "vamp_data", "real_nvp", "spline", "maf")
@@ -49,12 +50,6 @@ class Config(SweepOptions, EvaluationOptions, ModelOptions, GuideOptions, DataOp
     setup: Setup = VAESetup(8, (100, 100))
     seeds: int = 2
     """Runs of each prior."""
-    epochs: int = 60
-    """Passes over the training data, the same for all; the parameters of the best validation bound are kept."""
-    warm_up: int = 10
-    """Epochs over which the weight of log q - log p rises from 0 to 1."""
-    lr: float = 1e-3
-    """Learning rate of Adam."""
     batch_size: int = 100
     """Data per step."""
     eval_particles: int = 500
@@ -80,21 +75,15 @@ def trained(config: Config, prior: PriorWord, seed: int) -> Done:
     train, valid, test = data_of(config)
     pyro.set_rng_seed(seed)
     model, guide = pair(config, prior, train)
-    steps = config.warm_up * len(train)
-    objective = tempered(ELBO(), linear(0.0, 1.0, steps=steps)) if steps else ELBO()
-    name, history = {"prior": prior, "seed": seed}, []
-    settings: dict[str, Any] = {"seed": seed, "progress": False, "patience": config.epochs, "engine": "captured"}
-    try:
-        for epoch in fit(model, guide, objective, train, valid, config.epochs, adam(config.lr), **settings):
-            history.append(dataclasses.asdict(epoch))
-    except NonFinite as error:
-        return Done(name | {"history": history, "error": str(error)}, {})
+    course = Course(config, model, guide, train, valid, seed)
+    name = {"prior": prior, "seed": seed, "history": course.history}
+    if course.error is not None:
+        return Done(name | {"error": course.error}, {})
     found = dataclasses.asdict(evaluate(model, guide, test, num_particles=10))
     values, khat_bad = weighed(model, guide, test, config.eval_particles)
     more = {
-        "history": history,
-        "valid": max(record["valid"] for record in history),
-        "ms_per_step": 1000 * fmean(record["seconds"] for record in history) / len(train),
+        "valid": max(record["valid"] for record in course.history),
+        "ms_per_step": course.ms_per_step,
         "parameters": num_parameters(model, guide),
         "log_px": values.mean().item(),
         "khat_bad": khat_bad,
@@ -228,11 +217,7 @@ def checked(config: Config) -> Splits:
         raise ValueError("prior is what --priors compares here; leave out --prior")
     if not set(config.priors) - {REFERENCE}:
         raise ValueError(f"priors must name one beside {REFERENCE}, got {config.priors}; add vamp, for example")
-    if not 0 <= config.warm_up < config.epochs:
-        raise ValueError(
-            f"warm_up (--warm-up) must be from 0 to below epochs={config.epochs}, got {config.warm_up}; pass fewer, "
-            "or more --epochs"
-        )
+    config.check_warm_up()
     data = data_of(config)
     for prior in config.priors:
         pair(config, prior, data.train)
