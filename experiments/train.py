@@ -26,7 +26,7 @@ from dlvm.experiments.runs.restore import keep
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions, settings_of
 from dlvm.experiments.setups.pictures import Drawing, described
-from dlvm.experiments.setups.setup import Setup, num_parameters
+from dlvm.experiments.setups.setup import LOG_PX, Setup, num_parameters
 from dlvm.experiments.study import draw
 from dlvm.guides import FullyObserved
 from dlvm.inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
@@ -225,12 +225,12 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
     seconds = sum(epoch.seconds for epoch in history) / len(history)
     parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
-    said = verdict(result, history)
+    said, found = (str(text).replace(LOG_PX, config.setup.reported) for text in (verdict(result, history), result))
     measures = config.setup.measures(model, guide, test)
     run.result(
         **dataclasses.asdict(result),
         measures=dict(measures),
-        verdict=str(said),
+        verdict=said,
         seconds_per_epoch=seconds,
         epochs=len(history),
         parameters=parameters,
@@ -247,7 +247,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
         f"The model is {word} with {described(model, train)}, {parameters['model']:,} parameters; its guide has "
         f"{parameters['guide']:,}.",
         [table],
-        f"{said} {result}",
+        f"{said} {found}",
     )
     print(f"report: {report}")
     return result

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.command_line import check_options, start
-from dlvm.experiments.runs.new_data import description_of, inputs_of, read_for
+from dlvm.experiments.runs.new_data import description_of, inputs_of, read_for, reported_of
 from dlvm.experiments.runs.restore import restore
 from dlvm.experiments.runs.results_file import Results, check_out, columns_of, write
 from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
@@ -39,8 +39,8 @@ class Config:
     """Folder of the run."""
     call: tyro.conf.Positional[Call]
     """What is asked for: encode (mean and sd of q(z | x), or probabilities), reconstruct (E p(x | z)), score (log
-    p(x) of each row), impute (missing entries), predict (--site given x), interpolate (from one of --rows to the
-    other), generate (--n draws), traverse (one number of --site at a time)."""
+    p(x) of each row, or log p(y | x)), impute (missing entries), predict (--site given x), interpolate (from one of
+    --rows to the other), generate (--n draws), traverse (one number of --site at a time)."""
     data: tyro.conf.Positional[Path | None] = None
     """File with new rows, read as the training data were; the run's own test data where there is none."""
     out: Path | None = None
@@ -148,13 +148,14 @@ def reconstructed(asked: Asked) -> Results:
 
 
 def scored(asked: Asked) -> Results:
-    """log p(x) of each row with its error."""
+    """log p(x) of each row with its error, or log p(y | x)."""
     found = log_px(asked.model, asked.guide, asked.args, **asked.options)
     words = ("log_px", "log_px_se", "ess", "khat")
     arrays = {word: _plain(getattr(found, word)) for word in words}
     bad = int((found.khat > 0.7).sum())
     doubt = f"; k-hat above 0.7 for {bad}, whose number cannot be trusted" if bad else ""
-    tell(f"log p(x): {found.log_px.mean().item():.3f} nats on average over {len(found.log_px)} rows{doubt}")
+    mean = f"{found.log_px.mean().item():.3f} nats on average over {len(found.log_px)} rows"
+    tell(f"{reported_of(asked.config.run)}: {mean}{doubt}")
     return Results(torch.stack([getattr(found, word) for word in words], 1).cpu(), words, asked.index, arrays)
 
 

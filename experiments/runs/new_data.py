@@ -16,6 +16,7 @@ from dlvm.experiments.data.readers.found import Roles
 from dlvm.experiments.options.fitting import REAL
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import recipe_of
+from dlvm.experiments.setups.setup import LOG_PX
 from dlvm.inference.saved.files import PAIR
 
 FILE = "data.json"
@@ -29,6 +30,11 @@ def keep_description(folder: Path, data: Loader) -> None:
 def inputs_of(folder: Path) -> tuple[str, ...]:
     """Names of the tensors that the programs of a run are called with; x alone of a pair that no script has made."""
     return ("x",) if (recipe := _recipe(folder)) is None else recipe.setup.inputs
+
+
+def reported_of(folder: Path) -> str:
+    """What the model's "log p(x)" is, as log p(y | x)."""
+    return LOG_PX if (recipe := _recipe(folder)) is None else recipe.setup.reported
 
 
 def description_of(folder: Path, path: Path | None = None) -> dict[str, Any]:

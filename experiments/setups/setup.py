@@ -22,6 +22,7 @@ from dlvm.nets import MLP
 if TYPE_CHECKING:
     from dlvm.experiments.setups.pictures import Drawing
 
+LOG_PX = "log p(x)"
 Rows = Tensor | list[tuple[Tensor, ...]]  # of x alone, or batches of all that a model takes
 
 
@@ -59,7 +60,7 @@ class Setup:
     defaults: ClassVar[Mapping[str, Any]] = {}
     encoder_layers: ClassVar[str | None] = None
     decoder_layers: ClassVar[str | None] = None
-    reported: ClassVar[str] = "log p(x)"
+    reported: ClassVar[str] = LOG_PX
     exact: ClassVar[str] = ""
     command: ClassVar[str] = ""
 

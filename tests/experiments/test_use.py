@@ -155,12 +155,15 @@ def test_images_are_shown(tmp_path):
         assert matplotlib.image.imread(tmp_path / f"{call}.png").shape[2] == 4
 
 
-def test_a_classifier_predicts_and_has_nothing_to_generate(tmp_path, capsys):
+def test_a_classifier_predicts_and_has_nothing_to_generate(tmp_path, capsys, caplog):
     x = np.random.default_rng(0).random((40, 4)).astype(np.float32)
     np.savez(tmp_path / "x.npz", x=x, y=np.arange(40) % 3)
     folder = left(tmp_path / "run", model="classifier", data=str(tmp_path / "x.npz"))
     lines = called(capsys, folder, "predict", tmp_path / "x.npz", site="y")
     assert lines[0] == ["y=0", "y=1", "y=2"] and all(abs(sum(map(float, line)) - 1) < 1e-5 for line in lines[1:])
+    with caplog.at_level("INFO", "dlvm"):
+        use.main(use.Config(folder, "score"))
+    assert "log p(y | x): -" in caplog.text
     for call in ("generate", "traverse"):
         with pytest.raises(ValueError, match=f"{call} needs a model that draws data by itself.*predict"):
             use.main(use.Config(folder, call))
