@@ -123,6 +123,42 @@ class PPCA(PyroModule):
         tril = self.scale * (inverse * r.diagonal().sign()).flip(0, 1)
         return dist.MultivariateNormal((away @ q @ inverse.T).flip(-1), scale_tril=tril.expand(len(x), -1, -1))
 
+    @torch.no_grad()
+    def expected_statistics(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The E-step on some data: log p(x) of each, shape (batch,), and sums over data that ``maximise`` takes.
+
+        With x counted from ``loc`` and a = (z, 1) these are the sums of E[a a'], x E[a]' and |x|^2.
+        """
+        q = self.posterior(x)
+        away = x - self.loc
+        a = torch.nn.functional.pad(q.mean, (0, 1), value=1.0)
+        square = a.T @ a
+        square[:-1, :-1] += q.covariance_matrix.sum(0)
+        return self.log_px(x), {"aa": square, "xa": away.T @ a, "xx": away.square().sum()}
+
+    @torch.no_grad()
+    def maximise(self, statistics: dict[str, Tensor]) -> None:
+        """The M-step: the parameters of highest expected log p(x, z), given the statistics of all data.
+
+            (W, loc) <- (sum x E[a]') (sum E[a a'])^-1,   scale^2 <- (sum |x|^2 - tr((W, loc) sum E[a] x')) / (n x_dim)
+
+        Started at the mean of the data, these are the updates of Tipping and Bishop (1999, appendix B).
+
+        Raises:
+            ValueError: no noise is left, since the data lie in z_dim directions.
+        """
+        aa, xa, xx = (statistics[name] for name in ("aa", "xa", "xx"))
+        found = torch.linalg.solve(aa, xa, left=False)
+        noise = (xx - (found * xa).sum()) / (aa[-1, -1] * len(self.loc))
+        if not noise > 0:
+            raise ValueError(
+                f"x must vary outside {self.weight.shape[1]} directions, got noise of variance {noise}; give a smaller "
+                "z_dim, or more data"
+            )
+        self.weight.copy_(found[:, :-1])
+        self.loc.add_(found[:, -1])
+        self.log_scale.copy_(noise.log() / 2)
+
     def _solved(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q, R and the rows of (x - loc, 0), which [W; scale I] z is to come near: no square of W, which loses digits.
 

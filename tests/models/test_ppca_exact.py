@@ -9,6 +9,7 @@ import torch
 from oracles import GOLDEN_1, GOLDEN_2, X_1, X_2, assert_close, normal, ppca_optimum
 from pyro import poutine
 
+from dlvm.inference import fit_em
 from dlvm.models import PPCA
 
 GOLDENS = pytest.mark.parametrize("oracle, x", [(GOLDEN_1, X_1), (GOLDEN_2, X_2)], ids=["golden 1", "golden 2"])
@@ -90,3 +91,40 @@ def test_parameters_are_copies_of_what_was_given():
     with torch.no_grad():
         model.weight.add_(1.0)
     assert torch.equal(weight, torch.ones(3, 2))
+
+
+def _apart(loc: torch.Tensor) -> tuple[PPCA, torch.Tensor]:
+    """A model far from the data, and the data: three strong directions of six."""
+    draw = torch.Generator().manual_seed(4)
+    mix = torch.linalg.qr(torch.randn(6, 3, generator=draw).double())[0] * torch.tensor([3.0, 2.5, 2.0])
+    x = torch.randn(60, 3, generator=draw).double() @ mix.T + torch.randn(60, 6, generator=draw).double() + 2
+    return PPCA(torch.randn(6, 3, generator=draw).double(), x.mean(0) + loc, 1.5), x
+
+
+def test_em_takes_the_steps_of_tipping_and_bishop():
+    model, x = _apart(torch.zeros(6).double())
+    w, s2, cov = model.weight.detach().clone(), model.scale.item() ** 2, torch.cov(x.T, correction=0)
+    one = torch.eye(3).double()
+    for record in fit_em(model, x, iterations=4, tolerance=0):
+        if record.iteration:
+            inverse = torch.linalg.inv(w.T @ w + s2 * one)
+            moved = cov @ w @ torch.linalg.inv(s2 * one + inverse @ w.T @ cov @ w)
+            w, s2 = moved, (torch.trace(cov - cov @ w @ inverse @ moved.T) / 6).item()
+        assert_close(model.weight, w, 1e-9)
+        assert model.scale.item() ** 2 == pytest.approx(s2, rel=1e-9)
+        assert_close(model.loc, x.mean(0), 1e-9)
+
+
+def test_em_rises_to_the_maximum_from_anywhere():
+    model, x = _apart(torch.linspace(-5, 5, 6).double())
+    records = list(fit_em(model, [(x[:25],), (x[25:],)], iterations=100, tolerance=0))
+    assert all(record.rise > -1e-12 for record in records[1:])
+    best = PPCA.maximum_likelihood(x, 3)
+    assert records[-1].log_px == pytest.approx(best.log_px(x).mean().item(), abs=1e-5)
+    assert_close(model.loc, x.mean(0), 1e-2)
+
+
+def test_em_on_data_without_noise_is_refused():
+    x = torch.randn(20, 1).double() @ torch.ones(1, 3).double()
+    with pytest.raises(ValueError, match="smaller z_dim"):
+        list(fit_em(PPCA(torch.ones(3, 2).double(), torch.zeros(3).double(), 1e-9), x, iterations=500, tolerance=0))

@@ -174,6 +174,7 @@ CASES = [
     Case("PPCA.maximum_likelihood", "z_dim", lambda v: PPCA.maximum_likelihood(torch.eye(9, 4), v), st.integers(4, 99)),
     Case("PPCA.log_px", "x", LINEAR.log_px, NOT_ROWS),
     Case("PPCA.posterior", "x", LINEAR.posterior, NOT_ROWS),
+    Case("PPCA.expected_statistics", "x", LINEAR.expected_statistics, NOT_ROWS),
     *(Case(f"{name}.forward", "x", program, NOT_DATA) for name, program in PROGRAMS.items()),
     *(Case(f"{name}.forward", "n", lambda v, p=program: p(n=v), NOT_COUNTS) for name, program in PROGRAMS.items()),
     *(Case(kind.__name__, "x_dim", kind, st.one_of(NOT_COUNTS, st.just(1))) for kind in (NICE, RealNVP)),

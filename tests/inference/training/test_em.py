@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from dlvm.distributions import Bernoulli
 from dlvm.inference import NonFinite, fit_em
-from dlvm.models import PPCA, GaussianMixture
+from dlvm.models import VAE, GaussianMixture
 
 torch.manual_seed(0)
 X = torch.randn(50, 2) + 4 * torch.randint(2, (50, 1))
@@ -84,7 +85,7 @@ def test_refusals_name_the_remedy():
             return super().expected_statistics(x)[0].mean(), {}
 
     cases = [
-        (lambda: fit_em(PPCA(torch.ones(2, 1), torch.zeros(2), 1.0), X), TypeError, "train with fit"),
+        (lambda: fit_em(VAE(1, Bernoulli(nn.Linear(1, 2))), X), TypeError, "train with fit"),
         (lambda: fit_em(nn.Linear(2, 2), X), TypeError, "no expected_statistics and no maximise"),
         (lambda: fit_em(GaussianMixture, X), TypeError, "the class GaussianMixture"),
         (lambda: fit_em(started(), bad), ValueError, "NaN"),
