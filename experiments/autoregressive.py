@@ -29,6 +29,7 @@ from dlvm.experiments.setups.setup import Setup, fresh_pair, num_parameters
 from dlvm.experiments.setups.transformer import TransformerSetup
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.sweeps.equal_steps import check_warm_up
 from dlvm.guides import Diagonal
 from dlvm.inference import ELBO, Objective, check, evaluate, fit, linear, log_px, tempered
 from dlvm.inference.console import say
@@ -260,6 +261,8 @@ def checked(config: Config) -> Config:
     for name in ("models", "fields"):
         if len(set(got := getattr(config, name))) < len(got):
             raise ValueError(f"{name} must be different, got {got}; leave one out of --{name}")
+    if config.fields or set(LATENT) & set(config.models):
+        check_warm_up(config.epochs, config.warm_up)
     if not config.models and not config.fields:
         raise ValueError(f"models and fields must name something to train, got none; give --models {ModelWord}")
     if unknown := set(config.models) - set(get_args(ModelWord)):

@@ -29,7 +29,7 @@ from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
-from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions
+from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions, check_warm_up
 from dlvm.inference import evaluate
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.training.run_state import under
@@ -222,7 +222,7 @@ def checked(config: Config) -> Splits:
         raise ValueError(f"model must have a likelihood to choose, got {word_of(type(config.setup))}; take vae")
     if not config.likelihoods or len(set(config.likelihoods)) < len(config.likelihoods):
         raise ValueError(f"likelihoods must name at least one, and none twice; got {config.likelihoods}")
-    config.check_warm_up()
+    check_warm_up(config.epochs, config.warm_up)
     data = greys(config)
     levels_of(data.train)
     for word in config.likelihoods:

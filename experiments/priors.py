@@ -31,7 +31,7 @@ from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
-from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions
+from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions, check_warm_up
 from dlvm.inference import evaluate, log_weights
 from dlvm.inference.bounds.importance import WORST_KHAT, log_mean_exp, pareto_k
 from dlvm.inference.training.run_state import under
@@ -217,7 +217,7 @@ def checked(config: Config) -> Splits:
         raise ValueError("prior is what --priors compares here; leave out --prior")
     if not set(config.priors) - {REFERENCE}:
         raise ValueError(f"priors must name one beside {REFERENCE}, got {config.priors}; add vamp, for example")
-    config.check_warm_up()
+    check_warm_up(config.epochs, config.warm_up)
     data = data_of(config)
     for prior in config.priors:
         pair(config, prior, data.train)

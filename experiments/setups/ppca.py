@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.setups.setup import Setup
+from dlvm.experiments.setups.setup import Setup, check_whole
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
@@ -32,6 +32,7 @@ class PPCASetup(Setup):
 
     def model(self, data: Loader) -> PPCA:
         """A fresh p(z) p(x | z) about the data's mean, with noise of scale 1."""
+        check_whole(data)
         return PPCA(torch.randn(data.x_dim, self.z_dim, device=data.device) / self.z_dim**0.5, data.mean, 1.0)
 
     def optimum(self, data: Loader) -> PPCA:

@@ -29,14 +29,6 @@ class StepsOptions:
         steps = self.warm_up * len(train)
         return tempered(ELBO(), linear(0.0, 1.0, steps=steps)) if steps else ELBO()
 
-    def check_warm_up(self) -> None:
-        """Raises ValueError where no epoch is left behind the warm-up."""
-        if not 0 <= self.warm_up < self.epochs:
-            raise ValueError(
-                f"warm_up (--warm-up) must be from 0 to below epochs={self.epochs}, got {self.warm_up}; pass fewer, or "
-                "more --epochs"
-            )
-
 
 class Course:
     """How the training of one pair went.
@@ -68,3 +60,11 @@ class Course:
     def ms_per_step(self) -> float:
         """Milliseconds of a step, over all epochs."""
         return 1000 * fmean(record["seconds"] for record in self.history) / self._steps
+
+
+def check_warm_up(epochs: int, warm_up: int) -> None:
+    """Raises ValueError where no epoch is left behind the warm-up."""
+    if not 0 <= warm_up < epochs:
+        raise ValueError(
+            f"warm_up (--warm-up) must be from 0 to below epochs={epochs}, got {warm_up}; pass fewer, or more --epochs"
+        )

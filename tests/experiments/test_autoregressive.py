@@ -50,6 +50,7 @@ def test_the_verdict_names_the_best_the_fastest_and_what_is_left_to_z():
         ({"models": (), "fields": ()}, "must name something to train"),
         ({"models": ("vea",)}, "models must be among vae, pixel_vae"),
         ({"fields": (-1,)}, "fields must be at least 0, got -1"),
+        ({"epochs": 2}, "warm_up .--warm-up. must be from 0 to below epochs=2, got 5"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(options, words):
