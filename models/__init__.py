@@ -8,6 +8,7 @@ from dlvm.models.factor_analysers import FactorAnalysers
 from dlvm.models.fully_visible import FullyVisible
 from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.gmvae import GMVAE
+from dlvm.models.hidden_markov import HiddenMarkov
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.nice import NICE
 from dlvm.models.not_at_random import NotAtRandom
@@ -28,6 +29,7 @@ __all__ = [
     "GMVAE",
     "GaussianMixture",
     "HVAE",
+    "HiddenMarkov",
     "NICE",
     "NotAtRandom",
     "PPCA",

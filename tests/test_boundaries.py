@@ -23,7 +23,7 @@ ROOMS = {
 # Each imports only what stands to its left; those of one step do not import one another. FILES are the room's own.
 ORDERS = {
     "nets": "FILES < autoregressive",
-    "distributions": "FILES < flows < likelihoods, priors < autoregressive, diffusion",
+    "distributions": "FILES < flows < likelihoods, priors < autoregressive, diffusion, sequences",
     "guides": "sites < FILES",
     "inference": (
         "FILES, bounds < programs < engine, particles < distributed, estimators, evaluation"

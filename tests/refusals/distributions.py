@@ -8,7 +8,7 @@ from torch import nn
 
 import dlvm.distributions as room
 from dlvm.distributions import Bernoulli, ConstantScaleNormal, LearnedScale, StandardNormal, SylvesterNormal
-from refusals import data_flows, diffusion, likelihoods
+from refusals import data_flows, diffusion, likelihoods, sequences
 from refusals import distributions_parts as parts
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.distributions_parts import NOT_SCALES, NOT_STEPS, net
@@ -104,11 +104,14 @@ CASES = [
     *likelihoods.CASES,
     *data_flows.CASES,
     *diffusion.DISTRIBUTIONS,
+    *sequences.CHAINS,
 ]
 ANY = {
     "Coupling(reverse)": "any truth value",
     "Autoregressive(reverse)": "any truth value",
     "ReparametrisedMixture(validate_args)": "as in every distribution of torch",
+    "MarkovChain(validate_args)": "as in every distribution of torch",
+    "MarkovChain(by_step)": "any truth value",
     "SphericalUniform(validate_args)": "as in every distribution of torch",
     "VonMisesFisher(validate_args)": "as in every distribution of torch",
     **dict.fromkeys(data_flows.FLAGS, "any truth value"),

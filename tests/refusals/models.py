@@ -28,7 +28,7 @@ from dlvm.models import (
     burda,
 )
 from dlvm.nets import MLP, NADE, Readout
-from refusals import diffusion, mixtures
+from refusals import diffusion, mixtures, sequences
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.data_flows import NOT_FLOWS, NOT_NOISES
 from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -186,6 +186,7 @@ CASES = [
     Case("RealNVP", "flow", lambda v: RealNVP(3, v), NOT_FLOWS.filter(lambda v: v is not None)),
     *mixtures.CASES,
     *diffusion.MODELS,
+    *sequences.MODELS,
 ]
-ANY: dict[str, str] = {"RandomLayer(continuous)": "any truth value"}
+ANY = dict.fromkeys(("RandomLayer(continuous)", "HiddenMarkov(sum_out)"), "any truth value")
 RECORDS: set[str] = set()
