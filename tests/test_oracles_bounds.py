@@ -89,6 +89,7 @@ def test_iwae_goldens_within_their_standard_error(num_particles, golden, se):
     assert abs(iwae(joint_1, Q, num_particles) - golden) < 3 * se
 
 
+@pytest.mark.slow
 def test_iwae_is_the_elbo_at_one_particle_and_rises_to_log_px():
     bounds = [iwae(joint_1, Q, k).item() for k in (1, 2, 3, 10, 100, 1000)]
     assert_close(bounds[0], GOLDEN_1.elbo(X_1, Q), 1e-8)

@@ -253,6 +253,7 @@ def test_golden_snr_and_its_slopes():
     assert -0.52 < last["iwae"] < -0.44 and 0.42 < last["dreg"] < 0.5 and 0.45 < last["mu"] < 0.5
 
 
+@pytest.mark.slow
 def test_snr_approaches_its_closed_form_rate():
     mu, xs = toy_data(10, 2, seed=3)
     toy, n = Toy.optimum(mu).perturbed(0.2, seed=1), 20_000

@@ -24,7 +24,9 @@ from dlvm.inference.training.run_state import prefixed, under
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = ("nets", "distributions", "models", "guides", "inference")
-SHARED = ("data", "options", "measures", "setups", "runs/recipe.py", "sweeps/equal_time.py")  # of the scripts' own room
+SHARED = (  # of the scripts' own room
+    "data", "options", "measures", "setups", "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
+)  # fmt: skip
 
 
 class Done(NamedTuple):

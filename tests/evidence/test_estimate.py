@@ -74,6 +74,7 @@ def test_two_standard_errors_hold_the_truth_for_95_percent_of_the_data(float64, 
     assert 0.5 < within(found, truth(x), 1.0) < 0.8  # 68 %: bars are not too wide either
 
 
+@pytest.mark.slow
 def test_the_error_of_the_mean_is_honest_over_seeds(float64):
     """z-scores of means over 20 data at 60 seeds: standard deviation 1 within 4 / sqrt(120)."""
     truth = GOLDEN_1.log_px(XS).mean()

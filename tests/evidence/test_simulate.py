@@ -33,6 +33,7 @@ def conditional(x: Tensor | None, c: Tensor, n: int = 1) -> Tensor:
         return pyro.sample("x", dist.Normal(z, torch.ones(1)).to_event(1), obs=x)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_is_simulated_at_its_inputs(float64):
     c = torch.linspace(-3, 3, 6)[:, None]
     pairs = simulate(conditional, 6, example=(c, c))
@@ -83,6 +84,7 @@ def test_an_example_gives_shapes_alone():
     assert torch.equal(first.args[0], second.args[0]) and torch.equal(first.values["z"], second.values["z"])
 
 
+@pytest.mark.slow
 def test_a_bracket_of_a_model_without_n_holds_the_exact_value(float64):
     example = (torch.zeros(4, 2, dtype=torch.float64),)
     found = sandwich(

@@ -35,6 +35,7 @@ def guide(x):
         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
 
 
+@pytest.mark.slow
 def test_chains_that_a_net_would_mix_run_one_after_the_other():
     assert not Target(model, (X,)).takes_chains(model) and Target(model, (X,)).takes_chains(guide)
     assert_close(quadrature(model, X).log_px, EXACT, 1e-6)
@@ -69,6 +70,7 @@ def test_two_plates_over_the_same_data_are_refused():
             method(apart, X)
 
 
+@pytest.mark.slow
 def test_a_table_as_long_as_a_batch_is_not_cut_where_the_model_stands_alone():
     def with_a_table(x, table):
         with pyro.plate("data", len(x)):

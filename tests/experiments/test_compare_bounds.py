@@ -164,6 +164,7 @@ def test_time_is_used_up_and_the_best_look_is_kept():
     assert kept == max(look["log_px"] for look in looks)
 
 
+@pytest.mark.slow
 def test_epochs_take_the_place_of_seconds_and_repeat_under_a_seed():
     def run(seconds):
         model, guide, x = pair()
@@ -243,6 +244,7 @@ def test_figures_put_the_best_first_and_what_is_far_off_at_the_edge():
         own_bounds(rows(elbo=math.nan))
 
 
+@pytest.mark.slow
 def test_no_figure_clips_a_text():
     many = [row | {"objective": f"{row['objective']} of a long name, {i}"} for i in range(5) for row in rows()]
     looks = [[{"seconds": float(s), "log_px": -30.0 + s} for s in range(5)]]

@@ -79,6 +79,7 @@ def small(**settings) -> compare_guides.Config:
     return compare_guides.Config.of(**common | settings)
 
 
+@pytest.mark.slow
 def test_in_tiny_form_all_figures_bear_the_headline(tmp_path, monkeypatch):
     titles, draw = {}, Run.figure
 

@@ -86,6 +86,7 @@ def test_toy_with_one_particle_has_the_moments_worked_out_by_hand():
     assert rows["b (guide)", "STL"]["variance"] == pytest.approx(path["variance"])
 
 
+@pytest.mark.slow
 def test_toy_has_the_slopes_of_theory():
     near = replace(FIVE, perturbation=0.01)
     found = curves(measure(toy_of(near), named("total", "DReG"), [4, 16, 64], *HOW))
@@ -98,6 +99,7 @@ def test_toy_has_the_slopes_of_theory():
     assert at[0] / at[2] == pytest.approx(16, rel=0.4)
 
 
+@pytest.mark.slow
 def test_bias_is_found_in_the_guide_under_stl_alone():
     names = ("total", "DReG", "STL", "VIMCO", "score")
     rows = measure(toy_of(FIVE), named(*names), [8], *HOW)

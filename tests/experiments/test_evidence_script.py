@@ -52,6 +52,7 @@ def found_of(*estimates, truth=(-20.0, -22.0)):
     return found
 
 
+@pytest.mark.slow
 def test_cost_of_annealing_counts_every_call_of_the_model(monkeypatch):
     states, density = [0], Target.__call__
 
@@ -116,6 +117,7 @@ def test_a_trained_run_is_measured_as_it_was_left_and_what_cannot_work_is_left_o
     assert "No exact value (z has 3 dimensions" in page and "defensive mixture is left out: this flow has no" in page
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_report_of_what_was_done(tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt

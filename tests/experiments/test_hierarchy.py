@@ -50,6 +50,7 @@ def texts(fig):
     return " ".join(text.get_text() for text in fig.findobj(matplotlib.text.Text)).replace("\n", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_layers_sum_to_the_rate(order):
     model, guide = on(order, depth=3)

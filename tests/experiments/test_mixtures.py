@@ -14,6 +14,7 @@ from dlvm.inference import NonFinite
 from dlvm.models import FactorAnalysers, GaussianMixture
 
 
+@pytest.mark.slow
 def test_em_comes_to_where_it_rises_no_more_and_gradients_go_there(tmp_path):
     rows = main(Config(ways=("em", "summed_out", "vimco"), epochs=2, seeds=1, num_particles=2, out=tmp_path / "run"))
     train = {row["way"]: row["train"] for row in rows}

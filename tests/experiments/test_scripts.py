@@ -65,6 +65,7 @@ def test_train_repeats_itself_under_one_seed(plain, tmp_path):
     assert train.main(small(tmp_path / "other", seed=1)).elbo != first.elbo
 
 
+@pytest.mark.slow
 def test_train_on_real_numbers_from_a_csv_file(tmp_path):
     x = np.random.default_rng(0).normal(size=(60, 5))
     np.savetxt(tmp_path / "mine.csv", x, delimiter=",", header="a,b,c,d,e", comments="")

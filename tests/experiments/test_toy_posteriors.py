@@ -39,6 +39,7 @@ def test_log_z_of_one_wave_is_that_of_a_gaussian():
     assert TARGETS["U2"].log_z() == pytest.approx(math.log(2 * math.pi * 2 * 0.4), abs=1e-8)
 
 
+@pytest.mark.slow
 def test_a_family_that_holds_the_target_reaches_log_z():
     spread = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
     precision = spread.inverse()
@@ -51,6 +52,7 @@ def test_a_family_that_holds_the_target_reaches_log_z():
     assert -4 * se <= log_z - bound < 0.01
 
 
+@pytest.mark.slow
 def test_limits_of_four_points_are_those_of_quadrature():
     corners = diagonal_elbo(CORNERS, torch.full((4, 2), 0.5).log()).item()
     finer = diagonal_elbo(CORNERS.double(), torch.full((4, 2), 0.5, dtype=torch.float64).log(), 7.0, 301).item()

@@ -52,6 +52,7 @@ def trained(augmented, guide):
     return -ELBO().loss(*programs, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_diagonal_conditionals_and_one_auxiliary_number_reach_any_gaussian_of_two():
     """Sigma = D + b b' for the marginal, and a linear reverse model is exact: gap 0, where diagonal q loses .00457."""
@@ -76,6 +77,7 @@ def test_its_bound_is_below_that_of_the_marginal_by_the_reverse_models_divergenc
     assert draws.mean() + 4 * se < elbo < GOLDEN_1.log_px(x[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_importance_sampling_with_it_is_unbiased_for_the_models_own_evidence():
     augmented, guide = linear_pair()

@@ -95,6 +95,7 @@ def test_exact_refuses_noise_and_latent_sites() -> None:
         exact(Coins(noise=True), X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(3), MaximumLikelihood()], ids=lambda o: type(o).__name__)
 def test_training_climbs_to_the_frequencies_of_the_data(objective: ELBO) -> None:
     x, model = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]), Coins()

@@ -182,6 +182,7 @@ def binary_pair(Guide=Diagonal, steps=2):
     return hamiltonian, Hamiltonian(Guide(latents(model, x), MLP(5, 6, activation=nn.Tanh)), hamiltonian), x
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_the_gradient_of_every_parameter_is_that_of_finite_differences():
     hamiltonian, guide, x = binary_pair()
@@ -244,6 +245,7 @@ def test_every_parameter_learns_and_captured_steps_are_the_eager_ones(Guide, obj
     assert runs[0][0] == runs[1][0] and all(map(torch.equal, runs[0][1], runs[1][1]))
 
 
+@pytest.mark.slow
 def test_pyros_own_svi_trains_model_guide_and_step_sizes():
     hamiltonian, guide, x = binary_pair()
     before = hamiltonian.leapfrog.log_size.clone(), hamiltonian.model.likelihood.net.bias.clone()

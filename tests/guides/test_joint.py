@@ -169,6 +169,7 @@ def test_gradients_reach_every_parameter(family):
         assert value.grad is not None and value.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 def test_captured_steps_are_eager_steps_bit_by_bit():
     model, guide, x = on_burda()
     ends = []

@@ -208,6 +208,7 @@ def test_path_estimators_agree_with_the_plain_gradient_of_what_is_shared(merge, 
     assert ((a.mean(0) - b.mean(0)).abs() < 5 * se).all() and (a.mean(0).abs() > 5 * se).any()
 
 
+@pytest.mark.slow
 @MERGES
 @FAMILIES
 def test_every_kl_is_closed_and_agrees_with_draws(merge, family):

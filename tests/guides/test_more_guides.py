@@ -190,6 +190,7 @@ def test_low_rank_of_the_golden_models_closes_the_gap_by_its_own_draws(oracle, x
     assert (log_w - oracle.log_px(xs)).abs().max() < 1e-2
 
 
+@pytest.mark.slow
 def test_one_linear_coupling_holds_any_gaussian_in_two_dimensions(float64):
     """z_2 = loc + M z_1 + scale eps_2, by quadrature in place of noise."""
     model, guide, xs = golden(GOLDEN_1, X_1, partial(RealNVP, depth=1, width=()))

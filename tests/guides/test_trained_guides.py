@@ -48,6 +48,7 @@ def test_the_best_diagonal_guide_misses_by_the_formula(oracle, x, objective, min
     assert_close(q.variance, best.cov.diagonal().expand(12, -1), 1e-3)
 
 
+@pytest.mark.slow
 @GOLDENS
 @pytest.mark.parametrize("Guide, settings", [(FullRank, {}), (IAF, dict(depth=1, width=()))])
 def test_full_rank_and_one_linear_iaf_step_close_the_gap(oracle, x, Guide, settings, minimised):
@@ -67,6 +68,7 @@ def two_layer(x):
         pyro.sample("x", dist.Normal(z1 @ TWO_LAYER.lower.T, TWO_LAYER.s2.sqrt()).to_event(1), obs=x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["top_down", "bottom_up", "independent"])
 def test_two_layers_lose_nothing_in_either_order_and_the_block_gap_in_none(order, minimised):
     xs = normal(TWO_LAYER.marginal).sample((12,))

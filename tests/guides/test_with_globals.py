@@ -549,6 +549,7 @@ def test_what_cannot_be_put_together_is_refused():
         Diagonal(sites, MLP(4, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full, count", [(None, 6), (12, 12), (60, 60)])
 def test_fit_reports_nats_per_datum(full, count):
     model, guide = offset(full=full)

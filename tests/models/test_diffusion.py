@@ -87,6 +87,7 @@ def test_one_random_layer_sums_to_all_layers_by_enumeration_over_t():
     assert_close(sum(found) / T, sum(kl[:T]), 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [None, 2, 4])
 def test_the_bound_of_a_random_layer_is_that_of_all_layers_on_average(levels):
     model, guide, random, times, x = build(levels=levels)

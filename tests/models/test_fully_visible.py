@@ -29,6 +29,7 @@ def visible(net: nn.Module) -> FullyVisible:
     return FullyVisible(ChainRule(net, Bits()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, expected",
     [

@@ -77,6 +77,7 @@ def guide(request, model):
     return request.param(model)
 
 
+@pytest.mark.slow
 def test_log_p_and_what_is_missing_are_those_of_quadrature_and_not_those_at_random(model, guide):
     wanted, mean, sd = exact(X)
     scored = log_px(model, guide, X, num_particles=3000)
@@ -165,6 +166,7 @@ def test_training_finds_the_mechanism_and_a_captured_run_is_the_eager_one():
     assert model.mechanism.weight[0] < -1 and model.mechanism.weight[1] > 0.3
 
 
+@pytest.mark.slow
 def test_a_mechanism_of_all_numbers_fits_and_a_pair_is_saved(tmp_path):
     pyro.set_rng_seed(3)
     units = Units(LOC, torch.ones(3))

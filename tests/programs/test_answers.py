@@ -24,6 +24,7 @@ def answered(program: Brought) -> bool:
     return program.name not in WRONG_BY_NATURE
 
 
+@pytest.mark.slow  # it holds the programs of these tests to account, and nothing of the laboratory
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if answered(p)], ids=str)
 def test_the_answer_is_what_pyro_weighs_one_particle_at_a_time(program):
     pair = program.pair()

@@ -238,6 +238,7 @@ def test_the_defaults_are_no_mistake(script):
     check_options(script.config())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_wrong_value_ends_with_a_message_that_names_the_option(name, folder):
     options = [option for script, option in OPTIONS if script == name]

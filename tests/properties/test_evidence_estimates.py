@@ -145,6 +145,7 @@ def test_the_two_views_add_up_and_are_the_same_for_data_in_any_batches(parts, k,
     assert whole.components == min(aggregate or 7, 7)
 
 
+@pytest.mark.slow
 @quick(3)
 @given(cuts(7), st.integers(1, 9), SEEDS, NAMES)
 def test_gaps_are_differences_of_their_bounds(parts, rows, seed, pair):

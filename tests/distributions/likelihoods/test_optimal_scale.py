@@ -72,6 +72,7 @@ def pair() -> tuple[VAE, Diagonal]:
     return model, Diagonal(latents(model, X), MLP(3, 8))
 
 
+@pytest.mark.slow
 def test_training_ends_near_the_closed_form_and_captured_steps_are_the_eager_ones():
     def run(engine):
         model, guide = pair()

@@ -44,6 +44,7 @@ def build(prior: str, dim: int, size: float = 0.1) -> nn.Module:
     return module
 
 
+@pytest.mark.slow
 @every_prior
 def test_a_density_integrates_to_one_over_the_plane_and_its_draws_follow_it(prior):
     """In each of 16 parts of the plane the density has the mass that a histogram of draws has, up to 4 errors."""

@@ -78,6 +78,7 @@ def test_the_mean_reverse_weight_is_one_over_p_x(model, temperatures):
     assert found.log_px.mean() > model.log_px(x).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guided", [False, pytest.param(True, marks=SLOW)])
 def test_lower_exact_upper(model, guided):
     """On simulated data the exact value lies in between, within 3 standard errors, and the bracket is narrow."""

@@ -44,6 +44,7 @@ def row(side: str, value: float, se: float, count: int = 4, log_px: Tensor | Non
     return Estimate("made up", side, value * ones if log_px is None else log_px, se * ones, 9 * ones, 0.1 * ones, 9)
 
 
+@pytest.mark.slow
 def test_bounds_are_in_order_around_the_exact_value(model, guide):
     found = sandwich(model, guide, 30, **QUICK)
     assert list(found.rows) == ["ELBO", "IWAE", "AIS", "exact", "reverse AIS", "CUBO"]
@@ -144,6 +145,7 @@ def test_after_an_interrupt_what_was_done_is_kept(model, guide, monkeypatch):
         sandwich(model, guide, 5, **QUICK)
 
 
+@pytest.mark.slow
 def test_the_random_state_is_untouched(model, guide):
     before = torch.get_rng_state()
     sandwich(model, guide, 3, num_particles=5, num_chains=2, temperatures=2, leaps=1)

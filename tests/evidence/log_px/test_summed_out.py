@@ -47,6 +47,7 @@ def test_the_guide_of_the_continuous_latent_alone_is_the_posterior():
     assert found.elbo == pytest.approx(found.log_px, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_estimates_integrate_over_the_continuous_latent_alone():
     assert torch.allclose(quadrature(model, X).log_px, exact(X), atol=1e-4)
     for found in (annealed(model, X, num_chains=60, temperatures=10, leaps=3), defensive(model, posterior, X, 400)):

@@ -45,6 +45,7 @@ def test_a_header_that_claims_more_than_follows(tmp_path, shape, version):
     refused(tmp_path / "x.npz", r"x\.npy claims shape .* and 80 follow")
 
 
+@pytest.mark.slow
 def test_an_archive_of_zeros_without_end(tmp_path):
     rows = 300_000
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:

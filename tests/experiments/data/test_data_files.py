@@ -201,6 +201,7 @@ def test_torchvision_imports_beside_this_torch_and_downloads_where_we_look(tmp_p
 # --- the real files, where they are
 
 
+@pytest.mark.slow
 @needs("mnist")
 def test_mnist_is_what_torchvision_reads():
     folder = next(f for f in files.FOLDERS if (f / "MNIST/raw/train-images-idx3-ubyte").is_file())
@@ -217,6 +218,7 @@ def test_fashion_mnist_has_each_of_ten_classes_a_thousand_times_in_its_test_part
     assert not train.x.min() and train.x.max() == 1
 
 
+@pytest.mark.slow
 @needs("binarized_mnist")
 @needs("mnist")
 def test_the_fixed_binarisation_has_the_mean_of_the_greys():

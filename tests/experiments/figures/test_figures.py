@@ -92,6 +92,7 @@ def all_figures():
     }
 
 
+@pytest.mark.slow
 def test_no_figure_clips_a_text_or_changes_the_settings_of_matplotlib():
     matplotlib.rcParams.update({"axes.facecolor": "red", "backend": "svg"})
     before = dict(matplotlib.rcParams)

@@ -208,6 +208,7 @@ def test_every_parameter_is_there_at_once_and_receives_a_gradient(kind, order, e
         assert value.grad is not None and value.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 @every_kind
 def test_stock_svi_approaches_the_posterior(kind):
     x, model = torch.tensor([[0.3, -0.2], [-0.7, 0.9]]), mixture(kind)

@@ -106,6 +106,7 @@ def test_at_the_exact_posterior_every_particle_counts(pair):
     assert_close(relative_variance(log_w), [0.0, 0.0], 1e-20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail, low, high", [(0.8, 1.0, 2.0), (0.9, 0.7, 1.4)])
 def test_the_bias_of_a_mean_of_pareto_weights_is_told_where_half_the_variance_sees_a_small_part(tail, low, high):
     """w = (1 - k) u^-k has mean 1, so that a mean log of mean weights is the bias; 20 000 times 200 weights."""

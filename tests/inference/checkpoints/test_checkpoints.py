@@ -143,6 +143,7 @@ def test_states_after_a_damaged_one_are_not_taken_for_too_old(tmp_path):
     assert kept.latest().record == {"steps": "one again"}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, derandomize=True, deadline=None)
 @given(st.sampled_from([TENSORS, RECORD]), st.data())
 def test_bytes_changed_anywhere_never_give_a_wrong_state(tmp_path_factory, file, data):

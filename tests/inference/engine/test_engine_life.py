@@ -33,6 +33,7 @@ def said(caplog):
     return [record.getMessage() for record in caplog.records if record.name == "dlvm"]
 
 
+@pytest.mark.slow
 def test_without_a_compiler_auto_goes_on_captured(no_compiler, caplog):
     caplog.set_level("INFO", "dlvm")
     eager, auto = (run(pair, Trace_ELBO, engine, 24) for engine in ("eager", "auto"))
@@ -88,6 +89,7 @@ def held_references(engine):
     return [weakref.ref(part) for part in (svi, model, guide)]
 
 
+@pytest.mark.slow
 def test_a_dropped_engine_puts_the_heap_back(holding):
     references = held_references("captured")
     gc.collect()

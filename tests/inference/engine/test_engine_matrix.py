@@ -105,6 +105,7 @@ def test_a_sample_of_all_cells(cell):
     check_cell(cell, SETTINGS[FEW.index(cell) % 4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", SPECIAL_FEW, ids="-".join)
 def test_discrete_latents_sequences_and_drawn_rows(cell):
     name, objective = cell

@@ -16,6 +16,7 @@ def engine_and_data():
     return SVI(model, guide, Adam, Trace_ELBO(), engine="captured"), x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "captured"])
 @pytest.mark.parametrize("sizes", [[6, 6, 6, 2] * 4, [1, 1, 2, 2, 3, 3, 1, 1]])
 def test_batches_of_changing_size(engine, sizes, monkeypatch):
@@ -29,6 +30,7 @@ def test_batches_of_changing_size(engine, sizes, monkeypatch):
     assert differing(eager.state, other.state) == []
 
 
+@pytest.mark.slow
 def test_many_sizes_leave_a_bounded_number_of_graphs(monkeypatch):
     monkeypatch.setattr("dlvm.inference.engine.engine.MOST_GRAPHS", 2)
     svi, _ = engine_and_data()

@@ -140,12 +140,14 @@ def test_a_step_moves_the_state_of_its_modules_once(engine):
     assert torch.equal(left["model.norm.running_mean"], eager["model.norm.running_mean"])
 
 
+@pytest.mark.slow
 def test_the_average_of_a_baseline_goes_on_between_steps():
     three, eight = (same_by_both_engines(decaying, TraceGraph_ELBO, n)[1].state for n in (3, 8))
     averages = [name for name in three if "baseline" in name]
     assert averages and all((three[name] != eight[name]).any() for name in averages)
 
 
+@pytest.mark.slow
 def test_a_number_of_the_objective_counts_from_the_next_step_on():
     between = at_step_3(lambda svi: setattr(svi.objective, "num_particles", 5))
     same_by_both_engines(pair, partial(Renyi, 0.5, 3), steps=6, between=between)

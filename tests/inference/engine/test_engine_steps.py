@@ -28,6 +28,7 @@ def test_parametrised_and_tied_weights():
     assert any("_u" in name for name in captured)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.5, 1e6])
 def test_gradients_are_clipped_alike(clip_norm):
     eager, _ = same_by_both_engines(pair, Trace_ELBO, clip_norm=clip_norm)
@@ -45,6 +46,7 @@ def test_audits_leave_no_trace(between_audits, audited):
     same_by_both_engines(stateful, Trace_ELBO, 9, between=anneal)
 
 
+@pytest.mark.slow
 def test_losses_without_steps_are_those_of_the_eager_engine():
     """In both modes, with the state of the modules as it is now, and none of it moved by evaluation."""
     losses = {"eager": [], "captured": []}
@@ -61,6 +63,7 @@ def test_losses_without_steps_are_those_of_the_eager_engine():
     assert eager[:-1] == pytest.approx(captured[:-1], rel=1e-6) and differing(eager[-1], captured[-1]) == []
 
 
+@pytest.mark.slow
 def test_steps_are_skipped_alike():
     """Every third batch is far out: skipped by both engines, and by none where the threshold is above all gradients."""
     make, (x,) = partial(pair, "ppca"), pair("ppca")[2]

@@ -56,6 +56,7 @@ def test_gradients_switched_off_around_a_step_are_handled_alike():
     assert outcomes[0][0] == outcomes[1][0] and differing(outcomes[0][1], outcomes[1][1]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [Trace_ELBO, partial(IWAE, 3)])
 def test_interleaved_engines_of_equal_names_are_each_as_alone(objective):
     alone = [run(partial(pair, name), objective, "eager", 6) for name in ("vae", "ppca")]
@@ -74,6 +75,7 @@ def test_interleaved_engines_of_equal_names_are_each_as_alone(objective):
         assert differing(state(svi) | {"random": random}, expected.state) == [] and svi.running == "captured"
 
 
+@pytest.mark.slow
 def test_two_engines_on_one_pair_take_turns():
     """Both objectives step the same parameters, each with an optimizer of its own."""
     outcomes = []

@@ -139,6 +139,7 @@ def test_a_group_hears_of_its_own_bound_alone():
     assert (less < 0.7 * more).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [GumbelSoftmax(0.5), StraightThrough(0.5)], ids=repr)
 @pytest.mark.parametrize("objective", [ELBO, IWAE], ids=lambda objective: objective.__name__)
 def test_relaxations_fail_the_test_of_unbiasedness(objective, estimator):
@@ -150,6 +151,7 @@ def test_relaxations_fail_the_test_of_unbiasedness(objective, estimator):
     assert t > 8 and unbiased < 4
 
 
+@pytest.mark.slow
 def test_the_bias_of_gumbel_softmax_falls_with_its_temperature():
     lattice, parameters = golden_sbn()
     (_, cold), (_, hot) = (off_by(ELBO(2, GumbelSoftmax(t)), lattice, parameters) for t in (0.1, 2.0))

@@ -110,6 +110,7 @@ every_pair = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @every_pair
 @pytest.mark.usefixtures("float64")
 def test_scales_masks_and_plates_multiply_what_each_datum_adds(make, classes):

@@ -145,6 +145,7 @@ def built(kind: str):
     return model, guide, list(guide.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["FullRank", "IAF", "layers"])
 def test_dreg_has_the_mean_of_the_total_derivative(kind):
     """Paired by seed, K = 4: |t| < 4.5 for the worst coordinate, where STL's is far larger."""

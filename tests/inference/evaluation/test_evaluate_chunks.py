@@ -47,6 +47,7 @@ def watching(model):
     return program, seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk, num_particles", [(1, 3), (7, 3), (7, 150), (64, 150), (1000, 150), (None, 150)])
 def test_no_run_scores_more_than_a_chunk_and_every_particle_is_scored_once(programs, chunk, num_particles):
     model, seen = watching(programs[0])
@@ -71,6 +72,7 @@ def test_wide_data_get_smaller_chunks():
     assert max(k * n for k, n in seen) == 20
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_chunk(programs):
     """Other particles, the same distribution: each pair of estimates within 5 of their standard errors."""
     truth = GOLDEN_1.log_px(XS).mean()

@@ -29,6 +29,7 @@ def exact(pair):
     return pair(GOLDEN_1, GOLDEN_1.posterior)
 
 
+@pytest.mark.slow
 def test_log_px_scatters_by_its_standard_error(programs):
     """z-scores over 100 seeds: standard deviation 1 within 3 of its standard errors, 0.07; mean 0 within 4, 0.1.
 
@@ -42,6 +43,7 @@ def test_log_px_scatters_by_its_standard_error(programs):
     assert_close(records[0].log_px_se, math.sqrt(chi2(GOLDEN_1.posterior(X_1), Q) / 250 / 20), 2e-3)
 
 
+@pytest.mark.slow
 def test_elbo_scatters_by_its_standard_error_and_parts_are_the_closed_forms(programs):
     """As above for the ELBO; KL(q || p(z)) and -E log p(x|z) as means of 100 estimates, 4 standard errors."""
     q = missing(XS)
@@ -82,6 +84,7 @@ def test_bits_per_dim_is_log_px_in_other_units(programs):
     assert r.bits_per_dim == -r.log_px / math.log(2) / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second, units", [(1.5, 2), (0.506, 2), (0.504, 1)])
 def test_active_units_are_those_of_the_spectrum(pair, second, units):
     """At the optimum unit i has variance 1 - s2 / l_i, here 0.012 and 0.008 in the close cases; a third unit is dead.

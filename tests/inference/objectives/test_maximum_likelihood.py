@@ -62,6 +62,7 @@ class Regression(pyro.nn.PyroModule):
             return pyro.sample("x", dist.Normal(u @ self.weight, 0.5), obs=x)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_maximum_likelihood_and_map_find_least_squares_and_ridge():
     pyro.set_rng_seed(0)

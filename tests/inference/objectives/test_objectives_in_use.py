@@ -204,6 +204,7 @@ def _parameters(parts):
     return [p for part in programs for p in part.parameters()], list(objective.parameters())
 
 
+@pytest.mark.slow
 def test_a_beta_that_its_owner_changes_in_place_is_followed_by_a_captured_step():
     def trained(engine, betas):
         beta, model, guide = torch.tensor(0.0), Model(), Guide()

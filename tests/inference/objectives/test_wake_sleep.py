@@ -96,6 +96,7 @@ def mean_gradient(objective, model, guide, phi, x, repeats=30):
     return found.mean(0), found.std(0) / math.sqrt(repeats)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("doubly", [False, True])
 def test_it_rests_at_the_gaussian_of_least_forward_divergence(doubly):
     """var = Sigma_jj, golden (.1124, .0992, .1238), and not 1 / Lambda_jj, where the ELBO rests."""

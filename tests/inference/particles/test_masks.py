@@ -41,6 +41,7 @@ def log_px(x, mask):
     return (dist.Normal(0.0, 1.25**0.5).log_prob(x) * mask).sum(1)
 
 
+@pytest.mark.slow
 def test_guides_from_latents_count_what_the_model_counts():
     """Unmasked, padded steps would cost log q - nothing: 0.9 to 1.8 nats in two thirds of the data."""
     guide = Diagonal(latents(steps, X, MASK), Encoder(), order="independent")

@@ -187,6 +187,7 @@ def test_each_turn_of_a_sequential_plate_is_a_datum():
         evaluate(*looped(), X)
 
 
+@pytest.mark.slow
 def test_a_bound_over_turns_is_that_over_rows():
     """With the guide off by 0.4, IWAE(5) of rows and of turns have one mean; of 400 estimates, 4 standard errors."""
     means, errors = [], []

@@ -69,6 +69,7 @@ def programs_of(kind):
     return made, made.model, made.guide
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "captured"])
 @pytest.mark.parametrize("kind", [Programs, Module, Decorated])
 def test_every_instance_takes_the_steps_of_the_first_one_and_of_stock(kind, engine, float64):
@@ -182,6 +183,7 @@ def test_modules_and_guides_over_functions_with_declared_parameters_take_stock_s
     assert found[0] == found[1] and found[0][1] != 1.0
 
 
+@pytest.mark.slow
 def test_a_method_is_checked_trained_and_evaluated():
     made = Module()
     check(made.model, made.guide, Trace_ELBO(), X)

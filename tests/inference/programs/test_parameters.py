@@ -57,6 +57,7 @@ def alone(name):
     return [(r.train, r.valid) for r in run], values(p, q)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["same names", "flow", "ppca"])
 def test_runs_interleaved_epoch_by_epoch_equal_each_alone(other):
     expected = {name: alone(name) for name in ("vae", other)}
@@ -69,6 +70,7 @@ def test_runs_interleaved_epoch_by_epoch_equal_each_alone(other):
         assert bounds[name] == expected[name][0] and same(values(p, q), expected[name][1])
 
 
+@pytest.mark.slow
 def test_interleaved_steps_equal_each_alone():
     """Two engines on models of the same names, one random state each."""
     outcomes = []

@@ -178,6 +178,7 @@ def test_simulated_series_lie_along_their_axis():
     assert calibration(turned, guide, num_data=40, num_particles=20, example=(SERIES,)).num_data == 40
 
 
+@pytest.mark.slow
 def test_what_is_made_of_a_pair_in_use_lies_where_the_data_lie(monkeypatch):
     described(turned, per_datum={"x": 1})
     whole = reconstruct(turned, SeriesPosterior(), SERIES, num_particles=400)

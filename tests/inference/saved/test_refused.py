@@ -163,6 +163,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_class_of_a_script_is_told_where_another_process_loads_it(tmp_path):
     (tmp_path / "script16.py").write_text(SCRIPT)
     settings = dict(cwd=tmp_path, capture_output=True, text=True, check=True)

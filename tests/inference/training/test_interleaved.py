@@ -71,6 +71,7 @@ def alone(name: str, engine: str = "eager") -> Outcome:
     return Started(name, engine).outcome()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_three_runs_in_turn_equal_each_alone(engine):
     together = {name: Started(name, engine) for name in RUNS}
@@ -116,6 +117,7 @@ def test_three_runs_in_threads_at_once_equal_each_alone(engine):
     assert settings() == before
 
 
+@pytest.mark.slow
 def test_evidence_of_one_pair_beside_the_training_of_another_is_that_of_the_pair_alone():
     model, guide = pair()
     work = [

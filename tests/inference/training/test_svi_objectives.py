@@ -74,6 +74,7 @@ def walked(svi):
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "auto"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_steps_are_those_of_stock_pyro(name, engine):
