@@ -21,6 +21,8 @@ from dlvm.evidence.log_px.importance import importance, prior_sampling
 from dlvm.evidence.log_px.quadrature import quadrature
 from dlvm.evidence.log_px.sandwich import sandwich
 from dlvm.evidence.log_px.sandwich_record import Sandwich
+from dlvm.evidence.sampling.mcmc_em import MCMCEMEpoch, fit_mcmc_em
+from dlvm.evidence.sampling.posterior_chains import PosteriorChains
 from dlvm.evidence.simulate import Simulated, simulate
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Freed",
     "Gaps",
     "GaussianDecoder",
+    "MCMCEMEpoch",
+    "PosteriorChains",
     "Sandwich",
     "ScaleChange",
     "Simulated",
@@ -44,6 +48,7 @@ __all__ = [
     "exact",
     "exact_gaps",
     "free",
+    "fit_mcmc_em",
     "gaps",
     "importance",
     "linear",

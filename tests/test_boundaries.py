@@ -29,7 +29,7 @@ ORDERS = {
         "FILES, bounds < programs < engine, particles < distributed, estimators, evaluation"
         " < objectives, checkpoints, use < training, saved"
     ),
-    "evidence": "FILES < annealing, decomposition, diagnostics < log_px < inference_gap",
+    "evidence": "FILES < annealing, decomposition, diagnostics < log_px, sampling < inference_gap",
     "experiments": "data < measures, options < figures < setups < runs < sweeps < FILES",
 }
 FACES = {

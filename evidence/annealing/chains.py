@@ -80,10 +80,11 @@ class Replayed:
     Args:
         pair: what paths are made of.
         engine: as in ``SVI``.
+        name: what its notices begin with.
     """
 
-    def __init__(self, pair: Pair, engine: str = "auto"):
-        self.engine = Engine(self._evaluated, pair.modules, engine, finite=False, name="annealed")
+    def __init__(self, pair: Pair, engine: str = "auto", name: str = "annealed"):
+        self.engine = Engine(self._evaluated, pair.modules, engine, finite=False, name=name)
         self.path: Path  # from the first ``follow`` on
 
     def follow(self, path: Path) -> None:

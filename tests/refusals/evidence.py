@@ -98,6 +98,13 @@ NOT_ANSWERS = sampled_from([None, 3, lambda x: None, lambda x: 3.0, lambda x: x,
 FAILING = sampled_from([lambda x: x @ x, lambda x: x.double() @ torch.ones(4, 1), lambda x: x[:, :3].view(-1, 4)])
 
 
+CHAINS_OF_X = room.PosteriorChains(LINEAR, X, leaps=1)
+NOT_INDICES = sampled_from(
+    [3, [0], "x", X, torch.tensor(0), torch.tensor([6]), torch.tensor([-1]), torch.tensor([1, 1])]
+)
+BY_ROWS = {"move": lambda v: CHAINS_OF_X.move(rows=v), "values": CHAINS_OF_X.values, "index": CHAINS_OF_X.index}
+
+
 def of(name: str, parameter: str, bad: SearchStrategy, named: str | None = None) -> Case:
     return Case(name, parameter, lambda v: getattr(room, name)(**VALID[name] | {parameter: v}), bad, named)
 
@@ -117,6 +124,14 @@ CASES = [
     of("annealed", "model", sampled_from([shared]), "latent site 'z'"),
     of("annealed", "model", sampled_from([nothing_latent])),
     of("annealed", "guide", sampled_from([too_wide])),
+    of("PosteriorChains", "model", sampled_from([coins]), "discrete"),
+    of("PosteriorChains", "model", sampled_from([shared]), "latent site 'z'"),
+    of("PosteriorChains", "model", sampled_from([nothing_latent])),
+    of("PosteriorChains", "start", NOT_PROGRAMS.filter(lambda v: v is not None)),
+    of("PosteriorChains", "start", sampled_from([torch.zeros(1, 5, 2), torch.zeros(1, 6, 2) / 0, torch.zeros(6, 2)])),
+    of("PosteriorChains", "start", sampled_from([another_site, too_wide, nothing]), "guide"),
+    Case("PosteriorChains.move", "times", CHAINS_OF_X.move, NOT_COUNTS),
+    *(Case(f"PosteriorChains.{name}", "rows", call, NOT_INDICES) for name, call in BY_ROWS.items()),
     of("calibrate_scale", "model", sampled_from([coins, MODEL, nothing_latent])),
     of("calibrate_scale", "site", NOT_SITES),
     of("calibration", "example", NOT_EXAMPLES),
@@ -136,6 +151,11 @@ CASES = [
     of("exact", "model", sampled_from([MODEL, coins])),
     of("exact_gaps", "model", sampled_from([coins]), "discrete"),
     of("exact_gaps", "points", NOT_COUNTS | integers(1, 9)),
+    of("fit_mcmc_em", "batch_size", NOT_COUNTS),
+    of("fit_mcmc_em", "chains", NOT_CALLABLE | sampled_from([MODEL, PAIR["guide"], X, room.PosteriorChains])),
+    of("fit_mcmc_em", "epochs", NOT_COUNTS),
+    of("fit_mcmc_em", "moves", NOT_COUNTS),
+    of("fit_mcmc_em", "optimizer", NOT_CALLABLE | sampled_from([lambda p: None, torch.optim.LBFGS, torch.nn.ReLU])),
     of("gaps", "guide", sampled_from([LINEAR.posterior, MODEL])),
     of("gaps", "local", NOT_LOCAL),
     of("gaps", "log_px", NOT_ESTIMATES),
@@ -161,9 +181,9 @@ CASES = [
     of("views", "draws", NOT_COUNTS),
 ]
 FLAGS = ["calibration(weighted)", "exact_gaps(diagonal)", "sandwich(from_prior)", "Freed(weights)"]
-FLAGS += [f"{name}(progress)" for name in VALID if name != "simulate"]
+FLAGS += [f"{name}(progress)" for name in VALID if name not in ("PosteriorChains", "fit_mcmc_em", "simulate")]
 ANY = dict.fromkeys(FLAGS, "any truth value")
 RECORDS = {
     *("BernoulliDecoder", "Calibration", "Difference", "Estimate", "Gaps", "GaussianDecoder", "Sandwich"),
-    *("ScaleChange", "Simulated", "Views"),
+    *("MCMCEMEpoch", "ScaleChange", "Simulated", "Views"),
 }

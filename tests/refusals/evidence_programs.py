@@ -62,6 +62,7 @@ SMALL = dict(data=X, num_particles=2)
 CHAINS = dict(num_chains=2, temperatures=2, leaps=1)
 VALID = {
     "annealed": dict(model=LINEAR, data=X, **CHAINS),
+    "PosteriorChains": dict(model=LINEAR, data=X, leaps=1),
     "reverse_annealed": dict(model=LINEAR, simulated=room.simulate(LINEAR, 4), **CHAINS),
     "calibrate_scale": PAIR | SMALL,
     "calibration": PAIR | dict(num_data=20, num_particles=2),
@@ -70,6 +71,7 @@ VALID = {
     "enumerated": dict(model=coins, data=X),
     "exact": dict(model=LINEAR, data=X),
     "exact_gaps": PAIR | dict(data=X, points=20),
+    "fit_mcmc_em": dict(chains=room.PosteriorChains(LINEAR, X), epochs=1),
     "gaps": PAIR | SMALL | dict(steps=2),
     "importance": PAIR | SMALL,
     "prior_sampling": dict(model=LINEAR) | SMALL,
