@@ -24,6 +24,9 @@ from dlvm.evidence.log_px.sandwich_record import Sandwich
 from dlvm.evidence.sampling.mcmc_em import MCMCEMEpoch, fit_mcmc_em
 from dlvm.evidence.sampling.posterior_chains import PosteriorChains
 from dlvm.evidence.simulate import Simulated, simulate
+from dlvm.evidence.weights.linear import WeightPosterior, weight_posterior
+from dlvm.evidence.weights.posterior_predictive import PosteriorPredictive, posterior_predictive
+from dlvm.evidence.weights.predictive import Predictive, predictive
 
 __all__ = [
     "BernoulliDecoder",
@@ -35,10 +38,13 @@ __all__ = [
     "GaussianDecoder",
     "MCMCEMEpoch",
     "PosteriorChains",
+    "PosteriorPredictive",
+    "Predictive",
     "Sandwich",
     "ScaleChange",
     "Simulated",
     "Views",
+    "WeightPosterior",
     "annealed",
     "calibrate_scale",
     "calibration",
@@ -52,6 +58,8 @@ __all__ = [
     "gaps",
     "importance",
     "linear",
+    "posterior_predictive",
+    "predictive",
     "prior_sampling",
     "quadrature",
     "reverse_annealed",
@@ -59,4 +67,5 @@ __all__ = [
     "sigmoid",
     "simulate",
     "views",
+    "weight_posterior",
 ]

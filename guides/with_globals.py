@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,6 +13,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from dlvm.distributions.data_plates import StandingFor
 from dlvm.guides.joint import Placed
 from dlvm.guides.sites.latent_checks import check_spec
 from dlvm.guides.sites.latents import Latent, latents, left_alone
@@ -26,8 +28,9 @@ class WithGlobals(PyroModule):
     sites, and does not see w. All parameters exist when the constructor returns. The model is read there once and is no
     part of this module.
 
-    A batch of N data stands for all of them in a model that says so, ``pyro.plate("data", N, subsample_size=len(x))``;
-    in a plain plate each batch counts as a data set of its own, with the whole of KL(q(w) || p(w)).
+    A batch of M data stands for all N of them in a model that says so, as ``Bayesian(model, N)`` does, or
+    ``pyro.plate("data", N, subsample_size=len(x))``, and then in a local guide of plain plates, too; in a plain plate
+    each batch counts as a data set of its own, with the whole of KL(q(w) || p(w)).
 
     A model samples its global sites outside the data plate. With ``PyroSample`` weights this means that the net is
     called outside, too: ``with plate: z = ...``, then ``mean = self.decoder(z)``, then ``with plate:`` for x. With
@@ -99,7 +102,10 @@ class WithGlobals(PyroModule):
             )
         if within and local is None:
             raise ValueError(f"local is None, but the model has the local sites {list(within)}; pass a guide of them")
-        self.local = local
+        self.local, self.plate = local, plate
+        self.num_data = next(
+            (around.size for site in within.values() for around in site.plates if around.name == plate), None
+        )
         self.shared = _automatic(family, poutine.block(model, expose=names), names)
         with left_alone(model), poutine.block():
             self.shared.forward(*args, **kwargs)  # no call: its names are made when this module is called
@@ -108,7 +114,10 @@ class WithGlobals(PyroModule):
         """Runs the program on the model's arguments; returns {site: value}."""
         with _Placing():
             values = dict(self.shared(*args, **kwargs))
-        return values if self.local is None else values | dict(self.local(*args, **kwargs) or {})
+        if self.local is None:
+            return values
+        with nullcontext() if self.num_data is None else StandingFor(self.plate, self.num_data):
+            return values | dict(self.local(*args, **kwargs) or {})
 
 
 def local_sites(latents: Mapping[str, Latent], plate: str = "data") -> dict[str, Latent]:

@@ -1,5 +1,6 @@
 """Pyro programs p(x, z): one file per model."""
 
+from dlvm.models.bayesian import Bayesian
 from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.conditional import Conditional
 from dlvm.models.dequantised import Dequantised
@@ -17,14 +18,18 @@ from dlvm.models.realnvp import RealNVP
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 from dlvm.models.vdvae import VDVAE
+from dlvm.models.weight_priors import ARD, FanIn
 
 __all__ = [
     "Diffusion",
     "RandomLayer",
+    "ARD",
+    "Bayesian",
     "BernoulliMixture",
     "Conditional",
     "Dequantised",
     "FactorAnalysers",
+    "FanIn",
     "FullyVisible",
     "GMVAE",
     "GaussianMixture",

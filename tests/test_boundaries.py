@@ -17,7 +17,7 @@ ROOMS = {
     "models": {"distributions", "nets"},
     "guides": {"distributions", "nets"},
     "inference": {"distributions", "nets"},
-    "evidence": {"inference", "guides", "distributions", "nets"},
+    "evidence": {"inference", "guides", "models", "distributions", "nets"},
     "experiments": {"evidence", "inference", "guides", "models", "distributions", "nets"},
 }
 # Each imports only what stands to its left; those of one step do not import one another. FILES are the room's own.
@@ -29,7 +29,7 @@ ORDERS = {
         "FILES, bounds < programs < engine, particles < distributed, estimators, evaluation"
         " < objectives, checkpoints, use < training, saved"
     ),
-    "evidence": "FILES < annealing, decomposition, diagnostics < log_px, sampling < inference_gap",
+    "evidence": "FILES < annealing, decomposition, diagnostics < log_px, sampling, weights < inference_gap",
     "experiments": "data < measures, options < figures < setups < runs < sweeps < FILES",
 }
 FACES = {

@@ -14,7 +14,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import nn
 from torch.distributions import constraints
 
-from dlvm.distributions.picked_rows import PickedRows
+from dlvm.distributions.data_plates import PickedRows
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.distributions.supports import collapsed, latent_support
 from dlvm.guides.sites.arguments import program
@@ -145,7 +145,9 @@ def _by_position(model: Callable) -> dict[str, Any]:
     """{argument: default} of those that a program takes by position, in order; none where it does not say."""
     program = inspect.unwrap(model)
     try:
-        parameters = inspect.signature(program.forward if isinstance(program, nn.Module) else program).parameters
+        found = getattr(program, "program_signature", None)  # that of a program inside
+        signature = found or inspect.signature(program.forward if isinstance(program, nn.Module) else program)
+        parameters = signature.parameters
     except (TypeError, ValueError):
         return {}
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

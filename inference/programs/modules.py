@@ -95,6 +95,9 @@ def signature_of(program: Callable) -> inspect.Signature:
     while handled := _handled(program):  # Pyro's decorators say nothing of the arguments
         inside: Any = handled[1]
         program = partial(inside, *handled[2:]) if handled[2:] else inside
+    found = getattr(program, "program_signature", None)  # of a module: that of a program inside
+    if isinstance(found, inspect.Signature):
+        return found
     return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
 
 

@@ -15,7 +15,7 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from dlvm.distributions.picked_rows import PickedRows
+from dlvm.distributions.data_plates import PickedRows
 from dlvm.inference.console import say
 from dlvm.inference.programs.errors import FAILURES
 from dlvm.inference.programs.modules import signature_of

@@ -16,6 +16,8 @@ from dlvm.models import VAE
 from refusals import evidence_parts
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_FINITE, NOT_NUMBERS, NOT_SEEDS, Case
 from refusals.evidence_programs import (
+    BAYESIAN,
+    OF_WEIGHTS,
     PAIR,
     VALID,
     Knows,
@@ -97,6 +99,12 @@ NOT_ESTIMATES = sampled_from([3.0, X, "exact", object(), Estimate, Estimate.exac
 NOT_ANSWERS = sampled_from([None, 3, lambda x: None, lambda x: 3.0, lambda x: x, lambda x: x.sum(-1) * torch.nan])
 FAILING = sampled_from([lambda x: x @ x, lambda x: x.double() @ torch.ones(4, 1), lambda x: x[:, :3].view(-1, 4)])
 
+NOT_BAYESIAN = NOT_PROGRAMS | sampled_from([LINEAR, PAIR["guide"]])
+OF_PAIRS = [
+    ("model", lambda v: room.posterior_predictive(v, OF_WEIGHTS), NOT_BAYESIAN),
+    ("guide", lambda v: room.posterior_predictive(BAYESIAN, v), NOT_BAYESIAN),
+]
+
 
 CHAINS_OF_X = room.PosteriorChains(LINEAR, X, leaps=1)
 NOT_INDICES = sampled_from(
@@ -164,6 +172,18 @@ CASES = [
     of("gaps", "rate", NOT_POSITIVE),
     of("gaps", "richer", NOT_LOCAL),
     of("gaps", "steps", NOT_COUNTS),
+    of("predictive", "num_weights", NOT_COUNTS),
+    *(Case("posterior_predictive", *rest) for rest in OF_PAIRS),
+    Case("PosteriorPredictive", "model", lambda v: room.PosteriorPredictive(v, OF_WEIGHTS.shared), NOT_BAYESIAN),
+    Case("PosteriorPredictive", "shared", lambda v: room.PosteriorPredictive(BAYESIAN, v), NOT_CALLABLE),
+    Case("weight_posterior", "model", lambda v: room.weight_posterior(v, X), NOT_BAYESIAN),
+    Case(
+        "weight_posterior",
+        "args",
+        lambda v: room.weight_posterior(BAYESIAN, v),
+        sampled_from([X.gt(0).float()]),
+        "model",
+    ),
     of("quadrature", "points", NOT_COUNTS | integers(1, 4) | sampled_from([6, 100])),
     of("quadrature", "reach", NOT_POSITIVE),
     of("quadrature", "tol", NOT_POSITIVE),
@@ -185,5 +205,5 @@ FLAGS += [f"{name}(progress)" for name in VALID if name not in ("PosteriorChains
 ANY = dict.fromkeys(FLAGS, "any truth value")
 RECORDS = {
     *("BernoulliDecoder", "Calibration", "Difference", "Estimate", "Gaps", "GaussianDecoder", "Sandwich"),
-    *("MCMCEMEpoch", "ScaleChange", "Simulated", "Views"),
+    *("MCMCEMEpoch", "Predictive", "ScaleChange", "Simulated", "Views", "WeightPosterior"),
 }

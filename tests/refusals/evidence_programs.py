@@ -5,13 +5,19 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.infer.autoguide import AutoNormal
 
 import dlvm.evidence as room
-from dlvm.guides import Diagonal, latents
+from dlvm.distributions import Bernoulli
+from dlvm.guides import Diagonal, WithGlobals, latents, local_sites
+from dlvm.models import VAE, Bayesian
 from dlvm.nets import MLP
 from refusals.pairs import LINEAR, X
 
 PAIR = dict(model=LINEAR, guide=Diagonal(latents(LINEAR, X), MLP(4, 6)))
+
+BAYESIAN = Bayesian(VAE(2, Bernoulli(MLP(2, 4))), 6)
+OF_WEIGHTS = WithGlobals(Diagonal(local_sites(latents(BAYESIAN, X)), MLP(4, 6)), BAYESIAN, AutoNormal, X)
 
 
 def coins(x=None, n=1):
@@ -74,6 +80,7 @@ VALID = {
     "fit_mcmc_em": dict(chains=room.PosteriorChains(LINEAR, X), epochs=1),
     "gaps": PAIR | SMALL | dict(steps=2),
     "importance": PAIR | SMALL,
+    "predictive": dict(model=BAYESIAN, guide=OF_WEIGHTS, data=X.gt(0).float(), num_weights=2, num_particles=2),
     "prior_sampling": dict(model=LINEAR) | SMALL,
     "quadrature": dict(model=LINEAR, data=X[:1]),
     "sandwich": PAIR | SMALL | CHAINS,

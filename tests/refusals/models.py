@@ -10,16 +10,19 @@ from torch import nn
 import dlvm.models as room
 from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, SelfMasking, StandardNormal
 from dlvm.models import (
+    ARD,
     GMVAE,
     HVAE,
     NICE,
     PPCA,
     VAE,
     VDVAE,
+    Bayesian,
     BernoulliMixture,
     Conditional,
     Dequantised,
     FactorAnalysers,
+    FanIn,
     FullyVisible,
     GaussianMixture,
     NotAtRandom,
@@ -115,9 +118,24 @@ NOT_ROWS = st.one_of(
     NOT_DATA.filter(lambda v: getattr(v, "shape", None) != (0, 4)), st.sampled_from([X.double(), X.long(), None])
 )
 
+NOT_DEVIATIONS = st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, 0, 0.0, -1.0, True, torch.ones(2)]))
+NOT_WEIGHT_PRIORS = st.one_of(
+    NOT_DEVIATIONS, st.sampled_from([FanIn, lambda name, value: value, lambda name, value: dist.Normal(value[:1], 1.0)])
+)
+NOT_NAMES = st.sampled_from([3, ("z",), "z", (3,), [None], torch.ones(2), ("likelihood.net.layers.2",), object()])
+NOT_ONE_NAME = st.sampled_from([None, "", 3, ("data",), object()])
+
 CASES = [
     Case("Conditional", "likelihood", Conditional, NOT_MODULES),
     Case("Conditional", "target", lambda v: Conditional(LIKELIHOOD, v), st.sampled_from([-1, "0", 1.5, True])),
+    Case("Bayesian", "model", lambda v: Bayesian(v, 5), NOT_MODULES),
+    Case("Bayesian", "num_data", lambda v: Bayesian(VAE(2, Bernoulli(MLP(2, 4))), v), NOT_COUNTS),
+    Case("Bayesian", "prior", lambda v: Bayesian(VAE(2, Bernoulli(MLP(2, 4))), 5, v), NOT_WEIGHT_PRIORS),
+    Case("Bayesian", "only", lambda v: Bayesian(VAE(2, Bernoulli(MLP(2, 4))), 5, only=v), NOT_NAMES),
+    Case("Bayesian", "plate", lambda v: Bayesian(VAE(2, Bernoulli(MLP(2, 4))), 5, plate=v), NOT_ONE_NAME),
+    Case("FanIn", "scale", FanIn, NOT_DEVIATIONS),
+    Case("ARD", "columns", ARD, NOT_COUNTS),
+    Case("ARD", "scale", lambda v: ARD(2, v), NOT_DEVIATIONS),
     Case("FullyVisible", "likelihood", FullyVisible, st.one_of(NOT_PRIORS, st.none())),
     Case("VAE", "z_dim", lambda v: VAE(v, LIKELIHOOD), NOT_COUNTS),
     Case("VAE", "likelihood", lambda v: VAE(2, v), NOT_MODULES),
