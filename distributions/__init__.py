@@ -51,6 +51,7 @@ from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
 from dlvm.distributions.priors.reshaped import ReshapedPrior
 from dlvm.distributions.priors.vamp import VampPrior
 from dlvm.distributions.scale import positive
+from dlvm.distributions.sequences.gaussian_chain import GaussianChain
 from dlvm.distributions.sequences.markov_chain import MarkovChain
 from dlvm.distributions.spherical_uniform import SphericalPrior, SphericalUniform, direction_to_uniform
 from dlvm.distributions.student_t import DiagonalStudentT
@@ -99,6 +100,7 @@ __all__ = [
     "FlowNormal",
     "FlowPrior",
     "FullRankNormal",
+    "GaussianChain",
     "GreyLevels",
     "Greys",
     "HouseholderBasis",

@@ -11,6 +11,7 @@ from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.gmvae import GMVAE
 from dlvm.models.hidden_markov import HiddenMarkov
 from dlvm.models.hvae import HVAE, burda
+from dlvm.models.linear_gaussian_ssm import LinearGaussianSSM
 from dlvm.models.nice import NICE
 from dlvm.models.not_at_random import NotAtRandom
 from dlvm.models.ppca import PPCA
@@ -35,6 +36,7 @@ __all__ = [
     "GaussianMixture",
     "HVAE",
     "HiddenMarkov",
+    "LinearGaussianSSM",
     "NICE",
     "NotAtRandom",
     "PPCA",

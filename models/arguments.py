@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from dlvm.distributions.sequences.lengths import check_lengths
 from dlvm.nets.arguments import count, module
 
 
@@ -61,3 +63,22 @@ def fitting(x: Tensor | None, likelihood: Distribution, name: str = "x") -> Tens
             f"{tuple(x.shape)}; make the likelihood's width that of the data, or reshape these, as x.flatten(1)"
         )
     return x
+
+
+def sequences(x: Tensor, lengths: Tensor | None, x_dim: int, dtype: torch.dtype) -> tuple[int, int]:
+    """How many sequences there are, and how many steps they have room for.
+
+    Raises:
+        TypeError: lengths are no whole numbers.
+        ValueError: x has another shape or type, is empty, or lengths do not go with it.
+    """
+    if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[2] != x_dim or not x.numel() or x.dtype != dtype:
+        got = f"{tuple(x.shape)} and {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"x must have shape (batch, steps, {x_dim}) and be {dtype}, got {got}; one sequence is x[None]"
+        )
+    if lengths is not None:
+        check_lengths(lengths, x.shape[1])
+        if lengths.shape != (len(x),):
+            raise ValueError(f"lengths must have shape ({len(x)},), one for each sequence, got {tuple(lengths.shape)}")
+    return len(x), x.shape[1]

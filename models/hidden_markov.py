@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from dlvm.distributions import MarkovChain
-from dlvm.distributions.sequences.lengths import check_lengths, steps_within
-from dlvm.models.arguments import fitting
+from dlvm.distributions.sequences.lengths import steps_within
+from dlvm.models.arguments import fitting, sequences
 from dlvm.models.mixture import Mixture
 from dlvm.nets.arguments import count
 
@@ -159,26 +159,7 @@ class HiddenMarkov(PyroModule):
 
     def _checked(self, x: Tensor, lengths: Tensor | None) -> tuple[int, int]:
         """How many sequences and steps there are."""
-        dtype = self.transition_logits.dtype
-        if (
-            not isinstance(x, Tensor)
-            or x.dim() != 3
-            or x.shape[2] != self.mixture.x_dim
-            or not x.numel()
-            or x.dtype != dtype
-        ):
-            got = f"{tuple(x.shape)} and {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(
-                f"x must have shape (batch, steps, {self.mixture.x_dim}) and be {dtype}, got {got}; one sequence is "
-                "x[None]"
-            )
-        if lengths is not None:
-            check_lengths(lengths, x.shape[1])
-            if lengths.shape != (len(x),):
-                raise ValueError(
-                    f"lengths must have shape ({len(x)},), one for each sequence, got {tuple(lengths.shape)}"
-                )
-        return len(x), x.shape[1]
+        return sequences(x, lengths, self.mixture.x_dim, self.transition_logits.dtype)
 
 
 class Emission(dist.TorchDistribution):

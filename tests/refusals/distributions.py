@@ -110,6 +110,7 @@ ANY = {
     "Coupling(reverse)": "any truth value",
     "Autoregressive(reverse)": "any truth value",
     "ReparametrisedMixture(validate_args)": "as in every distribution of torch",
+    "GaussianChain(validate_args)": "as in every distribution of torch",
     "MarkovChain(validate_args)": "as in every distribution of torch",
     "MarkovChain(by_step)": "any truth value",
     "SphericalUniform(validate_args)": "as in every distribution of torch",

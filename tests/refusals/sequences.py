@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from dlvm.distributions import MarkovChain, StandardNormal
-from dlvm.models import BernoulliMixture, HiddenMarkov
-from refusals.case import Case
+from dlvm.distributions import GaussianChain, MarkovChain, StandardNormal
+from dlvm.models import BernoulliMixture, HiddenMarkov, LinearGaussianSSM
+from refusals.case import NOT_COUNTS, Case
 
 X = torch.tensor([[[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]]).expand(4, 3, 2)
 NOT_POTENTIALS = st.sampled_from(
@@ -35,25 +35,48 @@ def chain(**settings: object) -> MarkovChain:
     )
 
 
+def states(**settings: object) -> GaussianChain:
+    one = torch.eye(2).expand(4, 3, 2, 2)
+    return GaussianChain(**{"linear": torch.zeros(4, 3, 2), "precision": one, "coupling": 0 * one[:, 1:]} | settings)
+
+
 def hidden() -> HiddenMarkov:
     return HiddenMarkov(BernoulliMixture(2, 2))
 
 
+OF_SEQUENCES = {
+    "HiddenMarkov": (hidden, ("log_px", "posterior", "expected_statistics", "start_at")),
+    "LinearGaussianSSM": (lambda: LinearGaussianSSM(1, 2), ("log_px", "posterior", "expected_statistics", "filtered")),
+}
 CHAINS = [
     *(
         Case("MarkovChain", name, lambda v, name=name: chain(**{name: v}), NOT_POTENTIALS)
         for name in ("initial", "transition", "evidence")
     ),
+    *(
+        Case("GaussianChain", name, lambda v, name=name: states(**{name: v}), NOT_POTENTIALS)
+        for name in ("linear", "precision", "coupling")
+    ),
+    Case("GaussianChain", "lengths", lambda v: states(lengths=v), NOT_LENGTHS),
     Case("MarkovChain", "lengths", lambda v: chain(lengths=v), NOT_LENGTHS),
 ]
 MODELS = [
     Case("HiddenMarkov", "components", HiddenMarkov, st.sampled_from([None, 3, BernoulliMixture, StandardNormal(2)])),
+    Case("LinearGaussianSSM", "z_dim", lambda v: LinearGaussianSSM(v, 2), NOT_COUNTS),
+    Case("LinearGaussianSSM", "x_dim", lambda v: LinearGaussianSSM(2, v), NOT_COUNTS),
     *(
-        Case(f"HiddenMarkov.{method}", "x", lambda v, method=method: getattr(hidden(), method)(v), NOT_SEQUENCES)
-        for method in ("log_px", "posterior", "expected_statistics", "start_at")
+        Case(f"{kind}.{method}", "x", lambda v, make=make, method=method: getattr(make(), method)(v), NOT_SEQUENCES)
+        for kind, (make, methods) in OF_SEQUENCES.items()
+        for method in methods
     ),
     *(
-        Case(f"HiddenMarkov.{method}", "lengths", lambda v, method=method: getattr(hidden(), method)(X, v), NOT_LENGTHS)
-        for method in ("log_px", "posterior", "expected_statistics", "start_at", "forward")
+        Case(
+            f"{kind}.{method}",
+            "lengths",
+            lambda v, make=make, method=method: getattr(make(), method)(X, v),
+            NOT_LENGTHS,
+        )
+        for kind, (make, methods) in OF_SEQUENCES.items()
+        for method in (*methods, "forward")
     ),
 ]
