@@ -45,6 +45,7 @@ from dlvm.distributions.likelihoods.zero_inflated import ZeroInflatedNegativeBin
 from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
 from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, StandardNormal
 from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale, OptimalScale
+from dlvm.distributions.priors.discrete import BernoulliPrior, CategoricalPrior
 from dlvm.distributions.priors.flow import FlowPrior
 from dlvm.distributions.priors.gaussians import ARDNormal, MixturePrior
 from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
@@ -82,11 +83,13 @@ __all__ = [
     "Affine",
     "Autoregressive",
     "Bernoulli",
+    "BernoulliPrior",
     "Beta",
     "Binary",
     "Bits",
     "Categorical",
     "CategoricalColumns",
+    "CategoricalPrior",
     "ChainRule",
     "ConstantScaleNormal",
     "ContinuousBernoulli",

@@ -18,7 +18,7 @@ from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import DataOptions, EvaluationOptions
 from dlvm.experiments.options.guides import GuideName, guide_label, guide_named
 from dlvm.experiments.options.jobs import SweepOptions
-from dlvm.experiments.options.objectives import Numbers, objective_of
+from dlvm.experiments.options.objectives import Numbers, baseline_of, objective_of
 from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.setups.named import word_of
@@ -50,6 +50,9 @@ LABELS = {
     "stl": "STL",
     "dreg": "DReG",
     "score": "score function",
+    "nvil": "NVIL",
+    "gumbel": "Gumbel-softmax",
+    "straight_through": "straight-through",
     "vimco": "VIMCO",
 }
 DRAWS_OF_THE_BOUND = 20
@@ -83,11 +86,11 @@ def pair(config: Config, train: Loader) -> tuple[nn.Module, nn.Module]:
     return fresh_pair(config.setup, train, guide_named(config.guide))
 
 
-def objective_named(config: Config, name: str) -> Objective:
+def objective_named(config: Config, name: str, train: Loader) -> Objective:
     """The objective for a word or word:estimator."""
     word, _, estimator = name.partition(":")
     try:
-        return objective_of(word, config, estimator or "total")
+        return objective_of(word, config, estimator or "total", baseline_of(train))
     except ValueError as error:
         raise ValueError(f"objectives, {name!r}: {error}") from error
 
@@ -111,7 +114,7 @@ def own_bound(objective: Objective, model: nn.Module, guide: nn.Module, test: Lo
 def trained(config: Config, name: str, seed: int) -> Done:
     """One pair by one objective: what it is worth, what its training cost, and how it went."""
     data = data_of(config)
-    objective = objective_named(config, name)
+    objective = objective_named(config, name, data.train)
     racer = race(config, seed, partial(pair, config, data.train), objective, data)
     row = {"objective": label(name), "seed": seed, "definition": repr(objective), "history": racer.looks}
     if racer.error is not None:
@@ -227,7 +230,7 @@ def checked(config: Config) -> Splits:
     data = data_of(config)
     model, guide = pair(config, data.train)
     for name in config.objectives:
-        check(model, guide, objective_named(config, name), *data.train.examples)
+        check(model, guide, objective_named(config, name, data.train), *data.train.examples)
     if len({label(name) for name in config.objectives}) < len(config.objectives):
         raise ValueError(
             f"objectives must differ, got {' '.join(config.objectives)}; for more runs of each set --seeds"

@@ -25,7 +25,7 @@ from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import DataOptions, EvaluationOptions, adam
 from dlvm.experiments.options.guides import guide_named
 from dlvm.experiments.options.jobs import SweepOptions
-from dlvm.experiments.options.objectives import Numbers, objective_of
+from dlvm.experiments.options.objectives import objective_for
 from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.runs.report import Table
 from dlvm.experiments.setups.named import word_of
@@ -123,8 +123,8 @@ def trained(config: Config, guide: str, objective: str, seed: int, frozen: dict 
 
 def bound_of(config: Config, objective: str) -> Objective:
     """The objective, with the gradient that the model needs."""
-    word = config.setup.defaults.get("estimator", "total")
-    return objective_of(objective, Numbers(config.num_particles if "iwae" in objective or word == "vimco" else 1), word)
+    several = "iwae" in objective or config.setup.defaults.get("estimator") == "vimco"
+    return objective_for(objective, config.setup.defaults, config.num_particles if several else 1)
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ from dlvm.experiments.measures.evidence_record import Found, annealing_cost, bra
 from dlvm.experiments.options.command_line import check_least, start
 from dlvm.experiments.options.common import DataOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideName, guide_label
-from dlvm.experiments.options.objectives import Numbers, ObjectiveWord, objective_of
+from dlvm.experiments.options.objectives import ObjectiveWord, objective_for
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.recipe import Recipe, check_unasked, settings_in
 from dlvm.experiments.runs.restore import recipe_of, restore
@@ -142,17 +142,12 @@ def with_guide(recipe: Recipe, model: nn.Module, data: Loader) -> Pair:
 
 def fitted(config: Config, model: nn.Module, guide: nn.Module, data: Splits, run: Run) -> None:
     """Trains; every epoch is a line of metrics.jsonl."""
-    epoch, objective = None, objective_of(config.objective, Numbers(config.num_particles), estimator_of(config))
+    epoch, objective = None, objective_for(config.objective, config.setup.defaults, config.num_particles)
     how: dict[str, Any] = dict(epochs=config.epochs, patience=config.patience, seed=config.seed)
     adam = partial(torch.optim.Adam, lr=config.lr)
     for epoch in fit(model, guide, objective, data.train, valid=data.valid, optimizer=adam, **how):
         run.log(**dataclasses.asdict(epoch))
     print(f"trained: {epoch}", flush=True)
-
-
-def estimator_of(config: Config) -> str:
-    """That of the gradient which the model needs."""
-    return config.setup.defaults.get("estimator", "total")
 
 
 def candidates(config: Config, subject: Subject) -> Iterator[tuple[str, int, int, Callable[[], Estimate]]]:
@@ -262,7 +257,7 @@ def checked(config: Config) -> tuple[Recipe, Splits, Pair | None]:
     check_least(config, calibration_data=20)
     if not 0 < config.share < 1:
         raise ValueError(f"share must be between 0 and 1, got {config.share}; 0.1 is usual")
-    objective = objective_of(config.objective, Numbers(config.num_particles), estimator_of(config))
+    objective = objective_for(config.objective, config.setup.defaults, config.num_particles)
     if config.run is None:
         check_aims(objective, (), config.epochs, config.patience)
     recipe = recipe_for(config)

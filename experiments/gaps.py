@@ -20,7 +20,7 @@ from dlvm.experiments.measures.divided_gap import DividedGap, divide
 from dlvm.experiments.options.command_line import check_least, start
 from dlvm.experiments.options.common import DataOptions, FolderOptions, adam
 from dlvm.experiments.options.guides import GuideOptions
-from dlvm.experiments.options.objectives import ESTIMATORS
+from dlvm.experiments.options.objectives import estimator_for
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.setups.named import word_of
@@ -92,7 +92,7 @@ class Config(FolderOptions, ModelOptions, DataOptions):
     def bound(self) -> Callable[[int], ELBO]:
         """The ELBO of so many particles, or of eight where the gradient takes several, as discrete latents need it."""
         word = self.setup.defaults.get("estimator", "total")
-        return lambda num_particles: ELBO(8 if word == "vimco" else num_particles, ESTIMATORS[word]())
+        return lambda num_particles: ELBO(8 if word == "vimco" else num_particles, estimator_for(self.setup.defaults))
 
 
 def trained(

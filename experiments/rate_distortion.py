@@ -18,7 +18,7 @@ from dlvm.evidence import Estimate, annealed, defensive, importance, views
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.options.command_line import check_least, start
 from dlvm.experiments.options.common import DataOptions, EvaluationOptions, FolderOptions, adam
-from dlvm.experiments.options.objectives import ESTIMATORS
+from dlvm.experiments.options.objectives import estimator_for
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.runs.report import Table, counted, with_error
@@ -82,7 +82,7 @@ def pair(config: Config, decoder: str, train: Loader) -> tuple[nn.Module, nn.Mod
 def objective_of(config: Config, beta: float) -> Objective:
     """The ELBO with the rate weighed by beta; with draws of the rate where latents are discrete."""
     word = config.setup.defaults.get("estimator", "total")
-    bound = ELBO(analytic_kl=True) if word == "total" else ELBO(PARTICLES, ESTIMATORS[word]())
+    bound = ELBO(analytic_kl=True) if word == "total" else ELBO(PARTICLES, estimator_for(config.setup.defaults))
     return tempered(bound, beta)
 
 

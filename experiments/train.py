@@ -17,7 +17,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
-from dlvm.experiments.options.objectives import WARMED, EstimatorWord, Numbers, ObjectiveWord, objective_of
+from dlvm.experiments.options.objectives import WARMED, EstimatorWord, Numbers, ObjectiveWord, baseline_of, objective_of
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
 from dlvm.experiments.runs.new_data import keep_description
 from dlvm.experiments.runs.recipe import Recipe
@@ -51,7 +51,8 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
     draws of z; vr_max bounds log p(x) from neither side and needs --patience None."""
     estimator: EstimatorWord = "total"
-    """Of the objective's gradient: total derivative, stl, dreg, score function with a moving average, or vimco."""
+    """Of the objective's gradient: total derivative, stl, dreg; score function with a moving average, with a net of the
+    data (nvil) or the other particles (vimco) for a baseline; or, biased, relaxed draws: gumbel, straight_through."""
     num_particles: int = 1
     """Samples of z per datum in the objective, in all."""
     warm_up: int | None = None
@@ -175,9 +176,9 @@ def main(config: Config) -> Evaluation | None:
 def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     """One run, from data to report; the ranks of a job train together, and the first does all else."""
     first = job is None or job.first
-    objective = objective_of(config.objective, config, config.estimator)
     recipe = Recipe.by(config)
     train, valid, test = recipe.splits(config.device).tested_on(config.eval_data)
+    objective = objective_of(config.objective, config, config.estimator, baseline_of(train))
 
     if epochs := warm_up_of(config):
         objective = tempered(objective, linear(0.0, 1.0, steps=epochs * len(train)))

@@ -2,6 +2,7 @@
 
 from dlvm.models.bayesian import Bayesian
 from dlvm.models.bernoulli_mixture import BernoulliMixture
+from dlvm.models.categorical_vae import CategoricalVAE
 from dlvm.models.conditional import Conditional
 from dlvm.models.dequantised import Dequantised
 from dlvm.models.diffusion import Diffusion, RandomLayer
@@ -12,10 +13,12 @@ from dlvm.models.gmvae import GMVAE
 from dlvm.models.hidden_markov import HiddenMarkov
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.linear_gaussian_ssm import LinearGaussianSSM
+from dlvm.models.mixed_vae import MixedVAE
 from dlvm.models.nice import NICE
 from dlvm.models.not_at_random import NotAtRandom
 from dlvm.models.ppca import PPCA
 from dlvm.models.realnvp import RealNVP
+from dlvm.models.sigmoid_belief_network import SigmoidBeliefNetwork
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 from dlvm.models.vdvae import VDVAE
@@ -27,6 +30,7 @@ __all__ = [
     "ARD",
     "Bayesian",
     "BernoulliMixture",
+    "CategoricalVAE",
     "Conditional",
     "Dequantised",
     "FactorAnalysers",
@@ -37,10 +41,12 @@ __all__ = [
     "HVAE",
     "HiddenMarkov",
     "LinearGaussianSSM",
+    "MixedVAE",
     "NICE",
     "NotAtRandom",
     "PPCA",
     "RealNVP",
+    "SigmoidBeliefNetwork",
     "TopDown",
     "VAE",
     "VDVAE",

@@ -12,6 +12,9 @@ SMALLER = {
     "nade": {"hidden": 16},
     "pixelcnn": {"receptive_field": 2, "layers": 2, "channels": 4},
     "pixel_vae": {"z_dim": 3, "hidden": (16,), "channels": 4},
+    "sbn": {"sizes": (6, 4)},
+    "categorical_vae": {"variables": 3, "classes": 4, "hidden": (16,)},
+    "mixed_vae": {"bits": 3, "z_dim": 2, "hidden": (16,)},
     "transformer": {"layers": 1, "heads": 2, "head_width": 4},
     "vdvae": {"layers": 3, "width": 8, "depth": 1},
 }

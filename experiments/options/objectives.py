@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
+from torch import nn
+
+from dlvm.experiments.data import Loader
 from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,
     IWAE,
     MIWAE,
+    NVIL,
     PIWAE,
     RWS,
     STL,
     TVO,
     VIMCO,
     DReG,
+    Estimator,
+    GumbelSoftmax,
     MaximumLikelihood,
     MovingAverage,
     Objective,
     Renyi,
     ScoreFunction,
     Separate,
+    StraightThrough,
     Total,
     VRMax,
     WakeSleep,
 )
+from dlvm.inference.programs.randomness import untouched
+from dlvm.nets import MLP
 
 ObjectiveWord = Literal[
     "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "wake_sleep", "rws",
     "maximum_likelihood",
 ]  # fmt: skip
-EstimatorWord = Literal["total", "stl", "dreg", "score", "vimco"]
+EstimatorWord = Literal["total", "stl", "dreg", "score", "nvil", "vimco", "gumbel", "straight_through"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,11 @@ class Numbers:
     """For tvo: into how many the path from q to p is cut."""
     sleep: float = 0.5
     """For rws: share of the sleep phase in the guide's update."""
+    score_all: bool = True
+    """For score, nvil and vimco: whether real latents get the score, too; else they are reparametrised, and discrete
+    ones alone get it."""
+    temperature: float = 0.5
+    """For gumbel and straight_through: of the relaxed draws."""
 
     @property
     def each(self) -> int:
@@ -66,6 +81,7 @@ class Numbers:
         return self.num_particles // self.groups
 
 
+Baseline = Callable[[], nn.Module] | None
 OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
     "elbo": lambda n, estimator: ELBO(n.num_particles, estimator()),
     "analytic_kl": lambda n, estimator: ELBO(n.num_particles, estimator(), analytic_kl=True),
@@ -84,18 +100,20 @@ OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
     "maximum_likelihood": lambda n, estimator: MaximumLikelihood(),
 }
 WARMED = ("elbo", "analytic_kl", "iwae", "renyi", "miwae", "piwae", "ciwae")  # guides that follow a bound from below
-# The latents of these scripts are continuous: a score function that leaves out what can be reparametrised has no site.
-ESTIMATORS: dict[str, Callable] = {
-    "total": Total,
-    "stl": STL,
-    "dreg": DReG,
-    "score": lambda: ScoreFunction(MovingAverage(), everywhere=True),
-    "vimco": lambda: VIMCO(everywhere=True),
+ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = {
+    "total": lambda n, net: Total,
+    "stl": lambda n, net: STL,
+    "dreg": lambda n, net: DReG,
+    "score": lambda n, net: partial(score, n, MovingAverage),
+    "nvil": lambda n, net: partial(score, n, partial(learned, net)),
+    "vimco": lambda n, net: partial(VIMCO, everywhere=n.score_all),
+    "gumbel": lambda n, net: partial(GumbelSoftmax, n.temperature),
+    "straight_through": lambda n, net: partial(StraightThrough, n.temperature),
 }
 ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg"), "maximum_likelihood": ("total",)}
 
 
-def objective_of(word: str, numbers: Numbers, estimator: str = "total") -> Objective:
+def objective_of(word: str, numbers: Numbers, estimator: str = "total", baseline: Baseline = None) -> Objective:
     """The objective that a word stands for, with an estimator of its gradient.
 
     Args:
@@ -103,6 +121,7 @@ def objective_of(word: str, numbers: Numbers, estimator: str = "total") -> Objec
         numbers: those in its formula.
         estimator: one of ``ESTIMATORS``; for wake-sleep "total" is its own rule, and for rws "dreg" its doubly
             reparametrised one.
+        baseline: makes the net of the data that "nvil" trains, see ``NVIL``.
 
     Raises:
         ValueError: the word is unknown, the estimator is unknown or not defined for this objective, or a number is
@@ -121,4 +140,45 @@ def objective_of(word: str, numbers: Numbers, estimator: str = "total") -> Objec
             f"estimator must be {' or '.join(allowed)} for {word}, whose guide does not follow the gradient of a "
             f"bound, got {estimator!r}"
         )
-    return OBJECTIVES[word](numbers, ESTIMATORS[estimator])
+    return OBJECTIVES[word](numbers, ESTIMATORS[estimator](numbers, baseline))
+
+
+def numbers_for(defaults: Mapping[str, Any], num_particles: int = 8) -> Numbers:
+    """So many particles, and what a model's ``defaults`` say of its gradient beside which estimator."""
+    names = ("score_all", "temperature")
+    return Numbers(num_particles, **{name: defaults[name] for name in names if name in defaults})
+
+
+def objective_for(word: str, defaults: Mapping[str, Any], num_particles: int) -> Objective:
+    """The objective that a word stands for, with the gradient that a model's ``defaults`` ask for."""
+    return objective_of(word, numbers_for(defaults, num_particles), defaults.get("estimator", "total"))
+
+
+def estimator_for(defaults: Mapping[str, Any]) -> Estimator:
+    """The estimator that a model's ``defaults`` name."""
+    return ESTIMATORS[defaults.get("estimator", "total")](numbers_for(defaults), None)()
+
+
+def score(numbers: Numbers, baseline: Callable[[], nn.Module]) -> ScoreFunction:
+    """The score function with a baseline."""
+    return ScoreFunction(baseline(), numbers.score_all)
+
+
+def learned(net: Baseline) -> NVIL:
+    """The baseline by a net of the data."""
+    if net is None:
+        raise ValueError("estimator nvil needs a net of the data, which this script does not make; take score or vimco")
+    return NVIL(net())
+
+
+def baseline_of(data: Loader) -> Callable[[], nn.Module]:
+    """Makes the net of the data that "nvil" trains: one hidden layer of 100 units, the same at every call."""
+
+    def net() -> nn.Module:
+        if data.given != ("x",) or data.has_missing:
+            what = "missing entries" if data.has_missing else f"batches of {', '.join(data.given)}"
+            raise ValueError(f"estimator nvil has a net of x alone, whole, got {what}; take score or vimco")
+        with untouched(0):
+            return MLP(data.x_dim, 100, 1, activation=nn.Tanh).to(data.device)
+
+    return net

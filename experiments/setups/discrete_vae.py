@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import pyro.distributions as dist
-import torch
 from torch import nn
 
-from dlvm.distributions import Bernoulli
+from dlvm.distributions import Bernoulli, BernoulliPrior
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.fitting import check_fits
 from dlvm.experiments.setups.setup import Setup
@@ -42,19 +40,8 @@ class DiscreteVAESetup(Setup):
         """A fresh p(z) p(x | z)."""
         check_fits("bernoulli", data)
         decoder = MLP(self.bits, *self.hidden[::-1], data.x_dim, activation=nn.Tanh)
-        return VAE(self.bits, Bernoulli(decoder, data.mean), FairBits(self.bits))
+        return VAE(self.bits, Bernoulli(decoder, data.mean), BernoulliPrior(self.bits))
 
     def encoder(self, data: Loader) -> MLP:
         """From x to the features of a guide."""
         return MLP(data.x_dim, *self.hidden, activation=nn.Tanh)
-
-
-class FairBits(nn.Module):
-    """p(z) of independent fair bits."""
-
-    def __init__(self, bits: int):
-        super().__init__()
-        self.register_buffer("logits", torch.zeros(bits))
-
-    def forward(self) -> dist.Distribution:
-        return dist.Bernoulli(logits=self.logits).to_event(1)

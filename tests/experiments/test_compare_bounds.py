@@ -15,6 +15,7 @@ import matplotlib
 import pyro
 import pytest
 import torch
+from torch import nn
 
 from dlvm.experiments import compare_bounds
 from dlvm.experiments.data import Loader, Splits
@@ -29,22 +30,28 @@ from dlvm.inference.bounds.importance import log_mean_exp
 from dlvm.models import PPCA
 from dlvm.nets import MLP
 
-IMPOSSIBLE = {
-    ("analytic_kl", "stl"): "leaves no sampled log q for STL",
-    ("analytic_kl", "dreg"): "leaves no sampled log q for DReG",
-    ("vr_max", "dreg"): "continuous slopes, which VRMax has not",
-    ("rws", "stl"): "estimator must be total or dreg for rws",
-    ("rws", "score"): "estimator must be total or dreg for rws",
-    ("rws", "vimco"): "estimator must be total or dreg for rws",
-    ("wake_sleep", "stl"): "estimator must be total for wake_sleep",
-    ("wake_sleep", "dreg"): "estimator must be total for wake_sleep",
-    ("wake_sleep", "score"): "estimator must be total for wake_sleep",
-    ("wake_sleep", "vimco"): "estimator must be total for wake_sleep",
-} | {
-    ("maximum_likelihood", word): "estimator must be total for maximum_likelihood"
-    for word in objectives.ESTIMATORS
-    if word != "total"
-}
+IMPOSSIBLE = (
+    {
+        ("analytic_kl", "stl"): "leaves no sampled log q for STL",
+        ("analytic_kl", "dreg"): "leaves no sampled log q for DReG",
+        ("vr_max", "dreg"): "continuous slopes, which VRMax has not",
+    }
+    | {
+        (objective, word): said
+        for word in ("gumbel", "straight_through")
+        for objective, said in {
+            "analytic_kl": "leaves no sampled log q for",
+            "piwae": "is more than sampled weights and coefficients",
+            "cubo": "is not defined for CUBO",
+        }.items()
+    }
+    | {
+        (objective, word): f"estimator must be {' or '.join(allowed)} for {objective}"
+        for objective, allowed in objectives.ESTIMATORS_OF_ITS_OWN.items()
+        for word in objectives.ESTIMATORS
+        if word not in allowed
+    }
+)
 
 
 def pair():
@@ -75,7 +82,7 @@ def test_every_pair_of_words_works_or_says_why_not(word, estimator):
             objectives.objective_of(word, numbers, estimator)
         return
     model, guide, x = pair()
-    objective = objectives.objective_of(word, numbers, estimator)
+    objective = objectives.objective_of(word, numbers, estimator, partial(nn.Linear, 3, 1))
     if word == "maximum_likelihood":
         with pytest.raises(ValueError, match="needs a model that observes everything"):
             check(model, guide, objective, x)
@@ -122,6 +129,8 @@ def test_mistakes_in_words_and_numbers_are_named():
         objectives.objective_of("iwaes", objectives.Numbers())
     with pytest.raises(ValueError, match="estimator must be one of total, .*, got 'drag'"):
         objectives.objective_of("iwae", objectives.Numbers(), "drag")
+    with pytest.raises(ValueError, match="estimator nvil needs a net of the data"):
+        objectives.objective_of("iwae", objectives.Numbers(), "nvil")
 
 
 @dataclass

@@ -109,6 +109,8 @@ CASES = [
 ANY = {
     "Coupling(reverse)": "any truth value",
     "Autoregressive(reverse)": "any truth value",
+    "BernoulliPrior(learned)": "any truth value",
+    "CategoricalPrior(learned)": "any truth value",
     "ReparametrisedMixture(validate_args)": "as in every distribution of torch",
     "GaussianChain(validate_args)": "as in every distribution of torch",
     "MarkovChain(validate_args)": "as in every distribution of torch",

@@ -19,14 +19,17 @@ from dlvm.models import (
     VDVAE,
     Bayesian,
     BernoulliMixture,
+    CategoricalVAE,
     Conditional,
     Dequantised,
     FactorAnalysers,
     FanIn,
     FullyVisible,
     GaussianMixture,
+    MixedVAE,
     NotAtRandom,
     RealNVP,
+    SigmoidBeliefNetwork,
     TopDown,
     burda,
 )
@@ -110,6 +113,9 @@ PROGRAMS = {
     "GMVAE": GMVAE(GaussianMixture(2, 2), LIKELIHOOD),
     "GaussianMixture": GaussianMixture(2, 4),
     "BernoulliMixture": BernoulliMixture(2, 4),
+    "CategoricalVAE": CategoricalVAE(1, 2, LIKELIHOOD),
+    "MixedVAE": MixedVAE(1, 1, LIKELIHOOD),
+    "SigmoidBeliefNetwork": SigmoidBeliefNetwork(4, (2,)),
     "NICE": NICE(4, (3,)),
     "RealNVP": RealNVP(4),
 }
@@ -149,6 +155,16 @@ CASES = [
         lambda v: NotAtRandom(2, LIKELIHOOD, SelfMasking(4), v),
         st.one_of(NOT_PRIORS, OF_OTHER_SHAPE),
     ),
+    Case("CategoricalVAE", "variables", lambda v: CategoricalVAE(v, 2, LIKELIHOOD), NOT_COUNTS),
+    Case("CategoricalVAE", "classes", lambda v: CategoricalVAE(2, v, LIKELIHOOD), st.one_of(NOT_COUNTS, st.just(1))),
+    Case("CategoricalVAE", "likelihood", lambda v: CategoricalVAE(1, 2, v), NOT_MODULES),
+    Case("MixedVAE", "bits", lambda v: MixedVAE(v, 1, LIKELIHOOD), NOT_COUNTS),
+    Case("MixedVAE", "z_dim", lambda v: MixedVAE(1, v, LIKELIHOOD), NOT_COUNTS),
+    Case("MixedVAE", "likelihood", lambda v: MixedVAE(1, 1, v), NOT_MODULES),
+    Case("SigmoidBeliefNetwork", "x_dim", SigmoidBeliefNetwork, NOT_COUNTS),
+    Case("SigmoidBeliefNetwork", "sizes", lambda v: SigmoidBeliefNetwork(4, v), NOT_WIDTHS),
+    Case("SigmoidBeliefNetwork", "sizes", lambda v: SigmoidBeliefNetwork(4, v), st.just(())),
+    Case("SigmoidBeliefNetwork", "mean", lambda v: SigmoidBeliefNetwork(64, (2,), mean=v), NOT_MEANS),
     Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), NOT_PRIORS),
     Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), st.none()),
     Case(
@@ -206,5 +222,11 @@ CASES = [
     *diffusion.MODELS,
     *sequences.MODELS,
 ]
-ANY = dict.fromkeys(("RandomLayer(continuous)", "HiddenMarkov(sum_out)"), "any truth value")
+FLAGS = (
+    "RandomLayer(continuous)",
+    "HiddenMarkov(sum_out)",
+    "CategoricalVAE(learned)",
+    "SigmoidBeliefNetwork(nonlinear)",
+)
+ANY: dict[str, str] = dict.fromkeys(FLAGS, "any truth value")
 RECORDS: set[str] = set()

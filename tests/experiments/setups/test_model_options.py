@@ -120,7 +120,7 @@ def test_a_model_has_its_own_options_and_no_other():
     "line, said",
     [
         ("--model hvae --z-dim 8", "; did you mean --sizes? hvae has --sizes, --hidden, "),
-        ("--model vae --bits 8", "--bits is no option of --model vae, but of discrete_vae; did you mean "),
+        ("--model vae --bits 8", "--bits is no option of --model vae, but of discrete_vae and mixed_vae; did "),
         ("--model ppca --sizes 8", "--sizes is no option of --model ppca, but of hvae"),
         ("--model hvae --size 8", "--size is no option of --model hvae; did you mean --sizes?"),
         ("--zdim 8", "--zdim is no option of --model vae; did you mean --z-dim?"),
