@@ -4,6 +4,7 @@ from dlvm.models.bayesian import Bayesian
 from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.categorical_vae import CategoricalVAE
 from dlvm.models.conditional import Conditional
+from dlvm.models.cvae import CVAE
 from dlvm.models.dequantised import Dequantised
 from dlvm.models.diffusion import Diffusion, RandomLayer
 from dlvm.models.factor_analysers import FactorAnalysers
@@ -31,6 +32,7 @@ __all__ = [
     "Bayesian",
     "BernoulliMixture",
     "CategoricalVAE",
+    "CVAE",
     "Conditional",
     "Dequantised",
     "FactorAnalysers",

@@ -10,6 +10,7 @@ from dlvm.nets.batch_norm import BatchNorm, BatchNorm2d
 from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
 from dlvm.nets.gated import GatedBlock, GatedConv
 from dlvm.nets.inputs import Beside, Filled, Logarithmic, OneHot, Standardised
+from dlvm.nets.joined import Classes, Joined
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 from dlvm.nets.pixels import PixelFeatures, PixelReadout
@@ -31,12 +32,14 @@ __all__ = [
     "CausalTransformer",
     "Beside",
     "Bottleneck",
+    "Classes",
     "Conv",
     "Deconv",
     "DeepSet",
     "Filled",
     "GatedBlock",
     "GatedConv",
+    "Joined",
     "Logarithmic",
     "Maps",
     "NormedConv2d",

@@ -3,6 +3,7 @@
 from dlvm.experiments.figures.bound_costs import own_bounds, reached
 from dlvm.experiments.figures.bounds import bounds
 from dlvm.experiments.figures.columns import columns, ellipses, plane
+from dlvm.experiments.figures.completions import completions
 from dlvm.experiments.figures.images import reconstructions, samples, writings
 from dlvm.experiments.figures.imputation import imputation_errors
 from dlvm.experiments.figures.latent_space import latent_space
@@ -20,6 +21,7 @@ __all__ = [
     "bounds",
     "by_depth",
     "columns",
+    "completions",
     "decoders",
     "distance_curves",
     "ellipses",

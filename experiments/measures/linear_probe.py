@@ -1,9 +1,10 @@
-"""What a model's features say of labels that it never saw: a linear classifier on them."""
+"""What a model's features say of labels that it never saw, or is to be free of: a linear classifier on them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from dlvm.experiments.measures.draws import posterior_means
 from dlvm.models import Dequantised
 from dlvm.nets import NADE, CausalTransformer, OrderedMADE, PixelCNN
 
+FOLDS = 5
+MOST = 2000  # rows whose label is told from codes
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn
 GRID = 4  # side of the areas that maps of pixels are averaged over
 LAST: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {  # the layer whose input is a net's last hidden one
@@ -75,6 +78,68 @@ def probe(model: nn.Module, guide: nn.Module, data: Splits, most: int = 10_000) 
     fits = [LogisticRegression(C=penalty, max_iter=200).fit(seen, y) for penalty in PENALTIES]
     best = max(fits, key=lambda fit: fit.score(valid, valid_y))
     return float(best.score(test, test_y))
+
+
+class Told(NamedTuple):
+    """How often a label is told from codes.
+
+    Attributes:
+        accuracy: of rows that the classifier was not fitted to.
+        error: its standard error, of that many rows.
+        chance: the share of the most common label, which is told without any code.
+    """
+
+    accuracy: float
+    error: float
+    chance: float
+
+    @property
+    def free(self) -> bool:
+        """Whether no more is told than by chance, within two standard errors."""
+        return self.accuracy <= self.chance + 2 * self.error
+
+
+def told_by(codes: Tensor, labels: Tensor, most: int = MOST) -> Told:
+    """How often a classifier tells labels from codes that it was not fitted to, beside chance.
+
+    A logistic regression on the numbers of a code and on their products, so that what differs in mean, spread or
+    correlation is found; what shows in none of them is not. In five parts, each told by what was fitted to the others.
+
+    Returns:
+        a ``Told``.
+
+    Args:
+        codes: shape (n, z_dim), such as means of q(z | x, y).
+        labels: shape (n,).
+        most: rows that are taken, the first.
+
+    Raises:
+        ValueError: there is one label alone, or one of so few rows that a part may lack it.
+
+    Example:
+        >>> codes = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> told_by(codes, torch.arange(200) % 2).free, told_by(codes, (codes[:, 0] > 0).long()).free
+        (True, False)
+    """
+    codes, labels = codes[:most].double().cpu(), labels[:most].cpu()
+    _, numbers = labels.unique(return_counts=True)
+    if len(numbers) < 2 or int(numbers.min()) < FOLDS:
+        raise ValueError(
+            f"labels must be of two classes at least, with {FOLDS} rows each, got {numbers.tolist()}; nothing could be "
+            "told of fewer"
+        )
+    from sklearn.linear_model import LogisticRegression  # which --help need not wait for
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    rows, columns = torch.triu_indices(codes.shape[1], codes.shape[1])
+    scaled = (codes - codes.mean(0)) / codes.std(0).clamp_min(1e-12)
+    features = torch.cat([scaled, scaled[:, rows] * scaled[:, columns]], 1)
+    features = (features - features.mean(0)) / features.std(0).clamp_min(1e-12)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    said = cross_val_predict(LogisticRegression(C=0.1, max_iter=300), features.numpy(), labels.numpy(), cv=folds)
+    accuracy = float((torch.from_numpy(said) == labels).double().mean())
+    error = math.sqrt(max(accuracy * (1 - accuracy), 0.25 / len(labels)) / len(labels))
+    return Told(accuracy, error, numbers.max().item() / len(labels))
 
 
 def _rows(model: nn.Module, guide: nn.Module, data: Loader, most: int) -> tuple[Tensor, Tensor]:

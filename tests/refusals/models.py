@@ -11,6 +11,7 @@ import dlvm.models as room
 from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, SelfMasking, StandardNormal
 from dlvm.models import (
     ARD,
+    CVAE,
     GMVAE,
     HVAE,
     NICE,
@@ -33,7 +34,7 @@ from dlvm.models import (
     TopDown,
     burda,
 )
-from dlvm.nets import MLP, NADE, Readout
+from dlvm.nets import MLP, NADE, Joined, Readout
 from refusals import diffusion, mixtures, sequences
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.data_flows import NOT_FLOWS, NOT_NOISES
@@ -120,6 +121,14 @@ PROGRAMS = {
     "RealNVP": RealNVP(4),
 }
 LINEAR = PROGRAMS["PPCA"]
+GIVEN = CVAE(2, Bernoulli(Joined(MLP(4, 4), [MLP(2), MLP(2)])))
+IN_PART = CVAE(2, Bernoulli(Joined(MLP(4, 3), [MLP(2), MLP(2)])), seen=torch.arange(5) < 2)
+GIVEN_Y = torch.zeros(5, 2)
+NOT_Y = st.one_of(NOT_TENSORS, st.sampled_from([torch.zeros(s) for s in ((4, 2), (1, 2), (0, 2), ())]))
+NOT_THREE = st.sampled_from([torch.zeros(5, 5), torch.zeros(5, 1), torch.zeros(5, 0)])
+NOT_SEEN = st.sampled_from(
+    [True, "x", 3, [True, False], torch.ones(3), torch.ones(2, 2).bool(), torch.ones(3).bool(), torch.zeros(3).bool()]
+)
 NOT_ROWS = st.one_of(
     NOT_DATA.filter(lambda v: getattr(v, "shape", None) != (0, 4)), st.sampled_from([X.double(), X.long(), None])
 )
@@ -132,6 +141,16 @@ NOT_NAMES = st.sampled_from([3, ("z",), "z", (3,), [None], torch.ones(2), ("like
 NOT_ONE_NAME = st.sampled_from([None, "", 3, ("data",), object()])
 
 CASES = [
+    Case("CVAE", "z_dim", lambda v: CVAE(v, LIKELIHOOD), NOT_COUNTS),
+    Case("CVAE", "likelihood", lambda v: CVAE(2, v), NOT_MODULES),
+    Case("CVAE", "prior", lambda v: CVAE(2, LIKELIHOOD, v), NOT_MODULES.filter(lambda v: v is not None)),
+    Case("CVAE", "seen", lambda v: CVAE(2, LIKELIHOOD, seen=v), NOT_SEEN),
+    Case("CVAE.forward", "x", lambda v: GIVEN(v, GIVEN_Y), NOT_DATA),
+    Case("CVAE.forward", "y", lambda v: GIVEN(X, v), NOT_Y),
+    Case("CVAE.forward", "y", lambda v: GIVEN(y=v), NOT_TENSORS),
+    Case("CVAE.forward", "n", lambda v: GIVEN(y=GIVEN_Y, n=v), NOT_COUNTS),
+    Case("CVAE.whole", "x", lambda v: IN_PART.whole(v, torch.zeros(5, 2)), st.one_of(NOT_TENSORS, NOT_THREE)),
+    Case("CVAE.whole", "y", lambda v: IN_PART.whole(torch.zeros(5, 3), v), st.one_of(NOT_TENSORS, NOT_THREE)),
     Case("Conditional", "likelihood", Conditional, NOT_MODULES),
     Case("Conditional", "target", lambda v: Conditional(LIKELIHOOD, v), st.sampled_from([-1, "0", 1.5, True])),
     Case("Bayesian", "model", lambda v: Bayesian(v, 5), NOT_MODULES),

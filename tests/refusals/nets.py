@@ -18,12 +18,14 @@ from dlvm.nets import (
     Bottleneck,
     CausalAttention,
     CausalTransformer,
+    Classes,
     Conv,
     Deconv,
     DeepSet,
     Filled,
     GatedBlock,
     GatedConv,
+    Joined,
     Logarithmic,
     Maps,
     NormedConv2d,
@@ -116,6 +118,8 @@ BY_CHAIN_RULE = {
 
 NOT_PLACES = st.sampled_from([None, 3, "ab", (0.5,), (-1,), ("0",), (None,), object()])
 
+X2 = torch.zeros(5, 2)
+NOT_LABELS = st.sampled_from([[3], [-1], [0.5], [float("nan")], [0, 1, 7]]).map(torch.tensor)
 WRAPPERS = {
     "OneHot": lambda v: OneHot(v, (3, 3)),
     "Beside": lambda v: Beside(v, [MLP(2)], [(0, 1)]),
@@ -301,6 +305,14 @@ CASES = [
     Case("Beside", "net", lambda v: Beside(MLP(2), [v], [(0, 1)]), st.builds(nn.ReLU)),
     Case("Beside", "columns", lambda v: Beside(MLP(2), [MLP(2)], v), st.sampled_from([None, 3, [], [(0,), (1,)]])),
     Case("Beside", "columns", lambda v: Beside(MLP(2), [MLP(2)], [v]), NOT_PLACES),
+    Case("Joined", "net", lambda v: Joined(v, [MLP(2)]), st.one_of(WIDTHLESS, NOT_MODULES)),
+    Case("Joined", "fronts", lambda v: Joined(MLP(2), v), st.sampled_from([None, 3, "x", [], ()])),
+    Case("Joined", "fronts", lambda v: Joined(MLP(2), [v]), NOT_MODULES),
+    Case("Joined.forward", "arguments", lambda v: Joined(MLP(2), [MLP(2)])(*v), st.sampled_from([(), (X2, X2)])),
+    Case("Joined.forward", "arguments", lambda v: Joined(MLP(2), [MLP(2)])(v), NOT_TENSORS, "x must be a tensor"),
+    Case("Classes", "classes", Classes, NOT_COUNTS),
+    Case("Classes.forward", "y", Classes(3), NOT_LABELS),
+    Case("Classes.forward", "y", Classes(3), NOT_TENSORS, "x must be a tensor"),
     Case("OneHot", "sizes", lambda v: OneHot(MLP(2), v), NOT_WIDTHS),
     Case("out_features", "net", out_features, WIDTHLESS),
     Case("MLP.forward", "input", lambda v: MLP(3, 4, 2)(v), st.one_of(OF_OTHER_WIDTH, NOT_TENSORS, OF_OTHER_KIND)),

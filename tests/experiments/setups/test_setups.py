@@ -53,6 +53,7 @@ def test_every_option_of_a_model_changes_it(word):
     within = {"components": {"prior": "mixture"}} if hasattr(setup, "prior") else {}  # options that others ask for
     within |= {"channels": {"net": "conv"}} if word == "vae" else {}
     within |= {"hidden": {"dequantiser": "variational"}} if word == "realnvp" else {}
+    within |= {"quadrants": {"given": "quadrants"}, "given_columns": {"given": "columns", "given_columns": ("0",)}}
     within |= {"by_column": {"likelihood": "mixed"}, "dequantise": {"likelihood": "normal"}}
     others = {
         int: lambda v: v + 1,
@@ -76,7 +77,8 @@ def test_every_option_of_a_model_changes_it(word):
     loader = data(setup)
     for field in dataclasses.fields(setup):
         kind, value = hints[field.name], getattr(setup, field.name)
-        other = next((v for v in get_args(kind) if isinstance(v, str) and v != value), None)
+        other = next((v for v in get_args(kind) if isinstance(v, str | int) and v != value), None)
+        other = ("1",) if field.name == "given_columns" else other
         other = others.get(kind, others.get(str(kind)))(value) if other is None else other
         usual = dataclasses.replace(setup, **within.get(field.name, {}))
         assert shape(dataclasses.replace(usual, **{field.name: other})) != shape(usual), field.name
