@@ -23,7 +23,8 @@ def masks_of(site: Mapping[str, Any]) -> list[Tensor]:
         if isinstance(fn, dist.MaskedDistribution):
             found.append(_spread(fn._mask, fn, whole))
         fn = fn.base_dist
-    return [mask for mask in found if mask is not None]
+    found.append(getattr(fn, "event_mask", None))  # of one whose density is no product over its numbers
+    return [mask if mask.shape == whole else mask.expand(whole) for mask in found if mask is not None]
 
 
 def _spread(mask: Tensor | bool | None, fn: Distribution, whole: torch.Size) -> Tensor | None:

@@ -186,6 +186,12 @@ class Emission(dist.TorchDistribution):
         return UnseenOr(self.model.mixture.support)
 
     @property
+    def event_mask(self) -> Tensor | None:
+        """Which numbers count, shape (*batch, *event); None where all do."""
+        within = self.prior.within
+        return None if within is None else within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)
+
+    @property
     def mean(self) -> Tensor:
         return (self.prior.marginals if self.z is None else self.z) @ self.model.mixture.moments()[0]
 

@@ -86,6 +86,11 @@ class GaussianChain(dist.TorchDistribution):
         """Whether a step counts, shape (*batch, T); None where all do."""
         return None if self.lengths is None else steps_within(self.lengths, self.event_shape[0])
 
+    @property
+    def event_mask(self) -> Tensor | None:
+        """Which numbers count, shape (*batch, *event); None where all do."""
+        return None if self.within is None else self.within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)
+
     @cached_property
     def factor(self) -> tuple[list[Tensor], list[Tensor]]:
         """Cholesky factor of the precision: blocks on the diagonal, T of them, and those below it, T - 1."""

@@ -76,6 +76,11 @@ class MarkovChain(dist.TorchDistribution):
         """Whether a step counts, shape (*batch, T); None where all do."""
         return None if self.lengths is None else steps_within(self.lengths, self.event_shape[0])
 
+    @property
+    def event_mask(self) -> Tensor | None:
+        """Which numbers count, shape (*batch, *event); None where all do."""
+        return None if self.within is None else self.within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)
+
     def step(self, t: int) -> Tensor:
         """Log-potentials from step t to the next one, shape (*batch, K, K), t from 0."""
         return self.transition[..., t, :, :] if self.by_step else self.transition

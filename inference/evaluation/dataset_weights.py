@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlvm.distributions.likelihoods.dequantised import CellNoise
+from dlvm.distributions.masks import counting
 from dlvm.distributions.supports import inner
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
@@ -193,8 +194,15 @@ class _Weights:
         data = data_of(found.joint)
         self.shapes[look(args)] = found.x_dim, sizes, any(map(is_continuous, data))
         units = torch.cat([none, *latents.values()], dim=-1)
-        holes = sum((site["value"].isnan().sum() for site in data), none.new_zeros(()))  # an input has them beside
+        holes = sum(map(_absent, data), none.new_zeros(()))  # an input has them beside
         return [], [found.log_likelihood, ratio, units.sum(0), units.square().sum(0), holes]
+
+
+def _absent(site: dict[str, Any]) -> Tensor:
+    """How many numbers of an observed site are missing, or masked."""
+    value, counts = site["value"], counting(site)
+    absent = value.isnan() if counts is None else value.isnan() | ~counts  # of every particle, where masks are drawn
+    return absent.double().mean() * value.numel()
 
 
 def _engine(weights: _Weights, engine: str, calls: int) -> Engine:

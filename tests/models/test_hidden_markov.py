@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import partial
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroModule
@@ -63,7 +65,7 @@ def test_a_ragged_batch_is_each_sequence_alone_and_what_lies_behind_does_not_cou
     torch.testing.assert_close(model.log_px(x, LENGTHS), alone)
     other = torch.where(torch.arange(STEPS)[:, None] < LENGTHS[:, None, None], x, 1 - x)
     torch.testing.assert_close(model.log_px(other, LENGTHS), alone)
-    hidden = HiddenMarkov(model.mixture, sum_out=False)
+    hidden = HiddenMarkov(model.mixture, sum_out=False).double()
     hidden.transition_logits = model.transition_logits
     log_w = log_weights(hidden, hidden.guide, x, LENGTHS, num_particles=3)
     torch.testing.assert_close(log_w, alone.expand(3, -1))  # by the exact posterior every weight is p(x)
@@ -159,3 +161,18 @@ class FromPosterior(PyroModule):
         with pyro.plate("data", len(x)):
             move = torch.zeros(STATES, STATES, dtype=torch.double)
             return pyro.sample("z", MarkovChain(self.logits[0], move, self.logits.expand(len(x), -1, -1), lengths))
+
+
+def test_padded_steps_are_no_numbers_and_a_guide_that_counts_them_is_refused():
+    model, x = bits(), chorale()
+    found = evaluate(model, FullyObserved(), [(x, LENGTHS)])
+    number = 5 * LENGTHS.sum().item()
+    assert found.bits_per_dim == pytest.approx(-model.log_px(x, LENGTHS).sum().item() / math.log(2) / number)
+    hidden = HiddenMarkov(model.mixture, sum_out=False).double()
+
+    def unmasked(x, lengths):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.OneHotCategorical(torch.ones(5, STEPS, STATES).double()).to_event(1))
+
+    with pytest.raises(ValueError, match="latent site 'z' has a mask in the model that the guide's lacks"):
+        evaluate(hidden, unmasked, [(x, LENGTHS)])

@@ -97,3 +97,19 @@ def test_a_label_that_some_batches_lack(first):
     if first:  # labelled batches alone have no parameter to train, and check looks at the first
         (epoch,) = fit(labelled, labelling, ELBO(), batches, epochs=1, optimizer=lambda p: torch.optim.SGD(p, lr=1e-12))
         assert_close(epoch.train, right / 8, 1e-9)
+
+
+def test_numbers_that_are_masked_are_none_of_those_that_bits_are_spread_over():
+    def masked(x, mask):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z[:, None], 1.0).expand(x.shape).mask(mask).to_event(1), obs=x)
+
+    def posterior(x, mask):
+        precision = 1 + mask.sum(1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x * mask).sum(1) / precision, precision**-0.5))
+
+    x, mask = torch.randn(6, 4), torch.arange(4) < torch.tensor([1, 4, 2, 2, 3, 4])[:, None]
+    found = evaluate(masked, posterior, [(x, mask)], num_particles=5)
+    assert_close(found.bits_per_dim * mask.sum(), -found.log_px * 6 / torch.tensor(2.0).log(), 1e-6)
