@@ -111,6 +111,7 @@ def test_train_keeps_an_earlier_run_unless_told(plain):
         "hierarchy",
         "priors",
         "imputation",
+        "inpainting",
         "evidence",
         "gaps",
         "rate_distortion",

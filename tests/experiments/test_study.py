@@ -132,6 +132,7 @@ def test_cells_are_known_by_all_code_that_computes_their_numbers():
         "compare_guides",
         "hierarchy",
         "imputation",
+        "inpainting",
         "likelihoods",
         "priors",
     }
