@@ -7,6 +7,7 @@ from dlvm.distributions.autoregressive.chain_rule import ChainRule
 from dlvm.distributions.autoregressive.elements import Bits, Greys, MixedGreys, Tokens
 from dlvm.distributions.bernoulli import Bernoulli
 from dlvm.distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
+from dlvm.distributions.codebook import Codebook, CodePrior
 from dlvm.distributions.diffusion.denoiser import BitDenoiser, Denoiser, UNet
 from dlvm.distributions.diffusion.noising import Noising
 from dlvm.distributions.diffusion.schedule import LinearSchedule, MonotoneSchedule
@@ -90,6 +91,8 @@ __all__ = [
     "Categorical",
     "CategoricalColumns",
     "CategoricalPrior",
+    "CodePrior",
+    "Codebook",
     "ChainRule",
     "ConstantScaleNormal",
     "ContinuousBernoulli",

@@ -14,6 +14,7 @@ from dlvm.guides.joint import Joint
 from dlvm.guides.ladder import Ladder
 from dlvm.guides.local import Local
 from dlvm.guides.posterior_of import posterior_of
+from dlvm.guides.quantiser import Quantiser
 from dlvm.guides.refined import Refined
 from dlvm.guides.sites.latents import Latent, NoLatents, Plate, latents
 from dlvm.guides.top_down_posterior import TopDownPosterior
@@ -44,6 +45,7 @@ __all__ = [
     "NoLatents",
     "Planar",
     "Plate",
+    "Quantiser",
     "Radial",
     "RealNVP",
     "Refined",

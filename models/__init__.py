@@ -23,6 +23,7 @@ from dlvm.models.sigmoid_belief_network import SigmoidBeliefNetwork
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 from dlvm.models.vdvae import VDVAE
+from dlvm.models.vq_vae import VQVAE
 from dlvm.models.weight_priors import ARD, FanIn
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "TopDown",
     "VAE",
     "VDVAE",
+    "VQVAE",
     "burda",
 ]

@@ -15,9 +15,11 @@ SMALLER = {
     "sbn": {"sizes": (6, 4)},
     "categorical_vae": {"variables": 3, "classes": 4, "hidden": (16,)},
     "mixed_vae": {"bits": 3, "z_dim": 2, "hidden": (16,)},
+    "vq_vae": {"positions": 3, "codes": 5, "code_dim": 2, "hidden": (16,), "layers": 1},
     "transformer": {"layers": 1, "heads": 2, "head_width": 4},
     "vdvae": {"layers": 3, "width": 8, "depth": 1},
 }
+OWN_ALONE = ("vq_vae",)  # models whose latents no family of guides has
 
 
 def data(setup) -> Loader:

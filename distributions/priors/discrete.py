@@ -33,7 +33,7 @@ class BernoulliPrior(nn.Module):
     def __init__(self, dim: int, learned: bool = False):
         super().__init__()
         count(dim=dim)
-        _start(self, torch.zeros(dim), learned)
+        start(self, torch.zeros(dim), learned)
 
     def forward(self) -> dist.Distribution:
         return IndependentBernoulli(self.logits)
@@ -64,13 +64,13 @@ class CategoricalPrior(nn.Module):
         count(variables=variables)
         if not is_count(classes, 2):
             raise ValueError(f"classes must be an integer of at least 2, got {classes!r}; one alone is constant")
-        _start(self, torch.zeros(variables, classes), learned)
+        start(self, torch.zeros(variables, classes), learned)
 
     def forward(self) -> dist.Distribution:
         return OneHotDraws(logits=self.logits).to_event(1)
 
 
-def _start(prior: nn.Module, logits: Tensor, learned: bool) -> None:
+def start(prior: nn.Module, logits: Tensor, learned: bool) -> None:
     """Gives the prior its logits, to be trained or not."""
     if learned:
         prior.register_parameter("logits", nn.Parameter(logits))

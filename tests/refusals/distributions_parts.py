@@ -89,6 +89,8 @@ NOT_WEIGHTS = st.sampled_from(
 NOT_WIDTHS_OR_NONE = NOT_COUNTS.filter(lambda v: v is False or v != 0)
 
 
+NOT_CODES = st.sampled_from([3, "uniform", room.ARDNormal(2), room.BernoulliPrior(3), room.CategoricalPrior(2, 3)])
+
 CASES = [
     *(Case(name, "levels", getattr(room, name), st.one_of(NOT_COUNTS, st.just(1))) for name in ("Greys", "Tokens")),
     Case("ChainRule", "net", lambda v: room.ChainRule(v, room.Bits()), st.one_of(NOT_MODULES, st.builds(nn.Identity))),
@@ -153,6 +155,11 @@ CASES = [
     Case("BernoulliPrior", "dim", room.BernoulliPrior, NOT_COUNTS),
     Case("CategoricalPrior", "variables", lambda v: room.CategoricalPrior(v, 2), NOT_COUNTS),
     Case("CategoricalPrior", "classes", lambda v: room.CategoricalPrior(2, v), st.one_of(NOT_COUNTS, st.just(1))),
+    Case("Codebook", "codes", lambda v: room.Codebook(v, 2), st.one_of(NOT_COUNTS, st.just(1))),
+    Case("Codebook", "dim", lambda v: room.Codebook(3, v), NOT_COUNTS),
+    Case("CodePrior", "codebook", lambda v: room.CodePrior(v, 2), st.sampled_from([None, 3, room.Codebook, "book"])),
+    Case("CodePrior", "positions", lambda v: room.CodePrior(room.Codebook(3, 2), v), NOT_COUNTS),
+    Case("CodePrior", "codes", lambda v: room.CodePrior(room.Codebook(3, 2), 2, v), NOT_CODES),
     Case("MixturePrior", "components", lambda v: room.MixturePrior(2, v), NOT_COUNTS),
     Case("FlowPrior", "depth", lambda v: room.FlowPrior(2, depth=v), NOT_COUNTS),
     Case("FlowPrior", "step", lambda v: room.FlowPrior(2, v), NOT_STEPS.filter(lambda v: v is not nn.ReLU)),

@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import nn
 
 import dlvm.guides as room
-from dlvm.distributions import DiagonalNormal
+from dlvm.distributions import Codebook, DiagonalNormal
 from dlvm.guides import (
     Amortized,
     Chain,
@@ -22,11 +22,12 @@ from dlvm.guides import (
     Latent,
     Local,
     Plate,
+    Quantiser,
     TopDownPosterior,
     latents,
     local_sites,
 )
-from dlvm.nets import Pyramid
+from dlvm.nets import MLP, Pyramid
 from refusals import diffusion, guides_calls, guides_programs
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
@@ -206,5 +207,12 @@ OTHERS = [
     Case("Local", "width", lambda v: Local(SITES, 5, width=v), NOT_SIZES),
 ]
 CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_programs.CASES, *diffusion.GUIDES]
+BOOK = Codebook(3, 2)
+CASES += [
+    Case("Quantiser", "codebook", lambda v: Quantiser(v, encoder()), st.sampled_from([None, 3, Codebook, "book", X])),
+    Case("Quantiser", "encoder", lambda v: Quantiser(BOOK, v), st.one_of(NOT_ENCODERS, st.just(MLP(4, 5)))),
+    Case("Quantiser", "commitment", lambda v: Quantiser(BOOK, encoder(), v), NOT_FINITE_NUMBERS),
+    Case("Quantiser", "commitment", lambda v: Quantiser(BOOK, encoder(), v), st.just(-0.1)),
+]
 ANY: dict[str, str] = {"Refined(through)": "any truth value", "Plate(given)": "any truth value"}
 RECORDS: set[str] = {"NoLatents"}

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dlvm.models as room
-from dlvm.distributions import Bernoulli, Bits, ChainRule, DiagonalNormal, SelfMasking, StandardNormal
+from dlvm.distributions import (
+    Bernoulli,
+    Bits,
+    ChainRule,
+    Codebook,
+    CodePrior,
+    DiagonalNormal,
+    SelfMasking,
+    StandardNormal,
+)
 from dlvm.models import (
     ARD,
     CVAE,
@@ -18,6 +27,7 @@ from dlvm.models import (
     PPCA,
     VAE,
     VDVAE,
+    VQVAE,
     Bayesian,
     BernoulliMixture,
     CategoricalVAE,
@@ -101,6 +111,7 @@ NOT_GROUPS = st.one_of(
     NOT_COUNTS.map(lambda v: [(1, v)]),
     NOT_COUNTS.map(lambda v: [(v, 1)]),
 )
+CODE_PRIOR = CodePrior(Codebook(3, 2), 1)
 PROGRAMS = {
     "FullyVisible": FullyVisible(ChainRule(NADE(4, 3), Bits())),
     "VAE": VAE(2, LIKELIHOOD),
@@ -117,6 +128,7 @@ PROGRAMS = {
     "CategoricalVAE": CategoricalVAE(1, 2, LIKELIHOOD),
     "MixedVAE": MixedVAE(1, 1, LIKELIHOOD),
     "SigmoidBeliefNetwork": SigmoidBeliefNetwork(4, (2,)),
+    "VQVAE": VQVAE(CODE_PRIOR, LIKELIHOOD),
     "NICE": NICE(4, (3,)),
     "RealNVP": RealNVP(4),
 }
@@ -184,6 +196,8 @@ CASES = [
     Case("SigmoidBeliefNetwork", "sizes", lambda v: SigmoidBeliefNetwork(4, v), NOT_WIDTHS),
     Case("SigmoidBeliefNetwork", "sizes", lambda v: SigmoidBeliefNetwork(4, v), st.just(())),
     Case("SigmoidBeliefNetwork", "mean", lambda v: SigmoidBeliefNetwork(64, (2,), mean=v), NOT_MEANS),
+    Case("VQVAE", "prior", lambda v: VQVAE(v, LIKELIHOOD), st.one_of(NOT_MODULES, st.just(StandardNormal(2)))),
+    Case("VQVAE", "likelihood", lambda v: VQVAE(CODE_PRIOR, v), NOT_MODULES),
     Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), NOT_PRIORS),
     Case("HVAE", "prior", lambda v: HVAE(v, [], LIKELIHOOD), st.none()),
     Case(

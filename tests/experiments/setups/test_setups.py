@@ -9,10 +9,10 @@ from typing import get_args, get_type_hints
 import pyro
 import pytest
 import torch
-from small_models import SMALLER, WORDS, data
+from small_models import OWN_ALONE, SMALLER, WORDS, data
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.options.guides import GuideOptions
+from dlvm.experiments.options.guides import GuideOptions, own
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import keep, recipe_of, restore
 from dlvm.experiments.setups.hvae import HVAESetup
@@ -37,7 +37,7 @@ def test_each_file_is_a_model_and_its_name_the_word_for_it():
 @pytest.mark.parametrize("word", EACH)
 def test_every_model_trains_with_the_defaults_of_its_options(word):
     setup = named(word)(**SMALLER.get(word, {}))
-    model, guide = fresh_pair(setup, data(setup), Diagonal, observed=True)
+    model, guide = fresh_pair(setup, data(setup), own if word in OWN_ALONE else Diagonal, observed=True)
     objective = IWAE(2, VIMCO() if setup.defaults.get("estimator") == "vimco" else None)
     check(model, guide, objective, *data(setup).examples)
     before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
@@ -68,7 +68,7 @@ def test_every_option_of_a_model_changes_it(word):
     def shape(setup):
         pyro.set_rng_seed(0)
         model = setup.model(loader)
-        encoder = setup.guide(model, loader) if word in ("nice", "realnvp") else setup.encoder(loader)
+        encoder = setup.guide(model, loader) if word in ("nice", "realnvp", "vq_vae") else setup.encoder(loader)
         stepped, _ = setup.trained(model, setup.guide(model, loader) if word == "diffusion" else encoder)
         modules = [str(model), str(encoder), str(stepped), str(setup.summed_out)]
         return [*modules, *(p.tolist() for p in (*model.parameters(), *model.buffers(), *encoder.parameters()))]
@@ -86,7 +86,8 @@ def test_every_option_of_a_model_changes_it(word):
 
 @pytest.mark.parametrize("word", WORDS)
 def test_every_model_is_restored_from_what_a_run_leaves(word, tmp_path):
-    settings = {"model": word, "guide": "diagonal", "binarize": "default", **SMALLER.get(word, {})}
+    family = "own" if word in OWN_ALONE else "diagonal"
+    settings = {"model": word, "guide": family, "binarize": "default", **SMALLER.get(word, {})}
     recipe = Recipe.of(settings)
     loader = data(recipe.setup)
     model, guide = recipe.pair(loader)
