@@ -18,7 +18,11 @@ Checks = Sequence[Mapping[str, float]]
 
 @styled
 def timed_curves(
-    histories: Mapping[str, Sequence[Checks]], context: str = "", clock: str = "seconds", clip: float = 0.15
+    histories: Mapping[str, Sequence[Checks]],
+    context: str = "",
+    clock: str = "seconds",
+    clip: float = 0.15,
+    detail: str = "Estimates from the same few importance samples for all; the best look of a run is what is kept.",
 ) -> Figure:
     """The validation log p(x) against time, a small panel per objective; all share their axes.
 
@@ -27,6 +31,7 @@ def timed_curves(
         context: a few words on data, model and time, put below the title.
         clock: the key of the horizontal axis, which is its label as well.
         clip: the fraction of lowest values, those of the first looks, that may fall below the axis.
+        detail: how log p(x) was had, put below the title.
 
     Returns:
         The figure.
@@ -51,7 +56,6 @@ def timed_curves(
         Line2D([], [], color=PALETTE[0], label="this objective, a line per seed"),
         Line2D([], [], color=GREY, label="all others"),
     ]
-    detail = "Estimates from the same few importance samples for all; the best look of a run is what is kept."
     if hidden := float((pooled < low - margin).mean()):
         detail += f" {hidden:.0%} of the values lie below the axis."
     fig = sheet(1.65 * rows + 0.3, _message(curves, clock), detail, context, legend)

@@ -30,10 +30,12 @@ LEAST = {
     "floor": 0,
     # how long
     "epochs": 1, "baseline_epochs": 0, "patience": 1, "warm_up": 0, "steps": 1, "four_steps": 1, "looks": 1, "seeds": 1,
-    "joint_seeds": 1, "frozen_epochs": 1,
+    "e_steps": 1, "joint_seeds": 1, "frozen_epochs": 1,
     "checkpoint_every": 1, "reference": 1, "perturbation": 0, "order": 1,
 }  # fmt: skip
-POSITIVE = ("lr", "lr_decay", "clip_norm", "skip_norm", "scale", "seconds", "betas", "temperature", "temperatures")
+POSITIVE = (
+    "lr", "lr_decay", "phi_lr", "clip_norm", "skip_norm", "scale", "seconds", "betas", "temperature", "temperatures",
+)  # fmt: skip
 BETWEEN = {
     "beta": (0, 1),
     "sleep": (0, 1),
@@ -42,7 +44,7 @@ BETWEEN = {
     "threads": (1, 1024),
     "lr_decay": (0, 10),
 }
-DIFFERENT = ("guides", "holes", "priors", "ways")
+DIFFERENT = ("guides", "holes", "priors", "rules", "subjects", "ways")
 SOME = ("iaf_width", "sizes")
 LARGEST = 2**62  # of integers
 

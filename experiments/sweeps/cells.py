@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = ("nets", "distributions", "models", "guides", "inference", "evidence")
 SHARED = (  # of the scripts' own room
     "data", "options", "measures", "setups", "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
+    "sweeps/rules.py",
 )  # fmt: skip
 
 

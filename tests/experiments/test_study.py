@@ -133,6 +133,7 @@ def test_cells_are_known_by_all_code_that_computes_their_numbers():
         "hierarchy",
         "imputation",
         "inpainting",
+        "learning_rules",
         "likelihoods",
         "priors",
     }

@@ -32,7 +32,7 @@ from dlvm.experiments.setups.options import settings_of
 
 NAMES = (
     "train compare_guides compare_bounds hierarchy priors likelihoods mixtures toy_posteriors evidence gaps "
-    "rate_distortion estimator_snr autoregressive imputation inpainting"
+    "rate_distortion estimator_snr autoregressive imputation inpainting learning_rules"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
@@ -91,6 +91,9 @@ BAD = {
     **dict.fromkeys(("kind", "covariance", "net"), WORDS),
     "floor": [*REALS, "-0.1"],
     "ways": [*WORDS, "em em"],
+    "rules": [*WORDS, "em em"],
+    "subjects": [*WORDS, "ppca ppca"],
+    "phi_lr": ABOVE,
     "betas": [*ABOVE, "1 1", "1 0", "1 nan"],
     "decoders": [*WORDS, "mlp mlp"],
     "holes": [*WORDS, "random random"],
