@@ -44,7 +44,7 @@ from dlvm.distributions.likelihoods.product import Product, Shared
 from dlvm.distributions.likelihoods.shares import Beta, ContinuousBernoulli
 from dlvm.distributions.likelihoods.zero_inflated import ZeroInflatedNegativeBinomial
 from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
-from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, StandardNormal
+from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, PointMass, StandardNormal
 from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale, OptimalScale
 from dlvm.distributions.priors.discrete import BernoulliPrior, CategoricalPrior
 from dlvm.distributions.priors.flow import FlowPrior
@@ -132,6 +132,7 @@ __all__ = [
     "OrthogonalBasis",
     "PermutedBasis",
     "PlanarNormal",
+    "PointMass",
     "Poisson",
     "Product",
     "RadialNormal",

@@ -1,4 +1,4 @@
-"""Gaussian distributions: fixed, diagonal, full-rank."""
+"""Gaussian distributions: fixed, diagonal, full-rank; and their limit, point masses."""
 
 from __future__ import annotations
 
@@ -180,3 +180,40 @@ class LowRankNormal(nn.Module):
         scale = positive(raw)
         factor = scale.unsqueeze(-1) * limited(factor).unflatten(-1, (self.dim, self.rank))
         return dist.LowRankMultivariateNormal(loc, factor, scale.square())
+
+
+class AtPoint(dist.Delta):
+    """All probability at one value, which stands in for a density that there is not.
+
+    Its log-density there is 0 by convention. An objective that holds it against the density of a prior is no bound on
+    log p(x), so that objectives of ``inference`` refuse it but for those that are none, as ``Reconstruction``.
+    """
+
+
+class PointMass(nn.Module):
+    """A point mass given a context.
+
+        q(z | h) = delta(z - loc(h)),   loc linear in net(h)
+
+    Draws carry the gradient of ``loc``. There is no entropy, and no KL with a density.
+
+    Args:
+        net: contexts -> features, with ``out_features``.
+        dim: number of dimensions.
+
+    Raises:
+        ValueError: ``dim`` is below 1.
+        TypeError: ``dim`` is no integer, or ``net`` has no ``out_features``.
+
+    Example:
+        >>> PointMass(nn.Linear(4, 8), 3)(torch.zeros(5, 4)).sample().shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, net: nn.Module, dim: int):
+        super().__init__()
+        count(dim=dim)
+        self.net, self.head = net, nn.Linear(out_features(net), dim)
+
+    def forward(self, *context: Tensor) -> dist.Distribution:
+        return AtPoint(self.head(self.net(*context)), event_dim=1)

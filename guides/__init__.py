@@ -5,7 +5,7 @@ from dlvm.guides.auxiliary import Augmented
 from dlvm.guides.chain import Chain
 from dlvm.guides.dequantiser import Dequantiser
 from dlvm.guides.diffusion import ForwardDiffusion, RandomTime
-from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, StudentT
+from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, Point, StudentT
 from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
 from dlvm.guides.from_model import FromModel
 from dlvm.guides.fully_observed import FullyObserved
@@ -46,6 +46,7 @@ __all__ = [
     "Planar",
     "Plate",
     "Quantiser",
+    "Point",
     "Radial",
     "RealNVP",
     "Refined",

@@ -14,6 +14,7 @@ from dlvm.distributions import (
     FullRankNormal,
     LowRankNormal,
     MixtureNormal,
+    PointMass,
 )
 from dlvm.guides.amortized import Amortized, Settings
 from dlvm.guides.sites.latents import Latent
@@ -104,3 +105,22 @@ class StudentT(Amortized):
     ):
         real(start=start)
         super().__init__(latents, encoder, partial(DiagonalStudentT, start=start), **settings)
+
+
+class Point(Amortized):
+    """Amortised guide with a point mass at every continuous site: the encoder of a plain autoencoder.
+
+        q(z_j | Pa(z_j), h) = delta(z_j - loc_j)
+
+    It has no entropy and no density, so that no objective that is a bound takes it, and ``evaluate`` gives no log p(x)
+    by it: train by ``inference.Reconstruction()``.
+
+    Args, Raises: see ``Amortized``.
+
+    References:
+        From Variational to Deterministic Autoencoders, Ghosh, Sajjadi, Vergari, Black, Schoelkopf, 2020,
+            arXiv:1903.12436.
+    """
+
+    def __init__(self, latents: Mapping[str, Latent], encoder: nn.Module, **settings: Unpack[Settings]):
+        super().__init__(latents, encoder, PointMass, **settings)

@@ -1,5 +1,11 @@
 """Objectives, the stepping of them, and what the result is worth."""
 
+from dlvm.inference.autoencoders.adversarial import ali, vae_gan
+from dlvm.inference.autoencoders.discriminator import Discriminator
+from dlvm.inference.autoencoders.matched import matched
+from dlvm.inference.autoencoders.mmd import MMD, RBF, InverseMultiquadric, mmd
+from dlvm.inference.autoencoders.penalised import DecoderGradient, EncoderGradient, penalised
+from dlvm.inference.autoencoders.reconstruction import Reconstruction
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.checkpoints.folder import CheckpointFailed
 from dlvm.inference.distributed.job import RankLost, joined
@@ -54,9 +60,11 @@ __all__ = [
     "LogPx",
     "MAP",
     "MIWAE",
+    "MMD",
     "NVIL",
     "PIWAE",
     "Prediction",
+    "RBF",
     "RWS",
     "STL",
     "SVI",
@@ -68,11 +76,15 @@ __all__ = [
     "Code",
     "Coefficients",
     "DReG",
+    "DecoderGradient",
+    "Discriminator",
     "EMStep",
+    "EncoderGradient",
     "Epoch",
     "Estimator",
     "Evaluation",
     "GumbelSoftmax",
+    "InverseMultiquadric",
     "Maximisable",
     "MaximumLikelihood",
     "MovingAverage",
@@ -80,6 +92,7 @@ __all__ = [
     "NonFinite",
     "Objective",
     "RankLost",
+    "Reconstruction",
     "Refused",
     "Renyi",
     "ScoreFunction",
@@ -89,6 +102,7 @@ __all__ = [
     "VRMax",
     "Verdict",
     "WakeSleep",
+    "ali",
     "capacity",
     "check",
     "constant",
@@ -109,6 +123,9 @@ __all__ = [
     "load",
     "log_px",
     "log_weights",
+    "matched",
+    "mmd",
+    "penalised",
     "predict",
     "reconstruct",
     "save",
@@ -116,5 +133,6 @@ __all__ = [
     "total_correlation",
     "train",
     "traverse",
+    "vae_gan",
     "verdict",
 ]

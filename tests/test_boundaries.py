@@ -27,7 +27,7 @@ ORDERS = {
     "guides": "sites < FILES",
     "inference": (
         "FILES, bounds < programs < engine, particles < distributed, estimators, evaluation"
-        " < objectives, checkpoints, use < training, saved"
+        " < objectives, checkpoints, use < autoencoders, training, saved"
     ),
     "evidence": "FILES < annealing, decomposition, diagnostics < log_px, sampling, weights < inference_gap",
     "experiments": "data < measures, options < figures < setups < runs < sweeps < FILES",

@@ -8,6 +8,7 @@ from typing import Protocol
 from pyro import infer
 from torch import Tensor
 
+from dlvm.inference.bounds.bound import Side
 from dlvm.inference.estimators.estimator import Coefficients
 from dlvm.inference.estimators.score_function import ScoreFunction
 from dlvm.inference.objectives.elbo import ELBO
@@ -35,15 +36,18 @@ class Aided(Objective):
     Args:
         objective: the bound.
         aid: what is maximised in its place.
+        side: "neither" where what is trained is no bound, so that nothing is selected by what is reported; the
+            objective's own unless told.
 
     Raises:
         TypeError: ``objective`` is neither ours nor Pyro's Trace_ELBO or TraceMeanField_ELBO, see ``ours``.
         ValueError: ``objective`` is aided already, or of a kind that this aid is not defined for.
     """
 
-    def __init__(self, objective: infer.ELBO, aid: Aid):
+    def __init__(self, objective: infer.ELBO, aid: Aid, side: Side | None = None):
         bare = ours(objective)
-        super().__init__(replace(bare.bound, linear=False), bare.num_particles)  # what is trained need not be
+        bound = replace(bare.bound, linear=False, side=side or bare.bound.side)  # what is trained need not be linear
+        super().__init__(bound, bare.num_particles)
         self.objective, self.aid = bare, aid
         aid.accept(bare)
 

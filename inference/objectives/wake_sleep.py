@@ -105,7 +105,7 @@ def dreamt_log_q(particles: Particles) -> Tensor:
                 f"the model dreams {name!r} of shape {tuple(value.shape)} where its argument has "
                 f"{tuple(getattr(bound.arguments[name], 'shape', ()))}; pass the data of a batch as they are observed"
             )
-    if programs.pair.recall(_echoes, programs.args, programs.kwargs):
+    if programs.pair.recall(echoes, programs.args, programs.kwargs):
         raise ValueError(
             "the model draws data or latents from distributions that are made of the data that it is called with, so "
             "that a dream would be half of it data; write each step from what was drawn before, or take sleep=0"
@@ -132,7 +132,7 @@ def _argument(site: dict, arguments: Mapping[str, Any]) -> str | None:
     return next((name for name, value in arguments.items() if value is site["infer"]["obs"]), None)
 
 
-def _echoes(pair: Pair, args: tuple, kwargs: dict) -> bool:
+def echoes(pair: Pair, args: tuple, kwargs: dict) -> bool:
     """Whether the model's distributions, its latents held, are others once its data are: found by two runs of it."""
     with untouched(0), torch.no_grad(), poutine.block(), pair.evaluating(), pyro.validation_enabled(False):
         dream = poutine.trace(poutine.uncondition(pair.model)).get_trace(*args, **kwargs)

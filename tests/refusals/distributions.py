@@ -27,6 +27,7 @@ FAMILIES = [
     "HouseholderNormal",
     "SylvesterNormal",
 ]
+DRAWN = [*FAMILIES, "PointMass"]
 HEADS = ["Bernoulli", "Binary", "Categorical", "OneHotCategorical", "ConstantScaleNormal"]
 SCALES = {"LearnedScale": "initial", "FixedScale": "value", "OptimalScale": "initial"}
 NOT_MEANS = st.sampled_from(
@@ -44,8 +45,8 @@ def of(family: str, **settings: object) -> nn.Module:
 
 CASES = [
     Case("StandardNormal", "dim", StandardNormal, NOT_COUNTS),
-    *(Case(f, "dim", lambda v, f=f: getattr(room, f)(net(), v), NOT_COUNTS) for f in FAMILIES),
-    *(Case(f, "net", lambda v, f=f: getattr(room, f)(v, 2), WIDTHLESS) for f in FAMILIES),
+    *(Case(f, "dim", lambda v, f=f: getattr(room, f)(net(), v), NOT_COUNTS) for f in DRAWN),
+    *(Case(f, "net", lambda v, f=f: getattr(room, f)(v, 2), WIDTHLESS) for f in DRAWN),
     *(Case(f, "depth", lambda v, f=f: of(f, depth=v), NOT_COUNTS) for f in FAMILIES[5:]),
     Case("LowRankNormal", "rank", lambda v: of("LowRankNormal", rank=v), NOT_COUNTS),
     Case("MixtureNormal", "components", lambda v: of("MixtureNormal", components=v), st.one_of(NOT_COUNTS, st.just(1))),

@@ -92,7 +92,7 @@ POSITIONS = st.sampled_from(["z", -1, 1.0, True, (0,), float("nan"), torch.tenso
 
 SPHERE = constraints.sphere
 NO_DIRECTION = st.sampled_from([(), (1,), (3, 3), (1, 3)])
-EVERYWHERE = [*FAMILIES, "Chain", "Joint"]
+EVERYWHERE = [*FAMILIES, "Chain", "Joint", "Point"]
 NOT_INDICES = NOT_CALLABLE.filter(lambda v: v is not None)
 NOT_SIZES = NOT_COUNTS.filter(lambda v: v is not None)
 

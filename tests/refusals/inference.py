@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dlvm.inference as room
-from refusals import inference_fit, inference_objectives, inference_saved, inference_steps, inference_use
+from refusals import autoencoders, inference_fit, inference_objectives, inference_saved, inference_steps, inference_use
 
-PARTS = inference_objectives, inference_steps, inference_fit, inference_saved, inference_use
+PARTS = autoencoders, inference_objectives, inference_steps, inference_fit, inference_saved, inference_use
 ROOM = room
 CASES = [case for part in PARTS for case in part.CASES]
 ANY: dict[str, str] = {name: why for part in PARTS for name, why in part.ANY.items()}
