@@ -182,6 +182,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
 
     if epochs := warm_up_of(config):
         objective = tempered(objective, linear(0.0, 1.0, steps=epochs * len(train)))
+    objective = config.setup.aided(objective, train)
 
     if config.checkpoint_every is not None and not config.checkpoint:
         raise ValueError("checkpoint_every needs checkpoint; add --checkpoint")

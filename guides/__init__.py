@@ -11,6 +11,7 @@ from dlvm.guides.from_model import FromModel
 from dlvm.guides.fully_observed import FullyObserved
 from dlvm.guides.hamiltonian import Hamiltonian, HamiltonianModel
 from dlvm.guides.joint import Joint
+from dlvm.guides.labelled import Labelled
 from dlvm.guides.ladder import Ladder
 from dlvm.guides.local import Local
 from dlvm.guides.posterior_of import posterior_of
@@ -36,6 +37,7 @@ __all__ = [
     "HamiltonianModel",
     "Householder",
     "Joint",
+    "Labelled",
     "Ladder",
     "Latent",
     "Local",

@@ -13,6 +13,7 @@ from dlvm.inference.engine.backends import NoCompiler
 from dlvm.inference.engine.cache import Baked
 from dlvm.inference.engine.recording import Refused
 from dlvm.inference.estimators.baselines import NVIL, MovingAverage
+from dlvm.inference.estimators.enumeration import Enumeration
 from dlvm.inference.estimators.estimator import Coefficients, Estimator
 from dlvm.inference.estimators.pathwise import STL, DReG, Total
 from dlvm.inference.estimators.relaxations import GumbelSoftmax, StraightThrough
@@ -28,6 +29,7 @@ from dlvm.inference.objectives.rate_control import capacity, free_bits
 from dlvm.inference.objectives.renyi import Renyi, VRMax
 from dlvm.inference.objectives.schedules import constant, cosine, cyclical, linear
 from dlvm.inference.objectives.separate import Separate
+from dlvm.inference.objectives.supervised import supervised
 from dlvm.inference.objectives.tempered import tempered
 from dlvm.inference.objectives.total_correlation import total_correlation
 from dlvm.inference.objectives.tvo import TVO
@@ -80,6 +82,7 @@ __all__ = [
     "Discriminator",
     "EMStep",
     "EncoderGradient",
+    "Enumeration",
     "Epoch",
     "Estimator",
     "Evaluation",
@@ -129,6 +132,7 @@ __all__ = [
     "predict",
     "reconstruct",
     "save",
+    "supervised",
     "tempered",
     "total_correlation",
     "train",

@@ -14,6 +14,7 @@ from dlvm.models.gmvae import GMVAE
 from dlvm.models.hidden_markov import HiddenMarkov
 from dlvm.models.hvae import HVAE, burda
 from dlvm.models.linear_gaussian_ssm import LinearGaussianSSM
+from dlvm.models.m2 import M2
 from dlvm.models.mixed_vae import MixedVAE
 from dlvm.models.nice import NICE
 from dlvm.models.not_at_random import NotAtRandom
@@ -45,6 +46,7 @@ __all__ = [
     "HiddenMarkov",
     "LinearGaussianSSM",
     "MixedVAE",
+    "M2",
     "NICE",
     "NotAtRandom",
     "PPCA",

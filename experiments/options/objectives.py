@@ -23,6 +23,7 @@ from dlvm.inference import (
     TVO,
     VIMCO,
     DReG,
+    Enumeration,
     Estimator,
     GumbelSoftmax,
     MaximumLikelihood,
@@ -43,7 +44,9 @@ ObjectiveWord = Literal[
     "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "wake_sleep", "rws",
     "maximum_likelihood",
 ]  # fmt: skip
-EstimatorWord = Literal["total", "stl", "dreg", "score", "nvil", "vimco", "gumbel", "straight_through"]
+EstimatorWord = Literal[
+    "total", "stl", "dreg", "score", "nvil", "vimco", "gumbel", "straight_through", "enumeration",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = 
     "vimco": lambda n, net: partial(VIMCO, everywhere=n.score_all),
     "gumbel": lambda n, net: partial(GumbelSoftmax, n.temperature),
     "straight_through": lambda n, net: partial(StraightThrough, n.temperature),
+    "enumeration": lambda n, net: Enumeration,
 }
 ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg"), "maximum_likelihood": ("total",)}
 
@@ -150,8 +154,14 @@ def numbers_for(defaults: Mapping[str, Any], num_particles: int = 8) -> Numbers:
 
 
 def objective_for(word: str, defaults: Mapping[str, Any], num_particles: int) -> Objective:
-    """The objective that a word stands for, with the gradient that a model's ``defaults`` ask for."""
-    return objective_of(word, numbers_for(defaults, num_particles), defaults.get("estimator", "total"))
+    """The objective that a word stands for, with the gradient that a model's ``defaults`` ask for.
+
+    What is summed over classes for the ELBO is VIMCO's for all others.
+    """
+    estimator = defaults.get("estimator", "total")
+    if estimator == "enumeration" and word != "elbo":
+        estimator = "vimco"
+    return objective_of(word, numbers_for(defaults, num_particles), estimator)
 
 
 def estimator_for(defaults: Mapping[str, Any]) -> Estimator:

@@ -66,10 +66,7 @@ class Recipe:
     def splits(self, device: str | torch.device = "cpu") -> Splits:
         """The data; grey levels stay where that is asked for, and by default where the model is not of binary data."""
         greys = self.binarize == "none" or (self.binarize == "default" and not self.setup.binary)
-        found = self.data.splits(binarize=None if greys else self.binarize, device=device)
-        return (
-            found if self.setup.inputs == ("x",) else Splits(*(loader.giving(*self.setup.inputs) for loader in found))
-        )
+        return self.setup.shown(self.data.splits(binarize=None if greys else self.binarize, device=device))
 
     def pair(self, data: Loader) -> tuple[nn.Module, nn.Module]:
         """A fresh model and a fresh guide of it, where the data lie; one that draws nothing if nothing is latent."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from dlvm.experiments.data import Loader
+from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.measures.draws import NOISE, latent_sites
 from dlvm.experiments.options.fitting import levels_of
 from dlvm.experiments.options.guides import own
 from dlvm.experiments.options.words import told
 from dlvm.guides import Dequantiser, FullyObserved, latents
+from dlvm.inference import Objective
 from dlvm.inference.programs.randomness import untouched
 from dlvm.models import Dequantised
 from dlvm.nets import MLP
@@ -38,8 +39,7 @@ class Setup:
         summed_out: latent sites that the model marks to be summed out, and that no guide is to draw.
         defaults: {option of a script: value} where this model needs another than the script's, as
             ``{"estimator": "vimco"}`` for discrete latents. An option that is given goes before.
-        encoder_layers, decoder_layers: the fields that hold the hidden layers of the encoder and of p(x | z), which
-            may be one; None where no field does.
+        encoder_layers, decoder_layers: the fields with the hidden layers of the encoder and of p(x | z), if any.
         reported: what "log p(x)" is of this model, as "log p(y | x)".
         exact: what is known exactly of the model, in a phrase for the catalogue, as "log p(x), in closed form".
         command: options of a run that suits it, as "--data digits --z-dim 8".
@@ -85,6 +85,10 @@ class Setup:
     def inputs(self) -> tuple[str, ...]:
         return ("x",)
 
+    def shown(self, data: Splits) -> Splits:
+        """The data in batches of what the model takes, those of ``inputs`` unless told otherwise."""
+        return data if self.inputs == ("x",) else Splits(*(loader.giving(*self.inputs) for loader in data))
+
     def model(self, data: Loader) -> nn.Module:
         """A fresh p(x, z) for these data."""
         raise NotImplementedError(f"{type(self).__name__} must define model(self, data), which returns a Pyro program")
@@ -95,6 +99,14 @@ class Setup:
 
     def joined(self, model: nn.Module, guide: nn.Module, data: Loader) -> None:
         """Gives a fresh model what it needs of its guide, as a prior that is made of posteriors does; nothing here."""
+
+    def completed(self, guide: nn.Module) -> nn.Module:
+        """The guide of a family with what this model needs around it; as it is unless told otherwise."""
+        return guide
+
+    def aided(self, objective: Objective, data: Loader) -> Objective:
+        """What trains the pair where a bound is asked for: the bound, or the bound with an aid; never another bound."""
+        return objective
 
     def guide(self, model: nn.Module, data: Loader) -> nn.Module:
         """The guide that belongs to this model alone, which ``--guide own`` asks for.
@@ -152,7 +164,7 @@ def fresh_pair(
     guide: nn.Module = FullyObserved()
     if sites:
         net = made(encoder or setup, "encoder", data)
-        guide = (setup.guide(inner, data) if family is own else family(sites, net)).to(data.device)
+        guide = (setup.guide(inner, data) if family is own else setup.completed(family(sites, net))).to(data.device)
         setup.joined(inner, guide, data)
     if inner is model:
         return model, guide

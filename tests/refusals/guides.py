@@ -28,7 +28,7 @@ from dlvm.guides import (
     local_sites,
 )
 from dlvm.nets import MLP, Pyramid
-from refusals import diffusion, guides_calls, guides_programs
+from refusals import diffusion, guides_calls, guides_programs, semi_supervised
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
     MISMATCHED,
@@ -213,6 +213,7 @@ CASES += [
     Case("Quantiser", "encoder", lambda v: Quantiser(BOOK, v), st.one_of(NOT_ENCODERS, st.just(MLP(4, 5)))),
     Case("Quantiser", "commitment", lambda v: Quantiser(BOOK, encoder(), v), NOT_FINITE_NUMBERS),
     Case("Quantiser", "commitment", lambda v: Quantiser(BOOK, encoder(), v), st.just(-0.1)),
+    *semi_supervised.GUIDES,
 ]
 ANY: dict[str, str] = {"Refined(through)": "any truth value", "Plate(given)": "any truth value"}
 RECORDS: set[str] = {"NoLatents"}

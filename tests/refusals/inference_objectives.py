@@ -22,6 +22,7 @@ from dlvm.inference import (
     TVO,
     VIMCO,
     DReG,
+    Enumeration,
     GumbelSoftmax,
     MovingAverage,
     Renyi,
@@ -36,6 +37,7 @@ from dlvm.inference import (
     cyclical,
     free_bits,
     linear,
+    supervised,
     tempered,
     total_correlation,
 )
@@ -76,6 +78,7 @@ AIDS = {
     "capacity": lambda v: capacity(v, 0.5),
     "total_correlation": lambda v: total_correlation(v, 2.0),
     "MAP": lambda v: MAP(v, dist.Normal(0.0, 1.0), 6),
+    "supervised": supervised,
 }
 WARM_UPS = {"linear": linear, "cosine": cosine, "cyclical": cyclical}
 NORMAL = dist.Normal(0.0, 1.0)
@@ -95,7 +98,7 @@ CASES = [
     Case("Objective", "bound", room.Objective, st.one_of(NOT_CALLABLE, NOT_OBJECTIVES, st.just(ELBO()))),
     Case("Objective", "estimator", lambda v: room.Objective(UPPER, 2, v), st.builds(GumbelSoftmax), "GumbelSoftmax"),
     *(Case(n, "objective", make, NOT_OBJECTIVES) for n, make in AIDS.items()),
-    *(Case(n, "objective", AIDS[n], AIDED, n) for n in AIDS if n != "MAP"),
+    *(Case(n, "objective", AIDS[n], AIDED, n) for n in AIDS if n not in ("MAP", "supervised")),
     *(
         Case(n, "start", lambda v, m=make: m(v, 1.0, 9), st.one_of(UNLIKE_NUMBERS, BELOW_0))
         for n, make in WARM_UPS.items()
@@ -130,6 +133,8 @@ CASES = [
     Case("RWS", "sleep", lambda v: RWS(2, v), st.one_of(UNLIKE_NUMBERS, BELOW_0, st.floats(1.001, 9))),
     Case("RWS", "sleep", lambda v: RWS(1, v), st.sampled_from([0, 0.0])),
     Case("RWS", "doubly", lambda v: RWS(2, 1.0, v), st.sampled_from([True, 1])),
+    Case("supervised", "weight", lambda v: supervised(ELBO(), v), st.one_of(UNLIKE_NUMBERS, BELOW_0)),
+    Case("IWAE", "estimator", lambda v: IWAE(4, v), st.builds(Enumeration), "Enumeration"),
     Case("GumbelSoftmax", "temperature", GumbelSoftmax, st.one_of(UNLIKE_NUMBERS, BELOW_0, st.just(0))),
     Case(
         "StraightThrough",
@@ -203,5 +208,5 @@ ANY = {
     "VIMCO(everywhere)": TRUTH,
     "ScoreFunction(everywhere)": TRUTH,
     **{f"Bound({name})": TRUTH for name in ("linear", "smooth")},
-    **{f"{name}(args)": PYTHON for name in ("STL", "DReG", "Total", "Estimator")},
+    **{f"{name}(args)": PYTHON for name in ("STL", "DReG", "Enumeration", "Total", "Estimator")},
 }

@@ -45,7 +45,7 @@ from dlvm.models import (
     burda,
 )
 from dlvm.nets import MLP, NADE, Joined, Readout
-from refusals import diffusion, mixtures, sequences
+from refusals import diffusion, mixtures, semi_supervised, sequences
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.data_flows import NOT_FLOWS, NOT_NOISES
 from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -251,6 +251,7 @@ CASES = [
     Case("NICE", "activation", lambda v: NICE(4, activation=v), NOT_MAKERS),
     Case("NICE", "before", lambda v: NICE(4, before=v), NOT_FLOWS.filter(lambda v: v is not None), "maps[0]"),
     Case("RealNVP", "flow", lambda v: RealNVP(3, v), NOT_FLOWS.filter(lambda v: v is not None)),
+    *semi_supervised.models(NOT_PRIORS, OF_OTHER_SHAPE, NOT_DATA),
     *mixtures.CASES,
     *diffusion.MODELS,
     *sequences.MODELS,

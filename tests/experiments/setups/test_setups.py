@@ -20,7 +20,7 @@ from dlvm.experiments.setups.named import named
 from dlvm.experiments.setups.setup import fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.guides import Diagonal
-from dlvm.inference import IWAE, VIMCO, check, evaluate, fit
+from dlvm.inference import ELBO, IWAE, VIMCO, check, evaluate, fit
 from dlvm.models import HVAE, VAE
 
 SLOW = ("diffusion",)
@@ -38,7 +38,7 @@ def test_each_file_is_a_model_and_its_name_the_word_for_it():
 def test_every_model_trains_with_the_defaults_of_its_options(word):
     setup = named(word)(**SMALLER.get(word, {}))
     model, guide = fresh_pair(setup, data(setup), own if word in OWN_ALONE else Diagonal, observed=True)
-    objective = IWAE(2, VIMCO() if setup.defaults.get("estimator") == "vimco" else None)
+    objective = IWAE(2, VIMCO() if setup.defaults.get("estimator") in ("vimco", "enumeration") else None)
     check(model, guide, objective, *data(setup).examples)
     before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
     first, second = fit(model, guide, objective, data(setup), epochs=2, seed=0, patience=None, progress=False)
@@ -70,7 +70,9 @@ def test_every_option_of_a_model_changes_it(word):
         model = setup.model(loader)
         encoder = setup.guide(model, loader) if word in ("nice", "realnvp", "vq_vae") else setup.encoder(loader)
         stepped, _ = setup.trained(model, setup.guide(model, loader) if word == "diffusion" else encoder)
-        modules = [str(model), str(encoder), str(stepped), str(setup.summed_out)]
+        shown = data(setup)  # labels that are shown belong to the model's options, and so does what they count
+        modules = [str(model), str(encoder), str(stepped), str(setup.summed_out), str(setup.aided(ELBO(), shown))]
+        modules += [shown[name].tolist() for name in shown.given if name != "x"]
         return [*modules, *(p.tolist() for p in (*model.parameters(), *model.buffers(), *encoder.parameters()))]
 
     hints = get_type_hints(named(word))

@@ -1,0 +1,73 @@
+"""Some of the labels that data have, and the others kept from the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dlvm.distributions.labels import ABSENT
+from dlvm.experiments.data.arguments import check_count, check_seed
+from dlvm.experiments.data.loader import Loader
+from dlvm.experiments.data.splits import Splits
+from dlvm.nets.arguments import whole
+
+GIVEN = "given_y"
+
+
+def with_few_labels(data: Splits, labels: int, seed: int = 0) -> Splits:
+    """Data in which a model is shown few labels of training rows, and of others none.
+
+    Returns:
+        the loaders: training batches are (x, labels or -1), which ``train["given_y"]`` holds for all rows; those of
+        validation and test are (x,). All keep their labels as "y".
+
+    Args:
+        data: with labels.
+        labels: how many training rows keep theirs: chosen at random, as many of each class as of any other as long as
+            there are any; 0 for none.
+        seed: of the choice.
+
+    Raises:
+        ValueError: training rows have no labels, or fewer than ``labels``.
+
+    Example:
+        >>> from dlvm.experiments.data import digits
+        >>> train, valid, test = with_few_labels(digits(), 20)
+        >>> int((train["given_y"] >= 0).sum()), train.given, test.given
+        (20, ('x', 'given_y'), ('x',))
+    """
+    whole(labels=labels)
+    check_seed(seed)
+    if data.train.labels is None:
+        raise ValueError(f"data {data.train.name!r} have no labels to learn classes from: --label-column says where")
+    if labels:
+        check_count("labels", labels, most=int((data.train.labels != ABSENT).sum()))
+    kept = balanced(data.train.labels.cpu(), labels, seed).to(data.train.device)
+    given = torch.full_like(data.train.labels, ABSENT)
+    given[kept] = data.train.labels[kept]
+    return Splits(_with(data.train, given).giving("x", GIVEN), data.valid.giving("x"), data.test.giving("x"))
+
+
+def balanced(classes: Tensor, number: int, seed: int = 0) -> Tensor:
+    """So many rows, at random, with as many of each class as of any other while there are any; those of -1 never.
+
+    Example:
+        >>> classes = torch.tensor([0, 0, 0, 1, 1, -1])
+        >>> sorted(classes[balanced(classes, 4)].tolist())
+        [0, 0, 1, 1]
+    """
+    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+    order = order[classes[order] != ABSENT]
+    turn = torch.empty(len(order), dtype=torch.long)  # the how manieth of its class
+    for value in classes[order].unique():
+        same = (classes[order] == value).nonzero()[:, 0]
+        turn[same] = torch.arange(len(same))
+    return order[turn.sort(stable=True).indices[:number]]
+
+
+def _with(loader: Loader, given: Tensor) -> Loader:
+    rows = replace(loader.rows, more={**loader.rows.more, GIVEN: given})
+    found = Loader.of(rows.of_kind(loader.kind), loader.batch_size, loader.shuffle, loader.dynamic, loader.seed)
+    return found
