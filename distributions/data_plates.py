@@ -40,6 +40,7 @@ class StandingFor(Messenger):
     Args:
         plate: name of the plate over data.
         num_data: N.
+        shown: whether handlers outside see the plate, as of a model they do; of a guide, which picks no rows, not.
 
     Raises:
         ValueError: there are more than N data, or the plate stands for another number already.
@@ -54,15 +55,16 @@ class StandingFor(Messenger):
         2.0
     """
 
-    def __init__(self, plate: str, num_data: int):
+    def __init__(self, plate: str, num_data: int, shown: bool = True):
         super().__init__()
-        self.plate, self.num_data = plate, num_data
+        self.plate, self.num_data, self.shown = plate, num_data, shown
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
         if msg["name"] == self.plate and type(fn) is _Subsample and fn.subsample_size in (None, fn.size):
             if msg["value"] is None:
                 msg["value"], msg["is_observed"] = torch.arange(fn.size), True  # not the rows that a guide picks
+                msg["stop"] = not self.shown
         stack = msg["cond_indep_stack"]
         for frame in (frame for frame in stack if frame.name == self.plate and frame.full_size != self.num_data):
             if frame.full_size not in (None, frame.size):

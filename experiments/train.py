@@ -189,7 +189,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     settings = settings_of(config)
     pyro.set_rng_seed(config.seed)
     model, guide = recipe.pair(train)
-    stepped = config.setup.trained(model, guide)
+    stepped, judged = config.setup.trained(model, guide), config.setup.evaluated(model, guide)
     check_training(config, *stepped, objective, train)
     run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
 
@@ -219,16 +219,16 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
                 print(epoch, flush=True)
     finally:
         if run is not None:
-            keep(run.folder, model, guide, train.x[0].numel())
+            keep(run.folder, *judged, train.x[0].numel())
             keep_description(run.folder, train)
     if run is None:
         return None
 
-    result = evaluate(model, guide, test, num_particles=config.eval_particles, progress=True)
+    result = evaluate(*judged, test, num_particles=config.eval_particles, progress=True)
     seconds = sum(epoch.seconds for epoch in history) / len(history)
     parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
     said, found = (str(text).replace(LOG_PX, config.setup.reported) for text in (verdict(result, history), result))
-    measures = config.setup.measures(model, guide, test)
+    measures = config.setup.measures(*judged, test)
     run.result(
         **dataclasses.asdict(result),
         measures=dict(measures),
@@ -241,7 +241,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     print_table(table)
     print(said)
     records = [dataclasses.asdict(epoch) for epoch in history]
-    draw(run, pictures(config.setup, model, guide, test, records))
+    draw(run, pictures(config.setup, *judged, test, records))
     word = word_of(type(config.setup))
     guided = "" if isinstance(guide, FullyObserved) else f", {config.guide} guide"
     report = run.report(

@@ -116,7 +116,7 @@ class WithGlobals(PyroModule):
             values = dict(self.shared(*args, **kwargs))
         if self.local is None:
             return values
-        with nullcontext() if self.num_data is None else StandingFor(self.plate, self.num_data):
+        with nullcontext() if self.num_data is None else StandingFor(self.plate, self.num_data, shown=False):
             return values | dict(self.local(*args, **kwargs) or {})
 
 

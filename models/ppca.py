@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dlvm.models.arguments import fitting, size
 from dlvm.nets.arguments import whole
+from dlvm.nets.particle_linear import times
 
 
 class PPCA(PyroModule):
@@ -105,7 +106,7 @@ class PPCA(PyroModule):
         """Runs the program; see ``VAE.forward``."""
         with pyro.plate("data", size(x, n)):
             z = pyro.sample("z", dist.Normal(self.zero, self.one).to_event(1))
-            likelihood = dist.Normal(z @ self.weight.T + self.loc, self.scale).to_event(1)
+            likelihood = dist.Normal(times(self.weight, z) + self.loc, self.scale).to_event(1)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 
     def log_px(self, x: Tensor) -> Tensor:

@@ -35,6 +35,9 @@ class FanIn(nn.Module):
         super().__init__()
         self.scale = positive(scale=scale)
 
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}"
+
     def forward(self, name: str, value: Tensor) -> Any:
         """The prior of the parameter ``name``, of ``value``'s shape: one number's, for each of its numbers."""
         fan_in = math.prod(value.shape[1:]) if value.dim() > 1 else 1

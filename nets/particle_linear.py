@@ -44,12 +44,29 @@ class ParticleLinear(nn.Linear):
         Returns:
             shape (*batch, out_features).
         """
-        if self.weight.dim() == 2:
-            bias = self.bias if self.bias is None or self.bias.dim() == 1 else None
-            y = functional.linear(input, self.weight, bias)
-        else:
-            bias, y = None, torch.einsum("...oi,...i->...o", self.weight, input)
-        return y if self.bias is None or bias is not None else y + self.bias
+        if self.weight.dim() == 2 and (self.bias is None or self.bias.dim() == 1):
+            return functional.linear(input, self.weight, self.bias)
+        y = times(self.weight, input)
+        return y if self.bias is None else y + self.bias
+
+
+def times(weight: Tensor, input: Tensor) -> Tensor:
+    """W x, for one matrix or one of each particle.
+
+    Args:
+        weight: shape (out, in), or (*particles, 1, out, in).
+        input: shape (*batch, in).
+
+    Returns:
+        shape (*batch, out).
+
+    Example:
+        >>> times(torch.ones(4, 1, 2, 3), torch.ones(5, 3)).shape
+        torch.Size([4, 5, 2])
+    """
+    if weight.dim() == 2:
+        return functional.linear(input, weight)
+    return torch.einsum("...oi,...i->...o", weight, input)
 
 
 def for_particles(layer: nn.Module) -> None:

@@ -116,6 +116,14 @@ class Setup:
         """
         raise ValueError("guide must be a family, as diagonal, for a model without a guide of its own, got own")
 
+    def guided(self, model: nn.Module, sites: Mapping[str, Any], family: Callable, data: Loader, net: nn.Module) -> Any:
+        """A fresh guide of these latent sites: of a family, or the model's own."""
+        return self.guide(model, data) if family is own else self.completed(family(sites, net))
+
+    def evaluated(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The pair that is reported and kept: these two, or what a trained pair says of data to come."""
+        return model, guide
+
     def cell_noise(self, data: Loader) -> nn.Module | None:
         """q(u | x) of the noise within cells where ``dequantise`` asks for one; None where it is uniform."""
         return None
@@ -164,7 +172,7 @@ def fresh_pair(
     guide: nn.Module = FullyObserved()
     if sites:
         net = made(encoder or setup, "encoder", data)
-        guide = (setup.guide(inner, data) if family is own else setup.completed(family(sites, net))).to(data.device)
+        guide = setup.guided(inner, sites, family, data, net).to(data.device)
         setup.joined(inner, guide, data)
     if inner is model:
         return model, guide

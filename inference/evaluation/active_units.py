@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pyro
@@ -100,3 +101,15 @@ def count_active(spread: Tensor) -> int:
         Importance Weighted Autoencoders, Burda, Grosse, Salakhutdinov, 2016, section 5.1, arXiv:1509.00519.
     """
     return int((spread > ACTIVE_VARIANCE).sum())
+
+
+def of_the_same_data(parts: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(some units of a site, their means, the variances of these), for the data that have these units."""
+    start = 0
+    for stop in sorted({mean.shape[1] for mean, _ in parts}):
+        having = [part for part in parts if part[0].shape[1] >= stop]
+        means, noise = (
+            torch.cat([each[:, start:stop] for each in kind]).double() for kind in zip(*having, strict=True)
+        )
+        yield slice(start, stop), means, noise
+        start = stop

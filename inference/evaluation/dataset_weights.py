@@ -46,6 +46,7 @@ class Scored(NamedTuple):
         x_dim: observed numbers per datum, on average where some are missing.
         density: whether a number is continuous, so that the likelihood is no probability.
         certain: whether nothing is latent and nothing random, so that each particle would weigh the same.
+        shared: whether data may share what is drawn, as noise of the model's own, so that their errors go together.
     """
 
     likelihood: Tensor
@@ -55,6 +56,7 @@ class Scored(NamedTuple):
     x_dim: float
     certain: bool = False
     density: bool = False
+    shared: bool = False
 
 
 @torch.no_grad()
@@ -168,7 +170,8 @@ class _Scorer:
             dict(zip(names, each.split(sizes, -1), strict=True)) if names else {} for each in (mean, square)
         )
         there = x_dim - holes[0].item() / log_likelihood.shape[1]  # what the model lets pass: see Missing
-        return Scored(log_likelihood, torch.cat(ratio), means, squares, there, certain, density)
+        shared = self.rows.parallel is False
+        return Scored(log_likelihood, torch.cat(ratio), means, squares, there, certain, density, shared)
 
 
 class _Weights:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from dlvm.inference.bounds.importance import (
     pareto_k,
     relative_variance,
 )
-from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE, count_active, spread_of
+from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE, count_active, of_the_same_data, spread_of
 from dlvm.inference.evaluation.dataset_weights import Scored, number_of_batches, score
 from dlvm.inference.evaluation.second_opinion import Opinion, SecondOpinion
 from dlvm.inference.evaluation.verdict import verdict
@@ -160,10 +160,14 @@ class Totals:
         self.num_particles = num_particles
         self.rows: list[Tensor] = []
         self.units: dict[str, list[tuple[Tensor, Tensor]]] = {}  # means and the variances of these, (rows, units) each
+        self.sums, self.shared = (
+            torch.zeros(2, dtype=torch.float64),
+            False,
+        )  # variances of the ELBO's and log p(x)'s sums
         self.observed, self.density = 0.0, False  # numbers, of all data; and whether one is continuous
 
     def add(self, found: Scored) -> None:
-        likelihood, ratio, mean, square, x_dim, certain, density = found
+        likelihood, ratio, mean, square, x_dim, certain, density, shared = found
         log_w = (likelihood - ratio).double()
         refuse_nan(log_w)
         self.observed, self.density = self.observed + x_dim * log_w.shape[1], self.density or density
@@ -183,6 +187,10 @@ class Totals:
             log_mean_bias(variance, khat),
         ]
         self.rows.append(torch.stack(row))
+        if shared and k > 1:
+            weights = (log_w - row[2]).exp()
+            self.sums = self.sums + torch.stack([part.sum(1).var() / k for part in (log_w, weights)]).cpu()
+        self.shared = self.shared or shared
         for name, each in mean.items():
             self.units.setdefault(name, []).append((each, (square[name] - each.square()) / max(1, k - 1)))
 
@@ -197,14 +205,17 @@ class Totals:
         rows = torch.cat(self.rows, dim=1)
         count = rows.shape[1]
         elbo, elbo_var, log_px, log_px_var, rate, distortion, ess, _, bias = rows.mean(1).tolist()
+        elbo_se, log_px_se = (math.sqrt(variance / count) for variance in (elbo_var, log_px_var))
+        if self.shared and self.num_particles > 1:  # of data together, whose errors do not average out
+            elbo_se, log_px_se = (math.sqrt(variance) / count for variance in self.sums.tolist())
         known = rows[7][~rows[7].isnan()]
         khat, bad = known.mean().item(), (known > WORST_KHAT).double().mean().item()
         opinion = Opinion() if second is None or not complete else second.of(rows[2], rows[3], rows[8])
         return Evaluation(
             elbo=elbo,
-            elbo_se=math.sqrt(elbo_var / count),
+            elbo_se=elbo_se,
             log_px=log_px,
-            log_px_se=math.sqrt(log_px_var / count),
+            log_px_se=log_px_se,
             rate=rate,
             distortion=distortion,
             active_units=self._active_units(),
@@ -231,14 +242,14 @@ class Totals:
         return sum(
             count_active(spread_of(means, noise))
             for parts in self.units.values()
-            for _, means, noise in _of_the_same_data(parts)
+            for _, means, noise in of_the_same_data(parts)
         )
 
     def _fixed_units(self, prior: Mapping[str, tuple[Tensor, Tensor]]) -> int:
         """Inactive units at which q has not the moments of the prior, but others."""
         found = 0
         for name in prior if self.num_particles > 1 else ():
-            for some, means, noise in _of_the_same_data(self.units.get(name, [])):
+            for some, means, noise in of_the_same_data(self.units.get(name, [])):
                 loc, variance = (each[some] for each in prior[name])
                 if len(loc) == means.shape[1]:
                     narrow = noise.mean(0) * (self.num_particles - 1) < NARROW * variance
@@ -246,15 +257,3 @@ class Totals:
                     asleep = spread_of(means, noise) <= ACTIVE_VARIANCE
                     found += int((asleep & (narrow | elsewhere)).sum())
         return found
-
-
-def _of_the_same_data(parts: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(some units of a site, their means, the variances of these), for the data that have these units."""
-    start = 0
-    for stop in sorted({mean.shape[1] for mean, _ in parts}):
-        having = [part for part in parts if part[0].shape[1] >= stop]
-        means, noise = (
-            torch.cat([each[:, start:stop] for each in kind]).double() for kind in zip(*having, strict=True)
-        )
-        yield slice(start, stop), means, noise
-        start = stop

@@ -154,7 +154,8 @@ def _why_not_one_each(found: Particles, rows: int) -> str:
         return (
             f"the model has latent sites {shared} that all data share, outside the data plate, so that no datum has a "
             "weight of its own, whatever the size of batches; give these sites values, by poutine.condition inside "
-            "poutine.block, and evaluate that model with the guide of the others"
+            "poutine.block, and evaluate that model with the guide of the others; of Bayesian(...), evaluate the pair "
+            "posterior_predictive(model, guide)"
         )
     inside = {name: _names(frames) for name, frames in around.items()}
     return (

@@ -70,7 +70,8 @@ def check_not_linear(sites: list[dict]) -> None:
                 raise ValueError(
                     f"plate {frame.name!r} around site {site['name']!r} is subsampled ({frame.size} of "
                     f"{frame.full_size}) but is not around every site: a bound with its logarithm outside a plate has "
-                    "no unbiased subsample; use ELBO, or the whole plate"
+                    "no unbiased subsample; use ELBO, or the whole plate; of a trained Bayesian(...) evaluate the pair "
+                    "posterior_predictive(model, guide)"
                 )
 
 

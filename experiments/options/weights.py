@@ -1,0 +1,87 @@
+"""Random weights as scripts have them: which layers, under which prior, and what q(w) is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+from pyro.infer.autoguide import (
+    AutoDelta,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
+from pyro.infer.autoguide.initialization import init_to_value
+from torch import nn
+
+from dlvm.evidence import posterior_predictive
+from dlvm.experiments.data import Loader
+from dlvm.experiments.options.guides import own
+from dlvm.guides import Latent, WithGlobals, local_sites
+from dlvm.guides.sites.latents import Plate
+from dlvm.models import Bayesian, FanIn
+
+WeightsWord = Literal["normal", "low_rank", "full_rank", "point"]
+FAMILIES: dict[str, Callable] = {
+    "normal": AutoNormal,
+    "low_rank": partial(AutoLowRankMultivariateNormal, rank=5),
+    "full_rank": AutoMultivariateNormal,
+    "point": AutoDelta,
+}
+START = 0.02  # standard deviation of q(w)
+MOST = 2000  # weights with a covariance of their own
+WEIGHTS_HELP = "q(w): normal, each weight by itself; low_rank, full_rank; or point, the maximum a posteriori."
+
+
+class RandomWeights:
+    """What a setup whose model has random weights does otherwise than others; ``weights`` is among its fields.
+
+    The pair that is reported and kept is that of data to come, p(x' | D): see ``posterior_predictive``.
+    """
+
+    weights: WeightsWord
+
+    def guided(self, model: nn.Module, sites: Mapping[str, Any], family: Callable, data: Loader, net: nn.Module) -> Any:
+        """q(w), and q(z | x) of the family where the model has latents of each datum."""
+        if not isinstance(model, Bayesian):
+            raise TypeError(f"model must be Bayesian(model, num_data), got {type(model).__name__}")
+        if family is own:
+            raise ValueError("guide must be a family, as diagonal, for a model without a guide of its own, got own")
+        within = {name: _plain(site) for name, site in local_sites(sites).items()}
+        return WithGlobals(family(within, net) if within else None, model, self._family(model), *data.examples)
+
+    def evaluated(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The pair of data to come."""
+        return posterior_predictive(model, guide)  # type: ignore[arg-type, return-value]  # as guided
+
+    def _family(self, model: Bayesian) -> Callable:
+        number = sum(value.numel() for value in model.starts.values())
+        if self.weights == "full_rank" and number > MOST:
+            raise ValueError(
+                f"weights must be normal, low_rank or point for more than {MOST} weights, of which the covariance has "
+                f"the square, got full_rank for {number}; or let fewer layers be random, by --last-layer"
+            )
+        start = init_to_value(values={site: value.clone() for site, value in model.starts.items()})
+        scale = {} if self.weights == "point" else {"init_scale": START}
+        return partial(FAMILIES[self.weights], init_loc_fn=start, **scale)
+
+
+def bayesian(model: nn.Module, data: Loader, prior_scale: float, last_layer: bool = False) -> Bayesian:
+    """A model with random weights in its layers, or in the last.
+
+    Args:
+        model: taken over.
+        data: for training, how many there are.
+        prior_scale: of ``FanIn``.
+        last_layer: whether the other layers have parameters, as ever.
+    """
+    layers = [
+        path for path, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    return Bayesian(model, data.num_data, FanIn(prior_scale), layers[-1:] if last_layer else layers)
+
+
+def _plain(site: Latent) -> Latent:
+    """A site in a plate of its batch, whatever that stands for, so that a guide takes any number of data."""
+    return site._replace(plates=tuple(Plate(plate.name, plate.dim) for plate in site.plates))
