@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlvm.distributions.pyro_lock import TURN
 from dlvm.evidence.annealing.chains import Replayed
-from dlvm.evidence.annealing.hmc import transition
+from dlvm.evidence.annealing.hmc import Point, transition
 from dlvm.evidence.annealing.path import Path
 from dlvm.evidence.annealing.step_sizes import FIRST_MOVES, FIRST_RATE, FIRST_SIZE, jittered
 from dlvm.evidence.target import Target
@@ -124,7 +124,7 @@ class PosteriorChains:
         Raises:
             ValueError: ``times`` is below 1, or ``rows`` names other data.
             TypeError: ``rows`` is no tensor of integers.
-            NonFinite: log p(x, z) is NaN where a chain is.
+            NonFinite: log p(x, z) or its slope is not finite where a chain is, which cannot move from there.
         """
         count(times=times)
         accepted = torch.zeros((), dtype=torch.float64, device=self.u.device)
@@ -132,8 +132,6 @@ class PosteriorChains:
             index = self.index(rows)
             for part in index.split(self.rows):
                 accepted += self._moved(part, times, adapt) * len(part) / (times * len(index))
-        if not accepted.isfinite():
-            raise NonFinite("log p(x, z) is NaN where a chain is: the model's parameters or the data are not finite")
         return accepted.item()
 
     def _moved(self, part: Tensor, times: int, adapt: bool) -> Tensor:
@@ -145,13 +143,13 @@ class PosteriorChains:
             for _ in range(times):
                 size = jittered(self._log_size.exp().to(point.u).expand(len(part)), self.num_chains)
                 point, acceptance = transition(self._field, point, JOINT, size, self.leaps)
-                mean = torch.where(point.terms.isnan().any(0), torch.nan, acceptance).mean()
-                accepted += mean
-                if adapt and mean.isfinite():
+                accepted += (mean := acceptance.mean())
+                if adapt:
                     rate = FIRST_RATE if self.moves < FIRST_MOVES else RATE
                     self._log_size += rate * (mean - self.target_acceptance)
                     self.moves += 1
             self.u[:, part] = point.u
+        _check_finite(point)
         return accepted
 
     def values(self, rows: Tensor | None = None) -> dict[str, Tensor]:
@@ -214,6 +212,17 @@ class PosteriorChains:
                     found.append(path.target.draw(drawn, self.num_chains))
         u = torch.cat(found, dim=1).clone()
         return _as_drawn(start, u) if isinstance(start, Tensor) else u
+
+
+def _check_finite(point: Point) -> None:
+    """Raises NonFinite where a chain stands at a density that cannot be followed."""
+    bad = ~(point.terms.isfinite().all(0) & point.slopes.isfinite().all(-1).all(0))
+    if bad.any():
+        raise NonFinite(
+            f"log p(x, z) or its slope is not finite where {int(bad.sum())} of {bad.numel()} chains are, datum "
+            f"{int(bad.any(0).nonzero()[0])} of these the first, and cannot move from there: start them elsewhere, by "
+            "a guide, scale the data, or look whether the model's parameters are finite"
+        )
 
 
 def _as_drawn(start: Tensor, drawn: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ def timed_curves(
     clock: str = "seconds",
     clip: float = 0.15,
     detail: str = "Estimates from the same few importance samples for all; the best look of a run is what is kept.",
+    kind: str = "objective",
 ) -> Figure:
     """The validation log p(x) against time, a small panel per objective; all share their axes.
 
@@ -32,6 +33,7 @@ def timed_curves(
         clock: the key of the horizontal axis, which is its label as well.
         clip: the fraction of lowest values, those of the first looks, that may fall below the axis.
         detail: how log p(x) was had, put below the title.
+        kind: what a panel is one of, in the legend.
 
     Returns:
         The figure.
@@ -53,7 +55,7 @@ def timed_curves(
     names = list(curves)
     rows = -(-len(names) // COLUMNS)
     legend = [
-        Line2D([], [], color=PALETTE[0], label="this objective, a line per seed"),
+        Line2D([], [], color=PALETTE[0], label=f"this {kind}, a line per seed"),
         Line2D([], [], color=GREY, label="all others"),
     ]
     if hidden := float((pooled < low - margin).mean()):

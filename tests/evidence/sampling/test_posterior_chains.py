@@ -15,6 +15,7 @@ from dlvm.distributions import Bernoulli
 from dlvm.evidence import PosteriorChains
 from dlvm.evidence.annealing import hmc
 from dlvm.guides import Diagonal, latents
+from dlvm.inference import NonFinite
 from dlvm.models import PPCA, VAE, GaussianMixture
 from dlvm.nets import MLP
 
@@ -185,3 +186,12 @@ class Global(PyroModule):
 def test_refusals_name_the_remedy(make, kind, words):
     with pytest.raises(kind, match=words):
         make()
+
+
+def test_chains_that_cannot_move_are_no_draws():
+    """One that starts where the density is 0 in single precision: its slope is NaN or infinite, and so it is told."""
+    start = torch.zeros(2, 6, 2)
+    start[1, 4] = 1e30
+    chains = PosteriorChains(MODEL, X, num_chains=2, start=start)
+    with pytest.raises(NonFinite, match="1 of 12 chains are, datum 4"):
+        chains.move()
