@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyro
@@ -23,7 +24,7 @@ from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.errors import NonFinite
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.row_arguments import rowed
-from dlvm.inference.programs.rows import Axes, batch_size, gathered, rows_of
+from dlvm.inference.programs.rows import Axes, batch_size, by_length, gathered, rows_of
 from dlvm.nets.arguments import count, real
 
 RATE = 0.03
@@ -95,7 +96,8 @@ class PosteriorChains:
             raise ValueError(f"target_acceptance must be between 0 and 1, got {target_acceptance}; 0.8 is usual")
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-        self.model, self.pair, self.args = model, Pair(model), gathered(data)
+        self.model, self.pair = model, Pair(model)
+        self.args = gathered(data, partial(by_length, pair=self.pair))
         self.num_chains, self.leaps, self.target_acceptance = num_chains, leaps, target_acceptance
         self.rows, self.engine, self.moves = rows, engine, 0
         self.num_data = batch_size(self.pair, self.args)

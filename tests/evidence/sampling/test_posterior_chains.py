@@ -15,7 +15,7 @@ from dlvm.distributions import Bernoulli
 from dlvm.evidence import PosteriorChains
 from dlvm.evidence.annealing import hmc
 from dlvm.guides import Diagonal, latents
-from dlvm.inference import NonFinite
+from dlvm.inference import NonFinite, described
 from dlvm.models import PPCA, VAE, GaussianMixture
 from dlvm.nets import MLP
 
@@ -149,6 +149,24 @@ def test_chains_start_where_they_are_told():
     assert_close(again.u, chains.u)
     again.move()
     assert not torch.equal(again.u, chains.u)  # a copy
+
+
+class Across(PyroModule):
+    """Data in columns, as is to be said of it."""
+
+    def forward(self, x):
+        with pyro.plate("data", x.shape[1]):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(-1, 3), 1.0).to_event(1), obs=x.T)
+
+
+def test_data_along_another_axis_are_taken_as_they_are_said_to_lie():
+    model = described(Across(), per_datum={"x": 1})
+    chains = PosteriorChains(model, [(X.T[:, :4],), (X.T[:, 4:],)], num_chains=2)
+    assert_close(chains.args[0], X.T)
+    before = chains.u.clone()
+    chains.move(2, torch.tensor([5]))
+    assert (chains.u != before).any(-1).any(0).tolist() == [False] * 5 + [True]
 
 
 class Coin(PyroModule):
