@@ -13,6 +13,7 @@ from dlvm.inference.engine.backends import NoCompiler
 from dlvm.inference.engine.cache import Baked
 from dlvm.inference.engine.recording import Refused
 from dlvm.inference.estimators.baselines import NVIL, MovingAverage
+from dlvm.inference.estimators.coupled import DisARM
 from dlvm.inference.estimators.enumeration import Enumeration
 from dlvm.inference.estimators.estimator import Coefficients, Estimator
 from dlvm.inference.estimators.pathwise import STL, DReG, Total
@@ -80,6 +81,7 @@ __all__ = [
     "DReG",
     "DecoderGradient",
     "Discriminator",
+    "DisARM",
     "EMStep",
     "EncoderGradient",
     "Enumeration",

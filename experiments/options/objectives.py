@@ -22,6 +22,7 @@ from dlvm.inference import (
     STL,
     TVO,
     VIMCO,
+    DisARM,
     DReG,
     Enumeration,
     Estimator,
@@ -45,7 +46,7 @@ ObjectiveWord = Literal[
     "maximum_likelihood",
 ]  # fmt: skip
 EstimatorWord = Literal[
-    "total", "stl", "dreg", "score", "nvil", "vimco", "gumbel", "straight_through", "enumeration",
+    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "gumbel", "straight_through", "enumeration",
 ]  # fmt: skip
 
 
@@ -110,6 +111,7 @@ ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = 
     "score": lambda n, net: partial(score, n, MovingAverage),
     "nvil": lambda n, net: partial(score, n, partial(learned, net)),
     "vimco": lambda n, net: partial(VIMCO, everywhere=n.score_all),
+    "disarm": lambda n, net: DisARM,
     "gumbel": lambda n, net: partial(GumbelSoftmax, n.temperature),
     "straight_through": lambda n, net: partial(StraightThrough, n.temperature),
     "enumeration": lambda n, net: Enumeration,

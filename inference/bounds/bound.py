@@ -86,9 +86,13 @@ class Bound:
 
     def left_out(self, log_w: Tensor) -> Tensor:
         """The bound with log w_k replaced by the mean of the others, (num_particles, batch): VIMCO's baseline."""
+        return self.replaced(log_w, means_of_others(log_w))
+
+    def replaced(self, log_w: Tensor, others: Tensor) -> Tensor:
+        """The bound with log w_k replaced by the k-th of others, for each k: all (num_particles, batch)."""
         if self.without is None:
-            return derivatives.left_out(self.value, log_w)
-        return self.without(log_w, means_of_others(log_w))
+            return derivatives.replaced(self.value, log_w, others)
+        return self.without(log_w, others)
 
     def signals(self, log_w: Tensor) -> Tensor:
         """The learning signal of each particle's score: what of the bound depends on it, (num_particles, batch)."""

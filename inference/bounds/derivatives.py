@@ -51,8 +51,12 @@ def left_out(bound: OfWeights, log_w: Tensor) -> Tensor:
     References:
         Variational Inference for Monte Carlo Objectives, Mnih, Rezende, 2016, arXiv:1602.06725.
     """
-    log_w = log_w.detach()
-    others, found = means_of_others(log_w), []
+    return replaced(bound, log_w.detach(), means_of_others(log_w.detach()))
+
+
+def replaced(bound: OfWeights, log_w: Tensor, others: Tensor) -> Tensor:
+    """The bound with log w_k replaced by the k-th of others, for each k: all (num_particles, batch)."""
+    found = []
     for own in _few(log_w):
         here = torch.zeros(len(log_w), len(own), 1, dtype=torch.bool, device=log_w.device)
         here[own, torch.arange(len(own), device=own.device)] = True

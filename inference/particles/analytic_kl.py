@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
-from pyro.infer.inspect import get_dependencies
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from dlvm.inference.particles.alone import stacked
+from dlvm.inference.particles.descent import descendants, parents
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.pair import Pair, remembered
-from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -77,46 +72,6 @@ def mean_field_violations(pair: Pair, args: tuple, kwargs: dict) -> dict[str, se
     An analytic KL per site is right where the set is empty.
     """
     with untouched(), torch.no_grad(), poutine.block(), pair.evaluating():
-        parents = _parents(pair.model, args, kwargs)
-        below = _descendants(_parents(pair.guide, args, kwargs))
-    return {site: parents.get(site, set()) & found for site, found in below.items()}
-
-
-def _parents(program: Callable, args: tuple, kwargs: dict) -> dict[str, set[str]]:
-    found: Any
-    try:
-        found = get_dependencies(_Unconstrained()(program), args, kwargs)["prior_dependencies"]
-    except (NotImplementedError, KeyError):  # a flow without an inverse; at worst, a site depends on all before it
-        names = [site["name"] for site in sample_sites(poutine.trace(program).get_trace(*args, **kwargs))]
-        found = {name: names[: j + 1] for j, name in enumerate(names)}
-    return {site: set(upstream) - {site} for site, upstream in found.items()}
-
-
-class _Unconstrained(Messenger):
-    """Leaves a parameter what a plate asks of it that takes rows of it, also where its dependencies are followed."""
-
-    def _pyro_param(self, msg: dict) -> None:
-        declare = msg["fn"]
-
-        def found(*args: Any, **kwargs: Any) -> Tensor:
-            self.value = declare(*args, **kwargs)
-            return self.value
-
-        self.value, msg["fn"] = None, found
-
-    def _pyro_post_param(self, msg: dict) -> None:
-        value, unconstrained = msg["value"], getattr(self.value, "unconstrained", None)
-        if unconstrained is not None and not hasattr(value, "unconstrained"):
-            value.unconstrained = unconstrained
-
-
-def _descendants(parents: dict[str, set[str]]) -> dict[str, set[str]]:
-    below: dict[str, set[str]] = {site: set() for site in parents}
-    for site in parents:  # generation order, so ancestors are complete before their children
-        stack = list(parents[site])
-        while stack:
-            ancestor = stack.pop()
-            if site not in below.setdefault(ancestor, set()):
-                below[ancestor].add(site)
-                stack.extend(parents.get(ancestor, ()))
-    return below
+        generated = parents(pair.model, args, kwargs)
+        below = descendants(parents(pair.guide, args, kwargs))
+    return {site: generated.get(site, set()) & found for site, found in below.items()}

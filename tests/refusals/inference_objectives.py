@@ -208,5 +208,5 @@ ANY = {
     "VIMCO(everywhere)": TRUTH,
     "ScoreFunction(everywhere)": TRUTH,
     **{f"Bound({name})": TRUTH for name in ("linear", "smooth")},
-    **{f"{name}(args)": PYTHON for name in ("STL", "DReG", "Enumeration", "Total", "Estimator")},
+    **{f"{name}(args)": PYTHON for name in ("STL", "DReG", "DisARM", "Enumeration", "Total", "Estimator")},
 }

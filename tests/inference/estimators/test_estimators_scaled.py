@@ -24,7 +24,8 @@ BOUNDS = [room.ELBO, room.IWAE, *GROUPS, *POWERS, *THERMODYNAMIC, room.VRMax]
 PATHS = [None, room.STL, room.DReG]
 EVERYWHERE = [partial(room.ScoreFunction, everywhere=True), partial(room.VIMCO, everywhere=True)]
 BASELINES = [lambda: room.ScoreFunction(room.MovingAverage()), lambda: room.ScoreFunction(room.NVIL(nn.Linear(2, 1)))]
-SCORES = [room.ScoreFunction, room.VIMCO, *EVERYWHERE, *BASELINES, room.GumbelSoftmax, room.StraightThrough]
+DRAWING = [room.GumbelSoftmax, room.StraightThrough, room.DisARM]
+SCORES = [room.ScoreFunction, room.VIMCO, *EVERYWHERE, *BASELINES, *DRAWING]
 WAKE = [partial(room.RWS, 4), partial(room.RWS, 4, 0.5), partial(room.WakeSleep, 4)]
 
 
@@ -44,7 +45,7 @@ def pairs(estimators, bounds=BOUNDS, k=4) -> dict:
 CONTINUOUS = pairs(PATHS) | {"RWS(doubly)": partial(room.RWS, 4, doubly=True)}
 SCORED = pairs(SCORES, BOUNDS[:4]) | pairs([EVERYWHERE[1], room.ScoreFunction])
 DISCRETE = SCORED | {repr(make()): make for make in WAKE}
-RANDOM = ("Gumbel", "Through", "sleep=0.5", "WakeSleep")  # what draws more than the forced sites
+RANDOM = ("DisARM", "Gumbel", "Through", "sleep=0.5", "WakeSleep")  # what draws more than the forced sites
 STILL = [name for name in DISCRETE if not any(part in name for part in RANDOM)]
 ALL = {**CONTINUOUS, **DISCRETE}
 

@@ -23,6 +23,7 @@ from dlvm.inference import (
     STL,
     SVI,
     VIMCO,
+    DisARM,
     DReG,
     GumbelSoftmax,
     Renyi,
@@ -182,7 +183,8 @@ CONTINUOUS = [
     free_bits(ELBO(4), 0.2),
     total_correlation(ELBO(4), 3.0, "h"),
 ]
-DISCRETE = [IWAE(4, estimator) for estimator in (ScoreFunction(), VIMCO(), GumbelSoftmax(), StraightThrough())]
+OF_JUMPS = (ScoreFunction(), VIMCO(), GumbelSoftmax(), StraightThrough(), DisARM())
+DISCRETE = [IWAE(4, estimator) for estimator in OF_JUMPS]
 STANDARD_NORMAL = torch.distributions.normal._standard_normal
 EPS = torch.randn(2, 4, 16, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
