@@ -92,7 +92,8 @@ def _without_scores(bound: Bound, particles: Particles, value: Tensor | None) ->
         return total
     terms = [particles.terms[site["name"]] for site in particles.jumps]
     slope = bound.slopes(particles.log_w)
-    return total + particles.total(sum((slope * term.factor * term.log_q).sum(0) for term in terms))
+    scores = [(slope * term.factor * term.log_q).sum(0) for term in terms]
+    return total + particles.total(sum(scores[1:], scores[0]))
 
 
 def _difference(one: Tensor, other: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def _run(particles: Particles, sites: list[str], linear: bool) -> tuple[Particle
         return _as_tempered(twins, particles), ratio
     (pair, args, kwargs, *_), layout = particles.programs, particles.layout
     below = set().union(*(_below(particles)[site] for site in sites))
-    nodes = particles.programs.guide_trace.nodes  # those of subsampled plates too
+    nodes: Mapping[str, Any] = particles.programs.guide_trace.nodes  # those of subsampled plates too
     values = {name: site["value"] for name, site in nodes.items() if site["type"] == "sample" and name not in below}
     ratios = []
     for site in (site for site in particles.drawn if site["name"] in sites):

@@ -54,7 +54,7 @@ def drawn_from(pair: Pair, args: tuple, kwargs: dict) -> dict[str, set[str]]:
         same = poutine.trace(poutine.replay(pair.guide, trace=trace)).get_trace(*args, **kwargs)
         for site in (site for site in sample_sites(trace) if not site["fn"].has_rsample and not site["is_observed"]):
             changed = trace.copy()
-            changed.nodes[site["name"]] = {**site, "value": _another(site)}  # type: ignore[typeddict-item]  # a copy
+            changed.nodes[site["name"]] = {**site, "value": _another(site)}
             run = poutine.trace(poutine.replay(pair.guide, trace=changed)).get_trace(*args, **kwargs)
             others = (other for other in sample_sites(run) if other["name"] != site["name"])
             found.setdefault(site["name"], set()).update(other["name"] for other in others if not _alike(other, same))
@@ -73,10 +73,11 @@ def _another(site: dict) -> Tensor:
 
 def _alike(site: dict, among: poutine.Trace) -> bool:
     """Whether a site has the density that it has in a trace, at one value."""
-    if site["name"] not in among.nodes:
+    others: Mapping[str, Any] = among.nodes
+    if site["name"] not in others:
         return False
     try:
-        one, other = (fn.log_prob(site["value"]) for fn in (site["fn"], among.nodes[site["name"]]["fn"]))
+        one, other = (fn.log_prob(site["value"]) for fn in (site["fn"], others[site["name"]]["fn"]))
     except (KeyError, NotImplementedError):  # a flow without an inverse
         return False
     return one.shape == other.shape and torch.allclose(one, other, 1e-4, 1e-5, equal_nan=True)
