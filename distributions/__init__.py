@@ -7,7 +7,6 @@ from dlvm.distributions.autoregressive.chain_rule import ChainRule
 from dlvm.distributions.autoregressive.elements import Bits, Greys, MixedGreys, Tokens
 from dlvm.distributions.bernoulli import Bernoulli
 from dlvm.distributions.categorical import Binary, Categorical, Logits, OneHotCategorical
-from dlvm.distributions.codebook import Codebook, CodePrior
 from dlvm.distributions.diffusion.denoiser import BitDenoiser, Denoiser, UNet
 from dlvm.distributions.diffusion.noising import Noising
 from dlvm.distributions.diffusion.schedule import LinearSchedule, MonotoneSchedule
@@ -46,6 +45,7 @@ from dlvm.distributions.likelihoods.zero_inflated import ZeroInflatedNegativeBin
 from dlvm.distributions.mixture import MixtureNormal, ReparametrisedMixture
 from dlvm.distributions.normal import DiagonalNormal, FullRankNormal, LowRankNormal, PointMass, StandardNormal
 from dlvm.distributions.observation_noise import ConstantScaleNormal, FixedScale, LearnedScale, OptimalScale
+from dlvm.distributions.priors.codebook import Codebook, CodePrior
 from dlvm.distributions.priors.discrete import BernoulliPrior, CategoricalPrior
 from dlvm.distributions.priors.flow import FlowPrior
 from dlvm.distributions.priors.gaussians import ARDNormal, MixturePrior

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.options.columns import quadrants
 from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import DataOptions
-from dlvm.experiments.options.given import quadrants
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.setups.cvae import CVAESetup, completed

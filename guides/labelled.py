@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from dlvm.distributions.labels import Labels, labels_of
+from dlvm.distributions.priors.labels import Labels, labels_of
 from dlvm.nets.arguments import module
 
 

@@ -10,7 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from dlvm.distributions import Codebook
-from dlvm.distributions.codebook import NearestCode, check_codebook
+from dlvm.distributions.priors.codebook import NearestCode, check_codebook
 from dlvm.guides.sites.arguments import encoder_width
 from dlvm.nets.arguments import real
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dlvm.distributions import StandardNormal
 from dlvm.distributions.categorical import OneHotDraws
-from dlvm.distributions.labels import labels_of
+from dlvm.distributions.priors.labels import labels_of
 from dlvm.models.arguments import distribution_of, fitting, size
 from dlvm.nets.arguments import count, is_count, module
 

@@ -69,8 +69,6 @@ class MarkovChain(dist.TorchDistribution):
         self.lengths, self.by_step = lengths, by_step
         super().__init__(torch.broadcast_shapes(*batch), torch.Size([steps, states]), validate_args=validate_args)
 
-    # Sums over all paths
-
     @property
     def within(self) -> Tensor | None:
         """Whether a step counts, shape (*batch, T); None where all do."""
@@ -128,8 +126,6 @@ class MarkovChain(dist.TorchDistribution):
             moves = torch.cat([pairs, moves[..., even:, :, :]], -3)
         return moves.squeeze(-3)
 
-    # What is asked of a distribution
-
     def expand(self, batch_shape: Sequence[int], _instance: MarkovChain | None = None) -> MarkovChain:
         batch, (steps, states) = tuple(batch_shape), self.event_shape
         moves = ((steps - 1,) if self.by_step else ()) + (states, states)
@@ -171,8 +167,6 @@ class MarkovChain(dist.TorchDistribution):
         if (within := self.within) is not None:
             seen, moved = seen * within, moved * within[..., 1:]
         return _times(singles[..., 0, :], self.initial).sum(-1) + seen.sum(-1) + moved.sum(-1)
-
-    # What is known beside
 
     @property
     def marginals(self) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dlvm.distributions.labels import ABSENT
+from dlvm.distributions.priors.labels import ABSENT
 from dlvm.experiments.data.arguments import check_count, check_seed
 from dlvm.experiments.data.loader import Loader
 from dlvm.experiments.data.splits import Splits

@@ -14,8 +14,8 @@ from dlvm.distributions import DiagonalNormal
 from dlvm.experiments.data import Loader
 from dlvm.experiments.measures.draws import posterior_means
 from dlvm.experiments.measures.linear_probe import told_by
+from dlvm.experiments.options.columns import named_columns, part, quadrants
 from dlvm.experiments.options.common import ACTIVATIONS, ActivationWord
-from dlvm.experiments.options.given import named_columns, part, quadrants
 from dlvm.experiments.options.likelihoods import LikelihoodOption, encoder_of, likelihood_of
 from dlvm.experiments.setups.pictures import together
 from dlvm.experiments.setups.setup import Setup

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dlvm.distributions import Bernoulli, ChainRule, Codebook, CodePrior, Tokens
-from dlvm.distributions.codebook import IndependentCodes
+from dlvm.distributions.priors.codebook import IndependentCodes
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.fitting import check_fits
 from dlvm.experiments.setups.setup import Setup, check_whole

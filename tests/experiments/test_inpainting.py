@@ -12,7 +12,7 @@ from dlvm.experiments import inpainting
 from dlvm.experiments.data import Loader, Splits, digits
 from dlvm.experiments.figures import completions
 from dlvm.experiments.inpainting import Config, by_neighbours, log_bits, rates
-from dlvm.experiments.options.given import named_columns, part, quadrants
+from dlvm.experiments.options.columns import named_columns, part, quadrants
 
 
 def test_quadrants_are_where_they_are_said_to_be_and_hold_one_another():
