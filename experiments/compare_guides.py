@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.guides_report import FROZEN, OBJECTIVES, frozen_table, label_of, story, together_table, verdict
-from dlvm.experiments.measures.draws import dreams, posterior_means
+from dlvm.experiments.measures.draws import dreams, plane_of, posterior_means
 from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.measures.paired_gaps import Gaps, headline, typical
 from dlvm.experiments.measures.posterior_grid import densities
@@ -31,7 +31,7 @@ from dlvm.experiments.runs.report import Table
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
-from dlvm.experiments.setups.setup import Setup, check_latent, fresh_pair, num_parameters, plane_of
+from dlvm.experiments.setups.setup import Setup, check_latent, fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states

@@ -29,6 +29,7 @@ from dlvm.evidence import (
 from dlvm.evidence.log_px.sandwich import weighed
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.evidence_report import INTRO, WEIGHTED, excuses, pictures, tables, verdict
+from dlvm.experiments.measures.draws import Rows, batches_of, first_rows
 from dlvm.experiments.measures.evidence_record import Found, annealing_cost, bracket_row, known_value, row_of
 from dlvm.experiments.options.command_line import check_least, start
 from dlvm.experiments.options.common import DataOptions, FolderOptions
@@ -40,7 +41,7 @@ from dlvm.experiments.runs.restore import recipe_of, restore
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
-from dlvm.experiments.setups.setup import Rows, Setup, batches_of, first_rows, refuse_observed
+from dlvm.experiments.setups.setup import Setup, refuse_observed
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Study
 from dlvm.guides import latents

@@ -17,6 +17,7 @@ from dlvm.evidence.inference_gap.unamortized import is_plain
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.gaps_report import encoder_table, exact_table, pictures, split_table, verdict
 from dlvm.experiments.measures.divided_gap import DividedGap, divide
+from dlvm.experiments.measures.draws import Rows, first_rows
 from dlvm.experiments.options.command_line import check_least, start
 from dlvm.experiments.options.common import DataOptions, FolderOptions, adam
 from dlvm.experiments.options.guides import GuideOptions
@@ -26,7 +27,7 @@ from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
-from dlvm.experiments.setups.setup import Rows, Setup, encoder_layers, first_rows, fresh_pair, with_layers
+from dlvm.experiments.setups.setup import Setup, encoder_layers, fresh_pair, with_layers
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Study
 from dlvm.guides import latents

@@ -15,6 +15,7 @@ from dlvm.inference import decode, encode, generate, log_weights
 from dlvm.inference.use.asking import data_site
 from dlvm.models import Dequantised
 
+Rows = Tensor | list[tuple[Tensor, ...]]  # of x alone, or batches of all that a model takes
 NOISE = "u"  # the site of a dequantised model
 
 
@@ -54,3 +55,22 @@ def elbo_of(model: Callable, guide: Callable, x: Tensor, draws: int) -> tuple[fl
     """The ELBO by so many draws and its standard error, nats per datum."""
     log_w = log_weights(model, guide, x, num_particles=draws).double().mean(1)
     return log_w.mean().item(), log_w.std().item() / draws**0.5
+
+
+def first_rows(data: Loader, most: int) -> Rows:
+    """The first rows as batches hold them, drawn once: x alone, or batches of all that a model takes."""
+    return data.first(most) if data.given == ("x",) else list(data.take(min(most, data.num_data)))
+
+
+def batches_of(rows: Rows) -> list:
+    """The rows as batches, each the arguments of a model."""
+    return [rows] if isinstance(rows, Tensor) else rows
+
+
+def plane_of(model: nn.Module, data: Loader) -> str | None:
+    """The latent site, where there is but one and it has two real numbers; None where no grid can hold the latents."""
+    sites = latent_sites(model, data)
+    if len(sites) != 1:
+        return None
+    ((name, site),) = sites.items()
+    return name if site.shape == (2,) and not site.support.is_discrete else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.measures.draws import NOISE, latent_sites
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dlvm.experiments.setups.pictures import Drawing
 
 LOG_PX = "log p(x)"
-Rows = Tensor | list[tuple[Tensor, ...]]  # of x alone, or batches of all that a model takes
 
 
 class Setup:
@@ -223,16 +222,6 @@ def encoder_layers(setup: Setup) -> tuple[int, ...] | None:
     return None if setup.encoder_layers is None else tuple(getattr(setup, setup.encoder_layers))
 
 
-def first_rows(data: Loader, most: int) -> Rows:
-    """The first rows as batches hold them, drawn once: x alone, or batches of all that a model takes."""
-    return data.first(most) if data.given == ("x",) else list(data.take(min(most, data.num_data)))
-
-
-def batches_of(rows: Rows) -> list:
-    """The rows as batches, each the arguments of a model."""
-    return [rows] if isinstance(rows, Tensor) else rows
-
-
 def check_x_alone(setup: Setup) -> None:
     """Refuses a model whose batches hold more than x, where a script knows no other.
 
@@ -252,15 +241,6 @@ def check_whole(data: Loader) -> None:
             "data have missing entries, which this model's network cannot take; fill them first (dlvm use RUN impute, "
             "of --model vae), leave the columns out by --drop-columns, or give rows without holes"
         )
-
-
-def plane_of(model: nn.Module, data: Loader) -> str | None:
-    """The latent site, where there is but one and it has two real numbers; None where no grid can hold the latents."""
-    sites = latent_sites(model, data)
-    if len(sites) != 1:
-        return None
-    ((name, site),) = sites.items()
-    return name if site.shape == (2,) and not site.support.is_discrete else None
 
 
 def num_parameters(*modules: nn.Module) -> int:
