@@ -17,6 +17,7 @@ WIDE_GAP = 0.05
 COARSE = 0.1
 IDLE_RATE = 0.1  # nats
 IDLE_RATE_OF_A_UNIT = 0.01
+ROUNDING = 1e-6
 
 
 @runtime_checkable
@@ -173,6 +174,9 @@ def _units(result: Evaluated) -> Finding:
 def _estimate(result: Evaluated) -> Finding:
     if _is_exact(result):
         return True, "log p(x) is exact: nothing is drawn.", ""
+    if _is_alike(result):
+        text = f"All weights of a datum are alike: {result.log_px:.2f} nats is a bound without noise, and exact "
+        return None, text + "where the guide is the posterior.", "a prior or a guide that says more"
     least = f"log p(x) is at least {result.log_px:.2f} nats"
     excess, margin, count = result.second_opinion, result.second_opinion_margin, result.second_opinion_data
     if excess > margin:
@@ -212,6 +216,12 @@ def _estimate(result: Evaluated) -> Finding:
 def _is_exact(result: Evaluated) -> bool:
     """Whether nothing was drawn, so that every weight is p(x) itself."""
     return not result.units and not result.log_px_se and not result.rate
+
+
+def _is_alike(result: Evaluated) -> bool:
+    """Whether the guide draws what always weighs the same, as a point mass does."""
+    gap = abs(result.log_px - result.elbo)
+    return result.num_particles > 1 and not result.log_px_se and gap <= ROUNDING * abs(result.elbo)
 
 
 def _other(result: Evaluated) -> str:

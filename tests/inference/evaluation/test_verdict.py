@@ -96,6 +96,7 @@ def test_convergence_is_read_from_the_validation_bound(values, converged, said, 
             "25 particles",
         ),
         (dict(khat_bad=math.nan), "trustworthy", True, "there is no k-hat, and draws from the prior", "compare"),
+        (dict(elbo=-99.0, log_px_se=0.0), "trustworthy", None, "-99.00 nats is a bound without noise", "a prior"),
         (dict(elbo=-105.0), "trustworthy", True, "known to 0.02 nats", "a richer guide"),
     ],
 )
