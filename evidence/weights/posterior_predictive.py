@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from pyro import poutine
 from torch import Tensor, nn
 
 from dlvm.guides import FullyObserved
 from dlvm.guides.with_globals import WithGlobals
+from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.randomness import untouched
 from dlvm.models.bayesian import Bayesian
+from dlvm.nets.arguments import count
 
 
 class PosteriorPredictive(nn.Module):
@@ -20,7 +24,9 @@ class PosteriorPredictive(nn.Module):
         p(x', z | D) ~ int q(w) p(x', z | w) dw
 
     A program with noise of its own, which log p(x' | D) has integrated out: whatever estimates log p(x) by K particles
-    draws weights for each, one particle after the other. It draws and predicts any number of data.
+    draws weights for each, one particle after the other. It takes any number of data. ``predict`` of a site that is
+    not given draws it under other weights than it is weighed by, right but with few effective particles: there
+    ``given_weights`` is better.
 
     Sites:
         those of the model without its weights.
@@ -33,7 +39,6 @@ class PosteriorPredictive(nn.Module):
         TypeError: ``model`` is no ``Bayesian``, or ``shared`` no module.
 
     Example:
-        >>> import torch
         >>> from pyro.infer.autoguide import AutoNormal
         >>> from dlvm.distributions import Categorical
         >>> from dlvm.models import Conditional
@@ -59,6 +64,34 @@ class PosteriorPredictive(nn.Module):
     def program_signature(self) -> inspect.Signature:
         """That of the model, whose arguments this program takes."""
         return self.bayesian.program_signature
+
+    @torch.no_grad()
+    def given_weights(self, site: str, *args: Any, num_weights: int = 100, seed: int = 0) -> Iterator[Any]:
+        """p(site | x, w) for so many draws of the weights: an equal mixture of these is the prediction.
+
+        For a site whose distribution is made of the arguments and the weights alone, as y of p(y | x, w).
+
+        Args:
+            site: its name.
+            *args: of the program, with None for what is to be predicted.
+            num_weights: how many draws.
+            seed: of the draws.
+
+        Raises:
+            ValueError: there is no such site, or the model draws others before it.
+        """
+        count(num_weights=num_weights)
+        with untouched(seed):
+            for _ in range(num_weights):
+                with poutine.block(), poutine.trace() as traced:
+                    self(*args)
+                drawn = [node["name"] for node in sample_sites(traced.trace)]
+                if drawn != [site]:
+                    raise ValueError(
+                        f"site must be the one that the model has, got {site!r} where it has {drawn}; use predict() of "
+                        "dlvm.inference on the pair"
+                    )
+                yield traced.trace.nodes[site]["fn"]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program, with the model's own arguments; returns what it returns."""
@@ -86,7 +119,6 @@ def posterior_predictive(model: Bayesian, guide: WithGlobals) -> tuple[Posterior
         TypeError: the model is no ``Bayesian``, or the guide no ``WithGlobals``.
 
     Example:
-        >>> import torch
         >>> from pyro.infer.autoguide import AutoNormal
         >>> from dlvm.distributions import Categorical
         >>> from dlvm.inference import evaluate

@@ -107,9 +107,10 @@ def predictive(
         if not weights:
             weights.extend(draw_weights(model, guide.shared, part) for _ in range(num_weights))
         log_p = []
-        for held in weights:
+        for draw, held in enumerate(weights):
             with model.holding(held):
-                check_rows(pair, part, {})
+                if not draw:
+                    check_rows(pair, part, {})
                 with pyro.validation_enabled(False):  # the data were held against the likelihood just now
                     particles = weigh_rows(pair, part, num_particles if guide.local is not None else 1)
             refuse_nan(particles.log_w)

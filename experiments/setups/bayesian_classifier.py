@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import torch
 import tyro
 from torch import nn
 
+from dlvm.distributions.supports import inner
+from dlvm.evidence import PosteriorPredictive
 from dlvm.experiments.data import Loader
 from dlvm.experiments.measures.predictions import Classified, classified
 from dlvm.experiments.options.common import ActivationWord
 from dlvm.experiments.options.weights import WEIGHTS_HELP, RandomWeights, WeightsWord, bayesian
 from dlvm.experiments.setups.classifier import ClassifierSetup
 from dlvm.experiments.setups.setup import Setup
-from dlvm.inference import predict
 from dlvm.models import Bayesian
 
 if TYPE_CHECKING:
@@ -52,29 +54,30 @@ class BayesianClassifierSetup(RandomWeights, Setup):
         plain = ClassifierSetup(self.hidden, self.activation).model(data)
         return bayesian(plain, data, self.prior_scale, self.last_layer)
 
-    def measures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Mapping[str, float]:
+    def measures(self, model: Any, guide: nn.Module, data: Loader) -> Mapping[str, float]:
         """Accuracy, and how honest the probabilities are."""
-        found = predicted(model, guide, data)
+        found = predicted(model, data)
         return {"accuracy": found.accuracy, "calibration error": found.ece}
 
-    def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
+    def pictures(self, model: Any, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
         """How often the most probable class is right, by its probability."""
         yield (
             "reliability",
-            partial(_reliability, model, guide, data),
+            partial(_reliability, model, data),
             f"How often the most probable class is the true one, against its probability, a mean over {DRAWS} draws of "
             "the weights, on test data.",
         )
 
 
-def predicted(model: nn.Module, guide: nn.Module, data: Loader) -> Classified:
+def predicted(model: PosteriorPredictive, data: Loader) -> Classified:
     """What is predicted of data by draws of the weights, against their labels."""
     x, y = data.first(data.num_data), data["y"]
-    return classified(predict(model, guide, (x, None), "y", num_particles=DRAWS).probabilities.cpu(), y.cpu())
+    found = [inner(fn).probs for fn in model.given_weights("y", x, None, num_weights=DRAWS)]
+    return classified(torch.stack(found).mean(0).cpu(), y.cpu())
 
 
-def _reliability(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+def _reliability(model: PosteriorPredictive, data: Loader) -> Figure:
     from dlvm.experiments.figures import reliability
 
-    found = predicted(model, guide, data)
+    found = predicted(model, data)
     return reliability(found.confidence, found.right, found.number)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import torch
 import tyro
 from torch import Tensor, nn
 
@@ -16,7 +17,6 @@ from dlvm.experiments.options.common import ActivationWord
 from dlvm.experiments.options.weights import WEIGHTS_HELP, RandomWeights, WeightsWord, bayesian
 from dlvm.experiments.setups.regression import RegressionSetup
 from dlvm.experiments.setups.setup import Setup
-from dlvm.inference import predict
 from dlvm.models import Bayesian
 
 if TYPE_CHECKING:
@@ -54,19 +54,21 @@ class BayesianRegressionSetup(RandomWeights, Setup):
 
     def measures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Mapping[str, float]:
         """Root mean squared error in the column's own units, and how honest the intervals are."""
-        y, mean, sd = self.predicted(model, guide, data)
+        y, mean, sd = self.predicted(model, data)
         shares = {f"in {level:.0%} interval": share for level, share in coverage(y, mean, sd).items()}
         return {"RMSE": (y - mean).square().mean().sqrt().item(), **shares}
 
-    def predicted(self, model: nn.Module, guide: nn.Module, data: Loader) -> tuple[Tensor, Tensor, Tensor]:
+    def predicted(self, model: Any, data: Loader) -> tuple[Tensor, Tensor, Tensor]:
         """The target of data, and mean and standard deviation of what is predicted, shape (n, 1) each."""
         x, at = data.first(data.num_data), self._plain.column(data)
-        found = predict(model, guide, x, "y", num_particles=DRAWS)
-        return x[:, at : at + 1].cpu(), found.mean.cpu(), found.sd.cpu()
+        found = list(model.given_weights("y", x, num_weights=DRAWS))
+        means, variances = (torch.stack(part) for part in ([fn.mean for fn in found], [fn.variance for fn in found]))
+        sd = (variances.mean(0) + means.var(0, correction=0)).sqrt()
+        return x[:, at : at + 1].cpu(), means.mean(0).cpu(), sd.cpu()
 
     def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
         """What is predicted against what is."""
-        drawn = partial(_predictions, self, model, guide, data)
+        drawn = partial(_predictions, self, model, data)
         yield "predictions", drawn, "The mean of p(y | x, D) and its 90 % interval, against y, on test data."
 
     @property
@@ -75,8 +77,8 @@ class BayesianRegressionSetup(RandomWeights, Setup):
         return RegressionSetup(self.target, self.hidden, self.activation, same_spread=True)
 
 
-def _predictions(setup: BayesianRegressionSetup, model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+def _predictions(setup: BayesianRegressionSetup, model: Any, data: Loader) -> Figure:
     from dlvm.experiments.figures import predictions
 
-    y, mean, sd = (part[:, 0] for part in setup.predicted(model, guide, data))
+    y, mean, sd = (part[:, 0] for part in setup.predicted(model, data))
     return predictions(y, mean, sd, data.columns[setup._plain.column(data)] if data.columns else "y")
