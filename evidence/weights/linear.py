@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from dlvm.distributions.supports import inner
+from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.models.bayesian import Bayesian
 
@@ -145,7 +146,7 @@ def _observed(model: Bayesian, weights: Tensor, args: tuple) -> tuple[Tensor, Te
     """Mean, scale and value of the observed site at these weights, in double precision, shape (rows, event) each."""
     held = _apart(model, weights.to(next(iter(model.starts.values())).dtype))
     with model.holding(held), poutine.block():
-        trace = poutine.trace(model.model).get_trace(*args)
+        trace = poutine.trace(own(model.model)).get_trace(*args)
     sites = sample_sites(trace)
     fn = inner(sites[0]["fn"]) if len(sites) == 1 else None
     if not isinstance(fn, torch.distributions.Normal):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlvm.guides import FullyObserved
 from dlvm.guides.with_globals import WithGlobals
+from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.models.bayesian import Bayesian
@@ -81,10 +82,11 @@ class PosteriorPredictive(nn.Module):
             ValueError: there is no such site, or the model draws others before it.
         """
         count(num_weights=num_weights)
+        program = own(self)
         with untouched(seed):
             for _ in range(num_weights):
                 with poutine.block(), poutine.trace() as traced:
-                    self(*args)
+                    program(*args)
                 drawn = [node["name"] for node in sample_sites(traced.trace)]
                 if drawn != [site]:
                     raise ValueError(
@@ -138,7 +140,7 @@ def posterior_predictive(model: Bayesian, guide: WithGlobals) -> tuple[Posterior
     return PosteriorPredictive(model, guide.shared), local
 
 
-def draw_weights(model: Bayesian, shared: nn.Module, args: tuple = (), kwargs: dict | None = None) -> dict[str, Tensor]:
+def draw_weights(model: Bayesian, shared: Callable, args: tuple = (), kwargs: dict | None = None) -> dict[str, Tensor]:
     """{site: weights} drawn from q(w), unseen by handlers outside."""
     with poutine.block():
         found = shared(*args, **(kwargs or {}))

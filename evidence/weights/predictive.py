@@ -18,6 +18,7 @@ from dlvm.inference.particles.row_weights import refuse_impossible, refuse_nan, 
 from dlvm.inference.programs.chunks import Tick, walk
 from dlvm.inference.programs.data_checks import check_rows
 from dlvm.inference.programs.pair import Pair
+from dlvm.inference.programs.parameters import own
 from dlvm.models.bayesian import Bayesian
 from dlvm.nets.arguments import count
 
@@ -105,7 +106,7 @@ def predictive(
 
     def work(part: tuple, tick: Tick) -> None:
         if not weights:
-            weights.extend(draw_weights(model, guide.shared, part) for _ in range(num_weights))
+            weights.extend(draw_weights(model, own(guide.shared), part) for _ in range(num_weights))
         log_p = []
         for draw, held in enumerate(weights):
             with model.holding(held):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import torch
 import tyro
@@ -72,7 +72,7 @@ class BayesianClassifierSetup(RandomWeights, Setup):
 def predicted(model: PosteriorPredictive, data: Loader) -> Classified:
     """What is predicted of data by draws of the weights, against their labels."""
     x, y = data.first(data.num_data), data["y"]
-    found = [inner(fn).probs for fn in model.given_weights("y", x, None, num_weights=DRAWS)]
+    found = [cast(Any, inner(fn)).probs for fn in model.given_weights("y", x, None, num_weights=DRAWS)]
     return classified(torch.stack(found).mean(0).cpu(), y.cpu())
 
 

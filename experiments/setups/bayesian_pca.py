@@ -14,6 +14,7 @@ from dlvm.evidence.weights.posterior_predictive import PosteriorPredictive, draw
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.weights import WEIGHTS_HELP, RandomWeights, WeightsWord
 from dlvm.experiments.setups.setup import Setup
+from dlvm.inference.programs.parameters import own
 from dlvm.inference.programs.randomness import untouched
 from dlvm.models import ARD, PPCA, Bayesian
 from dlvm.nets import MLP
@@ -55,6 +56,7 @@ class BayesianPCASetup(RandomWeights, Setup):
 
 def columns_used(model: PosteriorPredictive) -> int:
     """Columns of the matrix whose mean is longer than their spread under q(w)."""
+    shared = own(model.shared)
     with untouched(0), torch.no_grad():
-        drawn = torch.stack([draw_weights(model.bayesian, model.shared)["weight"] for _ in range(DRAWS)])
+        drawn = torch.stack([draw_weights(model.bayesian, shared)["weight"] for _ in range(DRAWS)])
     return int((drawn.mean(0).square().sum(0) > drawn.var(0).sum(0)).sum())

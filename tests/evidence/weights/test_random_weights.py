@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pyro
 import pytest
 import torch
 from oracles import LinearGaussian, assert_close
@@ -81,11 +82,13 @@ def test_predictions_by_draws_of_the_posterior_are_the_exact_ones_within_their_e
     assert found.side == "lower" and found.log_p.shape == (400, 8)
     assert ((found.log_px - truth).abs() < 4 * found.log_px_se + found.log_px_bias).all()
     assert abs(found.mean - truth.mean()) < 4 * found.mean_se and found.expected < found.mean
+    assert not list(pyro.get_param_store().keys())  # nothing is left for another pair of these names
     split = predictive(model, guide, [(NEW_F[:3], NEW_Y[:3]), (NEW_F[3:], NEW_Y[3:])], num_weights=400, seed=1)
     assert_close(split.log_px, found.log_px, 1e-9)  # however data are batched, the draws are the same
 
     drawn = posterior_predictive(model, guide)[0].given_weights("y", NEW_F, None, num_weights=400)
     means = torch.stack([fn.mean[:, 0] for fn in drawn])
+    assert not list(pyro.get_param_store().keys())
     said = exact.predictive(NEW_F, NEW_Y)
     spread = (said.variance[:, 0] - NOISE**2).sqrt()
     assert ((means.mean(0) - said.mean[:, 0]).abs() < 4 * spread / 400**0.5).all()
