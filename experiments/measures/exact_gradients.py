@@ -16,8 +16,9 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from dlvm.inference import GumbelSoftmax, Objective, Separate, StraightThrough
+from dlvm.inference import DisARM, GumbelRao, GumbelSoftmax, Objective, Separate, StraightThrough
 
+DRAWING = (DisARM, GumbelRao, GumbelSoftmax, StraightThrough)  # more than the site's own values
 DRAWS = 200_000
 
 
@@ -131,7 +132,7 @@ class Bed:
 
     def expectation(self, objective: Objective) -> tuple[Tensor, Tensor | None]:
         """The expectation of the estimated gradient, and its standard error if it had to be sampled."""
-        if isinstance(objective.estimator, GumbelSoftmax | StraightThrough):
+        if isinstance(objective.estimator, DRAWING):
             return self.sampled(objective)
         if self.discrete:
             values, _ = self.tuples(objective.num_particles)

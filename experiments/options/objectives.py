@@ -26,6 +26,7 @@ from dlvm.inference import (
     DReG,
     Enumeration,
     Estimator,
+    GumbelRao,
     GumbelSoftmax,
     MaximumLikelihood,
     MovingAverage,
@@ -46,7 +47,8 @@ ObjectiveWord = Literal[
     "maximum_likelihood",
 ]  # fmt: skip
 EstimatorWord = Literal[
-    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "gumbel", "straight_through", "enumeration",
+    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "gumbel", "straight_through", "gumbel_rao",
+    "enumeration",
 ]  # fmt: skip
 
 
@@ -72,7 +74,7 @@ class Numbers:
     """For score, nvil and vimco: whether real latents get the score, too; else they are reparametrised, and discrete
     ones alone get it."""
     temperature: float = 0.5
-    """For gumbel and straight_through: of the relaxed draws."""
+    """For gumbel, straight_through and gumbel_rao: of the relaxed draws."""
 
     @property
     def each(self) -> int:
@@ -114,6 +116,7 @@ ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = 
     "disarm": lambda n, net: DisARM,
     "gumbel": lambda n, net: partial(GumbelSoftmax, n.temperature),
     "straight_through": lambda n, net: partial(StraightThrough, n.temperature),
+    "gumbel_rao": lambda n, net: partial(GumbelRao, n.temperature),
     "enumeration": lambda n, net: Enumeration,
 }
 ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg"), "maximum_likelihood": ("total",)}

@@ -23,6 +23,7 @@ from dlvm.inference import (
     VIMCO,
     DReG,
     Enumeration,
+    GumbelRao,
     GumbelSoftmax,
     MovingAverage,
     Renyi,
@@ -135,6 +136,8 @@ CASES = [
     Case("RWS", "doubly", lambda v: RWS(2, 1.0, v), st.sampled_from([True, 1])),
     Case("supervised", "weight", lambda v: supervised(ELBO(), v), st.one_of(UNLIKE_NUMBERS, BELOW_0)),
     Case("IWAE", "estimator", lambda v: IWAE(4, v), st.builds(Enumeration), "Enumeration"),
+    Case("GumbelRao", "temperature", GumbelRao, st.one_of(UNLIKE_NUMBERS, BELOW_0, st.just(0))),
+    Case("GumbelRao", "num_samples", lambda v: GumbelRao(0.5, v), NOT_COUNTS),
     Case("GumbelSoftmax", "temperature", GumbelSoftmax, st.one_of(UNLIKE_NUMBERS, BELOW_0, st.just(0))),
     Case(
         "StraightThrough",

@@ -33,6 +33,7 @@ from dlvm.inference import (
     PIWAE,
     TVO,
     VIMCO,
+    GumbelRao,
     GumbelSoftmax,
     MovingAverage,
     Objective,
@@ -42,6 +43,7 @@ from dlvm.inference import (
     StraightThrough,
     VRMax,
 )
+from dlvm.inference.estimators.relaxations import noise_behind
 
 pytestmark = pytest.mark.usefixtures("float64")
 THETA = 2 + 6 + 3
@@ -158,6 +160,36 @@ def test_the_bias_of_gumbel_softmax_falls_with_its_temperature():
     assert cold < 0.5 * hot
 
 
+@pytest.mark.parametrize("binary", [True, False], ids=["bits", "classes"])
+def test_noise_behind_a_hard_draw_leads_to_it_and_is_noise_as_any_other(binary):
+    """argmax(logits + noise) is the draw again, and over draws the noise has the mean and variance of its law."""
+    pyro.set_rng_seed(0)
+    logits = torch.tensor([[0.7, -1.5, 0.2]])
+    fn = dist.Bernoulli(logits=logits) if binary else dist.OneHotCategorical(logits=logits)
+    hard = fn.sample((4000,))
+    noise = noise_behind(hard, logits.expand(hard.shape), binary, 5)
+    noisy = logits + noise
+    assert torch.equal(noisy > 0 if binary else noisy == noisy.amax(-1, keepdim=True), (hard == 1).expand_as(noisy))
+    mean, variance = (0.0, math.pi**2 / 3) if binary else (0.5772156649, math.pi**2 / 6)
+    se = math.sqrt(variance / len(hard))  # draws of one hard value are not independent
+    assert (noise.mean((0, 1)) - mean).abs().max() < 4 * se
+    assert (noise.var((0, 1)) / variance - 1).abs().max() < 0.12
+
+
+def test_rao_blackwell_takes_noise_and_leaves_the_mean():
+    lattice, parameters = golden_sbn()
+    x, rows = lattice.x.expand(400, -1), 400
+    pyro.set_rng_seed(0)
+
+    def gradients(estimator):
+        losses = (IWAE(2, estimator).differentiable_loss(lattice.model, lattice.guide, x) / rows for _ in range(60))
+        return -torch.stack([gradient(loss, parameters[-1:]) for loss in losses])
+
+    plain, less = gradients(StraightThrough(0.3)), gradients(GumbelRao(0.3, 20))
+    assert (less.var(0) < 0.8 * plain.var(0)).all()
+    assert ((less.mean(0) - plain.mean(0)).abs() < 4.5 * ((less.var(0) + plain.var(0)) / 60).sqrt()).all()
+
+
 def off_by(objective, lattice, parameters, rows=6000, repeats=30) -> tuple[float, float]:
     """Largest |t| and largest error over phi of the mean gradient."""
     expected = exact(objective, lattice, parameters)[THETA:]
@@ -175,7 +207,7 @@ def test_relaxations_say_what_they_cannot_relax():
             y = pyro.sample("y", dist.Categorical(torch.ones(3)))
             pyro.sample("x", dist.Normal(y.to(x), 1.0), obs=x) if obs else None
 
-    for estimator in (GumbelSoftmax(), StraightThrough()):
+    for estimator in (GumbelSoftmax(), StraightThrough(), GumbelRao()):
         with pytest.raises(ValueError, match=r"cannot relax 'y' \(Categorical\).*OneHotCategorical for classes"):
             IWAE(2, estimator).loss(partial(program, obs=True), program, torch.zeros(2))
     with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):

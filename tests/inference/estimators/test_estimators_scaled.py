@@ -24,7 +24,7 @@ BOUNDS = [room.ELBO, room.IWAE, *GROUPS, *POWERS, *THERMODYNAMIC, room.VRMax]
 PATHS = [None, room.STL, room.DReG]
 EVERYWHERE = [partial(room.ScoreFunction, everywhere=True), partial(room.VIMCO, everywhere=True)]
 BASELINES = [lambda: room.ScoreFunction(room.MovingAverage()), lambda: room.ScoreFunction(room.NVIL(nn.Linear(2, 1)))]
-DRAWING = [room.GumbelSoftmax, room.StraightThrough, room.DisARM]
+DRAWING = [room.GumbelSoftmax, room.StraightThrough, room.GumbelRao, room.DisARM]
 SCORES = [room.ScoreFunction, room.VIMCO, *EVERYWHERE, *BASELINES, *DRAWING]
 WAKE = [partial(room.RWS, 4), partial(room.RWS, 4, 0.5), partial(room.WakeSleep, 4)]
 
