@@ -53,6 +53,8 @@ LABELS = {
     "nvil": "NVIL",
     "gumbel": "Gumbel-softmax",
     "straight_through": "straight-through",
+    "disarm": "DisARM",
+    "gumbel_rao": "Gumbel-Rao",
     "vimco": "VIMCO",
 }
 DRAWS_OF_THE_BOUND = 20

@@ -16,7 +16,9 @@ from dlvm.inference import (
     RWS,
     STL,
     VIMCO,
+    DisARM,
     DReG,
+    GumbelRao,
     GumbelSoftmax,
     MovingAverage,
     Objective,
@@ -58,6 +60,8 @@ def discrete_arms(num_particles: int, temperature: float, x_dim: int) -> dict[st
         "score function, moving average": lambda: bound(ScoreFunction(MovingAverage())),
         "score function, NVIL": lambda: bound(ScoreFunction(NVIL(MLP(x_dim, 50, 1)))),
         "VIMCO": lambda: bound(VIMCO()),
+        "DisARM": lambda: bound(DisARM()),
         "Gumbel-softmax": lambda: bound(GumbelSoftmax(hot)),
         "straight-through": lambda: bound(StraightThrough(hot)),
+        "Gumbel-Rao": lambda: bound(GumbelRao(hot)),
     }

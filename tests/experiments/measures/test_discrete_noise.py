@@ -1,0 +1,21 @@
+"""The table of noise: who is least noisy at equal cost, and who is biased, on a pair small enough to run at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlvm.experiments.measures import discrete_noise
+from dlvm.experiments.setups.discrete_vae import DiscreteVAESetup
+
+
+@pytest.mark.slow
+def test_twins_take_more_noise_than_the_other_particles_at_equal_cost(monkeypatch):
+    monkeypatch.setattr(discrete_noise, "SETUPS", {"tiny": (DiscreteVAESetup(6, (16,)), "diagonal", 1)})
+    rows = list(discrete_noise.noise_of_estimators(repeats=40, times=3, epochs=1))
+    assert len(rows) == 2 * 2 * 8  # stages, programs, estimators
+    share = {(row["estimator"], row["stage"]): row["share"] for row in rows if row["group"] == "guide"}
+    for stage in ("start", "trained"):
+        assert share["VIMCO", stage] == 1.0
+        assert share["DisARM", stage] < 0.9 and share["ScoreFunction", stage] > 10
+    unbiased = ("VIMCO", "DisARM", "ScoreFunction", "ScoreFunction(NVIL)")
+    assert not any(row["biased"] for row in rows if row["estimator"] in unbiased)
