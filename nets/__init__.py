@@ -8,6 +8,7 @@ from dlvm.nets.autoregressive.orders import OrderedMADE
 from dlvm.nets.autoregressive.pixel_cnn import PixelCNN
 from dlvm.nets.batch_norm import BatchNorm, BatchNorm2d
 from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
+from dlvm.nets.corrupted import Corrupted
 from dlvm.nets.gated import GatedBlock, GatedConv
 from dlvm.nets.inputs import Beside, Filled, Logarithmic, OneHot, Standardised
 from dlvm.nets.joined import Classes, Joined
@@ -34,6 +35,7 @@ __all__ = [
     "Bottleneck",
     "Classes",
     "Conv",
+    "Corrupted",
     "Deconv",
     "DeepSet",
     "Filled",

@@ -30,7 +30,7 @@ ORDERS = {
         " < objectives, checkpoints, use < autoencoders, training, saved"
     ),
     "evidence": "FILES < annealing, decomposition, diagnostics < log_px, sampling, weights < inference_gap",
-    "experiments": "data < measures, options < figures < setups < runs < sweeps < FILES",
+    "experiments": "data < measures, options < generated, figures < setups < runs < sweeps < FILES",
 }
 FACES = {
     **{room: "what scripts import" for room in ROOMS if room != "experiments"},

@@ -19,7 +19,7 @@ from dlvm.inference.checkpoints.folder import CheckpointFailed
 LEAST = {
     # sizes
     "z_dim": 1, "bits": 1, "toy_dim": 1, "hidden": 1, "encoder": 1, "sizes": 1, "iaf_depth": 1, "iaf_width": 1,
-    "components": 1,
+    "components": 1, "gaussians": 1,
     "channels": 1, "gated": 1, "receptive_field": 0, "near": 0,
     # samples
     "num_particles": 1, "groups": 1, "intervals": 1, "valid_particles": 1, "eval_particles": 1, "four_particles": 1,

@@ -25,7 +25,8 @@ from dlvm.inference.training.run_state import prefixed, under
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = ("nets", "distributions", "models", "guides", "inference", "evidence")
 SHARED = (  # of the scripts' own room
-    "data", "options", "measures", "setups", "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
+    "data", "options", "measures", "generated", "setups",
+    "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
     "sweeps/rules.py",
 )  # fmt: skip
 

@@ -112,6 +112,7 @@ def test_train_keeps_an_earlier_run_unless_told(plain):
         "priors",
         "imputation",
         "inpainting",
+        "autoencoders",
         "evidence",
         "gaps",
         "rate_distortion",

@@ -20,6 +20,7 @@ from dlvm.nets import (
     CausalTransformer,
     Classes,
     Conv,
+    Corrupted,
     Deconv,
     DeepSet,
     Filled,
@@ -124,6 +125,7 @@ WRAPPERS = {
     "OneHot": lambda v: OneHot(v, (3, 3)),
     "Beside": lambda v: Beside(v, [MLP(2)], [(0, 1)]),
     "Filled": Filled,
+    "Corrupted": Corrupted,
     "Logarithmic": Logarithmic,
     "Standardised": lambda v: Standardised(v, torch.zeros(2), torch.ones(2)),
 }
@@ -131,6 +133,9 @@ NOT_VECTORS = st.sampled_from(
     [torch.ones(s) for s in ((1, 2), (), (3,))] + [torch.full((2,), v) for v in (float("nan"), float("inf"))]
 )
 
+NOT_REAL = st.one_of(
+    NOT_NUMBERS, st.floats(-9, -1e-6), st.sampled_from([None, float("nan"), float("inf"), torch.zeros(2)])
+)
 NOT_SHAPES = st.one_of(
     st.sampled_from([(), (16,), (3, 5), (4, 2, 4), (1, 1, 4, 4), 16, "44", [2.0, 8.0], (-4, -4), torch.Size([0, 16])]),
     NOT_COUNTS.map(lambda side: (side, 4)),
@@ -293,6 +298,8 @@ CASES = [
         Case(f"{name}.forward", "x", lambda v, make=make: make(MLP(6, 2))(v), NOT_TENSORS)
         for name, make in WRAPPERS.items()
     ),
+    Case("Corrupted", "drop", lambda v: Corrupted(MLP(2), v), st.one_of(NOT_REAL, st.sampled_from([1, 1.0, 1.5]))),
+    Case("Corrupted", "scale", lambda v: Corrupted(MLP(2), scale=v), NOT_REAL),
     Case("Standardised", "loc", lambda v: Standardised(MLP(2), v, torch.ones(2)), st.one_of(NOT_TENSORS, NOT_VECTORS)),
     Case(
         "Standardised",
