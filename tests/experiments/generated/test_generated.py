@@ -61,6 +61,7 @@ def linear() -> VAE:
     return VAE(2, ConstantScaleNormal(net, FixedScale(0.5)))
 
 
+@pytest.mark.slow
 def test_a_density_of_codes_makes_a_model_with_a_log_px_that_a_fitted_guide_estimates(linear):
     """With one Gaussian of codes, p(x) is Gaussian too: exact."""
     codes = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.6], [0.0, 0.5]]) + 0.3
