@@ -204,7 +204,8 @@ def verdict(done: list[Done]) -> str:
 
     def best(name: str, choose: Callable = max) -> str:
         way = choose(runs, key=lambda each: runs[each].mean(name))
-        return f"{LABELS[way]} ({runs[way].mean(name):.3f})"
+        star = " *" if name == "log_px" and runs[way].first["point"] else ""
+        return f"{LABELS[way]}{star} ({runs[way].mean(name):.3f})"
 
     said = (
         f"Best reconstruction: {best('reconstruction')}; samples from p(z) least told from data: "

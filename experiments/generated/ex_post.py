@@ -65,7 +65,8 @@ def with_density(model: VAE, codes: Tensor, components: int = 10, seed: int = 0)
     """
     with untouched(seed):
         reg = SPREAD * float(codes.var(0).mean().clamp_min(1e-12))
-        mixture = GaussianMixture(components, codes.shape[1], reg_covar=reg).start_at(codes)
+        mixture = GaussianMixture(components, codes.shape[1], reg_covar=reg)
+        mixture.start_at(codes)
         for _ in fit_em(mixture, codes, iterations=ITERATIONS, tolerance=1e-4):
             pass
     return VAE(codes.shape[1], model.likelihood, ExPostPrior(mixture))

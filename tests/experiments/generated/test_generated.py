@@ -64,7 +64,8 @@ def linear() -> VAE:
 @pytest.mark.slow
 def test_a_density_of_codes_makes_a_model_with_a_log_px_that_a_fitted_guide_estimates(linear):
     """With one Gaussian of codes, p(x) is Gaussian too: exact."""
-    codes = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.6], [0.0, 0.5]]) + 0.3
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    codes = noise @ torch.tensor([[1.0, 0.6], [0.0, 0.5]]) + 0.3
     later = with_density(linear, codes, components=1)
     drawn = later(n=4000)
     assert drawn.mean(0).tolist() == pytest.approx([0.3, 0.3], abs=0.15) and later.likelihood is linear.likelihood
