@@ -16,7 +16,7 @@ from torch import Tensor
 from dlvm.distributions import Bernoulli
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.options.columns import quadrants
-from dlvm.experiments.options.command_line import start
+from dlvm.experiments.options.command_line import check_different, start
 from dlvm.experiments.options.common import DataOptions
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.runs.report import Table, counted
@@ -34,7 +34,7 @@ Way = Literal["neighbours", "network", "cvae"]
 LABELS: dict[Way, str] = {"neighbours": "nearest neighbours", "network": "network", "cvae": "CVAE"}
 SEEN = {1: "1 quadrant seen", 2: "2 quadrants seen", 3: "3 quadrants seen"}
 NEAREST, ADDED = (1, 3, 10, 30, 100), (0.1, 0.3, 1.0)
-SHOWN = 6
+CHOSEN_BY, SHOWN = 500, 6  # validation images that choose how many neighbours, test images in the figure
 INTRO = (
     "Images are made of zeros and ones once. Of each, one, two or three quadrants are seen, and the rest is told by "
     "three densities p(x_unseen | x_seen). Nearest neighbours: the mean of the training images that differ least where "
@@ -98,37 +98,46 @@ def measured(config: Config, number: int, way: Way, seed: int) -> Done:
 
 def by_neighbours(config: Config, data: Splits, seen: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Log p of the unseen pixels under rates of the nearest training images, and these rates of a few."""
-    train, valid, test = (part.x for part in data)
+    train, valid, test = data.train.x, data.valid.x[:CHOSEN_BY], data.test.x
+    near = nearest(train[:, seen], valid[:, seen], min(NEAREST[-1], len(train)))
     grid = [(k, added) for k, added in product(NEAREST, ADDED) if k <= len(train)]
-    scores = [log_bits(valid[:, ~seen], rates(train, valid, seen, k, added)).mean().item() for k, added in grid]
+    hidden, wanted = train[:, ~seen], valid[:, ~seen]
+    scores = [log_bits(wanted, rates(hidden, near[:, :k], added)).mean().item() for k, added in grid]
     k, added = grid[max(range(len(grid)), key=scores.__getitem__)]
-    told = rates(train, test, seen, k, added)
+    told = rates(hidden, nearest(train[:, seen], test[:, seen], k), added)
     whole = test[:SHOWN].clone()
     whole[:, ~seen] = told[:SHOWN]
     return log_bits(test[:, ~seen], told).double(), whole[None]
 
 
-def rates(train: Tensor, x: Tensor, seen: Tensor, k: int, added: float) -> Tensor:
-    """Probabilities of unseen pixels: (ones + added) / (k + 2 added) of the k images that differ least where seen.
+def nearest(train: Tensor, x: Tensor, k: int) -> Tensor:
+    """The k training rows that differ from each row in fewest places, the nearest first; (rows of x, k).
 
     Args:
-        train, x: shape (n, x_dim), zeros and ones.
-        seen: shape (x_dim,), bools.
-        k: how many images.
+        train, x: zeros and ones.
+        k: how many.
+    """
+    found = [
+        (train.sum(1) - 2 * rows @ train.T).topk(k, largest=False).indices  # and the sum of each row, the same for all
+        for rows in x.split(500)
+    ]
+    return torch.cat(found)
+
+
+def rates(hidden: Tensor, near: Tensor, added: float) -> Tensor:
+    """Probabilities of unseen pixels, (ones + added) / (k + 2 added) of k training images.
+
+    Args:
+        hidden: shape (training images, unseen pixels), zeros and ones.
+        near: shape (n, k), which training images.
         added: to the ones and to the zeros of each pixel.
 
     Example:
-        >>> train = torch.tensor([[0.0, 0, 1], [1, 1, 0]])
-        >>> rates(train, torch.tensor([[1.0, 1, 1]]), torch.tensor([True, True, False]), 1, 0.5)
-        tensor([[0.2500]])
+        >>> rates(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([[0, 1]]), 0.5)
+        tensor([[0.5000, 0.8333]])
     """
-    known, hidden = train[:, seen], train[:, ~seen]
-    found = []
-    for rows in x[:, seen].split(500):
-        away = rows.sum(1, keepdim=True) + known.sum(1) - 2 * rows @ known.T
-        nearest = away.topk(k, largest=False).indices
-        found.append((hidden[nearest].sum(1) + added) / (k + 2 * added))
-    return torch.cat(found)
+    ones = torch.stack([hidden[rows].sum(0) for rows in near])
+    return (ones + added) / (near.shape[1] + 2 * added)
 
 
 def log_bits(x: Tensor, p: Tensor) -> Tensor:
@@ -261,6 +270,7 @@ def pictures(config: Config, done: list[Done], test: Loader) -> Iterator[Picture
 def main(config: Config) -> list[dict]:
     study = Study(config)
     check_warm_up(config.epochs, config.warm_up)
+    check_different(config, "quadrants")
     data = data_of(config)
     for number in config.quadrants:
         quadrants(data.train, number)

@@ -26,6 +26,7 @@ LEAST = {
     "chains": 2, "num_chains": 2, "leaps": 1,
     # data
     "batch_size": 1, "eval_data": 1, "num_data": 2, "view_data": 2, "toy_data": 2,
+    "train_data": 1, "dreams": 20, "unlearn_epochs": 1,
     # mixtures
     "floor": 0,
     # how long

@@ -102,8 +102,8 @@ class CVAESetup(Setup):
         """
         if self.given != "class":
             return {}
-        args, labels = together(data, data.num_data), data["y"]
-        told = told_by(posterior_means(model, guide, args), labels)
+        args = together(data, data.num_data)
+        told = told_by(posterior_means(model, guide, args), args[1])
         return {"accuracy": accuracy(model, guide, data), "y from z": told.accuracy, "chance": told.chance}
 
     def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:

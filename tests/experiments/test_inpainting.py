@@ -11,7 +11,7 @@ import torch
 from dlvm.experiments import inpainting
 from dlvm.experiments.data import Loader, Splits, digits
 from dlvm.experiments.figures import completions
-from dlvm.experiments.inpainting import Config, by_neighbours, log_bits, rates
+from dlvm.experiments.inpainting import Config, by_neighbours, log_bits, nearest, rates
 from dlvm.experiments.options.columns import named_columns, part, quadrants
 
 
@@ -54,7 +54,10 @@ def test_neighbours_give_a_density_that_sums_to_one_and_copies_what_it_has_seen(
     x = (torch.rand(50, 5) < 0.5).float()
     seen = torch.tensor([True, True, False, False, True])
     every = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
-    p = rates(x, x[:1], seen, 3, 0.3).expand(4, -1)
+    near = nearest(x[:, seen], x[:9, seen], 3)
+    away = (x[:9, None, seen] != x[None][:, :, seen]).sum(-1)
+    assert torch.equal(away.gather(1, near), away.sort(1).values[:, :3])
+    p = rates(x[:, ~seen], near[:1], 0.3).expand(4, -1)
     assert log_bits(every, p).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
     same = torch.cat([x, x])  # the second time as validation and test data: the nearest are the rows themselves
     codes = (same[:, seen] @ torch.tensor([1.0, 2.0, 4.0])).long()

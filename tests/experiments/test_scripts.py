@@ -113,6 +113,7 @@ def test_train_keeps_an_earlier_run_unless_told(plain):
         "imputation",
         "inpainting",
         "autoencoders",
+        "unlearning",
         "evidence",
         "gaps",
         "rate_distortion",
