@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,9 +12,16 @@ import pyro
 import torch
 from torch import Tensor
 
-from dlvm.experiments.measures.discrete_noise import RUNS, noise_of_estimators
+from dlvm.experiments.data import load
 from dlvm.experiments.measures.exact_gradients import Bed
+from dlvm.experiments.measures.gradient_arms import RUNS, Stage, noise_of_estimators
+from dlvm.experiments.measures.gradient_moments import Group, Setting
 from dlvm.experiments.options.command_line import start
+from dlvm.experiments.options.common import adam
+from dlvm.experiments.options.guides import GUIDES, own
+from dlvm.experiments.setups.discrete_vae import DiscreteVAESetup
+from dlvm.experiments.setups.sbn import SBNSetup
+from dlvm.experiments.setups.setup import Setup, fresh_pair
 from dlvm.inference import (
     CIWAE,
     CUBO,
@@ -37,6 +44,7 @@ from dlvm.inference import (
     Total,
     VRMax,
     check,
+    fit,
 )
 from dlvm.nets import MLP
 
@@ -46,6 +54,10 @@ NOISE = (
     f"{RUNS} runs of both programs for each gradient; bias, where it is told from zero, as a share of the gradient's "
     "length. Digits, 16 bits (`discrete_vae`) and layers of 16 and 8 bits (`sbn`), as they start and after 10 epochs:"
 )
+SETUPS: dict[str, tuple[Setup, str, int]] = {  # with the family of the guide, and the layers
+    "one layer": (DiscreteVAESetup(16), "diagonal", 1),
+    "two layers": (SBNSetup((16, 8)), "own", 2),
+}
 EXACT = (1e-9, 1e-6, 1e-3, 1e-2)
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
@@ -127,11 +139,29 @@ def table(estimators: Mapping[str, Callable], discrete: bool) -> list[str]:
     return head + rows
 
 
+def stages(setups: Mapping[str, tuple[Setup, str, int]], epochs: int = 10, seed: int = 0) -> Iterator[Stage]:
+    """Each pair with a minibatch of digits: as it starts, then trained by VIMCO."""
+    data = load("digits", batch_size=50).train
+    for name, (setup, family, layers) in setups.items():
+        pyro.set_rng_seed(seed)
+        model, guide = fresh_pair(setup, data, GUIDES.get(family, own))
+        groups = [
+            Group("model", "model", list(model.parameters())),
+            Group("guide", "guide", list(guide.parameters())),
+        ]
+        for when in ("start", "trained"):
+            if when == "trained":
+                vimco = ELBO(RUNS // 2, VIMCO())
+                list(fit(model, guide, vimco, data, None, epochs, adam(3e-3), seed=seed, progress=False))
+            again = data.seeded(seed)
+            yield Stage(name, when, layers, Setting(model, guide, next(iter(again))[0], groups, again))
+
+
 def noise() -> list[str]:
     """Lines of Markdown: a row for each estimator, what its gradient's variance is before training and after."""
     found: dict[str, list[str]] = {}
     columns = []
-    for row in noise_of_estimators():
+    for row in noise_of_estimators(stages(SETUPS)):
         column = f"{row['pair']}, {row['stage']}, {row['group']}"
         columns += [column] if column not in columns else []
         said = f"{row['share']:.2g}" + (f" ({100 * row['bias']:.0f} % biased)" if row["biased"] else "")

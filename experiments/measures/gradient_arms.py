@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import NamedTuple
 
-from dlvm.experiments.measures.gradient_moments import Arm
+from dlvm.experiments.measures.gradient_moments import Arm, Setting, measure_against
 from dlvm.inference import (
     CIWAE,
+    ELBO,
     IWAE,
     MIWAE,
     NVIL,
@@ -65,3 +67,50 @@ def discrete_arms(num_particles: int, temperature: float, x_dim: int) -> dict[st
         "straight-through": lambda: bound(StraightThrough(hot)),
         "Gumbel-Rao": lambda: bound(GumbelRao(hot)),
     }
+
+
+RUNS = 12  # of both programs for a gradient: one a particle, and more where an estimator asks for more
+
+
+class Stage(NamedTuple):
+    """A pair at some time of its training, whose guide draws so many layers of discrete sites from one another."""
+
+    pair: str
+    when: str
+    layers: int
+    setting: Setting
+
+
+def arms_of_one_cost(x_dim: int, layers: int) -> dict[str, Callable[[], Objective]]:
+    """The gradient of the ELBO, by ``RUNS`` runs of both programs each."""
+    return {
+        "VIMCO": lambda: ELBO(RUNS, VIMCO()),
+        "ScoreFunction": lambda: ELBO(RUNS, ScoreFunction()),
+        "ScoreFunction(MovingAverage)": lambda: ELBO(RUNS, ScoreFunction(MovingAverage())),
+        "ScoreFunction(NVIL)": lambda: ELBO(RUNS, ScoreFunction(NVIL(MLP(x_dim, 50, 1)))),
+        "DisARM": lambda: ELBO(RUNS // (1 + layers), DisARM()),
+        "GumbelSoftmax": lambda: ELBO(RUNS // 2, GumbelSoftmax()),
+        "StraightThrough": lambda: ELBO(RUNS, StraightThrough()),
+        "GumbelRao": lambda: ELBO(RUNS, GumbelRao()),
+    }
+
+
+def noise_of_estimators(
+    stages: Iterable[Stage], repeats: int = 60, times: int = 5, passes: int = 3, seed: int = 0
+) -> Iterator[dict]:
+    """One row for each stage, estimator and program: its variance as a share of VIMCO's, and its bias.
+
+    Args:
+        stages: what is measured on, each before the next is asked for.
+        repeats: gradients drawn for each.
+        times: so many more of VIMCO's stand for the truth.
+        passes: over the data, for baselines.
+        seed: of the noise.
+    """
+    for pair, when, layers, setting in stages:
+        found = measure_against(
+            setting, arms_of_one_cost(setting.x.shape[1], layers), "VIMCO", times, repeats, passes, seed
+        )
+        vimco = {row["group"]: row["variance"] for row in found if row["estimator"] == "VIMCO"}
+        for row in found:
+            yield {"pair": pair, "stage": when, **row, "share": row["variance"] / vimco[row["group"]]}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dlvm.experiments.measures import discrete_noise
+from dlvm.experiments.measures.gradient_arms import noise_of_estimators
+from dlvm.experiments.objective_table import stages
 from dlvm.experiments.setups.discrete_vae import DiscreteVAESetup
 
 
 @pytest.mark.slow
-def test_twins_take_more_noise_than_the_other_particles_at_equal_cost(monkeypatch):
-    monkeypatch.setattr(discrete_noise, "SETUPS", {"tiny": (DiscreteVAESetup(6, (16,)), "diagonal", 1)})
-    rows = list(discrete_noise.noise_of_estimators(repeats=40, times=3, epochs=1))
+def test_twins_take_more_noise_than_the_other_particles_at_equal_cost():
+    tiny = {"tiny": (DiscreteVAESetup(6, (16,)), "diagonal", 1)}
+    rows = list(noise_of_estimators(stages(tiny, epochs=1), repeats=40, times=3))
     assert len(rows) == 2 * 2 * 8  # stages, programs, estimators
     share = {(row["estimator"], row["stage"]): row["share"] for row in rows if row["group"] == "guide"}
     for stage in ("start", "trained"):
