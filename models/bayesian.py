@@ -34,7 +34,8 @@ class Bayesian(PyroModule):
     which the engine reports per datum, as 1 / N of it. The model is taken over: the parameters in question are removed
     from its modules, where the values drawn stand in their place while it runs. Linear layers take the weights of all
     particles at once; with any other layer particles run one after the other. Its guide is
-    ``WithGlobals(local, model, AutoNormal, x)``, or with ``AutoDelta`` in place of ``AutoNormal``, which is MAP.
+    ``WithGlobals(local, model, AutoNormal, x)``, or with ``AutoDelta`` in place of ``AutoNormal``, which is MAP:
+    its objective is log p(x, w), a density of the weights and no bound.
 
     Sites:
         those of the model, and before them one for each parameter, of its name and shape, outside the plate.

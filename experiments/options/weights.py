@@ -20,6 +20,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.options.guides import own
 from dlvm.guides import Latent, WithGlobals, local_sites
 from dlvm.guides.sites.latents import Plate
+from dlvm.inference.console import say
 from dlvm.models import Bayesian, FanIn
 
 WeightsWord = Literal["normal", "low_rank", "full_rank", "point"]
@@ -31,7 +32,14 @@ FAMILIES: dict[str, Callable] = {
 }
 START = 0.02  # standard deviation of q(w)
 MOST = 2000  # weights with a covariance of their own
-WEIGHTS_HELP = "q(w): normal, each weight by itself; low_rank, full_rank; or point, the maximum a posteriori."
+WEIGHTS_HELP = (
+    "q(w): normal, each weight by itself; low_rank, full_rank; or point, the maximum a posteriori, of which training's "
+    "numbers are log p(D, w) per datum and no bound on log p(D)."
+)
+NO_BOUND = (
+    "weights are a point: training's numbers are log p(D, w) per datum, a density of the weights and no bound on "
+    "log p(D); what is reported of test data is log p(x | w) at that point"
+)
 
 
 class RandomWeights:
@@ -48,6 +56,8 @@ class RandomWeights:
             raise TypeError(f"model must be Bayesian(model, num_data), got {type(model).__name__}")
         if family is own:
             raise ValueError("guide must be a family, as diagonal, for a model without a guide of its own, got own")
+        if self.weights == "point":
+            say(NO_BOUND)
         within = {name: _plain(site) for name, site in local_sites(sites).items()}
         return WithGlobals(family(within, net) if within else None, model, self._family(model), *data.examples)
 

@@ -13,6 +13,10 @@ from torch import nn
 
 from dlvm.distributions import Bernoulli, DiagonalNormal, FixedScale, LearnedScale, Normal
 from dlvm.evidence import importance, posterior_predictive, predictive, weight_posterior
+from dlvm.experiments.data import digits
+from dlvm.experiments.options import weights
+from dlvm.experiments.setups.bayesian_classifier import BayesianClassifierSetup
+from dlvm.experiments.setups.setup import fresh_pair
 from dlvm.guides import Diagonal, FullyObserved, WithGlobals, latents, local_sites
 from dlvm.inference import evaluate, generate, load, log_px, save
 from dlvm.models import VAE, Bayesian, Conditional
@@ -142,3 +146,13 @@ def test_a_point_predicts_as_the_model_with_its_weights():
     with model.holding(held):
         alone = evaluate(model.model, FullyObserved(), [(NEW_F, NEW_Y)])
     assert found.mean == pytest.approx(alone.log_px, abs=1e-12) and found.mean_se < 1e-12
+
+
+def test_a_point_for_weights_says_that_training_reports_no_bound(monkeypatch):
+    loader = digits(binarize=None, batch_size=400).train.giving("x", "y")
+    lines: list[str] = []
+    monkeypatch.setattr(weights, "say", lines.append)
+    fresh_pair(BayesianClassifierSetup((3,), weights="point"), loader, Diagonal, observed=True)
+    assert "log p(D, w) per datum, a density of the weights and no bound on log p(D)" in lines[0]
+    with pytest.raises(ValueError, match="weights must be normal, low_rank or point for more than 2000 weights"):
+        fresh_pair(BayesianClassifierSetup((200,), weights="full_rank"), loader, Diagonal, observed=True)
