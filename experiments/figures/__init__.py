@@ -4,6 +4,7 @@ from dlvm.experiments.figures.bound_costs import own_bounds, reached
 from dlvm.experiments.figures.bounds import bounds
 from dlvm.experiments.figures.columns import columns, ellipses, plane
 from dlvm.experiments.figures.completions import completions
+from dlvm.experiments.figures.few_labels import errors_by_labels
 from dlvm.experiments.figures.images import reconstructions, samples, writings
 from dlvm.experiments.figures.imputation import imputation_errors
 from dlvm.experiments.figures.latent_space import latent_space
@@ -26,6 +27,7 @@ __all__ = [
     "distance_curves",
     "ellipses",
     "energy_fits",
+    "errors_by_labels",
     "four_posteriors",
     "gains",
     "imputation_errors",

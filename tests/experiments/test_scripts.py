@@ -114,6 +114,7 @@ def test_train_keeps_an_earlier_run_unless_told(plain):
         "inpainting",
         "autoencoders",
         "unlearning",
+        "semi_supervised",
         "evidence",
         "gaps",
         "rate_distortion",

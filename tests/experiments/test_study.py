@@ -136,6 +136,7 @@ def test_cells_are_known_by_all_code_that_computes_their_numbers():
         "learning_rules",
         "likelihoods",
         "priors",
+        "semi_supervised",
     }
     reached, waiting = set(), set(sweeping)
     while waiting:
