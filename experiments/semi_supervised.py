@@ -10,7 +10,6 @@ from statistics import fmean, stdev
 
 from dlvm.experiments.data import Splits
 from dlvm.experiments.data.few_labels import GIVEN, with_few_labels
-from dlvm.experiments.measures.few_label_ways import Learning, Way, classifier, features, m1, m1_m2, m2
 from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import DataOptions
 from dlvm.experiments.options.jobs import SweepOptions
@@ -18,6 +17,7 @@ from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.study import Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints
 from dlvm.experiments.sweeps.equal_steps import check_warm_up
+from dlvm.experiments.sweeps.few_label_ways import Learning, Way, classifier, features, m1, m1_m2, m2
 
 LABELS: dict[Way, str] = {"classifier": "classifier", "m1": "M1", "m2": "M2", "m1_m2": "M1+M2"}
 PUBLISHED: dict[str, dict[int, float]] = {  # per cent, of MNIST: Kingma, Rezende, Mohamed, Welling, 2014, table 1

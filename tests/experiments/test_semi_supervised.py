@@ -12,8 +12,8 @@ from dlvm.experiments import semi_supervised
 from dlvm.experiments.data import Loader, Splits, digits
 from dlvm.experiments.data.few_labels import GIVEN, balanced, with_few_labels
 from dlvm.experiments.figures import errors_by_labels
-from dlvm.experiments.measures.few_label_ways import Learning, classifier
 from dlvm.experiments.semi_supervised import Config, table, verdict
+from dlvm.experiments.sweeps.few_label_ways import Learning, classifier
 
 DATA = digits(binarize="dynamic")
 

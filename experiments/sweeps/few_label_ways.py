@@ -44,7 +44,7 @@ class Learning:
     """What the log-probability of a label under q(y | x) counts, as for m2."""
     epochs: int = 20
     """Passes over the training data, the same for all models, whose last state is kept: validation has no labels."""
-    warm_up: int = 1
+    warm_up: int = 5
     """Epochs over which the weight of log q - log p rises from 0 to 1."""
     batch_size: int = 200
     lr: float = 1e-3
