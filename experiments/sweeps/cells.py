@@ -27,8 +27,6 @@ COMPUTING = ("nets", "distributions", "models", "guides", "inference", "evidence
 SHARED = (  # of the scripts' own room
     "data", "options", "measures", "generated", "setups",
     "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
-    "sweeps/rules.py",
-    "data", "options", "measures", "setups", "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
     "sweeps/few_label_ways.py", "sweeps/rules.py",
 )  # fmt: skip
 
