@@ -33,7 +33,7 @@ from dlvm.experiments.setups.options import settings_of
 NAMES = (
     "train compare_guides compare_bounds hierarchy priors likelihoods mixtures toy_posteriors evidence gaps "
     "rate_distortion estimator_snr autoregressive imputation inpainting learning_rules autoencoders "
-    "unlearning"
+    "unlearning semi_supervised"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
