@@ -18,7 +18,7 @@ from dlvm.inference.particles.alone import stacked
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import in_parallel, weigh
 from dlvm.inference.programs.pair import Pair, remembered
-from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.plates import PARTICLES, sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 
@@ -33,7 +33,8 @@ class Enumeration(Estimator):
 
     Raises:
         ValueError: the bound is not linear in log w, as IWAE's: a model whose site is marked to be summed out, and a
-            guide that leaves it out, does that; when used, a site without a finite list of values.
+            guide that leaves it out, does that; when used, a site without a finite list of values, or in a plate
+            that is not around all sites, so that it is several variables of one datum.
 
     References:
         Semi-supervised Learning with Deep Generative Models, Kingma, Rezende, Mohamed, Welling, 2014, arXiv:1406.5298.
@@ -63,6 +64,7 @@ class Enumeration(Estimator):
         else:
             alone = (_guided(pair, _Each(values, torch.tensor([k]))) for k in range(total))
             found = stacked([weigh(inside, args, kwargs, 1, linear=True) for inside in alone])
+        _refuse_several(found, values)
         return _counted(found, values, each)
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
@@ -115,6 +117,20 @@ class _Each(Messenger):
         batch, event = msg["fn"].batch_shape, value.shape[1:]
         value = value.reshape(*value.shape[:1], *(1,) * self.nesting, *event) if self.parallel else value[0]
         msg["value"] = value.expand(torch.broadcast_shapes(value.shape[: value.dim() - len(event)], batch) + event)
+
+
+def _refuse_several(found: Particles, values: Values) -> None:
+    """Raises ValueError where a site holds several variables of one datum: they would all have one value at a time."""
+    layout = found.layout
+    around = {PARTICLES, *(frame.name for frame in layout.plates)}
+    for site in (site for part in found.parts or (found,) for site in part.drawn if site["name"] in values):
+        apart = sorted({frame.name for frame in site["cond_indep_stack"] if frame.vectorized} - around)
+        if where := sorted(layout.loops) or apart:
+            raise ValueError(
+                f"Enumeration takes one value of {site['name']!r} at a time for each datum, and plate {where} makes it "
+                "several variables, whose joint values it does not list: lay all sites of a datum in one vectorised "
+                "plate over data, and nothing outside, or pass estimator=VIMCO() or ScoreFunction()"
+            )
 
 
 def _guided(pair: Pair, handler: Messenger) -> Pair:

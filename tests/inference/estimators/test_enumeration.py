@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -151,6 +152,34 @@ def test_what_has_no_list_of_values_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"'n' \(Poisson\) has no list of them.*pass estimator=VIMCO"):
         check(Count("model"), Count("guide"), ELBO(1, Enumeration()), X)
+
+
+class Several(PyroModule):
+    """Three bits of each datum, in a plate of their own, summed by x; data in a plate or one by one."""
+
+    def __init__(self, name: str, looped: bool) -> None:
+        super().__init__(name)
+        self.logit, self.looped = nn.Parameter(torch.tensor(0.3)), looped
+
+    def forward(self, x: Tensor) -> None:
+        if self.looped:
+            for i in pyro.plate("data", len(x)):
+                self.datum(f"_{i}", x[i], ())
+        else:
+            with pyro.plate("data", len(x), dim=-2):
+                self.datum("", x[:, None], (len(x), 3))
+
+    def datum(self, which: str, x: Tensor, shape: tuple) -> None:
+        with pyro.plate("places", 3, dim=-1) if shape else nullcontext():
+            bits = pyro.sample(f"bits{which}", dist.Bernoulli(logits=self.logit.expand(shape)))
+        if self._pyro_name == "model":
+            pyro.sample(f"x{which}", dist.Normal(bits.sum(-1, keepdim=True) if shape else bits, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(("looped", "plate"), [(False, "places"), (True, "data")])
+def test_several_variables_of_one_datum_are_refused_instead_of_having_one_value(looped: bool, plate: str) -> None:
+    with pytest.raises(ValueError, match=rf"plate \['{plate}'\] makes it several variables.*one vectorised plate"):
+        ELBO(1, Enumeration()).loss(Several("model", looped), Several("guide", looped), X)
 
 
 def test_supervised_reports_the_bound_and_composes() -> None:
