@@ -155,6 +155,8 @@ def main(config: Config) -> list[dict]:
     study = Study(config)
     check_warm_up(config.epochs, config.warm_up)
     data = data_of(config)
+    if not config.labels or len(set(config.labels)) < len(config.labels):
+        raise ValueError(f"labels must be different numbers, at least one, got {config.labels}; leave one out")
     for number in config.labels:
         check_labels(data, number)
     run = study.open()

@@ -27,6 +27,8 @@ LEAST = {
     # data
     "batch_size": 1, "eval_data": 1, "num_data": 2, "view_data": 2, "toy_data": 2,
     "train_data": 1, "dreams": 20, "unlearn_epochs": 1,
+    # labels
+    "labels": 0, "labels_seed": 0, "label_weight": 0,
     # mixtures
     "floor": 0,
     # how long

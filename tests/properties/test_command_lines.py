@@ -50,6 +50,7 @@ BAD = {
             name
             for name in LEAST
             if name not in ("baseline_epochs", "warm_up", "perturbation", "order", "receptive_field", "near")
+            and not name.startswith("label")
         ],
         COUNTS,
     ),
@@ -61,6 +62,8 @@ BAD = {
         ("guide", "objective", "estimator", "activation", "likelihood", "prior", "binarize", "optimizer"), WORDS
     ),
     **dict.fromkeys(("engine", "precision", "model", "richer", "backend"), WORDS),
+    **dict.fromkeys(("labels", "labels_seed"), [*TEXTS, "-1", "nan", "inf", str(10**30)]),
+    "label_weight": [*REALS, "-0.1"],
     "four_steps": [*COUNTS, "2"],
     **dict.fromkeys(("layer_particles", "discrete_particles", "calibration_data", "repeats"), [*COUNTS, "1"]),
     "repetitions": COUNTS,
