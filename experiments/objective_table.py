@@ -96,7 +96,7 @@ class Config:
     """Write the table of objectives and estimators into the documentation."""
 
     out: Path = DOCUMENT
-    """Markdown file; what stands between the lines <!-- table --> and <!-- end of table --> is replaced."""
+    """Markdown file; what stands between <!-- table --> and <!-- end of table -->, and likewise noise, is replaced."""
 
 
 @cache
@@ -171,13 +171,13 @@ def noise() -> list[str]:
     return head + [f"| {name} | {' | '.join(cells)} |" for name, cells in found.items()]
 
 
-def written(text: str, lines: list[str]) -> str:
-    """A document with the table in its place.
+def written(text: str, lines: list[str], name: str = "table") -> str:
+    """A document with the table of this name in its place.
 
     Raises:
         ValueError: the document has no place for it.
     """
-    mark, end = "<!-- table -->", "<!-- end of table -->"
+    mark, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if mark not in text or end not in text:
         raise ValueError(f"out must have the lines {mark} and {end}, between which the table is to stand; add them")
     body = "\n".join([mark, *lines, end])
@@ -199,6 +199,7 @@ def document(path: Path) -> str:
             f"out must be a Markdown file to write into, got {path} ({error}){absent}; change --out"
         ) from error
     written(text, [])
+    written(text, [], "noise")
     return text
 
 
@@ -210,8 +211,8 @@ def main(config: Config) -> list[str]:
     print("A discrete latent:")
     lines += ["", "Discrete latent site:", "", *table(DISCRETE, discrete=True)]
     print("Noise at equal cost:")
-    lines += ["", NOISE, "", *noise()]
-    config.out.write_text(written(text, lines), "utf-8")
+    found = [NOISE, "", *noise()]
+    config.out.write_text(written(written(text, lines), found, "noise"), "utf-8")
     print(f"written to {config.out}")
     return lines
 
