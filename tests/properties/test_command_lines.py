@@ -61,9 +61,11 @@ BAD = {
     **dict.fromkeys(
         ("guide", "objective", "estimator", "activation", "likelihood", "prior", "binarize", "optimizer"), WORDS
     ),
-    **dict.fromkeys(("engine", "precision", "model", "richer", "backend"), WORDS),
+    **dict.fromkeys(("engine", "precision", "model", "richer", "backend", "attribute"), WORDS),
     **dict.fromkeys(("labels", "labels_seed"), [*TEXTS, "-1", "nan", "inf", str(10**30)]),
     "label_weight": [*REALS, "-0.1"],
+    "erase": WHOLE,
+    "quadrants": ["0", "4", "x", "1 1", "2.5"],
     "four_steps": [*COUNTS, "2"],
     **dict.fromkeys(("layer_particles", "discrete_particles", "calibration_data", "repeats"), [*COUNTS, "1"]),
     "repetitions": COUNTS,
