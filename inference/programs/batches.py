@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -142,19 +143,25 @@ def to_device_of(pair: Pair) -> Callable[[tuple], tuple]:
     return to_device(pair.device)
 
 
+class Counting(Protocol):
+    """What a batch stands for, see ``DataCount``."""
+
+    def __call__(self, args: tuple) -> float: ...
+
+    def share(self, args: tuple) -> float: ...
+
+
 class Batches:
     """Data as pairs of a batch's arguments, moved, and by how many data its loss is to be divided.
 
     Args:
         data: iterated anew each time; one with ``seeded(seed)`` is reseeded.
         move: what moves a batch's arguments to the model's device.
-        count: by how many data the loss on a batch is to be divided, see ``DataCount``.
+        count: by how many data the loss on a batch is to be divided, and what share of them it is, see ``DataCount``.
         seed: of shuffling and binarisation; None leaves ``data`` as they are.
     """
 
-    def __init__(
-        self, data: Iterable, move: Callable[[tuple], tuple], count: Callable[[tuple], float], seed: int | None
-    ):
+    def __init__(self, data: Iterable, move: Callable[[tuple], tuple], count: Counting, seed: int | None):
         self.data = data.seeded(int(seed)) if seed is not None and hasattr(data, "seeded") else data
         self.move, self.count = move, count
         self._resumed: tuple[int, Callable[[], None]] | None = None

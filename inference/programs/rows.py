@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from dlvm.inference.programs.beside import number_of_data
 from dlvm.inference.programs.modules import signature_of
 from dlvm.inference.programs.notes import in_words
 from dlvm.inference.programs.pair import Pair
-from dlvm.inference.programs.plates import sample_sites
+from dlvm.inference.programs.plates import data_plates, sample_sites
 from dlvm.inference.programs.randomness import untouched
 
 Axes = tuple[int | None, ...]  # for each argument the axis along which it has its data; None: it has none
@@ -161,16 +162,37 @@ class DataCount:
 
     def __init__(self, pair: Pair):
         self.pair = pair
-        self.known: dict[tuple, float] = {}
+        self.known: dict[tuple, tuple[float, float]] = {}
+        self.latest: tuple[tuple, tuple[float, float]] | None = None
         self.kept: list[object] = []  # objects that are known by identity stay what they are
 
     def __call__(self, args: tuple) -> float:
+        return self._found(args)[0]
+
+    def share(self, args: tuple) -> float:
+        """What a batch is of the data that it stands for: M / N in a plate that it subsamples, and 1 elsewhere.
+
+        Losses that all stand for the N data are averaged by it, since batches of an epoch may have several sizes.
+        """
+        return self._found(args)[1]
+
+    def _found(self, args: tuple) -> tuple[float, float]:
         if (found := self.known.get(key := look(args))) is not None:
             return found
+        if self.latest is not None and self.latest[0] is args:
+            return self.latest[1]
         with untouched(), torch.no_grad(), self.pair.evaluating(), in_words("the model", args, {}):
             sites = sample_sites(poutine.trace(self.pair.model).get_trace(*args))
-        count = number_of_data(sites)
+        count = number_of_data(sites), self._share(sites, args)
+        self.latest = args, count
         if not any(isinstance(site["scale"], Tensor) and site["scale"].numel() > 1 for site in sites):
             self.known[key] = count  # weights of data are others in each batch
             self.kept += [a for a in args if not isinstance(a, Tensor)]
         return count
+
+    def _share(self, sites: list[dict], args: tuple) -> float:
+        subsampled = [frame for frame in data_plates(sites) if frame.size < (frame.full_size or frame.size)]
+        if not subsampled:
+            return 1.0
+        rows = batch_size(self.pair, args)  # a program that picks some of these by itself stands for all of them
+        return math.prod(frame.size / frame.full_size for frame in subsampled if frame.size == rows)

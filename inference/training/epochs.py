@@ -100,8 +100,9 @@ def train_epoch(
     before, latest = sums.seconds, None
     for args, count in batches:
         with _placed(f"epoch {epoch}, batch {sums.batches + 1}"):
-            sums.bound -= _loss_of_step(svi, args)
-        sums.data += count
+            share = batches.count.share(args)
+            sums.bound -= share * _loss_of_step(svi, args)
+        sums.data += share * count
         sums.norms += svi.grad_norm
         sums.batches, sums.skipped, latest = sums.batches + 1, sums.skipped + svi.skipped, args
         sums.seconds = before + time.perf_counter() - started
@@ -143,8 +144,9 @@ def validate(svi: SVI, batches: Batches, epoch: int) -> float:
     with untouched(VALIDATION_SEED), svi.pair.evaluating():
         for position, (args, count) in enumerate(batches, start=1):
             with _placed(f"epoch {epoch}, validation batch {position}"):
-                total -= svi.evaluate_loss(*args)  # type: ignore[operator]  # see ``train_epoch``
-            number += count
+                share = batches.count.share(args)
+                total -= share * svi.evaluate_loss(*args)  # type: ignore[operator]  # see ``train_epoch``
+            number += share * count
     return total / number
 
 

@@ -45,3 +45,4 @@ def test_a_batch_counts_for_its_data_or_for_all_that_it_is_drawn_from(full, expe
     count = DataCount(Pair(model))
     assert [count((X,)), count((X,))] == [expected] * 2 and calls == [5]
     assert count((X[:2],)) == (60.0 if full else 2.0) and calls == [5, 2]
+    assert count.share((X[:2],)) == pytest.approx(2 / 60 if full else 1.0) and calls == [5, 2]
