@@ -113,7 +113,9 @@ def test_units_stay_nats_per_datum_in_a_subsampled_and_scaled_plate(objective, s
 
     model, guide = Subsampled(joint), Subsampled(lambda x: pyro.sample("z", truth.posterior(x)))
     x, y = data(), data(6, seed=4)
-    (record,) = fit(model, guide, objective, [(x[:13],), (x[13:],)], valid=[(y[:4],), (y[4:],)], epochs=1, optimizer=SGD)
+    (record,) = fit(
+        model, guide, objective, [(x[:13],), (x[13:],)], valid=[(y[:4],), (y[4:],)], epochs=1, optimizer=SGD
+    )
     assert record.train == pytest.approx(truth.log_px(x).mean().item(), abs=1e-10)
     assert record.valid == pytest.approx(truth.log_px(y).mean().item(), abs=1e-10)
 
