@@ -55,6 +55,7 @@ LABELS = {
     "straight_through": "straight-through",
     "disarm": "DisARM",
     "gumbel_rao": "Gumbel-Rao",
+    "enumeration": "summed over classes",
     "vimco": "VIMCO",
 }
 DRAWS_OF_THE_BOUND = 20

@@ -190,15 +190,10 @@ def having(config: Config, data: Splits) -> list[Tensor]:
     return [part["y"] == config.erase for part in data]
 
 
-def in_order(part: Loader) -> Tensor:
-    """All rows as batches hold them, in the order of their labels, whatever the order of the batches."""
-    return Loader.of(part.rows, part.batch_size, False, part.dynamic, part.seed).first(part.num_data)
-
-
 def classifier(config: Config, data: Splits, has: list[Tensor]) -> tuple[Carries, float, float]:
     """A network that tells who carries the attribute; its accuracy and its recall on test data."""
     pyro.set_rng_seed(config.seed)
-    x = [in_order(part) for part in data]
+    x = [part.first(part.num_data) for part in data]
     train, valid = (
         Loader(rows, config.batch_size, not i, more={"y": has[i].long()}).giving("x", "y")
         for i, rows in enumerate(x[:2])
@@ -245,7 +240,7 @@ def main(config: Config) -> list[dict]:
     run = study.open()
     model, guide = subject(config, data, recipe)
     carries, accuracy, recall = classifier(config, data, has)
-    codes = encode(model, guide, in_order(data.train))["z"].mean
+    codes = encode(model, guide, data.train.first(data.train.num_data))["z"].mean
     dreams = erased_dreams(model, Direction.between(codes, has[0]), carries, config.dreams, config.seed)
     pairs: dict[str, Any] = {"trained": (model, guide), "unlearned": (unlearned(model, dreams, config), guide)}
     pyro.set_rng_seed(config.seed)
@@ -253,7 +248,7 @@ def main(config: Config) -> list[dict]:
     fresh, another = recipe.pair(rest.train)
     trained(config, fresh, another, rest.train, rest.valid)
     pairs["from scratch"] = (fresh, another)
-    x = in_order(data.test)
+    x = data.test.first(data.test.num_data)
     how = {"particles": config.eval_particles, "seed": config.seed}
     found = {label: scored(pair, x, has[2], carries, **how) for label, pair in pairs.items()}
     keep(run.folder, pairs["unlearned"][0], guide, data.train.x_dim)

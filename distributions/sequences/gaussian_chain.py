@@ -121,7 +121,8 @@ class GaussianChain(dist.TorchDistribution):
     @property
     def half_log_det(self) -> Tensor:
         """Half the log-determinant of the precision, shape (*batch,)."""
-        return sum(block.diagonal(dim1=-2, dim2=-1).log().sum(-1) for block in self.factor[0])  # type: ignore[return-value]
+        first, *others = (block.diagonal(dim1=-2, dim2=-1).log().sum(-1) for block in self.factor[0])
+        return sum(others, first)
 
     @property
     def _numbers(self) -> Tensor | int:

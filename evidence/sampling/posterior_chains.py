@@ -28,6 +28,7 @@ from dlvm.inference.programs.rows import Axes, batch_size, by_length, gathered, 
 from dlvm.nets.arguments import count, real
 
 RATE = 0.03
+FINE, FINE_SHARE = 0.125, 0.2  # of the step size, in so many moves: where the density is steep others are never taken
 JOINT = (1.0, 1.0)  # of log p(u) and log p(x | u)
 
 
@@ -37,9 +38,10 @@ class PosteriorChains:
         v ~ N(0, I);   (u', v') = leapfrog of H = -log p(x_n, u) + v'v / 2;   u <- u' with probability min(1, e^-dH)
 
     u are the latent sites of a datum as one unconstrained vector. All chains share one step size, which follows the
-    mean acceptance of all that move together: while it does, a draw has a small say in how it is moved, so that for
-    draws to be counted it should stand still (``adapt=False``). The model may change from move to move, as it does
-    while it learns, see ``fit_mcmc_em``; it is run in evaluation mode.
+    mean acceptance of all that move together; in one move of five, chosen by chance, the step is an eighth of it, so
+    that chains move also where the density is steep. While the size follows, a draw has a small say in how it is moved,
+    so that for draws to be counted it should stand still (``adapt=False``). The model may change from move to move, as
+    it does while it learns, see ``fit_mcmc_em``; it is run in evaluation mode.
 
     Chains hold the data that they belong to, a copy of what a loader gives in one pass: they cannot be moved on others.
 
@@ -143,10 +145,12 @@ class PosteriorChains:
             self._field.follow(path)
             point = self._field(self.u[:, part])
             for _ in range(times):
-                size = jittered(self._log_size.exp().to(point.u).expand(len(part)), self.num_chains)
+                fine = torch.rand(()).item() < FINE_SHARE  # wherever the chains are, so that p(z | x) stays theirs
+                size = self._log_size.exp().to(point.u) * (FINE if fine else 1)
+                size = jittered(size.expand(len(part)), self.num_chains)
                 point, acceptance = transition(self._field, point, JOINT, size, self.leaps)
                 accepted += (mean := acceptance.mean())
-                if adapt:
+                if adapt and not fine:
                     rate = FIRST_RATE if self.moves < FIRST_MOVES else RATE
                     self._log_size += rate * (mean - self.target_acceptance)
                     self.moves += 1

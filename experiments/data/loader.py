@@ -222,8 +222,10 @@ class Loader:
         return self._with(self.rows.select(slice(n)), None if self._thresholds is None else self._thresholds[:n])
 
     def first(self, most: int) -> Tensor:
-        """The first rows, at most so many, as batches hold them: where a loader draws, drawn; (rows, x_dim)."""
-        return torch.cat([rows for (rows,) in self.giving("x").take(min(most, self.num_data))])
+        """The first rows, at most so many, in their own order: where a loader draws, drawn; (rows, x_dim)."""
+        taken = self.giving("x").take(min(most, self.num_data))
+        taken.shuffle = False  # row by row beside labels and names
+        return torch.cat([rows for (rows,) in taken])
 
     def __repr__(self) -> str:
         how = ", shuffled" * self.shuffle + ", drawn anew each time" * self.dynamic

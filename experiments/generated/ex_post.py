@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -92,7 +94,8 @@ def fitted_guide(model: VAE, encoder: nn.Module, train: object, epochs: int, see
     for p in held:
         p.requires_grad_(False)
     try:
-        for _ in fit(model, guide, ELBO(), train, epochs=epochs, seed=seed, progress=False, engine="captured"):  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "progress": False, "engine": "captured"}
+        for _ in fit(model, guide, ELBO(), train, **settings):  # type: ignore[arg-type]  # a Loader
             pass
     finally:
         for p in held:

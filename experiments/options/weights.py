@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pyro.infer.autoguide import (
     AutoDelta,
@@ -63,7 +63,8 @@ class RandomWeights:
 
     def evaluated(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The pair of data to come."""
-        return posterior_predictive(model, guide)  # type: ignore[arg-type, return-value]  # as guided
+        found: tuple[Any, Any] = posterior_predictive(cast(Any, model), cast(Any, guide))  # as ``guided`` made them
+        return found
 
     def _family(self, model: Bayesian) -> Callable:
         number = sum(value.numel() for value in model.starts.values())

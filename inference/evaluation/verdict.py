@@ -174,9 +174,6 @@ def _units(result: Evaluated) -> Finding:
 def _estimate(result: Evaluated) -> Finding:
     if _is_exact(result):
         return True, "log p(x) is exact: nothing is drawn.", ""
-    if _is_alike(result):
-        text = f"All weights of a datum are alike: {result.log_px:.2f} nats is a bound without noise, and exact "
-        return None, text + "where the guide is the posterior.", "a prior or a guide that says more"
     least = f"log p(x) is at least {result.log_px:.2f} nats"
     excess, margin, count = result.second_opinion, result.second_opinion_margin, result.second_opinion_data
     if excess > margin:
@@ -185,6 +182,11 @@ def _estimate(result: Evaluated) -> Finding:
             "guide, which misses a part of the posterior."
         )
         return False, text, "a defensive proposal, annealed importance sampling, or other starts of the guide"
+    if _is_alike(result):
+        text = (
+            f"All weights of a datum are alike: {result.log_px:.2f} nats is a bound without noise, and log p(x) itself "
+        )
+        return None, text + "where the guide is the posterior.", "a prior or a guide that says more"
     unknown = math.isnan(result.khat_bad)
     if not unknown and result.khat_bad > KHAT_SHARE:
         text = (

@@ -38,12 +38,16 @@ IMPOSSIBLE = (
     }
     | {
         (objective, word): said
-        for word in ("gumbel", "straight_through")
+        for word in ("gumbel", "straight_through", "disarm", "gumbel_rao", "enumeration")
         for objective, said in {
             "analytic_kl": "leaves no sampled log q for",
             "piwae": "is more than sampled weights and coefficients",
             "cubo": "is not defined for CUBO",
         }.items()
+    }
+    | {
+        (objective, "enumeration"): "is right for the ELBO alone"
+        for objective in ("iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "tvo")
     }
     | {
         (objective, word): f"estimator must be {' or '.join(allowed)} for {objective}"

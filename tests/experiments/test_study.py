@@ -128,6 +128,7 @@ def test_cells_are_known_by_all_code_that_computes_their_numbers():
     sweeping = [ROOT / "experiments" / f"{name}.py" for name in SCRIPTS]
     sweeping = [path for path in sweeping if "Cell(" in path.read_text("utf-8")]
     assert {path.stem for path in sweeping} == {
+        "autoencoders",
         "compare_bounds",
         "compare_guides",
         "hierarchy",

@@ -12,7 +12,7 @@ from dlvm.distributions import Bernoulli
 from dlvm.experiments import unlearning
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.runs.restore import restore
-from dlvm.experiments.unlearning import Config, Direction, erased_dreams, having, in_order, unlearned
+from dlvm.experiments.unlearning import Config, Direction, erased_dreams, having, unlearned
 from dlvm.guides import FullyObserved
 from dlvm.inference import evaluate, generate
 from dlvm.models import VAE, Conditional
@@ -106,7 +106,7 @@ ALONG = Direction(torch.tensor([1.0, 0.0]), torch.tensor(0.0))
 
 
 def test_rows_are_in_the_order_of_their_labels_whatever_that_of_the_batches():
-    assert torch.equal(in_order(LABELLED.train), torch.eye(4))
+    assert torch.equal(LABELLED.train.first(LABELLED.train.num_data), torch.eye(4))
     assert having(Config(erase=1), LABELLED)[0].tolist() == [False, False, True, True]
 
 

@@ -52,6 +52,12 @@ def test_examples_are_the_first_rows_of_what_a_batch_holds():
     assert loader.first(6).shape == (6, 2)
 
 
+def test_the_first_rows_lie_in_the_order_of_their_labels_whatever_the_order_of_batches():
+    loader = labelled(shuffle=True)
+    assert torch.equal(loader.first(10), loader.x) and loader["y"].tolist() == list(range(10))
+    assert loader.shuffle and torch.equal(loader.first(4), loader.x[:4])
+
+
 def test_parts_of_a_loader_keep_what_belongs_to_the_rows():
     loader = labelled(columns=("a", "b"), index=tuple("abcdefghij"), label_names=tuple("ABCDEFGHIJ")).giving("y")
     part = loader.take(3)
