@@ -82,8 +82,10 @@ def test_it_is_unbiased_for_layers_classes_and_sites_beside_continuous_ones(name
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_it_is_unbiased_to_many_digits(name):
-    for made in (ELBO(1, DisARM()), IWAE(3, DisARM())):
-        assert errors(made, *PROGRAMS[name](), rows=10_000, repeats=100).abs().max() < 4.5
+    lattice, parameters = PROGRAMS[name]()
+    fine = lattice._replace(nodes=max(lattice.nodes, 20))  # 10 nodes are off by seven of these standard errors
+    for made in (ELBO(1, DisARM()), IWAE(2, DisARM())):
+        assert errors(made, fine, parameters, rows=10_000, repeats=100).abs().max() < 4.5
 
 
 def test_a_tempered_bound_has_the_gradient_of_its_own_value():
