@@ -7,6 +7,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from dlvm.experiments.figures.style import DASHES, FAINT, MARKERS, colours, number, sheet, styled
 
@@ -56,10 +57,10 @@ def errors_by_labels(
     ticks = sorted({n for line in errors.values() for n in line})
     ax.set(xscale="log", yscale="log", xlabel="labels shown in training", ylabel="test error, %")
     ax.set_xticks(ticks, [str(n) for n in ticks])
-    ax.xaxis.minorticks_off()
+    ax.xaxis.set_minor_locator(NullLocator())
     low, high = ax.get_ylim()
     marks = [m for m in (0.5, 1, 2, 3, 5, 10, 20, 30, 50, 90) if low <= m <= high]
     ax.set_yticks(marks, [f"{m:g}" for m in marks])
-    ax.yaxis.minorticks_off()
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.grid(True)
     return fig
