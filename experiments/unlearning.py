@@ -217,7 +217,7 @@ def without(data: Splits, has: list[Tensor]) -> Splits:
 
 
 def subject(config: Config, data: Splits, recipe: Recipe) -> tuple[VAE, nn.Module]:
-    """The trained pair: a run's, or one that is trained here.
+    """The pair: a run's, or one that is to be trained here.
 
     Raises:
         ValueError: its model is no VAE of one latent vector and x alone.
@@ -226,8 +226,6 @@ def subject(config: Config, data: Splits, recipe: Recipe) -> tuple[VAE, nn.Modul
     model, guide = recipe.pair(data.train) if config.run is None else restore(config.run)
     if not isinstance(model, VAE) or recipe.setup.inputs != ("x",):
         raise ValueError(f"model must be a VAE, p(z) p(x | z), got {type(model).__name__}; pass --model vae")
-    if config.run is None:
-        trained(config, model, guide, data.train, data.valid)
     return model, guide
 
 
@@ -237,8 +235,10 @@ def main(config: Config) -> list[dict]:
     recipe = Recipe.by(config) if config.run is None else recipe_of(config.run, config.data_dir)
     data = recipe.splits().tested_on(config.eval_data)
     has = having(config, data)
-    run = study.open()
     model, guide = subject(config, data, recipe)
+    run = study.open()
+    if config.run is None:
+        trained(config, model, guide, data.train, data.valid)
     carries, accuracy, recall = classifier(config, data, has)
     codes = encode(model, guide, data.train.first(data.train.num_data))["z"].mean
     dreams = erased_dreams(model, Direction.between(codes, has[0]), carries, config.dreams, config.seed)
