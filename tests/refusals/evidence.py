@@ -132,7 +132,7 @@ CASES = [
     of("annealed", "model", sampled_from([shared]), "latent site 'z'"),
     of("annealed", "model", sampled_from([nothing_latent])),
     of("annealed", "guide", sampled_from([too_wide])),
-    of("PosteriorChains", "model", sampled_from([coins]), "discrete"),
+    of("PosteriorChains", "model", sampled_from([coins]), "site"),
     of("PosteriorChains", "model", sampled_from([shared]), "latent site 'z'"),
     of("PosteriorChains", "model", sampled_from([nothing_latent])),
     of("PosteriorChains", "start", NOT_PROGRAMS.filter(lambda v: v is not None)),
