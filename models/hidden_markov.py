@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from dlvm.distributions import MarkovChain
-from dlvm.distributions.sequences.lengths import steps_within
+from dlvm.distributions.sequences.lengths import Ragged, steps_within
 from dlvm.models.arguments import fitting, sequences
 from dlvm.models.mixture import Mixture
 from dlvm.nets.arguments import count
@@ -162,7 +161,7 @@ class HiddenMarkov(PyroModule):
         return sequences(x, lengths, self.mixture.x_dim, self.transition_logits.dtype)
 
 
-class Emission(dist.TorchDistribution):
+class Emission(Ragged):
     """p(x | z), or p(x) where z is not given: at each step the component of its class.
 
     Args:
@@ -177,19 +176,13 @@ class Emission(dist.TorchDistribution):
     def __init__(
         self, model: HiddenMarkov, prior: MarkovChain, z: Tensor | None = None, validate_args: bool | None = None
     ):
-        self.model, self.prior, self.z = model, prior, z
+        self.model, self.prior, self.z, self.lengths = model, prior, z, prior.lengths
         batch = prior.batch_shape if z is None else z.shape[:-2]
         super().__init__(batch, torch.Size([prior.event_shape[0], model.mixture.x_dim]), validate_args=validate_args)
 
     @property
     def support(self) -> constraints.Constraint:
         return UnseenOr(self.model.mixture.support)
-
-    @property
-    def event_mask(self) -> Tensor | None:
-        """Which numbers count, shape (*batch, *event); None where all do."""
-        within = self.prior.within
-        return None if within is None else within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)
 
     @property
     def mean(self) -> Tensor:
@@ -202,7 +195,7 @@ class Emission(dist.TorchDistribution):
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
             z = self.prior.sample(sample_shape) if self.z is None else self.z.expand(*sample_shape, *self.z.shape)
-            drawn, within = self.model.mixture.draw_of(z.argmax(-1)), self.prior.within
+            drawn, within = self.model.mixture.draw_of(z.argmax(-1)), self.within
             return drawn if within is None else drawn * within.unsqueeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:

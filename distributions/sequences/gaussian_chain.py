@@ -6,18 +6,17 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
-from dlvm.distributions.sequences.lengths import check_lengths, steps_within
+from dlvm.distributions.sequences.lengths import Ragged, check_lengths, steps_within
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-class GaussianChain(dist.TorchDistribution):
+class GaussianChain(Ragged):
     """A joint Gaussian of states z_1..z_T whose precision matrix is block-tridiagonal.
 
         p(z) = exp(sum_t h_t . z_t - 1/2 sum_t z_t . J_t z_t - sum_t z_t+1 . L_t z_t) / Z
@@ -80,16 +79,6 @@ class GaussianChain(dist.TorchDistribution):
             coupling = torch.where(within[..., 1:, None, None], coupling, 0)
         self.linear, self.precision, self.coupling, self.lengths = linear, precision, coupling, lengths
         super().__init__(torch.broadcast_shapes(*batch), torch.Size([steps, dim]), validate_args=validate_args)
-
-    @property
-    def within(self) -> Tensor | None:
-        """Whether a step counts, shape (*batch, T); None where all do."""
-        return None if self.lengths is None else steps_within(self.lengths, self.event_shape[0])
-
-    @property
-    def event_mask(self) -> Tensor | None:
-        """Which numbers count, shape (*batch, *event); None where all do."""
-        return None if self.within is None else self.within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)
 
     @cached_property
     def factor(self) -> tuple[list[Tensor], list[Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -35,3 +36,19 @@ def steps_within(lengths: Tensor, steps: int) -> Tensor:
                 [1, 1, 1]], dtype=torch.int32)
     """
     return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+class Ragged(dist.TorchDistribution):
+    """A distribution over sequences, event shape (T, D), whose ``lengths`` say how many steps count; None for all."""
+
+    lengths: Tensor | None
+
+    @property
+    def within(self) -> Tensor | None:
+        """Whether a step counts, shape (*batch, T); None where all do."""
+        return None if self.lengths is None else steps_within(self.lengths, self.event_shape[0])
+
+    @property
+    def event_mask(self) -> Tensor | None:
+        """Which numbers count, shape (*batch, *event); None where all do."""
+        return None if self.within is None else self.within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 from torch.nn import functional as F
 
-from dlvm.distributions.sequences.lengths import check_lengths, steps_within
+from dlvm.distributions.sequences.lengths import Ragged, check_lengths
 
 FEW = 4  # states; with so few, a product of matrices for each pair of steps costs less than a loop over steps
 
 
-class MarkovChain(dist.TorchDistribution):
+class MarkovChain(Ragged):
     """Paths z_1..z_T of one-hot classes, each dependent on the one before it.
 
         p(z) = initial(z_1) prod_t transition_t(z_t-1, z_t) prod_t evidence_t(z_t) / Z
@@ -68,16 +67,6 @@ class MarkovChain(dist.TorchDistribution):
         self.initial, self.transition, self.evidence = initial, transition, evidence
         self.lengths, self.by_step = lengths, by_step
         super().__init__(torch.broadcast_shapes(*batch), torch.Size([steps, states]), validate_args=validate_args)
-
-    @property
-    def within(self) -> Tensor | None:
-        """Whether a step counts, shape (*batch, T); None where all do."""
-        return None if self.lengths is None else steps_within(self.lengths, self.event_shape[0])
-
-    @property
-    def event_mask(self) -> Tensor | None:
-        """Which numbers count, shape (*batch, *event); None where all do."""
-        return None if self.within is None else self.within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)
 
     def step(self, t: int) -> Tensor:
         """Log-potentials from step t to the next one, shape (*batch, K, K), t from 0."""
