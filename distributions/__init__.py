@@ -53,6 +53,8 @@ from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
 from dlvm.distributions.priors.reshaped import ReshapedPrior
 from dlvm.distributions.priors.vamp import VampPrior
 from dlvm.distributions.scale import positive
+from dlvm.distributions.sequences.conditional_chain import ConditionalChain
+from dlvm.distributions.sequences.each_step import EachStep
 from dlvm.distributions.sequences.gaussian_chain import GaussianChain
 from dlvm.distributions.sequences.markov_chain import MarkovChain
 from dlvm.distributions.spherical_uniform import SphericalPrior, SphericalUniform, direction_to_uniform
@@ -94,12 +96,14 @@ __all__ = [
     "CodePrior",
     "Codebook",
     "ChainRule",
+    "ConditionalChain",
     "ConstantScaleNormal",
     "ContinuousBernoulli",
     "Coupling",
     "DiagonalNormal",
     "DiagonalStudentT",
     "DiscretisedLogistic",
+    "EachStep",
     "FixedInputs",
     "FixedScale",
     "Flow",

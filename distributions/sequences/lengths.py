@@ -39,7 +39,7 @@ def steps_within(lengths: Tensor, steps: int) -> Tensor:
 
 
 class Ragged(dist.TorchDistribution):
-    """A distribution over sequences, event shape (T, D), whose ``lengths`` say how many steps count; None for all."""
+    """A distribution over sequences, event shape (T, ...), whose ``lengths`` say how many steps count; None for all."""
 
     lengths: Tensor | None
 
@@ -51,4 +51,7 @@ class Ragged(dist.TorchDistribution):
     @property
     def event_mask(self) -> Tensor | None:
         """Which numbers count, shape (*batch, *event); None where all do."""
-        return None if self.within is None else self.within.unsqueeze(-1).expand(self.batch_shape + self.event_shape)
+        if (within := self.within) is None:
+            return None
+        spread = within.reshape(within.shape + (1,) * (len(self.event_shape) - 1))
+        return spread.expand(self.batch_shape + self.event_shape)

@@ -113,6 +113,8 @@ ANY = {
     "BernoulliPrior(learned)": "any truth value",
     "CategoricalPrior(learned)": "any truth value",
     "ReparametrisedMixture(validate_args)": "as in every distribution of torch",
+    "ConditionalChain(validate_args)": "as in every distribution of torch",
+    "EachStep(validate_args)": "as in every distribution of torch",
     "GaussianChain(validate_args)": "as in every distribution of torch",
     "MarkovChain(validate_args)": "as in every distribution of torch",
     "MarkovChain(by_step)": "any truth value",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pyro.distributions as dist
 import torch
 from hypothesis import strategies as st
 
-from dlvm.distributions import GaussianChain, MarkovChain, StandardNormal
+from dlvm.distributions import ConditionalChain, EachStep, GaussianChain, MarkovChain, StandardNormal
 from dlvm.models import BernoulliMixture, HiddenMarkov, LinearGaussianSSM
 from refusals.case import NOT_COUNTS, Case
 
@@ -26,6 +27,8 @@ NOT_POTENTIALS = st.sampled_from(
 NOT_LENGTHS = st.sampled_from(
     [torch.tensor([0, 1, 2, 3]), torch.tensor([4, 1, 1, 1]), torch.ones(4), torch.tensor([-1] * 4), [1] * 4, 3, "x"]
 )
+NOT_STEPS = [None, 3, dist.Normal(torch.zeros(4, 2), 1.0), dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)]
+NOT_INPUTS = st.sampled_from([3, "x", torch.zeros(2), torch.zeros(4, 2, 5), torch.zeros(4, 3, 5).long()])
 NOT_SEQUENCES = st.sampled_from([X[0], X[..., :1], X[None], None, 3, "x", X.double(), X[:0]])
 
 
@@ -38,6 +41,13 @@ def chain(**settings: object) -> MarkovChain:
 def states(**settings: object) -> GaussianChain:
     one = torch.eye(2).expand(4, 3, 2, 2)
     return GaussianChain(**{"linear": torch.zeros(4, 3, 2), "precision": one, "coupling": 0 * one[:, 1:]} | settings)
+
+
+def walk(**settings: object) -> ConditionalChain:
+    start = torch.zeros(4, 2)
+    return ConditionalChain(
+        **{"step": lambda z: dist.Normal(z, 1.0).to_event(1), "start": start, "steps": 3} | settings
+    )
 
 
 def hidden() -> HiddenMarkov:
@@ -57,6 +67,14 @@ CHAINS = [
         Case("GaussianChain", name, lambda v, name=name: states(**{name: v}), NOT_POTENTIALS)
         for name in ("linear", "precision", "coupling")
     ),
+    Case("ConditionalChain", "step", lambda v: walk(step=v).sample(), st.sampled_from([None, 3, "x", dist.Normal])),
+    Case("ConditionalChain", "step", lambda v: walk(step=lambda z: v).sample(), st.sampled_from(NOT_STEPS)),
+    Case("ConditionalChain", "start", lambda v: walk(start=v), st.sampled_from([None, 3, "x", torch.zeros(()), [0.0]])),
+    Case("ConditionalChain", "steps", lambda v: walk(steps=v), NOT_COUNTS),
+    Case("ConditionalChain", "inputs", lambda v: walk(inputs=v), NOT_INPUTS),
+    Case("ConditionalChain", "lengths", lambda v: walk(lengths=v), NOT_LENGTHS),
+    Case("EachStep", "steps", EachStep, st.sampled_from([None, 3, dist.Normal, dist.Normal(0.0, 1.0)])),
+    Case("EachStep", "lengths", lambda v: EachStep(dist.Normal(X, 1.0).to_event(1), v), NOT_LENGTHS),
     Case("GaussianChain", "lengths", lambda v: states(lengths=v), NOT_LENGTHS),
     Case("MarkovChain", "lengths", lambda v: chain(lengths=v), NOT_LENGTHS),
 ]

@@ -1,0 +1,142 @@
+"""Chains of latent vectors whose next one is drawn given the last: dynamics a priori, and guides over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from dlvm.distributions.sequences.lengths import Ragged, check_lengths
+from dlvm.nets.arguments import count
+
+
+class ConditionalChain(Ragged):
+    """Real vectors z_1..z_T, each by a distribution that a net makes of the one before it.
+
+        p(z_1..z_T) = prod_t p(z_t | z_t-1, inputs_t),   z_0 = start
+
+    The density is computed of all steps at once; drawing goes step by step. Without inputs it is the dynamics of a
+    state space, with the features of an encoder a guide over time. Steps behind a sequence's length count nothing,
+    whatever numbers stand there, and are drawn as 0.
+
+    Args:
+        step: makes p(z_t | z_t-1, inputs_t), of event shape (D,) and over any leading dimensions, from z_t-1, shape
+            (*batch, D), or from it and inputs_t, shape (*batch, H), where there are inputs.
+        start: z_0, shape (*batch, D).
+        steps: how many, T.
+        inputs: what each step sees beside the last, shape (*batch, T, H); nothing unless told.
+        lengths: how many steps count, from 1 to T, shape (*batch,); all unless told.
+        validate_args: as in every Pyro distribution.
+
+    Raises:
+        TypeError: ``step`` is not callable, or makes no distribution.
+        ValueError: shapes do not go together, a length is below 1 or above T, or a step's distribution is of another
+            shape.
+
+    References:
+        Structured Inference Networks for Nonlinear State Space Models, Krishnan, Shalit, Sontag, 2017,
+            arXiv:1609.09869.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> walk = ConditionalChain(lambda z: dist.Normal(z, 1.0).to_event(1), torch.zeros(2), steps=3)
+        >>> walk.log_prob(torch.zeros(5, 3, 2)).shape
+        torch.Size([5])
+    """
+
+    arg_constraints: dict = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(
+        self,
+        step: Callable[..., Distribution],
+        start: Tensor,
+        steps: int,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
+        count(steps=steps)
+        if not callable(step) or isinstance(step, type):
+            raise TypeError(f"step must make a distribution of z_t from z_t-1, got {step!r}; pass a net or a function")
+        for name, value, least in (("start", start, 1), ("inputs", inputs, 2)):
+            if value is None and name == "inputs":
+                continue
+            if (
+                not isinstance(value, Tensor)
+                or value.dim() < least
+                or not (value.is_floating_point() and value.numel())
+            ):
+                got = f"{tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"{name} must be a tensor of real numbers with {least} dimensions or more, got {got}")
+        batch = [start.shape[:-1]]
+        if inputs is not None:
+            if inputs.shape[-2] != steps:
+                raise ValueError(f"inputs must have shape (..., {steps}, H), one for each step, got {inputs.shape}")
+            batch.append(inputs.shape[:-2])
+        if lengths is not None:
+            check_lengths(lengths, steps)
+            batch.append(lengths.shape)
+        self.step, self.start, self.inputs, self.lengths = step, start, inputs, lengths
+        event = torch.Size([steps, start.shape[-1]])
+        super().__init__(torch.broadcast_shapes(*batch), event, validate_args=validate_args)
+
+    def of_step(self, previous: Tensor, t: int | slice) -> Distribution:
+        """p(z_t | z_t-1) over the shape (*shape, D) of z_t-1, t from 0; of several steps, (*shape, steps, D).
+
+        Raises:
+            TypeError, ValueError: the step makes something else.
+        """
+        shape, event = previous.shape[:-1], previous.shape[-1:]
+        if self.inputs is None:
+            made = self.step(previous)
+        else:
+            chosen = self.inputs[..., t, :]
+            made = self.step(previous, chosen.expand(*shape, chosen.shape[-1]))
+        if not isinstance(made, Distribution):
+            raise TypeError(f"step must make a distribution, got {type(made).__name__}; return one of Pyro's")
+        fits = zip(reversed(made.batch_shape), reversed(shape), strict=False)
+        if made.event_shape != event or len(made.batch_shape) > len(shape) or any(a not in (1, b) for a, b in fits):
+            raise ValueError(
+                f"step must make a distribution of batch shape {tuple(shape)} and event shape {tuple(event)} from "
+                f"z_t-1 of shape {tuple(previous.shape)}, got {tuple(made.batch_shape)} and {tuple(made.event_shape)}; "
+                "declare dimensions with to_event(1), and let a net act on the last dimension alone"
+            )
+        return made if made.batch_shape == shape else made.expand(shape)
+
+    def densities(self, value: Tensor) -> Tensor:
+        """log p(z_t | z_t-1) of each step, shape (*shape, T), for z of shape (*shape, T, D); 0 where none counts."""
+        within = self.within
+        if within is not None:
+            value = torch.where(within.unsqueeze(-1), value, 0)
+        start = self.start.unsqueeze(-2).expand(*value.shape[:-2], 1, value.shape[-1])
+        each = self.of_step(torch.cat([start, value[..., :-1, :]], -2), slice(None)).log_prob(value)
+        return each if within is None else torch.where(within, each, 0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
+        return self.densities(value).sum(-1)
+
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        last, drawn = self.start.expand(*sample_shape, *self.batch_shape, self.event_shape[1]), []
+        for t in range(self.event_shape[0]):
+            last = self.of_step(last, t).rsample()
+            drawn.append(last)
+        path = torch.stack(drawn, -2)
+        return path if self.within is None else torch.where(self.within.unsqueeze(-1), path, 0)
+
+    def expand(self, batch_shape: Sequence[int], _instance: ConditionalChain | None = None) -> ConditionalChain:
+        batch, (steps, dim) = tuple(batch_shape), self.event_shape
+        return ConditionalChain(
+            self.step,
+            self.start.expand(*batch, dim),
+            steps,
+            None if self.inputs is None else self.inputs.expand(*batch, *self.inputs.shape[-2:]),
+            None if self.lengths is None else self.lengths.expand(batch),
+            validate_args=self._validate_args,
+        )
