@@ -24,7 +24,7 @@ from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.setups.not_at_random import NotAtRandomSetup
 from dlvm.experiments.setups.setup import Setup, fresh_pair
 from dlvm.experiments.setups.vae import VAESetup
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints
 from dlvm.guides import Diagonal
 from dlvm.inference import IWAE, fit, impute
@@ -210,19 +210,14 @@ def main(config: Config) -> list[dict]:
     width = parts_of(config, config.holes[0], 0)[1].shape[1]
     if config.z_dim >= width:
         raise ValueError(f"z_dim must be below the {width} columns that vary, got {config.z_dim}; change --z-dim")
-    run = study.open()
-    grid = study.sweep(cells(config, data), told)
-    run.result(runs=grid.results, failed=grid.failed)
-    if not grid.done:
-        grid.end(run)
-    rows = [one.record for one in grid.done]
-    found = [table(config, rows, holes) for holes in dict.fromkeys(row["holes"] for row in rows)]
-    tables, said = [*found, *grid.tables()], verdict(rows)
-    run.result(runs=grid.results, verdict=said)
-    study.show(tables)
-    study.report(f"What fills the holes of {config.data}?", INTRO, tables, said, pictures(config, rows, data.test.name))
-    grid.end(run)
-    return grid.rows
+
+    def answer(done: list[Done]) -> Answer:
+        rows = [one.record for one in done]
+        tables = [table(config, rows, holes) for holes in dict.fromkeys(row["holes"] for row in rows)]
+        drawn = pictures(config, rows, data.test.name)
+        return Answer(f"What fills the holes of {config.data}?", INTRO, tables, verdict(rows), drawn)
+
+    return study.compare(cells(config, data), told, answer)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.setups.cvae import CVAESetup, completed
 from dlvm.experiments.setups.setup import fresh_pair
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints
 from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions, check_warm_up
 from dlvm.guides import Diagonal, FullyObserved
@@ -274,19 +274,13 @@ def main(config: Config) -> list[dict]:
     data = data_of(config)
     for number in config.quadrants:
         quadrants(data.train, number)
-    run = study.open()
-    grid = study.sweep(cells(config, data), told)
-    run.result(runs=grid.results, failed=grid.failed)
-    if not grid.done:
-        grid.end(run)
-    numbers = dict.fromkeys(one.record["quadrants"] for one in grid.done)
-    tables, said = [*(table(config, grid.done, n) for n in numbers), *grid.tables()], verdict(grid.done)
-    run.result(runs=grid.results, verdict=said)
-    study.show(tables)
-    title = f"What do parts of {config.data} say of the rest?"
-    study.report(title, INTRO, tables, said, pictures(config, grid.done, data.test))
-    grid.end(run)
-    return grid.rows
+
+    def answer(done: list[Done]) -> Answer:
+        tables = [table(config, done, n) for n in dict.fromkeys(one.record["quadrants"] for one in done)]
+        title = f"What do parts of {config.data} say of the rest?"
+        return Answer(title, INTRO, tables, verdict(done), pictures(config, done, data.test))
+
+    return study.compare(cells(config, data), told, answer)
 
 
 if __name__ == "__main__":

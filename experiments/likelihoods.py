@@ -27,7 +27,7 @@ from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
 from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions, check_warm_up
 from dlvm.inference import evaluate
@@ -36,6 +36,11 @@ from dlvm.inference.training.run_state import under
 from dlvm.models import Dequantised
 
 DRAWS, SHOWN = 20, 4
+INTRO = (
+    "An ELBO trades what z tells (the rate) against how well x is described given z. Where p(x | z) may only be wide, "
+    "as a Gaussian of fixed scale, details cost less than the nats that telling them would: z leaves them out, and the "
+    "decoder is blurry (An Introduction to Variational Autoencoders, Kingma, Welling, 2019, section 2.8.2)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,28 +238,18 @@ def checked(config: Config) -> Splits:
 def main(config: Config) -> list[dict]:
     study = Study(config)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = study.open()
-    grid = study.sweep(cells(config, data), told)
-    run.result(runs=grid.results, failed=grid.failed)
-    if not grid.done:
-        grid.end(run)
-    found = means(grid.results)
-    tables = [worth(found, config, data.train.name, levels_of(data.train)), *grid.tables()]
-    said = verdict(found)
-    study.show(tables)
-    subject = described(setup_of(config, config.likelihoods[0]).model(data.train), data.train)
-    intro = (
-        f"p(x, z) is {word_of(type(config.setup))} with {subject}; only p(x | z) differs.\n\n"
-        "An ELBO trades what z tells (the rate) against how well x is described given z. Where p(x | z) may only be "
-        "wide, as a Gaussian of fixed scale, details cost less than the nats that telling them would: z leaves "
-        "them out, and the decoder is blurry (An Introduction to Variational Autoencoders, Kingma, Welling, 2019, "
-        "section 2.8.2)."
-    )
-    study.report(f"Why is a decoder blurry? {data.train.name}", intro, tables, said, pictures(config, grid.done, data))
-    pairs = (pair(config, one.record["likelihood"], data.train) for one in grid.done)
-    study.keep(grid.done, ("likelihood", "seed"), pairs, data.train.x_dim)
-    grid.end(run)
-    return grid.rows
+
+    def answer(done: list[Done]) -> Answer:
+        pairs = (pair(config, one.record["likelihood"], data.train) for one in done)
+        study.keep(done, ("likelihood", "seed"), pairs, data.train.x_dim)
+        found = means([one.record for one in done])
+        tables = [worth(found, config, data.train.name, levels_of(data.train))]
+        subject = described(setup_of(config, config.likelihoods[0]).model(data.train), data.train)
+        intro = f"p(x, z) is {word_of(type(config.setup))} with {subject}; only p(x | z) differs.\n\n{INTRO}"
+        title = f"Why is a decoder blurry? {data.train.name}"
+        return Answer(title, intro, tables, verdict(found), pictures(config, done, data))
+
+    return study.compare(cells(config, data), told, answer)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
 from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.experiments.sweeps.equal_steps import Course, StepsOptions, check_warm_up
 from dlvm.inference import evaluate, log_weights
@@ -227,29 +227,28 @@ def checked(config: Config) -> Splits:
 def main(config: Config) -> list[dict]:
     study = Study(config)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = study.open()
-    grid = study.sweep(cells(config, data), told)
-    run.result(runs=grid.results, failed=grid.failed)
-    if not grid.done:
-        grid.end(run)
-    tables, said = [worth(grid.done, config), *grid.tables()], verdict(grid.done)
-    run.result(runs=grid.results, gains={p: d._asdict() for p, (d, _) in gains_of(grid.done).items()}, verdict=said)
-    study.show(tables)
+
+    def answer(done: list[Done]) -> Answer:
+        pairs = (pair(config, one.record["prior"], data.train) for one in done)
+        study.keep(done, ("prior", "seed"), pairs, data.train.x_dim)
+        gains = {p: d._asdict() for p, (d, _) in gains_of(done).items()}
+        drawn = pictures(config, done, data.train)
+        title = f"What is a prior worth on {config.data}?"
+        return Answer(title, intro_of(config, data), [worth(done, config)], verdict(done), drawn, {"gains": gains})
+
+    return study.compare(cells(config, data), told, answer)
+
+
+def intro_of(config: Config, data: Splits) -> str:
+    """What was done."""
     subject = described(setup_of(config, REFERENCE).model(data.train), data.train)
-    intro = (
+    return (
         f"p(x, z) is {word_of(type(config.setup))} with {subject}; only p(z) differs. Each prior has "
         f"{counted(config.epochs, 'epoch')} of the same data in the same order, from the same seed, by the ELBO with "
         f"one sample of z, whose log q - log p counts in full after {counted(config.warm_up, 'epoch')}.\n\n"
         "The rate, the mean over data of KL(q(z | x) || p(z)), is the information that z has of x, plus KL(q(z) || "
         "p(z)): a prior that comes nearer to the aggregate posterior q(z) takes away the latter."
     )
-    study.report(
-        f"What is a prior worth on {config.data}?", intro, tables, said, pictures(config, grid.done, data.train)
-    )
-    pairs = (pair(config, one.record["prior"], data.train) for one in grid.done)
-    study.keep(grid.done, ("prior", "seed"), pairs, data.train.x_dim)
-    grid.end(run)
-    return grid.rows
 
 
 if __name__ == "__main__":

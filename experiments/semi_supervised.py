@@ -14,7 +14,7 @@ from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import DataOptions
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.runs.report import Table, counted
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints
 from dlvm.experiments.sweeps.equal_steps import check_warm_up
 from dlvm.experiments.sweeps.few_label_ways import Learning, Way, classifier, features, m1, m1_m2, m2
@@ -159,19 +159,13 @@ def main(config: Config) -> list[dict]:
         raise ValueError(f"labels must be different numbers, at least one, got {config.labels}; leave one out")
     for number in config.labels:
         check_labels(data, number)
-    run = study.open()
-    grid = study.sweep(cells(config, data), told)
-    run.result(runs=grid.results, failed=grid.failed)
-    if not grid.done:
-        grid.end(run)
-    rows = [one.record for one in grid.done]
-    tables, said = [table(config, rows), *grid.tables()], verdict(config, rows)
-    run.result(runs=grid.results, verdict=said)
-    study.show(tables)
-    title = f"What are data without labels worth? {config.data}"
-    study.report(title, INTRO, tables, said, pictures(config, rows))
-    grid.end(run)
-    return grid.rows
+
+    def answer(done: list[Done]) -> Answer:
+        rows = [one.record for one in done]
+        title = f"What are data without labels worth? {config.data}"
+        return Answer(title, INTRO, [table(config, rows)], verdict(config, rows), pictures(config, rows))
+
+    return study.compare(cells(config, data), told, answer)
 
 
 def check_labels(data: Splits, number: int) -> None:

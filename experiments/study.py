@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import pyro
 import torch
@@ -31,6 +31,26 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound=FolderOptions | SweepOptions, covariant=True)
 Modules = tuple[nn.Module, nn.Module]
 Picture = tuple[str, "Figure", str]  # name, figure, caption
+
+
+class Answer(NamedTuple):
+    """What the cells of a comparison say of its question.
+
+    Attributes:
+        title: the question.
+        intro: what was done, in paragraphs.
+        tables: the results.
+        said: the verdict.
+        pictures: name, figure and caption of each, drawn one at a time.
+        facts: what result.json is to hold beside runs and verdict.
+    """
+
+    title: str
+    intro: str
+    tables: list[Table]
+    said: str
+    pictures: Iterable[Picture] = ()
+    facts: Mapping[str, Any] = {}
 
 
 class Study(Generic[Options]):
@@ -73,6 +93,36 @@ class Study(Generic[Options]):
     def sweep(self: Study[SweepOptions], cells: Sequence[Cell], told: Callable[[dict], str]) -> Sweep:
         """Computes what the folder does not hold yet of these cells; ``told`` is the line for a record."""
         return sweep(cells, self.run, Workers.of(self.config), told)
+
+    def compare(
+        self: Study[SweepOptions],
+        cells: Sequence[Cell],
+        told: Callable[[dict], str],
+        answer: Callable[[list[Done]], Answer],
+    ) -> list[dict]:
+        """Makes the folder, computes the cells that are missing, writes what they say, and returns their records.
+
+        Args:
+            cells: all that are asked for.
+            told: the line for a record.
+            answer: of those that are done, at least one.
+
+        Raises:
+            SystemExit: at the end, if a cell failed; the others are reported.
+            ValueError, TypeError: see ``open``.
+        """
+        run = self.open()
+        grid = self.sweep(cells, told)
+        run.result(runs=grid.results, failed=grid.failed)
+        if not grid.done:
+            grid.end(run)
+        found = answer(grid.done)
+        tables = [*found.tables, *grid.tables()]
+        run.result(runs=grid.results, failed=grid.failed, verdict=found.said, **found.facts)
+        self.show(tables)
+        self.report(found.title, found.intro, tables, found.said, found.pictures)
+        grid.end(run)
+        return grid.rows
 
     @contextmanager
     def interruptible(self, found: Sized) -> Iterator[None]:
