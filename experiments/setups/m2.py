@@ -43,7 +43,7 @@ class M2Setup(Setup):
     defaults: ClassVar = {"estimator": "enumeration", "score_all": False}
     encoder_layers = decoder_layers = "hidden"
     exact: ClassVar[str] = "the sum over the class, in bound and gradient, under --estimator enumeration"
-    command: ClassVar[str] = "--data mnist --labels 3000 --batch-size 200 --epochs 24 --lr-decay 0.92"
+    command: ClassVar[str] = "--data mnist --labels 3000 --batch-size 200 --epochs 44 --lr-decay 0.95"
 
     @property
     def binary(self) -> bool:
