@@ -22,9 +22,10 @@ from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.setups.hvae import HVAESetup
 from dlvm.experiments.setups.setup import num_parameters
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.experiments.sweeps.equal_time import TimeOptions, cost_of, race, reached
+from dlvm.experiments.sweeps.sweep import Sweep
 from dlvm.guides import Chain, Joint, Ladder, latents
 from dlvm.inference import ELBO, Objective, check, evaluate, linear, tempered
 from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE
@@ -45,6 +46,18 @@ LABELS: dict[OrderWord, str] = {
     "independent": "independent", "bottom_up": "bottom-up", "top_down": "top-down", "chain": "Markov chain",
     "ladder": "ladder (precision)", "residual": "ladder (residual)", "joint": "joint full-rank",
 }  # fmt: skip
+
+INTRO = (
+    "p(zL) ... p(z1 | z2) p(x | z1) is a deep latent Gaussian model with z1 nearest the data, trained by the ELBO "
+    "with one particle. The guides take the same encoder and differ in how layers depend on one another: not at "
+    "all (independent), each on those below it (bottom-up) or above it (top-down), each on the one below alone "
+    "(Markov chain), each merged with what the model expects of it (ladder, by precision or as a residual), or "
+    "all at once (joint full-rank Gaussian). Each has {effort} of Adam steps; the clock counts the "
+    "processor's time for steps alone, so that waiting for the processor costs nothing.\n\n"
+    "Runs are judged by log p(x) by importance sampling. A layer's KL is E log q(z_l | ...) / p(z_l | z_(l+1)). "
+    "Under bottom-up guides it is no divergence, since q is given what p is not, and may be negative; all layers' "
+    "sum is the rate KL(q(z | x) || p(z)). For the joint guide, q is taken apart by the chain rule from the top."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,34 +279,18 @@ def checked(config: Config) -> Splits:
 def main(config: Config) -> list[dict]:
     study = Study(config)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = study.open()
-    runs = study.sweep(cells(config, data), reached)
-    rows = runs.results
-    run.result(runs=rows, failed=runs.failed)
-    if not rows:
-        runs.end(run)
     order_of = {label: order for order, label in LABELS.items()}
-    pairs = (pair(config, row["layers"], order_of[row["order"]], data.train) for row in rows)
-    study.keep(runs.done, ("layers", "order", "seed"), pairs, data.train.x_dim)
-    found = means(rows)
-    tables = [worth(found, rows, config), holdings(found, config), *runs.tables()]
-    said = verdict(found, rows, config)
-    study.show(tables)
-    intro = (
-        "p(zL) ... p(z1 | z2) p(x | z1) is a deep latent Gaussian model with z1 nearest the data, trained by the ELBO "
-        "with one particle. The guides take the same encoder and differ in how layers depend on one another: not at "
-        "all (independent), each on those below it (bottom-up) or above it (top-down), each on the one below alone "
-        "(Markov chain), each merged with what the model expects of it (ladder, by precision or as a residual), or "
-        f"all at once (joint full-rank Gaussian). Each has {config.effort} of Adam steps; the clock counts the "
-        "processor's time for steps alone, so that waiting for the processor costs nothing.\n\n"
-        "Runs are judged by log p(x) by importance sampling. A layer's KL is E log q(z_l | ...) / p(z_l | z_(l+1)). "
-        "Under bottom-up guides it is no divergence, since q is given what p is not, and may be negative; all layers' "
-        "sum is the rate KL(q(z | x) || p(z)). For the joint guide, q is taken apart by the chain rule from the top."
-    )
-    title = f"In which order to infer a hierarchy on {config.data}?"
-    study.report(title, intro, tables, said, pictures(config, rows, data.train.name))
-    runs.end(run)
-    return rows
+
+    def answer(done: list[Done]) -> Answer:
+        rows = Sweep(done, {}).results
+        pairs = (pair(config, row["layers"], order_of[row["order"]], data.train) for row in rows)
+        study.keep(done, ("layers", "order", "seed"), pairs, data.train.x_dim)
+        found = means(rows)
+        tables, drawn = [worth(found, rows, config), holdings(found, config)], pictures(config, rows, data.train.name)
+        title = f"In which order to infer a hierarchy on {config.data}?"
+        return Answer(title, INTRO.format(effort=config.effort), tables, verdict(found, rows, config), drawn)
+
+    return study.compare(cells(config, data), reached, answer)
 
 
 if __name__ == "__main__":
