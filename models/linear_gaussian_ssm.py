@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dlvm.distributions import GaussianChain
 from dlvm.distributions.likelihoods.missing import PartlyObserved
 from dlvm.distributions.sequences.lengths import steps_within
+from dlvm.distributions.sequences.steps import State, Steps
 from dlvm.models.arguments import fitting, sequences
 from dlvm.nets.arguments import count
 
@@ -80,10 +81,32 @@ class LinearGaussianSSM(PyroModule):
 
     def likelihood(self, z: Tensor, lengths: Tensor | None = None) -> dist.TorchDistribution:
         """p(x | z), event shape (steps, x_dim), for z of shape (*batch, steps, z_dim)."""
-        single: dist.TorchDistribution = PartlyObserved(dist.Normal(z @ self.weight.T + self.loc, self.log_scale.exp()))
+        single = self._seen_through(z)
         if lengths is not None:
             single = single.mask(steps_within(lengths, z.shape[-2]).unsqueeze(-1))
         return single.to_event(2)
+
+    def _seen_through(self, z: Tensor) -> dist.TorchDistribution:
+        return PartlyObserved(dist.Normal(z @ self.weight.T + self.loc, self.log_scale.exp()))
+
+    def stepwise(self, x: Tensor, lengths: Tensor | None = None) -> Steps:
+        """The program one step at a time, as a particle filter needs it."""
+        self._checked(x, lengths)
+
+        def z_given(before: State, t: int) -> dist.TorchDistribution:
+            if not t:
+                return dist.Normal(self.first_loc, self.first_log_scale.exp()).to_event(1)
+            return dist.Normal(before @ self.transition.T, self.log_drift.exp()).to_event(1)
+
+        return Steps(
+            start=x.new_zeros(len(x), self.z_dim),
+            z_given=z_given,
+            after=lambda before, z, t: z,
+            x_given=lambda before, z, t: self._seen_through(z).to_event(1),
+            x=x,
+            lengths=lengths,
+            missing=True,
+        )
 
     def prior(self, steps: int, lengths: Tensor | None = None) -> GaussianChain:
         """p(z), event shape (steps, z_dim)."""
