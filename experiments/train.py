@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,8 +21,9 @@ from dlvm.experiments.options.objectives import WARMED, EstimatorWord, Numbers, 
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
 from dlvm.experiments.runs.new_data import keep_description
 from dlvm.experiments.runs.recipe import Recipe
-from dlvm.experiments.runs.report import Table, print_table
+from dlvm.experiments.runs.report import print_table
 from dlvm.experiments.runs.restore import keep
+from dlvm.experiments.runs.summary import each_part, epoch_parts, summary, told_parts
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions, settings_of
 from dlvm.experiments.setups.pictures import Drawing, described
@@ -37,7 +38,6 @@ from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.arguments import check_aims
 
 WARM_UP = 5  # epochs
-PARTS = ("ELBO", "gap", "rate", "distortion", "active units", "ESS", "k-hat > 0.7")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,52 +106,6 @@ def check_training(config: Config, model: nn.Module, guide: nn.Module, objective
         check(model, guide, objective, *train.examples)
 
 
-def summary(result: Evaluation, name: str, epochs: int, seconds: float, measures: Mapping[str, float]) -> Table:
-    """The evaluation in one line, with the model's own measures."""
-    if exact(result):
-        bits_per = {} if result.density else {"bits per number": result.bits_per_dim}
-        units = ", of a density, in the units of the data" if result.density else ""
-        return Table(
-            [name, *bits_per, *measures, "epochs", "s / epoch"],
-            [[result.log_px, *bits_per.values(), *measures.values(), epochs, seconds]],
-            f"{result.num_data} test data, nats per datum{units}; exact, since nothing is drawn.",
-            {name: ".2f", "s / epoch": ".2f"} | dict.fromkeys(bits_per, ".3f") | dict.fromkeys(measures, ".3f"),
-        )
-    return Table(
-        [name, *PARTS, *measures, "epochs", "s / epoch"],
-        [
-            [
-                (result.log_px, result.log_px_se),
-                (result.elbo, result.elbo_se),
-                result.log_px - result.elbo,
-                result.rate,
-                result.distortion,
-                result.active_units,
-                result.ess,
-                result.khat_bad,
-                *measures.values(),
-                epochs,
-                seconds,
-            ]
-        ],
-        f"{result.num_data} test data, nats per datum, {result.num_particles} importance samples each; {bits(result)}.",
-        {part: ".2f" for part in (name, *PARTS, "s / epoch") if part != "active units"}
-        | dict.fromkeys(measures, ".3f"),
-    )
-
-
-def exact(result: Evaluation) -> bool:
-    """Whether the model has no latent sites, so that its bounds are log p(x) itself."""
-    return not result.units and not result.rate and not result.log_px_se
-
-
-def bits(result: Evaluation) -> str:
-    """Bits per dimension of probabilities; a density has none that could be compared."""
-    if result.density:
-        return "nats are of a density, in the units of the data"
-    return f"{result.bits_per_dim:.3f} bits per dimension"
-
-
 def pictures(setup: Setup, model: nn.Module, guide: nn.Module, test: Loader, history: list[dict]) -> Iterator[Drawing]:
     """Everything worth seeing of one run."""
     from dlvm.experiments.figures import learning_curves
@@ -215,8 +169,9 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
         ):
             history.append(epoch)
             if run is not None:
-                run.log(**dataclasses.asdict(epoch))
-                print(epoch, flush=True)
+                per = epoch_parts(epoch, config.setup.parts(train), config.setup.parts(valid))
+                run.log(**dataclasses.asdict(epoch), **per)
+                print(f"{epoch}{told_parts(per)}", flush=True)
     finally:
         if run is not None:
             keep(run.folder, *judged, train.x[0].numel())
@@ -228,16 +183,18 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     seconds = sum(epoch.seconds for epoch in history) / len(history)
     parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
     said, found = (str(text).replace(LOG_PX, config.setup.reported) for text in (verdict(result, history), result))
-    measures = config.setup.measures(*judged, test)
+    measures = dict(config.setup.measures(*judged, test))
+    per = each_part(result, config.setup.parts(test.take(result.num_data)))
     run.result(
         **dataclasses.asdict(result),
-        measures=dict(measures),
+        measures=measures,
+        **({"per": per} if per else {}),
         verdict=said,
         seconds_per_epoch=seconds,
         epochs=len(history),
         parameters=parameters,
     )
-    table = summary(result, config.setup.reported, len(history), seconds, measures)
+    table = summary(result, config.setup.reported, len(history), seconds, measures, per)
     print_table(table)
     print(said)
     records = [dataclasses.asdict(epoch) for epoch in history]

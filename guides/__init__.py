@@ -5,6 +5,7 @@ from dlvm.guides.auxiliary import Augmented
 from dlvm.guides.chain import Chain
 from dlvm.guides.dequantiser import Dequantiser
 from dlvm.guides.diffusion import ForwardDiffusion, RandomTime
+from dlvm.guides.exact_posterior import ExactPosterior
 from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, Point, StudentT
 from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
 from dlvm.guides.from_model import FromModel
@@ -30,6 +31,7 @@ __all__ = [
     "Chain",
     "Dequantiser",
     "Diagonal",
+    "ExactPosterior",
     "FromModel",
     "FullRank",
     "FullyObserved",

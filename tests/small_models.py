@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dlvm.experiments.data import Loader, digits
+import torch
+
+from dlvm.experiments.data import Loader, Splits, digits, from_tensor
 from dlvm.experiments.setups.named import words
+from dlvm.experiments.setups.sequences import SequenceSetup
 
 WORDS = words()
 SMALLER = {
     "diffusion": {"layers": 3},
+    "hidden_markov": {"states": 3},
+    "linear_gaussian_ssm": {"z_dim": 2},
     "realnvp": {"depth": 1, "width": 4, "blocks": 1},
     "nade": {"hidden": 16},
     "pixelcnn": {"receptive_field": 2, "layers": 2, "channels": 4},
@@ -20,9 +25,24 @@ SMALLER = {
     "transformer": {"layers": 1, "heads": 2, "head_width": 4},
     "vdvae": {"layers": 3, "width": 8, "depth": 1},
 }
-OWN_ALONE = ("vq_vae",)  # models whose latents no family of guides has
+OWN_ALONE = {  # models whose latents no family of guides has, and what is said
+    "vq_vae": "is discrete with support",
+    "linear_gaussian_ssm": "guide must be own for this model of sequences",
+}
+STEPS, WIDTH, TOKENS = 6, 5, 7
 
 
 def data(setup) -> Loader:
-    """Digits, binary where the model needs them so."""
+    """Digits, binary where the model needs them so; of a model of sequences, bits or tokens of several lengths."""
+    if isinstance(setup, SequenceSetup):
+        return setup.shown(sequences(setup.tokens)).train
     return setup.shown(digits(binarize="static" if setup.binary else None, batch_size=400)).train
+
+
+def sequences(tokens: bool = False, number: int = 50) -> Splits:
+    """Bits, shape (sequences, steps, width), or tokens, with lengths from 1 to all steps."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (number, STEPS) if tokens else (number, STEPS, WIDTH)
+    x = torch.randint(TOKENS if tokens else 2, shape, generator=generator)
+    lengths = torch.arange(number) % STEPS + 1
+    return from_tensor(x if tokens else x.float(), batch_size=40, more={"lengths": lengths})

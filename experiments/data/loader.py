@@ -12,6 +12,7 @@ from torch import Tensor
 from dlvm.experiments.data.arguments import check_count, check_device, check_seed
 from dlvm.experiments.data.checks import check_unit_interval
 from dlvm.experiments.data.draws import draw, draw_below, stream, to_thresholds
+from dlvm.experiments.data.ragged import LENGTHS, by_length, cut_to_longest, mean_of_steps
 from dlvm.experiments.data.rows import Kind, Rows, tell_kind
 
 EXAMPLE_ROWS = 8
@@ -81,9 +82,8 @@ class Loader:
         kind: Kind | None = None,
         missing: bool = False,
     ) -> None:
-        more = {} if more is None else more
         names = (columns, index, label_names, vocabulary)
-        rows = Rows(x, labels, image_shape, name, more, *names, kind, bool(missing))
+        rows = Rows(x, labels, image_shape, name, {} if more is None else more, *names, kind, bool(missing))
         self._start(rows, batch_size, shuffle, dynamic, seed)
 
     @classmethod
@@ -94,6 +94,8 @@ class Loader:
         loader = cls.__new__(cls)
         loader._start(rows, batch_size, shuffle, dynamic, seed)
         return loader
+
+    _pool = 1  # batches whose rows are sorted together
 
     def _start(self, rows: Rows, batch_size: int, shuffle: bool, dynamic: bool, seed: int) -> None:
         if dynamic and (rows.x.ndim > 2 or rows.missing or not rows.x.is_floating_point()):
@@ -143,11 +145,12 @@ class Loader:
         ]
         if self.shuffle:
             order = torch.randperm(self.num_data, generator=self._generator, device=self.device)
-            parts = ([source.index_select(0, rows) for source in whole] for rows in order.split(size))
+            rows = by_length(self.more.get(LENGTHS), order, size, self._pool, self._generator)
+            parts = ([source.index_select(0, each) for source in whole] for each in rows)
         else:
             parts = (list(part) for part in zip(*(source.split(size) for source in whole), strict=True))
         for part in parts:
-            yield tuple(map(self._drawn, self._given, part))
+            yield cut_to_longest(self._given, tuple(map(self._drawn, self._given, part)), self.x.shape[1])
 
     def _drawn(self, name: str, part: Tensor) -> Tensor:
         return draw_below(part, self._generator, self.x.dtype) if self.dynamic and name == "x" else part
@@ -166,6 +169,13 @@ class Loader:
         loader._given = names
         return loader
 
+    def pooled(self, pool: int) -> Loader:
+        """The same data, so many batches at a time made of sequences sorted by length: an epoch has each one once."""
+        self.rows[LENGTHS]
+        loader = self.seeded(self.seed)
+        loader._pool = check_count("pool", pool)
+        return loader
+
     @property
     def example(self) -> Tensor:
         """The first rows (at most 8) as in a batch; the same values each time, for `latents(model, ...)`."""
@@ -176,21 +186,18 @@ class Loader:
     def examples(self) -> tuple[Tensor, ...]:
         """The same rows of each tensor that a batch holds, in its order: `latents(model, *loader.examples)`."""
         most = min(EXAMPLE_ROWS, self.batch_size)
-        return tuple(self.example if name == "x" else self.rows[name][:most] for name in self._given)
+        parts = tuple(self.example if name == "x" else self.rows[name][:most] for name in self._given)
+        return cut_to_longest(self._given, parts, self.x.shape[1])
 
     @property
     def mean(self) -> Tensor:
         """Mean of each column over what is there, (x_dim,); for a dynamic loader the mean probability of a 1."""
         if not self.x.is_floating_point():
             raise ValueError(f"x of {self.name or 'the data'} holds tokens, {SEQUENCE}: they have no mean")
-        if self.x.ndim == 3 and "lengths" in self.more:
-            steps = torch.arange(self.x.shape[1], device=self.device) < self.rows["lengths"][:, None]
-            return self.x[steps].mean(0, dtype=torch.float64).to(self.x.dtype)
         if self.x.ndim == 3:
-            return self.x.mean((0, 1), dtype=torch.float64).to(self.x.dtype)
-        if self.has_missing:
-            return self.x.double().nanmean(0).to(self.x.dtype)
-        return self.x.mean(0, dtype=torch.float64).to(self.x.dtype)
+            return mean_of_steps(self.x, self.more.get(LENGTHS))
+        found = self.x.double().nanmean(0) if self.has_missing else self.x.mean(0, dtype=torch.float64)
+        return found.to(self.x.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the stream of shuffling and drawing stands."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlvm.experiments.data.arguments import check_image_shape, check_labels, check_more, check_names
 from dlvm.experiments.data.checks import check_dense, check_finite, check_present
+from dlvm.experiments.data.ragged import LENGTHS, check_sequence_lengths
 
 Kind = Literal["binary", "grey", "count", "real", "category", "image", "sequence"]
 CHUNK = 4096  # rows that are looked at together for their kind
@@ -72,6 +73,8 @@ class Rows:
         if not (kind == "sequence" and not x.is_floating_point()):  # tokens stay whole numbers
             x = x.to(torch.get_default_dtype())
             (check_present if self.missing else check_finite)(x)
+        if LENGTHS in self.more and kind == "sequence":
+            check_sequence_lengths(self.more[LENGTHS], x)
         labels = self.labels if self.labels is None else check_labels(self.labels, len(x)).to(x.device)
         classes = None if labels is None else (int(labels.min()), int(labels.max()))
         checked = {

@@ -13,6 +13,7 @@ from dlvm.experiments.figures.learning_curves import distance_curves, learning_c
 from dlvm.experiments.figures.posteriors import posteriors
 from dlvm.experiments.figures.predictions import decoders, predictions, reliability
 from dlvm.experiments.figures.priors import gains, pseudo_inputs
+from dlvm.experiments.figures.sequences import sequences
 from dlvm.experiments.figures.signal_to_noise import bias_and_noise, signal_to_noise
 from dlvm.experiments.figures.timed_curves import timed_curves
 from dlvm.experiments.figures.toy_posteriors import energy_fits, four_posteriors
@@ -43,6 +44,7 @@ __all__ = [
     "reconstructions",
     "reliability",
     "samples",
+    "sequences",
     "signal_to_noise",
     "timed_curves",
     "writings",

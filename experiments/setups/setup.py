@@ -139,6 +139,10 @@ class Setup:
         """Further numbers by which a trained pair is judged, {name: value}, as the accuracy of predicted classes."""
         return {}
 
+    def parts(self, data: Loader) -> Mapping[str, float]:
+        """Of how many parts a datum consists on average, {part: number}: nats are told of each as well."""
+        return {}
+
     def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
         """What is worth seeing of a trained pair: the name of each picture, what draws it, and its caption."""
         from dlvm.experiments.setups.pictures import pictures

@@ -130,7 +130,8 @@ class DataCheck:
     """Holds batches against the supports of the sites that observe them.
 
     Where a site observes an argument as it is, and its support is the same for all data, only numbers are compared;
-    otherwise the model runs on the batch.
+    otherwise the model runs on the batch. What observes what is found once for each shape of a datum: sequences are as
+    long as the longest of their batch.
 
     Args:
         pair: of which the model runs.
@@ -138,26 +139,41 @@ class DataCheck:
     """
 
     def __init__(self, pair: Pair, first: tuple):
-        trace = _traced(pair, first)
-        observed = [site for site in sample_sites(trace) if site["is_observed"]]
-        self.watched = {
-            site["name"]: (position, support, tuple(site["fn"].event_shape))
-            for site in observed
-            for position, value in enumerate(first)
-            if value is site["value"] and _same_for_all(support := support_of(site["fn"]), len(site["fn"].event_shape))
-        }
-        self.pair, self.runs = pair, len(self.watched) < len(observed)
-        self.kinds = [type(value) for value in first]
+        self.pair, self.kinds = pair, [type(value) for value in first]
+        self.found = {_steps(first): self._look(first)}
 
     def __call__(self, args: tuple) -> None:
         """Raises ValueError where a batch has the wrong width, or values that the likelihood cannot have produced."""
         if [type(value) for value in args] != self.kinds:  # then the model may observe something else
             check_observed(_traced(self.pair, args))
             return
-        for name, (position, support, event_shape) in self.watched.items():
+        if (steps := _steps(args)) not in self.found:
+            self.found[steps] = self._look(args)
+        watched, runs = self.found[steps]
+        for name, (position, support, event_shape) in watched.items():
             check_values(name, args[position], support, event_shape)
-        if self.runs:
+        if runs:
             check_observed(_traced(self.pair, args), partial(_traced, self.pair, args, OTHER_SEED))
+
+    def _look(self, args: tuple) -> tuple[dict[str, tuple[int, constraints.Constraint | None, tuple[int, ...]]], bool]:
+        """Which sites observe which arguments, and whether the model has to run for others."""
+        observed = [site for site in sample_sites(_traced(self.pair, args)) if site["is_observed"]]
+        watched = {
+            site["name"]: (position, support, tuple(site["fn"].event_shape))
+            for site in observed
+            for position, value in enumerate(args)
+            if value is site["value"] and _same_for_all(support := support_of(site["fn"]), len(site["fn"].event_shape))
+        }
+        return watched, len(watched) < len(observed)
+
+
+def _steps(args: tuple) -> tuple[int, ...]:
+    """How long the data of a batch are, where they may differ from batch to batch: of sequences and tokens."""
+    return tuple(value.shape[1] for value in args if isinstance(value, Tensor) and value.dim() > 2 or _tokens(value))
+
+
+def _tokens(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 2 and not value.is_floating_point()
 
 
 def _traced(pair: Pair, args: tuple, seed: int | None = None) -> poutine.Trace:

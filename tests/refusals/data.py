@@ -29,6 +29,7 @@ from refusals.pairs import X
 ROOM = room
 GREY = torch.linspace(0, 1, 60).view(20, 3)
 LOADER = Loader(X, 2, shuffle=True)
+SEQUENCES = Loader(torch.ones(3, 2, 1), more={"lengths": torch.tensor([1, 2, 2])}, kind="sequence")
 PARTS = from_tensor(GREY)
 _kept = tempfile.TemporaryDirectory()  # goes with the process
 FOLDER = Path(_kept.name)
@@ -159,6 +160,7 @@ CASES = [
     Case("Loader.giving", "name", LOADER.giving, one_of("", "y", "mask", "X", 0, None)),
     Case("Loader.__getitem__", "name", lambda v: LOADER[v], one_of("", "y", "mask", "X", 0, None, ("x",))),
     Case("Loader.to", "device", LOADER.to, NOT_PLACES),
+    Case("Loader.pooled", "pool", SEQUENCES.pooled, NOT_BATCHES, "pool must"),
     Case("Loader.take", "n", LOADER.take, st.one_of(NOT_BATCHES, st.integers(7)), "n must"),
     Case("Loader.seeded", "seed", LOADER.seeded, NOT_SEEDS),
     Case("Loader.load_state_dict", "state", LOADER.load_state_dict, NOT_STATES),

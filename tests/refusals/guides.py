@@ -16,6 +16,7 @@ from dlvm.guides import (
     Chain,
     Dequantiser,
     Diagonal,
+    ExactPosterior,
     FromModel,
     Joint,
     Ladder,
@@ -27,6 +28,7 @@ from dlvm.guides import (
     latents,
     local_sites,
 )
+from dlvm.models import PPCA
 from dlvm.nets import MLP, Pyramid
 from refusals import diffusion, guides_calls, guides_programs, semi_supervised
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
@@ -174,6 +176,7 @@ OTHERS = [
     Case("Ladder", "merge", lambda v: Ladder(SITES, encoder(), MODEL, v), NOT_ONE_OF),
     Case("Ladder", "family", lambda v: Ladder(SITES, encoder(), MODEL, family=v), NOT_FAMILIES),
     Case("Ladder", "hidden", lambda v: Ladder(SITES, encoder(), MODEL, hidden=v), NOT_HIDDEN),
+    Case("ExactPosterior", "model", ExactPosterior, st.one_of(NOT_CALLABLE, st.sampled_from([MODEL, PPCA, GUIDE]))),
     Case("FromModel", "latents", lambda v: FromModel(v, encoder(), MODEL, ("z",)), NOT_SPECS),
     Case("FromModel", "encoder", lambda v: FromModel(TWO, v, MODEL, ("y",)), NOT_ENCODERS),
     Case("FromModel", "model", lambda v: FromModel(TWO, encoder(), v, ("y",)), NOT_CALLABLE),

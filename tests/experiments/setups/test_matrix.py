@@ -52,7 +52,7 @@ def test_every_objective_steps_or_is_refused_as_it_should_be(word: str, family: 
     try:
         model, guide = fresh_pair(setup, loader, own if family == "own" else GUIDES[family], observed=True)
     except ValueError as error:
-        said = "is discrete with support" if word in OWN_ALONE else "for a model without a guide of its own"
+        said = OWN_ALONE.get(word, "for a model without a guide of its own")
         assert (family == "own") != (word in OWN_ALONE) and said in str(error)
         return
     latent = not isinstance(guide, FullyObserved)

@@ -98,7 +98,7 @@ def test_every_model_is_restored_from_what_a_run_leaves(word, tmp_path):
     recipe = Recipe.of(settings)
     loader = data(recipe.setup)
     model, guide = recipe.pair(loader)
-    keep(tmp_path, model, guide, loader.x_dim)
+    keep(tmp_path, model, guide, loader.x[0].numel())
     (tmp_path / "config.json").write_text(json.dumps({"config": settings}))
     for kept, back in zip((model, guide), restore(tmp_path), strict=True):
         assert type(back) is type(kept)
