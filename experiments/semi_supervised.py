@@ -26,10 +26,10 @@ PUBLISHED: dict[str, dict[int, float]] = {  # per cent, of MNIST: Kingma, Rezend
 }
 INTRO = (
     "Of the training rows few show their label, as many of each class; the seed says which. The classifier is a "
-    "network that learns from these alone. M1 is a VAE of all rows, which sees no label, and a logistic regression on "
-    "the means of q(z | x). M2 has the class beside the latent vector, p(y) p(z) p(x | y, z): labels say y where there "
-    "are any, elsewhere it is summed over, and q(y | x) is what classifies. M1+M2 is M2 on the features of M1. No "
-    "label of validation data is used, so that every way keeps its last state."
+    "network that learns from these alone. M1 is a VAE of all rows, which sees no label, and a support vector machine "
+    "on the means of q(z | x). M2 has the class beside the latent vector, p(y) p(z) p(x | y, z): labels say y where "
+    "there are any, elsewhere it is summed over, and q(y | x) is what classifies. M1+M2 is M2 on the features of M1. "
+    "No label of validation data is used, so that every way keeps its last state."
 )
 
 

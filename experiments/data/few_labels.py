@@ -71,3 +71,33 @@ def _with(loader: Loader, given: Tensor) -> Loader:
     rows = replace(loader.rows, more={**loader.rows.more, GIVEN: given})
     found = Loader.of(rows.of_kind(loader.kind), loader.batch_size, loader.shuffle, loader.dynamic, loader.seed)
     return found
+
+
+def labels_repeated(train: Loader, share: float) -> Loader:
+    """Training data whose few rows with a label come again and again, so that most batches hold some.
+
+    What few rows say is lost where one batch in many holds one of them. The bound is that of the data with repeats.
+
+    Args:
+        train: of ``with_few_labels``.
+        share: of the rows that are to show a label, to the nearest number of repeats; 0 for none.
+
+    Raises:
+        ValueError: ``share`` is not from 0 to below 1.
+
+    Example:
+        >>> from dlvm.experiments.data import digits
+        >>> train = with_few_labels(digits(), 20).train
+        >>> train.num_data, labels_repeated(train, 0.1).num_data
+        (1297, 1437)
+    """
+    if not isinstance(share, float | int) or not 0 <= share < 1:
+        raise ValueError(f"labelled_share must be from 0 to below 1, got {share!r}; 0.05 is one row in twenty")
+    known = (train[GIVEN] >= 0).nonzero()[:, 0]
+    hidden = train.num_data - len(known)
+    more = round(share * hidden / ((1 - share) * len(known))) - 1 if len(known) else 0
+    if more < 1:
+        return train
+    rows = train.rows.select(torch.cat([torch.arange(train.num_data, device=train.device), known.repeat(more)]))
+    found = Loader.of(rows.of_kind(train.kind), train.batch_size, train.shuffle, train.dynamic, train.seed)
+    return found.giving(*train.given)

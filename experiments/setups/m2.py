@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from dlvm.experiments.data import Loader, Splits
-from dlvm.experiments.data.few_labels import GIVEN, with_few_labels
+from dlvm.experiments.data.few_labels import GIVEN, labels_repeated, with_few_labels
 from dlvm.experiments.measures.predictions import classified
 from dlvm.experiments.options.common import ActivationWord
 from dlvm.experiments.options.likelihoods import LikelihoodWord
@@ -30,6 +30,8 @@ class M2Setup(Setup):
     """How many training rows keep their label, as many of each class; validation and test rows show none."""
     labels_seed: int = 0
     """Which rows these are."""
+    labelled_share: float = 0.05
+    """How large a share of training rows is to show a label: where there are fewer, these come again and again."""
     label_weight: float = 50.0
     """What the log-probability of a label under the guide's q(y | x) counts in training; 0 for nothing. The bound that
     is reported knows nothing of it."""
@@ -51,7 +53,8 @@ class M2Setup(Setup):
 
     def shown(self, data: Splits) -> Splits:
         """Labels beside x for training alone, and few of them."""
-        return with_few_labels(data, self.labels, self.labels_seed)
+        found = with_few_labels(data, self.labels, self.labels_seed)
+        return found._replace(train=labels_repeated(found.train, self.labelled_share))
 
     def model(self, data: Loader) -> M2:
         """A fresh p(y) p(z) p(x | y, z)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dlvm.distributions import Categorical
 from dlvm.experiments.data import Loader, Splits
-from dlvm.experiments.data.few_labels import GIVEN, with_few_labels
+from dlvm.experiments.data.few_labels import GIVEN, labels_repeated, with_few_labels
 from dlvm.experiments.measures.draws import posterior_means
 from dlvm.experiments.options.common import adam
 from dlvm.experiments.options.likelihoods import LikelihoodWord
@@ -22,12 +22,12 @@ from dlvm.experiments.setups.setup import fresh_pair
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.guides import Diagonal, FullyObserved
 from dlvm.inference import ELBO, Enumeration, MaximumLikelihood, Objective, fit, linear, tempered
+from dlvm.inference.evaluation.active_units import ACTIVE_VARIANCE
 from dlvm.models import Conditional
 from dlvm.nets import MLP
 
 Way = Literal["classifier", "m1", "m2", "m1_m2"]
 FEWEST_STEPS = 1000  # of a classifier, however few labels there are
-PENALTY = 0.1  # C of the logistic regression on the features of M1
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Learning:
     """Hidden layers of encoders, classifiers and, in reverse, decoders; of nets on M1's features the last alone."""
     likelihood: LikelihoodWord = "bernoulli"
     """p(x | z) of M1 and p(x | y, z) of M2, as for vae."""
+    labelled_share: float = 0.05
+    """How large a share of the rows of M2 is to show a label, as for m2."""
     label_weight: float = 50.0
     """What the log-probability of a label under q(y | x) counts, as for m2."""
     epochs: int = 20
@@ -74,10 +76,11 @@ def m2(how: Learning, data: Splits, labels: int, seed: int, setup: M2Setup | Non
     """
     setup = how.setup if setup is None else setup
     shown = with_few_labels(data, labels, seed)
+    train = labels_repeated(shown.train, how.labelled_share)
     pyro.set_rng_seed(seed)
-    model, guide = fresh_pair(setup, shown.train, Diagonal)
-    objective = setup.aided(_warmed(how, ELBO(1, Enumeration()), shown.train), shown.train)
-    _followed(how, model, guide, objective, shown.train, seed)
+    model, guide = fresh_pair(setup, train, Diagonal)
+    objective = setup.aided(_warmed(how, ELBO(1, Enumeration()), train), train)
+    _followed(how, model, guide, objective, train, seed)
     return 100 * setup.measures(model, guide, shown.test)["error"]
 
 
@@ -97,26 +100,27 @@ def classifier(how: Learning, data: Splits, labels: int, seed: int) -> float:
 
 
 def features(how: Learning, data: Splits, seed: int) -> Splits:
-    """The means of q(z | x) of M1, a VAE that sees no label, as data of their own, each on one scale."""
+    """The means of q(z | x) of M1, a VAE that sees no label, as data of their own: of those units that are in use."""
     setup = VAESetup(how.z_dim, how.hidden, "relu", likelihood=how.likelihood)
     train = data.train.giving("x")
     pyro.set_rng_seed(seed)
     model, guide = fresh_pair(setup, train, Diagonal)
     _followed(how, model, guide, _warmed(how, ELBO(analytic_kl=True), train), train, seed)
     means = [posterior_means(model, guide, part.first(part.num_data)) for part in data]
-    loc, scale = means[0].mean(0), means[0].std(0).clamp_min(1e-6)
+    active = means[0].var(0) > ACTIVE_VARIANCE  # the others are noise, and none where all sleep
+    kept = active if active.any() else ~active
     parts = zip(means, data, strict=True)
-    train, valid, test = (Loader((z - loc) / scale, how.batch_size, labels=part["y"], seed=seed) for z, part in parts)
+    train, valid, test = (Loader(z[:, kept], how.batch_size, labels=part["y"], seed=seed) for z, part in parts)
     return Splits(Loader(train.x, how.batch_size, True, labels=train["y"], seed=seed), valid, test)
 
 
 def m1(how: Learning, found: Splits, labels: int, seed: int) -> float:
-    """The error of a logistic regression on the features of M1, in per cent."""
-    from sklearn.linear_model import LogisticRegression  # which --help need not wait for
+    """The error of a support vector machine on the features of M1, in per cent."""
+    from sklearn.svm import SVC  # which --help need not wait for
 
     given = with_few_labels(found, labels, seed).train[GIVEN]
     known = given >= 0
-    fitted = LogisticRegression(C=PENALTY, max_iter=500).fit(found.train.x[known].numpy(), given[known].numpy())
+    fitted = SVC().fit(found.train.x[known].numpy(), given[known].numpy())
     return 100 * float((fitted.predict(found.test.x.numpy()) != found.test["y"].numpy()).mean())
 
 

@@ -10,7 +10,7 @@ import torch
 
 from dlvm.experiments import semi_supervised
 from dlvm.experiments.data import Loader, Splits, digits
-from dlvm.experiments.data.few_labels import GIVEN, balanced, with_few_labels
+from dlvm.experiments.data.few_labels import GIVEN, balanced, labels_repeated, with_few_labels
 from dlvm.experiments.figures import errors_by_labels
 from dlvm.experiments.semi_supervised import Config, table, verdict
 from dlvm.experiments.sweeps.few_label_ways import Learning, classifier
@@ -52,6 +52,18 @@ def test_labels_that_are_not_there_are_refused(labels: int, words: str) -> None:
     bare = Loader(torch.eye(4))
     with pytest.raises(ValueError, match="have no labels to learn classes from"):
         with_few_labels(Splits(bare, bare, bare), 1)
+
+
+def test_rows_with_a_label_come_again_until_they_are_their_share() -> None:
+    few = with_few_labels(DATA, 20, seed=1).train
+    again = labels_repeated(few, 0.1)
+    given = again[GIVEN]
+    assert abs((given >= 0).double().mean() - 0.1) < 0.01 and given[given >= 0].bincount().unique().numel() == 1
+    assert torch.equal(again.x[: few.num_data], few.x) and again.given == few.given and again.dynamic
+    assert len(again.x[given >= 0].unique(dim=0)) == 20
+    assert labels_repeated(few, 0.01) is few and labels_repeated(with_few_labels(DATA, 0).train, 0.1).num_data == 1297
+    with pytest.raises(ValueError, match="labelled_share must be from 0 to below 1, got 1"):
+        labels_repeated(few, 1)
 
 
 @pytest.mark.slow

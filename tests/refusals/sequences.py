@@ -56,7 +56,10 @@ def hidden() -> HiddenMarkov:
 
 OF_SEQUENCES = {
     "HiddenMarkov": (hidden, ("log_px", "posterior", "expected_statistics", "start_at")),
-    "LinearGaussianSSM": (lambda: LinearGaussianSSM(1, 2), ("log_px", "posterior", "expected_statistics", "filtered", "stepwise")),
+    "LinearGaussianSSM": (
+        lambda: LinearGaussianSSM(1, 2),
+        ("log_px", "posterior", "expected_statistics", "filtered", "stepwise"),
+    ),
 }
 CHAINS = [
     *(
