@@ -55,6 +55,7 @@ from dlvm.distributions.priors.vamp import VampPrior
 from dlvm.distributions.scale import positive
 from dlvm.distributions.sequences.conditional_chain import ConditionalChain
 from dlvm.distributions.sequences.each_step import EachStep
+from dlvm.distributions.sequences.factorial_chain import FactorialChain
 from dlvm.distributions.sequences.gaussian_chain import GaussianChain
 from dlvm.distributions.sequences.markov_chain import MarkovChain
 from dlvm.distributions.spherical_uniform import SphericalPrior, SphericalUniform, direction_to_uniform
@@ -104,6 +105,7 @@ __all__ = [
     "DiagonalStudentT",
     "DiscretisedLogistic",
     "EachStep",
+    "FactorialChain",
     "FixedInputs",
     "FixedScale",
     "Flow",

@@ -1,5 +1,6 @@
 """Pyro programs p(x, z): one file per model."""
 
+from dlvm.models.autoregressive_hmm import AutoregressiveHMM
 from dlvm.models.bayesian import Bayesian
 from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.categorical_vae import CategoricalVAE
@@ -8,6 +9,7 @@ from dlvm.models.cvae import CVAE
 from dlvm.models.dequantised import Dequantised
 from dlvm.models.diffusion import Diffusion, RandomLayer
 from dlvm.models.factor_analysers import FactorAnalysers
+from dlvm.models.factorial_hmm import FactorialHMM
 from dlvm.models.fully_visible import FullyVisible
 from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.gmvae import GMVAE
@@ -31,6 +33,7 @@ __all__ = [
     "Diffusion",
     "RandomLayer",
     "ARD",
+    "AutoregressiveHMM",
     "Bayesian",
     "BernoulliMixture",
     "CategoricalVAE",
@@ -38,6 +41,7 @@ __all__ = [
     "Conditional",
     "Dequantised",
     "FactorAnalysers",
+    "FactorialHMM",
     "FanIn",
     "FullyVisible",
     "GMVAE",

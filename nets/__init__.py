@@ -11,7 +11,7 @@ from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
 from dlvm.nets.corrupted import Corrupted
 from dlvm.nets.gated import GatedBlock, GatedConv
 from dlvm.nets.inputs import Beside, Filled, Logarithmic, OneHot, Standardised
-from dlvm.nets.joined import Classes, Joined
+from dlvm.nets.joined import Classes, Joined, SwitchingDiagonal, SwitchingLinear
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 from dlvm.nets.pixels import PixelFeatures, PixelReadout
@@ -56,5 +56,7 @@ __all__ = [
     "ResidualBlock",
     "RowsAbove",
     "Standardised",
+    "SwitchingDiagonal",
+    "SwitchingLinear",
     "out_features",
 ]

@@ -1,4 +1,4 @@
-"""Nets of several arguments, as of data and of their classes: each is seen in a way of its own, all side by side."""
+"""Nets of several arguments, as of data and of their classes: all side by side, or one chooses the map of another."""
 
 from __future__ import annotations
 
@@ -106,3 +106,84 @@ class Classes(nn.Module):
                 "make the net for more classes"
             )
         return found.to(self.one.dtype)
+
+
+class SwitchingLinear(nn.Module):
+    """A linear map for each class, on top of what all classes share.
+
+        b + sum_k z_k (W_k v + b_k)
+
+    At a one-hot z it is the map of that class; between, a mixture of maps. With p(x_t | z_t, x_t-1) = N(this, s^2) a
+    hidden Markov model becomes a vector autoregression that switches.
+
+    Args:
+        classes: how many maps.
+        in_features: of v.
+        out_features: of the result.
+
+    Raises:
+        TypeError, ValueError: one of them is no integer of at least 1.
+
+    Example:
+        >>> SwitchingLinear(3, 2, 4)(torch.eye(3), torch.zeros(5, 1, 2)).shape
+        torch.Size([5, 3, 4])
+    """
+
+    def __init__(self, classes: int, in_features: int, out_features: int):
+        super().__init__()
+        count(classes=classes, in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = classes + in_features, out_features
+        self.weight = nn.Parameter(torch.randn(classes, out_features, in_features) / (3 * in_features**0.5))
+        self.own = nn.Parameter(torch.randn(classes, out_features) / 2)
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, z: Tensor, v: Tensor) -> Tensor:
+        """
+        Args:
+            z: shape (*batch, classes).
+            v: shape (*batch, in_features); batches are broadcast.
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        each = torch.einsum("...i,koi->...ko", v, self.weight)  # of every class: v may be seen under all of them
+        return self.bias + z @ self.own + (z.unsqueeze(-2) @ each).squeeze(-2)
+
+
+class SwitchingDiagonal(nn.Module):
+    """A factor for each number, which a class chooses, on top of what all classes share.
+
+        b_d + sum_k z_k (w_kd v_d + b_kd)
+
+    The logits of a bit that a class and the bit's own last value choose: two by two tables, one for each class and bit.
+
+    Args:
+        classes: how many.
+        features: of v, and of the result.
+
+    Raises:
+        TypeError, ValueError: one of them is no integer of at least 1.
+
+    Example:
+        >>> SwitchingDiagonal(3, 2)(torch.eye(3), torch.zeros(5, 1, 2)).shape
+        torch.Size([5, 3, 2])
+    """
+
+    def __init__(self, classes: int, features: int):
+        super().__init__()
+        count(classes=classes, features=features)
+        self.in_features, self.out_features = classes + features, features
+        self.weight = nn.Parameter(torch.randn(classes, features) / 2)
+        self.own = nn.Parameter(torch.randn(classes, features) / 2)
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, z: Tensor, v: Tensor) -> Tensor:
+        """
+        Args:
+            z: shape (*batch, classes).
+            v: shape (*batch, features); batches are broadcast.
+
+        Returns:
+            shape (*batch, features).
+        """
+        return self.bias + z @ self.own + (z @ self.weight) * v

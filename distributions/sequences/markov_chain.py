@@ -12,6 +12,7 @@ from torch.distributions.kl import register_kl
 from torch.nn import functional as F
 
 from dlvm.distributions.sequences.lengths import Ragged, check_lengths
+from dlvm.distributions.sequences.potentials import check_potentials, pick, times
 
 FEW = 4  # states; with so few, a product of matrices for each pair of steps costs less than a loop over steps
 
@@ -132,9 +133,9 @@ class MarkovChain(Ragged):
             shape, (steps, states) = (*sample_shape, *self.batch_shape), self.event_shape
             sums = self.forward_sums.expand(*shape, steps, states)
             within = self.within
-            drawn = [_pick(sums[..., -1, :])]  # sums stand still behind the last step that counts
+            drawn = [pick(sums[..., -1, :])]  # sums stand still behind the last step that counts
             for t in reversed(range(steps - 1)):
-                before = _pick(sums[..., t, :] + _into(self.step(t), drawn[-1]))
+                before = pick(sums[..., t, :] + _into(self.step(t), drawn[-1]))
                 drawn.append(before if within is None else torch.where(within[..., t + 1], before, drawn[-1]))
             path = torch.stack(drawn[::-1], -1)
             path = path if within is None else path * within
@@ -151,11 +152,20 @@ class MarkovChain(Ragged):
         return self._potential(value, pairs)
 
     def _potential(self, singles: Tensor, pairs: Tensor) -> Tensor:
-        seen = _times(singles, self.evidence).sum(-1)
-        moved = _times(pairs, self.transition if self.by_step else self.transition.unsqueeze(-3)).sum((-2, -1))
+        moved = times(pairs, self.transition if self.by_step else self.transition.unsqueeze(-3)).sum((-2, -1))
         if (within := self.within) is not None:
-            seen, moved = seen * within, moved * within[..., 1:]
-        return _times(singles[..., 0, :], self.initial).sum(-1) + seen.sum(-1) + moved.sum(-1)
+            moved = moved * within[..., 1:]
+        return times(singles[..., 0, :], self.initial).sum(-1) + self.log_evidence(singles) + moved.sum(-1)
+
+    def given(self, evidence: Tensor) -> MarkovChain:
+        """The chain once more is known of each step: log-potentials of shape (*batch, T, K) come on top."""
+        moves = (self.initial, self.transition)
+        return MarkovChain(*moves, self.evidence + evidence, self.lengths, self.by_step, self._validate_args)
+
+    def log_evidence(self, value: Tensor) -> Tensor:
+        """log of the product of what each step has for evidence, shape (*batch,), linear in one-hot classes."""
+        seen = times(value, self.evidence).sum(-1)
+        return (seen if self.within is None else seen * self.within).sum(-1)
 
     @property
     def marginals(self) -> Tensor:
@@ -211,10 +221,7 @@ def _kl(p: MarkovChain, q: MarkovChain) -> Tensor:
 
 def _shapes(initial: Tensor, transition: Tensor, evidence: Tensor, by_step: bool) -> int:
     """How many dimensions of the transition are no batch's; refuses potentials that do not go together."""
-    for name, value, least in (("initial", initial, 1), ("transition", transition, 2), ("evidence", evidence, 2)):
-        if not isinstance(value, Tensor) or value.dim() < least or not value.is_floating_point() or not value.numel():
-            got = f"shape {tuple(value.shape)} and {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name} must be a tensor of log-potentials with {least} dimensions or more, got {got}")
+    check_potentials(initial=(initial, 1), transition=(transition, 2), evidence=(evidence, 2))
     steps, states = evidence.shape[-2:]
     behind = ((steps - 1,) if by_step else ()) + (states, states)
     if initial.shape[-1:] != (states,) or transition.shape[-len(behind) :] != behind:
@@ -229,17 +236,6 @@ def _shapes(initial: Tensor, transition: Tensor, evidence: Tensor, by_step: bool
 def _log_matmul(a: Tensor, b: Tensor) -> Tensor:
     """log(exp(a) @ exp(b)), in log space."""
     return (a.unsqueeze(-1) + b.unsqueeze(-3)).logsumexp(-2)
-
-
-def _times(weight: Tensor, log_potential: Tensor) -> Tensor:
-    """weight * log_potential, where nothing times -inf is nothing."""
-    return torch.where(weight == 0, torch.zeros((), dtype=weight.dtype, device=weight.device), weight * log_potential)
-
-
-def _pick(logits: Tensor) -> Tensor:
-    """The number of a class, drawn by logits over the last dimension."""
-    uniform = torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)
-    return (logits - (-uniform.log()).log()).argmax(-1)
 
 
 def _into(transition: Tensor, state: Tensor) -> Tensor:

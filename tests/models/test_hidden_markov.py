@@ -125,7 +125,7 @@ def test_evaluation_is_exact_and_so_is_one_without_the_lengths_that_all_have():
             (torch.zeros(5, 5),),
             r"x must have shape \(batch, steps, 5\) and be .*, got \(5, 5\) and .*; one sequence is x\[None\]",
         ),
-        ((torch.full((2, 4, 5), 0.5).double(),), "x has 8 steps that no component can have produced"),
+        ((torch.full((2, 4, 5), 0.5).double(),), "x has 8 steps that no class can have produced"),
         ((torch.zeros(2, 4, 5).double(), torch.tensor([5, 1])), "lengths must be from 1 to 4"),
         ((torch.zeros(2, 4, 5).double(), torch.tensor([4])), r"lengths must have shape \(2,\), one for each sequence"),
     ],

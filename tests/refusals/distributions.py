@@ -115,6 +115,7 @@ ANY = {
     "ReparametrisedMixture(validate_args)": "as in every distribution of torch",
     "ConditionalChain(validate_args)": "as in every distribution of torch",
     "EachStep(validate_args)": "as in every distribution of torch",
+    "FactorialChain(validate_args)": "as in every distribution of torch",
     "GaussianChain(validate_args)": "as in every distribution of torch",
     "MarkovChain(validate_args)": "as in every distribution of torch",
     "MarkovChain(by_step)": "any truth value",

@@ -258,6 +258,8 @@ CASES = [
 ]
 FLAGS = (
     "RandomLayer(continuous)",
+    "AutoregressiveHMM(sum_out)",
+    "FactorialHMM(sum_out)",
     "HiddenMarkov(sum_out)",
     "CategoricalVAE(learned)",
     "SigmoidBeliefNetwork(nonlinear)",

@@ -43,6 +43,8 @@ from dlvm.nets import (
     ResidualBlock,
     RowsAbove,
     Standardised,
+    SwitchingDiagonal,
+    SwitchingLinear,
     out_features,
 )
 from refusals.case import NOT_COUNTS, NOT_NUMBERS, NOT_SEEDS, Case
@@ -113,6 +115,16 @@ BY_CHAIN_RULE = {
         ("context",),
     ),
     "CausalAttention": (lambda **v: CausalAttention(**{"width": 4} | v), ("width", "heads"), ()),
+    "SwitchingDiagonal": (
+        lambda **v: SwitchingDiagonal(**{"classes": 2, "features": 3} | v),
+        ("classes", "features"),
+        (),
+    ),
+    "SwitchingLinear": (
+        lambda **v: SwitchingLinear(**{"classes": 2, "in_features": 3, "out_features": 3} | v),
+        ("classes", "in_features", "out_features"),
+        (),
+    ),
     "RowsAbove": (lambda **v: RowsAbove(**{"inputs": 1, "outputs": 1} | v), ("inputs", "outputs"), ("reach",)),
     "PixelsLeft": (lambda **v: PixelsLeft(**{"inputs": 1, "outputs": 1} | v), ("inputs", "outputs"), ("reach",)),
 }

@@ -6,8 +6,17 @@ import pyro.distributions as dist
 import torch
 from hypothesis import strategies as st
 
-from dlvm.distributions import ConditionalChain, EachStep, GaussianChain, MarkovChain, StandardNormal
-from dlvm.models import BernoulliMixture, HiddenMarkov, LinearGaussianSSM
+from dlvm.distributions import (
+    Bernoulli,
+    ConditionalChain,
+    EachStep,
+    FactorialChain,
+    GaussianChain,
+    MarkovChain,
+    StandardNormal,
+)
+from dlvm.models import AutoregressiveHMM, BernoulliMixture, FactorialHMM, HiddenMarkov, LinearGaussianSSM
+from dlvm.nets import MLP, SwitchingDiagonal
 from refusals.case import NOT_COUNTS, Case
 
 X = torch.tensor([[[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]]).expand(4, 3, 2)
@@ -29,6 +38,8 @@ NOT_LENGTHS = st.sampled_from(
 )
 NOT_STEPS = [None, 3, dist.Normal(torch.zeros(4, 2), 1.0), dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)]
 NOT_INPUTS = st.sampled_from([3, "x", torch.zeros(2), torch.zeros(4, 2, 5), torch.zeros(4, 3, 5).long()])
+NOT_LIKELIHOODS = st.sampled_from([None, 3, "x", StandardNormal(2), SwitchingDiagonal(2, 2), Bernoulli(MLP(2, 2))])
+NOT_MIXTURES = st.sampled_from([None, 3, BernoulliMixture, StandardNormal(2), BernoulliMixture(3, 2)])
 NOT_SEQUENCES = st.sampled_from([X[0], X[..., :1], X[None], None, 3, "x", X.double(), X[:0]])
 
 
@@ -50,12 +61,28 @@ def walk(**settings: object) -> ConditionalChain:
     )
 
 
+def factors(**settings: object) -> FactorialChain:
+    made = {"initial": torch.zeros(2, 2), "transition": torch.zeros(2, 2, 2), "evidence": torch.zeros(4, 3, 2, 2)}
+    return FactorialChain(**made | settings)
+
+
 def hidden() -> HiddenMarkov:
     return HiddenMarkov(BernoulliMixture(2, 2))
 
 
+def autoregressive(**settings: object) -> AutoregressiveHMM:
+    made = {"states": 2, "x_dim": 2, "likelihood": Bernoulli(SwitchingDiagonal(2, 2))}
+    return AutoregressiveHMM(**made | settings)
+
+
+def factorial() -> FactorialHMM:
+    return FactorialHMM(2, 2, BernoulliMixture(4, 2))
+
+
 OF_SEQUENCES = {
     "HiddenMarkov": (hidden, ("log_px", "posterior", "expected_statistics", "start_at")),
+    "AutoregressiveHMM": (autoregressive, ("log_px", "posterior")),
+    "FactorialHMM": (factorial, ("log_px", "posterior", "expected_statistics", "start_at")),
     "LinearGaussianSSM": (
         lambda: LinearGaussianSSM(1, 2),
         ("log_px", "posterior", "expected_statistics", "filtered", "stepwise"),
@@ -78,11 +105,22 @@ CHAINS = [
     Case("ConditionalChain", "lengths", lambda v: walk(lengths=v), NOT_LENGTHS),
     Case("EachStep", "steps", EachStep, st.sampled_from([None, 3, dist.Normal, dist.Normal(0.0, 1.0)])),
     Case("EachStep", "lengths", lambda v: EachStep(dist.Normal(X, 1.0).to_event(1), v), NOT_LENGTHS),
+    *(
+        Case("FactorialChain", name, lambda v, name=name: factors(**{name: v}), NOT_POTENTIALS)
+        for name in ("initial", "transition", "evidence")
+    ),
+    Case("FactorialChain", "lengths", lambda v: factors(lengths=v), NOT_LENGTHS),
     Case("GaussianChain", "lengths", lambda v: states(lengths=v), NOT_LENGTHS),
     Case("MarkovChain", "lengths", lambda v: chain(lengths=v), NOT_LENGTHS),
 ]
 MODELS = [
     Case("HiddenMarkov", "components", HiddenMarkov, st.sampled_from([None, 3, BernoulliMixture, StandardNormal(2)])),
+    Case("AutoregressiveHMM", "states", lambda v: autoregressive(states=v), NOT_COUNTS),
+    Case("AutoregressiveHMM", "x_dim", lambda v: autoregressive(x_dim=v), NOT_COUNTS),
+    Case("AutoregressiveHMM", "likelihood", lambda v: autoregressive(likelihood=v), NOT_LIKELIHOODS),
+    Case("FactorialHMM", "chains", lambda v: FactorialHMM(v, 2, BernoulliMixture(4, 2)), NOT_COUNTS),
+    Case("FactorialHMM", "states", lambda v: FactorialHMM(2, v, BernoulliMixture(4, 2)), NOT_COUNTS),
+    Case("FactorialHMM", "components", lambda v: FactorialHMM(2, 2, v), NOT_MIXTURES),
     Case("LinearGaussianSSM", "z_dim", lambda v: LinearGaussianSSM(v, 2), NOT_COUNTS),
     Case("LinearGaussianSSM", "x_dim", lambda v: LinearGaussianSSM(2, v), NOT_COUNTS),
     *(
