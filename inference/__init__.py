@@ -23,6 +23,7 @@ from dlvm.inference.evaluation.evaluate import Evaluation, evaluate
 from dlvm.inference.evaluation.verdict import Verdict, verdict
 from dlvm.inference.objectives.cubo import CUBO
 from dlvm.inference.objectives.elbo import ELBO
+from dlvm.inference.objectives.fivo import FIVO
 from dlvm.inference.objectives.iwae import CIWAE, IWAE, MIWAE, PIWAE
 from dlvm.inference.objectives.maximum_likelihood import MAP, MaximumLikelihood
 from dlvm.inference.objectives.objective import Objective
@@ -35,6 +36,7 @@ from dlvm.inference.objectives.tempered import tempered
 from dlvm.inference.objectives.total_correlation import total_correlation
 from dlvm.inference.objectives.tvo import TVO
 from dlvm.inference.objectives.wake_sleep import RWS, WakeSleep
+from dlvm.inference.particles.resampling import Resampling
 from dlvm.inference.particles.weights import log_weights
 from dlvm.inference.programs.errors import NonFinite
 from dlvm.inference.programs.statement import described
@@ -58,6 +60,7 @@ __all__ = [
     "CIWAE",
     "CUBO",
     "ELBO",
+    "FIVO",
     "IWAE",
     "Imputed",
     "LogPx",
@@ -101,6 +104,7 @@ __all__ = [
     "Reconstruction",
     "Refused",
     "Renyi",
+    "Resampling",
     "ScoreFunction",
     "Separate",
     "StraightThrough",

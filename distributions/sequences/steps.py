@@ -194,10 +194,3 @@ def picked(state: State, ancestors: Tensor) -> State:
         return tuple(picked(part, ancestors) for part in state)
     index = ancestors.reshape(*ancestors.shape, *[1] * (state.dim() - 2)).expand(*ancestors.shape, *state.shape[2:])
     return state.gather(0, index)
-
-
-def chosen(which: Tensor, one: State, other: State) -> State:
-    """For each datum one state or the other: ``which`` of shape (batch,), states of (particles, batch, ...)."""
-    if isinstance(one, tuple):
-        return tuple(chosen(which, *pair) for pair in zip(one, other, strict=True))
-    return torch.where(which.reshape(*which.shape, *[1] * (one.dim() - 2)), one, other)

@@ -96,6 +96,11 @@ def refuse_auxiliary(particles: Particles, what: str) -> None:
 
 
 def refuse_aided(objective: Objective, name: str) -> None:
-    """Raises ValueError where an objective has an aid of its own."""
+    """Raises ValueError where an objective has an aid of its own, or weights that cannot be taken apart."""
+    if not objective.apart:
+        raise ValueError(
+            f"{name} counts latent sites otherwise than once, and {objective!r} resamples by their weights; take "
+            "ELBO or IWAE, which weigh whole sequences"
+        )
     if isinstance(objective, Aided):
         raise ValueError(f"{name} takes a plain bound, got {objective!r}; two aids would undo each other: choose one")

@@ -80,6 +80,7 @@ class Objective(nn.Module, infer.ELBO):
     """
 
     bound = Fixed()
+    apart = True  # whether its weights are sums over latent sites, which aids count otherwise
 
     def __init__(self, bound: Bound, num_particles: int = 1, estimator: Estimator | None = None):
         if not isinstance(bound, Bound):

@@ -39,7 +39,7 @@ class Separate(Objective):
             if not isinstance(part, Objective):
                 raise TypeError(f"{name} must be an objective of inference, as IWAE(5), got {part!r}")
             more = isinstance(part, Aided | Separate | WakeSleep | RWS) or not isinstance(part.estimator, Explicit)
-            if more or getattr(part, "analytic_kl", False):
+            if more or not part.apart or getattr(part, "analytic_kl", False):
                 raise ValueError(f"{name}={part!r} is more than sampled weights and coefficients; step it by itself")
         if model.bound.side == "upper" or type(model.estimator) is not Total:
             raise ValueError(

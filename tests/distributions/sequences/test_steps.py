@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlvm.distributions import ConditionalChain, GaussianChain, MarkovChain, Normal
 from dlvm.distributions.sequences.each_step import EachStep
-from dlvm.distributions.sequences.steps import chain_steps, chosen, picked, spread
+from dlvm.distributions.sequences.steps import chain_steps, picked, spread
 from dlvm.models import LinearGaussianSSM
 
 STEPS, LENGTHS = 4, torch.tensor([4, 2, 3, 1, 4])
@@ -58,8 +58,6 @@ def test_states_go_with_the_particles_that_are_chosen_for_each_sequence():
     one, two = picked(state, ancestors)
     assert one.tolist() == [[4.0, 1.0], [0.0, 1.0], [4.0, 3.0]]
     assert two[:, 0].tolist() == [[8.0, 9.0], [0.0, 1.0], [8.0, 9.0]]
-    kept, _ = chosen(torch.tensor([True, False]), (one, two), state)
-    assert kept.tolist() == [[4.0, 1.0], [0.0, 3.0], [4.0, 5.0]]
     assert spread(torch.zeros(2, 3), (5,)).shape == (5, 2, 3)
 
 
