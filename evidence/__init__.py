@@ -18,6 +18,7 @@ from dlvm.evidence.log_px.defensive import defensive
 from dlvm.evidence.log_px.enumeration import enumerated
 from dlvm.evidence.log_px.exact import exact
 from dlvm.evidence.log_px.importance import importance, prior_sampling
+from dlvm.evidence.log_px.particle_filter import particle_filter
 from dlvm.evidence.log_px.quadrature import quadrature
 from dlvm.evidence.log_px.sandwich import sandwich
 from dlvm.evidence.log_px.sandwich_record import Sandwich
@@ -58,6 +59,7 @@ __all__ = [
     "gaps",
     "importance",
     "linear",
+    "particle_filter",
     "posterior_predictive",
     "predictive",
     "prior_sampling",

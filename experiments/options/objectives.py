@@ -14,6 +14,7 @@ from dlvm.inference import (
     CIWAE,
     CUBO,
     ELBO,
+    FIVO,
     IWAE,
     MIWAE,
     NVIL,
@@ -32,6 +33,7 @@ from dlvm.inference import (
     MovingAverage,
     Objective,
     Renyi,
+    Resampling,
     ScoreFunction,
     Separate,
     StraightThrough,
@@ -43,8 +45,8 @@ from dlvm.inference.programs.randomness import untouched
 from dlvm.nets import MLP
 
 ObjectiveWord = Literal[
-    "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "wake_sleep", "rws",
-    "maximum_likelihood",
+    "elbo", "analytic_kl", "iwae", "renyi", "vr_max", "miwae", "piwae", "ciwae", "cubo", "tvo", "fivo", "wake_sleep",
+    "rws", "maximum_likelihood",
 ]  # fmt: skip
 EstimatorWord = Literal[
     "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "gumbel", "straight_through", "gumbel_rao",
@@ -68,6 +70,8 @@ class Numbers:
     """For cubo: order of the chi bound."""
     intervals: int = 5
     """For tvo: into how many the path from q to p is cut."""
+    resample_below: float = 0.5
+    """For fivo: share of the particles at which their effective number has them drawn anew."""
     sleep: float = 0.5
     """For rws: share of the sleep phase in the guide's update."""
     score_all: bool = True
@@ -101,6 +105,7 @@ OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
         model=IWAE(n.num_particles), guide=CUBO(n.order, n.num_particles, estimator())
     ),
     "tvo": lambda n, estimator: TVO(n.num_particles, n.intervals, estimator=estimator()),
+    "fivo": lambda n, estimator: FIVO(n.num_particles, Resampling(below=n.resample_below)),
     "wake_sleep": lambda n, estimator: WakeSleep(n.num_particles),
     "rws": lambda n, estimator: RWS(n.num_particles, n.sleep, doubly=estimator is DReG),
     "maximum_likelihood": lambda n, estimator: MaximumLikelihood(),
@@ -119,7 +124,12 @@ ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = 
     "gumbel_rao": lambda n, net: partial(GumbelRao, n.temperature),
     "enumeration": lambda n, net: Enumeration,
 }
-ESTIMATORS_OF_ITS_OWN = {"wake_sleep": ("total",), "rws": ("total", "dreg"), "maximum_likelihood": ("total",)}
+ESTIMATORS_OF_ITS_OWN = {
+    "fivo": ("total",),
+    "wake_sleep": ("total",),
+    "rws": ("total", "dreg"),
+    "maximum_likelihood": ("total",),
+}
 
 
 def objective_of(word: str, numbers: Numbers, estimator: str = "total", baseline: Baseline = None) -> Objective:
@@ -146,8 +156,7 @@ def objective_of(word: str, numbers: Numbers, estimator: str = "total", baseline
     allowed = ESTIMATORS_OF_ITS_OWN.get(word, tuple(ESTIMATORS))
     if estimator not in allowed:
         raise ValueError(
-            f"estimator must be {' or '.join(allowed)} for {word}, whose guide does not follow the gradient of a "
-            f"bound, got {estimator!r}"
+            f"estimator must be {' or '.join(allowed)} for {word}, whose gradient is not made by one, got {estimator!r}"
         )
     return OBJECTIVES[word](numbers, ESTIMATORS[estimator](numbers, baseline))
 

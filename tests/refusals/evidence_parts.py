@@ -7,8 +7,8 @@ from hypothesis.strategies import just, sampled_from
 
 import dlvm.evidence as room
 from dlvm.guides import Diagonal, latents
-from dlvm.models import VAE
-from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_FINITE, NOT_NUMBERS, Case
+from dlvm.models import VAE, LinearGaussianSSM
+from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_FINITE, NOT_NUMBERS, NOT_SEEDS, Case
 from refusals.evidence_programs import PAIR, VALID, nothing
 from refusals.pairs import LINEAR, MODEL, X
 
@@ -28,7 +28,26 @@ NOT_VALUES = NOT_DATA | sampled_from([None, [0.0], torch.zeros(2, 3), torch.tens
 NOT_ROWS = sampled_from(["IWAE", "", None, 0, ["AIS"], KNOWN])
 NOT_LEVELS = NOT_NUMBERS | NOT_FINITE | sampled_from([None, 0, 1, 95, -0.5, True])
 
+
+def filtered(**settings: object) -> room.Estimate:
+    """A particle filter of what a state space of one dimension makes of two columns."""
+    known = {"model": LinearGaussianSSM(1, 2), "guide": None, "data": torch.zeros(4, 3, 2), "num_filters": 2}
+    return room.particle_filter(**known | {"num_particles": 2} | settings)
+
+
+NOT_FILTERED = {
+    "model": NOT_CALLABLE | sampled_from([VAE, MODEL, LINEAR]),
+    "guide": NOT_CALLABLE.filter(lambda v: v is not None) | sampled_from([VAE, nothing, PAIR["guide"]]),
+    "data": NOT_DATA | sampled_from([None, [], torch.zeros(4, 3), torch.zeros(4, 3, 3), torch.zeros(0, 3, 2)]),
+    "num_particles": NOT_COUNTS,
+    "num_filters": NOT_COUNTS,
+    "resampling": sampled_from([3, "systematic", 0.5, True]),
+    "rows": NOT_COUNTS.filter(lambda v: v is not None),
+    "seed": NOT_SEEDS,
+}
+
 CASES = [
+    *(Case("particle_filter", n, lambda v, n=n: filtered(**{n: v}), bad) for n, bad in NOT_FILTERED.items()),
     Case("linear", "temperatures", room.linear, NOT_COUNTS),
     Case("sigmoid", "temperatures", room.sigmoid, NOT_COUNTS),
     Case("free", "guide", room.free, NOT_CALLABLE | just(PAIR["guide"])),
