@@ -50,6 +50,11 @@ def load(
     columns: Sequence[str] | None = None,
     drop_columns: Sequence[str] | None = None,
     missing: Sequence[str] | None = None,
+    sequence_column: str | None = None,
+    time_column: str | None = None,
+    time_step: float | None = None,
+    text_column: str | None = None,
+    lines: bool = False,
 ) -> Splits:
     """The loaders of a data set by its name, or of a file by its path.
 
@@ -58,8 +63,8 @@ def load(
         name: a word of `NAMED`, or a path.
         binarize: "default" leaves the choice to the data set: "dynamic" for greys, None for the others.
         data_dir: where the files of a named data set lie; digits are embedded, a path is a path.
-        key, scale, label_column, index_column, split_column, columns, drop_columns, missing: for files only, as in
-            `from_file`.
+        key, scale, label_column, index_column, split_column, columns, drop_columns, missing, sequence_column,
+            time_column, time_step, text_column, lines: for files only, as in `from_file`.
         batch_size, device, seed: as in `mnist`.
     Raises: ValueError for an unknown name, or what is for files with a named data set; and as that data set.
 
@@ -77,9 +82,11 @@ def load(
     for_files: dict[str, Any] = {
         "key": key, "scale": scale, "label_column": label_column, "index_column": index_column,
         "split_column": split_column, "columns": columns, "drop_columns": drop_columns, "missing": missing,
+        "sequence_column": sequence_column, "time_column": time_column, "time_step": time_step,
+        "text_column": text_column, "lines": lines,
     }  # fmt: skip
     if isinstance(name, str) and name in NAMED:
-        asked = {option: value for option, value in for_files.items() if value is not None}
+        asked = {option: value for option, value in for_files.items() if value is not None and value is not False}
         if asked:
             named = f"{' and '.join(asked)} {'is' if len(asked) == 1 else 'are'}"
             raise ValueError(f"{named} for files, got {asked} for {name}: leave them out")

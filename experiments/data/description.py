@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from dlvm.experiments.data.prepare import prepare
 from dlvm.experiments.data.readers.any_file import read_found, read_table
 from dlvm.experiments.data.readers.found import Found, Roles
 from dlvm.experiments.data.readers.frames import frame_table, is_frame
+from dlvm.experiments.data.readers.long_tables import assign
 from dlvm.experiments.data.readers.objects import read_object
-from dlvm.experiments.data.readers.tables import Table, assign
+from dlvm.experiments.data.readers.tables import Table
 from dlvm.experiments.data.rows import Kind, Rows
 from dlvm.experiments.data.splits import STATIC_SEEDS, Binarize, binarized
 from dlvm.inference.console import tell
@@ -79,7 +80,9 @@ def read_alike(
     origin = "x" if path is None else str(path)
     reading = known["reading"]
     missing = tuple(reading["missing"]) if known["missing"] else None
-    roles = Roles(reading["label_column"], reading["index_column"], None, None, (), missing, reading["key"])
+    kept = {field.name: reading.get(field.name) for field in fields(Roles) if field.name in reading}
+    roles = replace(Roles(), **kept | {"missing": missing, "lines": _by_lines(path, known)})
+    roles = replace(roles, vocabulary=None if known.get("vocabulary") is None else tuple(known["vocabulary"]))
     found = _found(x, path, roles, known, origin)
     if known["label_names"] is not None and found.labels is not None:
         found = replace(found, label_names=known["label_names"])
@@ -88,6 +91,14 @@ def read_alike(
     rows = _fitting(rows, known, origin)
     _say_new_classes(rows, known, origin)
     return Loader.of(rows, batch_size).to(device)
+
+
+def _by_lines(path: Path | None, known: Mapping[str, Any]) -> bool:
+    """Whether a file has a text in each line: as that of training, or where training had tokens of a data set's own."""
+    reading = known["reading"]
+    if path is None or known.get("vocabulary") is None or reading.get("text_column") is not None:
+        return bool(reading.get("lines")) and path is not None
+    return bool(reading.get("lines")) or path.suffix.lower() == ".txt"
 
 
 def check_description(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,12 +116,16 @@ def _found(x: Any, path: Path | None, roles: Roles, known: Mapping[str, Any], or
     columns = known["columns"]
     if is_frame(x):
         return _by_name(frame_table(x, origin), roles, columns)
+    bare: dict[str, Any] = {"label_column": None, "index_column": None, "key": None, "lines": False}
+    bare |= dict.fromkeys(("sequence_column", "time_column", "time_step", "text_column"))
     if path is None:
-        return _chosen(read_object(x, replace(roles, label_column=None, index_column=None, key=None), origin), columns)
+        return _chosen(read_object(x, replace(roles, **bare), origin), columns)
+    if roles.lines:
+        return read_found(path, replace(roles, **bare | {"lines": True}))
     table = None if path.is_dir() else read_table(path, replace(roles, columns=columns, key=None))
     if table is not None:
         return _by_name(table, roles, columns)
-    without = replace(roles, label_column=None, index_column=None)
+    without = replace(roles, **{**bare, "key": roles.key})
     return _chosen(read_found(path, roles if path.suffix.lower() == ".h5ad" else without), columns)
 
 
@@ -125,7 +140,8 @@ def _by_name(table: Table, roles: Roles, columns: Sequence[str] | None) -> Found
     if columns is None or not (table.headed or set(columns) <= set(table.names)):
         return assign(table, roles)
     _refuse_lacking(table.origin, table.names, columns)
-    others = [name for name in table.names if name not in (*columns, *there.values())]
+    steps = (roles.sequence_column, roles.time_column)
+    others = [name for name in table.names if name not in (*columns, *there.values(), *steps)]
     if others:
         tell(f"{table.origin}: {_some(others)} left out, which training did not have")
     return assign(table, replace(roles, columns=tuple(columns)))

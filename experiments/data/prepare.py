@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dlvm.experiments.data.arguments import check_labels
 from dlvm.experiments.data.checks import as_tensor, check_finite, check_scale, check_sizes, from_numpy
+from dlvm.experiments.data.ragged import LENGTHS, silent_behind
 from dlvm.experiments.data.readers.found import PARTS, Found, Roles, classes
 from dlvm.experiments.data.readers.tables import is_number
 from dlvm.experiments.data.rows import Kind, Reading, Rows
@@ -36,14 +38,21 @@ def prepare(found: Found, roles: Roles, scale: float | None, name: str, kind: Ki
     x = x if sequence else _channels_first(x, found.origin)
     image_shape = tuple(x.shape[1:]) if x.ndim > 2 and not sequence else None
     tokens = sequence and x.ndim == 2 and not x.is_floating_point()
-    divisor, missing = 1.0, None if sequence else roles.missing
+    if sequence:
+        more.setdefault(LENGTHS, torch.full((len(x),), x.shape[1]))
+        x = silent_behind(x if tokens or x.ndim != 2 else x.unsqueeze(-1), more[LENGTHS])
+    divisor, missing = 1.0, None if tokens else roles.missing
     if not tokens:
         divisor = _scale(x, scale, found.origin, sequence)
         x = _divided(x if sequence else x.flatten(1), divisor, missing, found.origin)
+        x = silent_behind(x, more[LENGTHS]) if sequence else x
     labels, label_names = _labels(found, len(x))
     columns, index = (each.tolist() if isinstance(each, np.ndarray) else each for each in (found.columns, found.index))
-    reading = Reading(divisor, roles.missing or (), roles.label_column, roles.index_column, roles.key)
+    words = {field.name for field in fields(Reading)} - {"scale", "missing", "binarize"}
+    reading = Reading(divisor, roles.missing or (), **{word: getattr(roles, word) for word in words})
+    vocabulary = None if found.vocabulary is None else tuple(found.vocabulary)
     known: dict[str, Any] = {"columns": columns, "index": index, "label_names": label_names, "reading": reading}
+    known["vocabulary"] = vocabulary
     kind = "sequence" if sequence else kind
     return Rows(x, labels, image_shape, name, more, kind=kind, missing=missing is not None, **known)
 
@@ -122,7 +131,8 @@ def _gone(x: Tensor, missing: Sequence[str], origin: str) -> Tensor:
         if is_number(word) and np.isfinite(float(word)):
             gone |= x == float(word)
     if gone.any():
-        counts = f"in {int(gone.any(1).sum())} rows and {int(gone.any(0).sum())} columns"
+        each, what = (gone.flatten(0, 1), "steps") if gone.ndim == 3 else (gone, "rows")
+        counts = f"in {int(each.any(1).sum())} {what} and {int(each.any(0).sum())} columns"
         say(f"{Path(origin).name}: {int(gone.sum())} of {gone.numel()} entries are missing, {counts}")
     else:
         say(f"{Path(origin).name}: no entry is missing, though --missing {' '.join(missing)} would tell one")

@@ -18,9 +18,31 @@ def check_sequence_lengths(lengths: Tensor, x: Tensor) -> None:
     Raises:
         ValueError, TypeError: what they are instead.
     """
-    if lengths.shape != (len(x),):
-        raise ValueError(f"lengths must have shape ({len(x)},), one for each sequence, got {tuple(lengths.shape)}")
+    if not isinstance(lengths, Tensor) or lengths.shape != (len(x),):
+        got = tuple(lengths.shape) if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise ValueError(f"lengths must have shape ({len(x)},), one for each sequence, got {got}")
     check_lengths(lengths, x.shape[1])
+
+
+def silent_behind(x: Tensor, lengths: Tensor) -> Tensor:
+    """Sequences with zeros behind their ends, whatever stood there; x itself where it is so.
+
+    Args:
+        x: shape (sequences, steps) or (sequences, steps, x_dim).
+        lengths: of them, from 1 to steps.
+
+    Raises:
+        ValueError, TypeError: they are no such lengths.
+
+    Example:
+        >>> silent_behind(torch.tensor([[3.0, 4.0], [5.0, torch.nan]]), torch.tensor([2, 1]))
+        tensor([[3., 4.],
+                [5., 0.]])
+    """
+    check_sequence_lengths(lengths, x)
+    behind = ~steps_within(lengths, x.shape[1]).to(x.device)
+    behind = behind if x.ndim == 2 else behind.unsqueeze(-1)
+    return x.masked_fill(behind, 0) if ((x != 0) & behind).any() else x
 
 
 def cut_to_longest(names: Sequence[str], parts: Sequence[Tensor], steps: int) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlvm.experiments.data.arguments import check_image_shape, check_labels, check_more, check_names
 from dlvm.experiments.data.checks import check_dense, check_finite, check_present
-from dlvm.experiments.data.ragged import LENGTHS, check_sequence_lengths
+from dlvm.experiments.data.ragged import LENGTHS, silent_behind
 
 Kind = Literal["binary", "grey", "count", "real", "category", "image", "sequence"]
 CHUNK = 4096  # rows that are looked at together for their kind
@@ -22,7 +22,8 @@ class Reading:
     """How the data were read: what a new file needs to be read alike.
 
     Attributes: `scale`, by which x was divided, None where nobody gave one; `missing`, the words for an entry that is
-    not there; the columns of labels and of ids; `key` of an npz; `binarize`, what became of greys.
+    not there; the columns of labels and of ids; `key` of an npz; `binarize`, what became of greys; of sequences as in
+    `Roles`.
     """
 
     scale: float | None = None
@@ -31,6 +32,11 @@ class Reading:
     index_column: str | None = None
     key: str | None = None
     binarize: str | None = None
+    sequence_column: str | None = None
+    time_column: str | None = None
+    time_step: float | None = None
+    text_column: str | None = None
+    lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,11 @@ class Rows:
             raise ValueError(f"x must {what}, got shape {tuple(x.shape)}: flatten(1) images")
         check_dense(x)
         x = x.detach()
+        if kind == "sequence" and LENGTHS in self.more:
+            x = silent_behind(x, self.more[LENGTHS])
         if not (kind == "sequence" and not x.is_floating_point()):  # tokens stay whole numbers
             x = x.to(torch.get_default_dtype())
             (check_present if self.missing else check_finite)(x)
-        if LENGTHS in self.more and kind == "sequence":
-            check_sequence_lengths(self.more[LENGTHS], x)
         labels = self.labels if self.labels is None else check_labels(self.labels, len(x)).to(x.device)
         classes = None if labels is None else (int(labels.min()), int(labels.max()))
         checked = {

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from dlvm.distributions.sequences.lengths import steps_within
 from dlvm.experiments.data.arguments import check_count, check_device, check_seed, is_whole
 from dlvm.experiments.data.checks import check_unit_interval
 from dlvm.experiments.data.draws import draw, stream
@@ -134,7 +135,8 @@ def _kind_of_all(parts: Sequence[Rows]) -> Kind:
 
 
 def _check_seen(train: Rows) -> None:
-    unseen = train.x.isnan().all(0) if train.missing else None
+    steps = train.x if train.x.ndim == 2 else train.x[steps_within(train["lengths"], train.x.shape[1])]
+    unseen = steps.isnan().all(0) if train.missing else None
     if unseen is not None and unseen.any():
         k = int(unseen.nonzero()[0])
         name = f"column {k} (from 0)" if train.columns is None else train.columns[k]

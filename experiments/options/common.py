@@ -48,6 +48,16 @@ class DataOptions:
     """What stands for an entry that is not there, such as: -200 NA; empty cells and NaN do as well then."""
     split_column: str | None = None
     """Column of a table that says train, valid or test."""
+    sequence_column: str | None = None
+    """Column of a table with a line for each step that says of which sequence it is."""
+    time_column: str | None = None
+    """Column that says when a step is: a number, or a date."""
+    time_step: float | None = None
+    """How far steps lie apart; those that no line is about are missing entries."""
+    text_column: str | None = None
+    """Column of text, whose cells are sequences of characters."""
+    lines: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Each line of a text file is a sequence of characters."""
     batch_size: int = 50
     """Data per step."""
     data_dir: Path | None = None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.data.named.sequences import END
+from dlvm.experiments.data.readers.writing import END
 from dlvm.experiments.measures.draws import dreams, latent_sites, posterior_means
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.inference import generate, reconstruct

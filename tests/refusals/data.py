@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
 from hypothesis import strategies as st
 
@@ -39,6 +40,8 @@ np.savez(TWO, a=GREY.numpy(), b=GREY.numpy())
 Path(TEXT).write_text("1,2\n3,4\n", "utf-8")
 TABLE = str(FOLDER / "table.csv")
 Path(TABLE).write_text("id,a,b,kind\n" + "".join(f"r{k},{k},{k % 3},{'uv'[k % 2]}\n" for k in range(9)), "utf-8")
+LONG = str(FOLDER / "long.csv")
+Path(LONG).write_text("id,t,a\n" + "".join(f"s{k},{t},{k}\n" for k in range(9) for t in (0, 1, 3)), "utf-8")
 
 
 def one_of(*values: object) -> st.SearchStrategy:
@@ -140,6 +143,22 @@ def table_options(function: Callable, name: str) -> list[Case]:
         Case(name, "drop_columns", lambda v: function(TABLE, drop_columns=v), NOT_LISTS),
         Case(name, "missing", lambda v: function(TABLE, missing=v), NOT_WORDS),
         Case(name, "label_column", lambda v: function(ONE, label_column=v), one_of("a", "x")),
+        *step_options(lambda **v: function(LONG, **v), name),
+        Case(name, "lines", lambda v: function(ONE, lines=v), one_of(None, "a", 1, [], {}, torch.zeros(2))),
+        Case(name, "text_column", lambda v: function(ONE, text_column=v), one_of("a", "x")),
+    ]
+
+
+def step_options(function: Callable, name: str) -> list[Case]:
+    """Which columns of a table with a line for each step are what."""
+    steps = {"sequence_column": "id", "time_column": "t"}
+    return [
+        Case(name, "sequence_column", lambda v: function(sequence_column=v), NOT_COLUMNS),
+        Case(name, "time_column", lambda v: function(sequence_column="id", time_column=v), NOT_COLUMNS),
+        Case(name, "time_column", lambda v: function(time_column=v), one_of("t", "a")),
+        Case(name, "time_step", lambda v: function(time_step=v, **steps), NOT_SCALES.filter(lambda v: v is not None)),
+        Case(name, "time_step", lambda v: function(time_step=v, **steps), one_of(2.0, 0.7, 3, 1.0), ""),
+        Case(name, "text_column", lambda v: function(text_column=v), NOT_COLUMNS),
     ]
 
 
@@ -178,7 +197,19 @@ CASES = [
     *table_options(load, "load"),
     *(
         Case("load", name, lambda v, name=name: load("digits", **{name: v}), one_of("a", ("a",)))
-        for name in ("label_column", "index_column", "split_column", "columns", "drop_columns", "missing")
+        for name in (
+            "label_column",
+            "index_column",
+            "split_column",
+            "columns",
+            "drop_columns",
+            "missing",
+            "sequence_column",
+            "time_column",
+            "time_step",
+            "text_column",
+            "lines",
+        )
     ),
     *shared(digits, "digits"),
     *from_files(mnist, "mnist"),
@@ -208,8 +239,9 @@ CASES = [
     Case("from_tensor", "missing", lambda v: from_tensor(GREY, missing=v), NOT_WORDS),
     *(
         Case("from_tensor", name, lambda v, name=name: from_tensor(GREY, **{name: v}), one_of("a", 0, ("a",)))
-        for name in ("label_column", "index_column", "split_column")
+        for name in ("label_column", "index_column", "split_column", "sequence_column", "text_column")
     ),
+    *step_options(lambda **v: from_tensor(pandas.read_csv(LONG), **v), "from_tensor"),
     Case("describe", "loader", describe, one_of(None, GREY, PARTS, "digits", digits)),
     Case("read_alike", "x", lambda v: read_alike(v, ALIKE), st.one_of(NOT_DATA, NOT_ROWS.filter(unlike)), "x"),
     Case("read_alike", "x", lambda v: read_alike(v, ALIKE), one_of("", "none.csv", Path("~nobody-of-this-name")), ""),

@@ -13,11 +13,11 @@ from torch import Tensor
 from dlvm.experiments.data.named.kept import CHORALES, NAMES, SHAKESPEARE, ZINC_TEST, ZINC_TRAIN, paths_of
 from dlvm.experiments.data.prepare import cut, in_order
 from dlvm.experiments.data.readers.arrays import open_arrays
+from dlvm.experiments.data.readers.writing import END, tokens_of
 from dlvm.experiments.data.rows import Rows
 from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits
 
 Device = str | torch.device
-END = "<end>"  # token 0: the last of each sequence, and all behind it
 WINDOW = 128  # characters of a play in a row
 SMILES = re.compile(r"\[[^\]]*\]|Br|Cl|%\d\d|.")  # an atom in brackets or of two letters, a ring's number, a character
 
@@ -118,12 +118,8 @@ def zinc(
 
 def _tokens(name: str, sequences: Sequence[Sequence[str]]) -> Rows:
     """Whole numbers for the pieces of sequences, each ended by 0 and filled up with it to the longest."""
-    vocabulary = (END, *sorted({piece for sequence in sequences for piece in sequence}))
-    place = {piece: k for k, piece in enumerate(vocabulary)}
-    lengths = torch.tensor([len(sequence) + 1 for sequence in sequences])
-    x = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.int64)
-    for row, sequence in enumerate(sequences):
-        x[row, : len(sequence)] = torch.tensor([place[piece] for piece in sequence])
+    tokens, counts, vocabulary = tokens_of(sequences)
+    x, lengths = torch.from_numpy(tokens), torch.from_numpy(counts)
     more = _with_mask(lengths, x.shape[1])
     return Rows(x, name=name, more=more, vocabulary=vocabulary, kind="sequence")
 

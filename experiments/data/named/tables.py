@@ -12,7 +12,8 @@ from dlvm.experiments.data.named.kept import AIR_QUALITY, SKY, paths_of
 from dlvm.experiments.data.prepare import cut, in_order, prepare
 from dlvm.experiments.data.readers.any_file import read_table
 from dlvm.experiments.data.readers.found import Roles
-from dlvm.experiments.data.readers.tables import Table, assign
+from dlvm.experiments.data.readers.long_tables import assign
+from dlvm.experiments.data.readers.tables import Table
 from dlvm.experiments.data.splits import Binarize, Splits, check_options, make_splits
 
 Device = str | torch.device

@@ -10,8 +10,10 @@ from dlvm.experiments.data.readers.archives import read_archive
 from dlvm.experiments.data.readers.found import Found, Roles
 from dlvm.experiments.data.readers.frames import read_parquet
 from dlvm.experiments.data.readers.image_folder import read_image_folder
-from dlvm.experiments.data.readers.tables import Table, assign
+from dlvm.experiments.data.readers.long_tables import assign
+from dlvm.experiments.data.readers.tables import Table
 from dlvm.experiments.data.readers.text import read_text
+from dlvm.experiments.data.readers.writing import read_lines
 
 TABLES: dict[str, Callable[[Path, Roles], Table]] = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".dat"), read_text),
@@ -38,14 +40,17 @@ def read_found(path: Path, roles: Roles) -> Found:
     """
     if path.is_dir():
         return read_image_folder(path, roles)
+    if roles.lines:
+        _refuse_none(path)
+        roles.refuse_columns(f"lines of {path.name}")
+        return read_lines(path, roles.vocabulary)
     table = read_table(path, roles)
     return ARRAYS[path.suffix.lower()](path, roles) if table is None else assign(table, roles)
 
 
 def read_table(path: Path, roles: Roles) -> Table | None:
     """The table that a file holds, before columns have roles; None if it holds arrays."""
-    if not path.is_file():
-        raise FileNotFoundError(f"path: no file {path} (--data): give the path of {KINDS}")
+    _refuse_none(path)
     suffix = path.suffix.lower()
     if not is_readable(path):
         raise ValueError(f"path must be {KINDS}, got {path.name}: convert it by numpy.save")
@@ -53,3 +58,8 @@ def read_table(path: Path, roles: Roles) -> Table | None:
         return None
     roles.refuse_key(path.name)
     return TABLES[suffix](path, roles)
+
+
+def _refuse_none(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"path: no file {path} (--data): give the path of {KINDS}")

@@ -28,6 +28,7 @@ class Found:
         labels: (N,) numbers or text.
         columns, index, label_names: names of the columns of x, of the rows, of the classes 0, 1, ...
         more: other arrays of N rows.
+        vocabulary: what whole numbers stand for.
         part: "train", "valid" or "test" for each row, where the file says.
         origin: what messages call it.
     """
@@ -38,6 +39,7 @@ class Found:
     index: Sequence[str] | None = None
     label_names: Sequence[str] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: Sequence[str] | None = None
     part: np.ndarray | None = None
     origin: str = "x"
 
@@ -48,7 +50,8 @@ class Roles:
 
     Attributes: `label_column`, `index_column`, `split_column`: names of columns; `columns`: those that make x, all
     others unless told; `drop_columns`: those left out; `missing`: words for an entry that is not there; `key`: an array
-    of an npz.
+    of an npz. Of sequences `sequence_column`, `time_column` and `time_step` of a table with a line for each step;
+    `text_column` with text in it; `lines`, whether each line of a file is text; `vocabulary`, what tokens stand for.
     """
 
     label_column: str | None = None
@@ -58,10 +61,17 @@ class Roles:
     drop_columns: tuple[str, ...] = ()
     missing: tuple[str, ...] | None = None
     key: str | None = None
+    sequence_column: str | None = None
+    time_column: str | None = None
+    time_step: float | None = None
+    text_column: str | None = None
+    lines: bool = False
+    vocabulary: tuple[str, ...] | None = None
 
     def refuse_columns(self, what: str) -> None:
         """Raise ValueError if columns are named, of something that has none."""
-        for name in ("label_column", "index_column", "split_column", "columns", "drop_columns"):
+        of_sequences = ("sequence_column", "time_column", "time_step", "text_column")
+        for name in ("label_column", "index_column", "split_column", "columns", "drop_columns", *of_sequences):
             value = getattr(self, name)
             if value:
                 option = "--" + name.replace("_", "-")

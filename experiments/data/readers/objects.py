@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from dlvm.experiments.data.readers.annotated import annotated_object, is_annotated
 from dlvm.experiments.data.readers.found import Found, Roles, dense
 from dlvm.experiments.data.readers.frames import frame_table, is_frame
-from dlvm.experiments.data.readers.tables import assign
+from dlvm.experiments.data.readers.long_tables import assign
+from dlvm.experiments.data.readers.writing import written
 from dlvm.inference.console import say
 
 
@@ -28,11 +29,35 @@ def read_object(x: Any, roles: Roles, origin: str) -> Found:
     roles.refuse_columns(origin)
     if sparse.issparse(x):
         return Found(dense(x, origin), origin=origin)
+    if isinstance(x, list | tuple) and x:
+        return _listed(list(x), roles, origin)
     if isinstance(x, DataLoader):
         return _collected(list(_known(x, origin)), origin, torch.cat)
     if isinstance(x, Dataset):
         return _collected([x[k] for k in range(_length(x, origin))], origin, torch.stack)
     return Found(x, origin=origin)
+
+
+def _listed(items: list[Any], roles: Roles, origin: str) -> Found:
+    """Texts, or arrays of one sequence each, as sequences; a list of anything else is passed on as it is."""
+    if all(isinstance(item, str) for item in items):
+        return written(items, roles.vocabulary, origin)
+    if not all(isinstance(item, np.ndarray | Tensor) and item.ndim in (1, 2) for item in items):
+        return Found(items, origin=origin)
+    arrays = [np.asarray(item.detach().cpu() if isinstance(item, Tensor) else item) for item in items]
+    kinds = {(array.shape[1:], array.dtype.kind == "f") for array in arrays}
+    if len(kinds) > 1:
+        shapes = sorted({array.shape[1:] for array in arrays})
+        got = f"steps of shapes {shapes}" if len(shapes) > 1 else "whole numbers in some, and real ones in others"
+        raise ValueError(f"{origin} must hold sequences whose steps are alike, got {got}: make them one")
+    lengths = np.array([len(array) for array in arrays])
+    if not lengths.min():
+        k = int(lengths.argmin())
+        raise ValueError(f"{origin} must hold sequences of at least one step, got none in {k} (from 0): take it out")
+    x = np.zeros((len(arrays), int(lengths.max()), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(x, arrays, strict=True):
+        row[: len(array)] = array
+    return Found(x, more={"lengths": lengths}, origin=origin)
 
 
 def _known(loader: DataLoader, origin: str) -> Iterable[Any]:

@@ -53,7 +53,7 @@ class Table:
         return f"row {row} (from 0)" if self.lines is None else f"line {self.lines[row]}"
 
 
-def assign(table: Table, roles: Roles) -> Found:
+def assign_rows(table: Table, roles: Roles) -> Found:
     """The roles that the options give to the columns; all others are data.
 
     Raises: ValueError for a column that is not there or has two roles, one of text that has none, a cell that is no
@@ -212,6 +212,7 @@ def unique_names(origin: str, names: Sequence[str]) -> tuple[str, ...]:
 def with_own_index(table: Table, roles: Roles) -> Table:
     """The same with a first column that has no name, and counts or names the rows, as their index (pandas)."""
     named = {roles.label_column, roles.index_column, roles.split_column, *(roles.columns or ()), *roles.drop_columns}
+    named |= {roles.sequence_column, roles.time_column, roles.text_column}
     if not table.headed or table.names[0] != "column 1" or len(table.names) < 2 or "column 1" in named:
         return table
     first = table.columns[0]

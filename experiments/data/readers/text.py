@@ -121,6 +121,7 @@ def _cells(path: Path, text: str, separator: str) -> Lines:
 
 def _is_header(cells: list[str], roles: Roles) -> bool:
     named = {roles.label_column, roles.index_column, roles.split_column, *(roles.columns or ()), *roles.drop_columns}
+    named |= {roles.sequence_column, roles.time_column, roles.text_column}
     if not any(map(is_number, cells)) or named & set(cells) - {None}:
         return True
     counted = cells[1:] if cells[0] == "" else cells
