@@ -49,6 +49,7 @@ from dlvm.distributions.priors.codebook import Codebook, CodePrior
 from dlvm.distributions.priors.discrete import BernoulliPrior, CategoricalPrior
 from dlvm.distributions.priors.flow import FlowPrior
 from dlvm.distributions.priors.gaussians import ARDNormal, MixturePrior
+from dlvm.distributions.priors.library_size import LibrarySize
 from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
 from dlvm.distributions.priors.reshaped import ReshapedPrior
 from dlvm.distributions.priors.vamp import VampPrior
@@ -65,6 +66,7 @@ from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDi
 __all__ = [
     "BitDenoiser",
     "Denoiser",
+    "LibrarySize",
     "LinearSchedule",
     "MonotoneSchedule",
     "Noising",

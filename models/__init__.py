@@ -22,6 +22,7 @@ from dlvm.models.nice import NICE
 from dlvm.models.not_at_random import NotAtRandom
 from dlvm.models.ppca import PPCA
 from dlvm.models.realnvp import RealNVP
+from dlvm.models.scanvi import SCANVI
 from dlvm.models.sigmoid_belief_network import SigmoidBeliefNetwork
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
@@ -55,6 +56,7 @@ __all__ = [
     "NotAtRandom",
     "PPCA",
     "RealNVP",
+    "SCANVI",
     "SigmoidBeliefNetwork",
     "TopDown",
     "VAE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dlvm.experiments.data import Loader, Splits, digits, from_tensor
+from dlvm.experiments.data import Loader, Splits, digits, from_tensor, load
 from dlvm.experiments.setups.named import words
 from dlvm.experiments.setups.sequences import SequenceSetup
 
@@ -21,6 +21,7 @@ SMALLER = {
     "categorical_vae": {"variables": 3, "classes": 4, "hidden": (16,)},
     "m2": {"z_dim": 2, "hidden": (16, 8), "labels": 200},
     "mixed_vae": {"bits": 3, "z_dim": 2, "hidden": (16,)},
+    "scanvi": {"z_dim": 2, "hidden": (8,), "labels": 200},
     "vq_vae": {"positions": 3, "codes": 5, "code_dim": 2, "hidden": (16,), "layers": 1},
     "transformer": {"layers": 1, "heads": 2, "head_width": 4},
     "vdvae": {"layers": 3, "width": 8, "depth": 1},
@@ -33,9 +34,12 @@ STEPS, WIDTH, TOKENS = 6, 5, 7
 
 
 def data(setup) -> Loader:
-    """Digits, binary where the model needs them so; of a model of sequences, bits or tokens of several lengths."""
+    """Digits, binary where the model needs them so; of a model of sequences, bits or tokens of several lengths; of one
+    of batches, simulated counts."""
     if isinstance(setup, SequenceSetup):
         return setup.shown(sequences(setup.tokens)).train
+    if "b" in setup.inputs:
+        return setup.shown(load("cells", batch_size=400)).train
     return setup.shown(digits(binarize="static" if setup.binary else None, batch_size=400)).train
 
 

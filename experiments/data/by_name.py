@@ -13,6 +13,7 @@ from dlvm.experiments.data.arguments import check_path
 from dlvm.experiments.data.images import binarized_mnist, digits, fashion_mnist, mnist
 from dlvm.experiments.data.named.pictures import cifar10, omniglot
 from dlvm.experiments.data.named.sequences import jsb, names, shakespeare, zinc
+from dlvm.experiments.data.named.simulated import cells
 from dlvm.experiments.data.named.tables import air_quality, sky
 from dlvm.experiments.data.readers.any_file import KINDS, is_readable
 from dlvm.experiments.data.splits import Binarize, Splits
@@ -31,6 +32,7 @@ NAMED: dict[str, Callable[..., Splits]] = {
     "zinc": zinc,
     "sky": sky,
     "air_quality": air_quality,
+    "cells": cells,
 }
 
 

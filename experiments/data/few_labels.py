@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,21 +17,22 @@ from dlvm.nets.arguments import whole
 GIVEN = "given_y"
 
 
-def with_few_labels(data: Splits, labels: int, seed: int = 0) -> Splits:
+def with_few_labels(data: Splits, labels: int, seed: int = 0, beside: Sequence[str] = ()) -> Splits:
     """Data in which a model is shown few labels of training rows, and of others none.
 
     Returns:
         the loaders: training batches are (x, labels or -1), which ``train["given_y"]`` holds for all rows; those of
-        validation and test are (x,). All keep their labels as "y".
+        validation and test are (x,), or with tensors ``beside`` them (x, -1, ...). All keep their labels as "y".
 
     Args:
         data: with labels.
         labels: how many training rows keep theirs: chosen at random, as many of each class as of any other as long as
             there are any; 0 for none.
         seed: of the choice.
+        beside: names of other tensors of the data, which batches of all three hold behind the labels.
 
     Raises:
-        ValueError: training rows have no labels, or fewer than ``labels``.
+        ValueError: training rows have no labels, or fewer than ``labels``; or there is no such tensor.
 
     Example:
         >>> from dlvm.experiments.data import digits
@@ -47,7 +49,13 @@ def with_few_labels(data: Splits, labels: int, seed: int = 0) -> Splits:
     kept = balanced(data.train.labels.cpu(), labels, seed).to(data.train.device)
     given = torch.full_like(data.train.labels, ABSENT)
     given[kept] = data.train.labels[kept]
-    return Splits(_with(data.train, given).giving("x", GIVEN), data.valid.giving("x"), data.test.giving("x"))
+    shown = _with(data.train, given).giving("x", GIVEN, *beside)
+    if not beside:
+        return Splits(shown, data.valid.giving("x"), data.test.giving("x"))
+    valid, test = (
+        _with(part, torch.full((part.num_data,), ABSENT, device=part.device)) for part in (data.valid, data.test)
+    )
+    return Splits(shown, valid.giving("x", GIVEN, *beside), test.giving("x", GIVEN, *beside))
 
 
 def balanced(classes: Tensor, number: int, seed: int = 0) -> Tensor:

@@ -55,6 +55,17 @@ def test_parts_shapes_kind_and_names_are_those_stated(name):
         assert tuple(part.x.shape[1:]) == shape and part.kind == kind and part.rows.names == names and part.name == name
 
 
+def test_simulated_cells_are_always_the_same_and_their_batches_say_nothing_of_the_class():
+    train, valid, test = loaded("cells")
+    assert [part.num_data for part in (train, valid, test)] == [2000, 400, 600] and train.kind == "count"
+    assert train.rows.names == ("x", "b", "y") and torch.equal(load("cells", seed=3).train.x, train.x)
+    table = torch.zeros(5, 3).index_put((train["y"], train["b"]), torch.ones(2000), accumulate=True)
+    expected = table.sum(1, keepdim=True) * table.sum(0) / 2000
+    assert ((table - expected).square() / expected).sum() < 20.1  # chi-squared of 8 degrees of freedom, 1 in 100
+    with pytest.raises(ValueError, match="binarize must be None for cells"):
+        load("cells", binarize="static")
+
+
 @needs("jsb")
 def test_chorales_are_silent_behind_their_ends():
     for part in loaded("jsb"):
