@@ -34,6 +34,7 @@ from dlvm.distributions.kl import (
 from dlvm.distributions.likelihoods.classes import CategoricalColumns, OrdinalColumns
 from dlvm.distributions.likelihoods.dequantised import LogisticNoise
 from dlvm.distributions.likelihoods.greys import DiscretisedLogistic, GreyLevels
+from dlvm.distributions.likelihoods.library_size import LibrarySize
 from dlvm.distributions.likelihoods.location_scale import Laplace, Normal, StudentT, Units
 from dlvm.distributions.likelihoods.logistic_mixture import LogisticMixture
 from dlvm.distributions.likelihoods.missing import Missing, SelfMasking
@@ -49,7 +50,6 @@ from dlvm.distributions.priors.codebook import Codebook, CodePrior
 from dlvm.distributions.priors.discrete import BernoulliPrior, CategoricalPrior
 from dlvm.distributions.priors.flow import FlowPrior
 from dlvm.distributions.priors.gaussians import ARDNormal, MixturePrior
-from dlvm.distributions.priors.library_size import LibrarySize
 from dlvm.distributions.priors.pseudo_inputs import FixedInputs, LearnedInputs
 from dlvm.distributions.priors.reshaped import ReshapedPrior
 from dlvm.distributions.priors.vamp import VampPrior
