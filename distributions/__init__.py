@@ -59,6 +59,7 @@ from dlvm.distributions.sequences.each_step import EachStep
 from dlvm.distributions.sequences.factorial_chain import FactorialChain
 from dlvm.distributions.sequences.gaussian_chain import GaussianChain
 from dlvm.distributions.sequences.markov_chain import MarkovChain
+from dlvm.distributions.sequences.sentences import Sentences
 from dlvm.distributions.spherical_uniform import SphericalPrior, SphericalUniform, direction_to_uniform
 from dlvm.distributions.student_t import DiagonalStudentT
 from dlvm.distributions.von_mises_fisher import VonMisesFisher, VonMisesFisherDirection
@@ -148,6 +149,7 @@ __all__ = [
     "ReparametrisedMixture",
     "ReshapedPrior",
     "SelfMasking",
+    "Sentences",
     "Shared",
     "SphericalPrior",
     "SphericalUniform",

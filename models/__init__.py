@@ -15,6 +15,7 @@ from dlvm.models.gaussian_mixture import GaussianMixture
 from dlvm.models.gmvae import GMVAE
 from dlvm.models.hidden_markov import HiddenMarkov
 from dlvm.models.hvae import HVAE, burda
+from dlvm.models.language_model import LanguageModel
 from dlvm.models.linear_gaussian_ssm import LinearGaussianSSM
 from dlvm.models.m2 import M2
 from dlvm.models.mixed_vae import MixedVAE
@@ -23,6 +24,7 @@ from dlvm.models.not_at_random import NotAtRandom
 from dlvm.models.ppca import PPCA
 from dlvm.models.realnvp import RealNVP
 from dlvm.models.scanvi import SCANVI
+from dlvm.models.sentence_vae import SentenceVAE
 from dlvm.models.sigmoid_belief_network import SigmoidBeliefNetwork
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
@@ -49,6 +51,7 @@ __all__ = [
     "GaussianMixture",
     "HVAE",
     "HiddenMarkov",
+    "LanguageModel",
     "LinearGaussianSSM",
     "MixedVAE",
     "M2",
@@ -57,6 +60,7 @@ __all__ = [
     "PPCA",
     "RealNVP",
     "SCANVI",
+    "SentenceVAE",
     "SigmoidBeliefNetwork",
     "TopDown",
     "VAE",

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from dlvm.distributions.sequences.lengths import check_lengths
+from dlvm.distributions import Sentences
+from dlvm.distributions.sequences.lengths import check_lengths, steps_within
+from dlvm.distributions.sequences.sentence_distribution import OfSentences, lengths_of
 from dlvm.nets.arguments import count, module
 
 
@@ -82,3 +84,62 @@ def sequences(x: Tensor, lengths: Tensor | None, x_dim: int, dtype: torch.dtype)
         if lengths.shape != (len(x),):
             raise ValueError(f"lengths must have shape ({len(x)},), one for each sequence, got {tuple(lengths.shape)}")
     return len(x), x.shape[1]
+
+
+def check_sentences(likelihood: object, decoder: bool) -> None:
+    """Refuses a likelihood that is not of sentences, or has no decoder where one is needed, or one where none is.
+
+    Raises:
+        TypeError: it is no ``Sentences``.
+        ValueError: it has a decoder, or none.
+    """
+    if not isinstance(likelihood, Sentences):
+        got = f"the class {likelihood.__name__}" if isinstance(likelihood, type) else type(likelihood).__name__
+        raise TypeError(f"likelihood must be Sentences, got {got}; write Sentences(CausalGRU(tokens))")
+    if (likelihood.decoder is not None) != decoder:
+        needed = "a decoder of z: Sentences(CausalGRU(tokens, context=H), decoder)" if decoder else "no decoder"
+        raise ValueError(f"likelihood must have {needed}; a SentenceVAE has latents, a LanguageModel has none")
+
+
+def sentences(
+    likelihood: Sentences, x: Tensor | None, lengths: Tensor | None, n: int, steps: int
+) -> tuple[int, int, Tensor | None]:
+    """How many sentences there are, the room that they have, and how many tokens of each count.
+
+    Raises:
+        TypeError: tokens or lengths are no whole numbers.
+        ValueError: x has another shape, a token within the lengths is out of range, a sentence goes on behind its end,
+            or lengths do not go with it.
+    """
+    if x is None:
+        count(n=n, steps=steps)
+        return n, steps, _of_rows(lengths, n, steps)
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a tensor of whole numbers, one for each token, got {got}; see Tensor.long()")
+    if x.dim() != 2 or not x.numel():
+        raise ValueError(f"x must have shape (batch, steps), got {tuple(x.shape)}; one sentence is x[None]")
+    rows, steps = x.shape
+    _of_rows(lengths, rows, steps)
+    tokens, end = likelihood.net.outputs, likelihood.end
+    ends = lengths_of(x, end)
+    lengths = ends if lengths is None else lengths
+    if bool((early := ends < lengths).any()):
+        raise ValueError(
+            f"x has {int(early.sum())} rows with tokens that count behind the end, token {end}; lengths count up to "
+            "the first end and with it, and end=None is for tokens of which none ends a sentence"
+        )
+    if not bool((fits := OfSentences(tokens, end, steps_within(lengths, steps)).check(x)).all()):
+        raise ValueError(
+            f"x has {int((~fits).sum())} rows with tokens other than 0 to {tokens - 1}; number them by the alphabet "
+            "that the net was made for"
+        )
+    return rows, steps, lengths
+
+
+def _of_rows(lengths: Tensor | None, rows: int, steps: int) -> Tensor | None:
+    if lengths is not None:
+        check_lengths(lengths, steps)
+        if lengths.shape != (rows,):
+            raise ValueError(f"lengths must have shape ({rows},), one for each sentence, got {tuple(lengths.shape)}")
+    return lengths

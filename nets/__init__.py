@@ -3,6 +3,8 @@
 from dlvm.nets.arguments import out_features
 from dlvm.nets.autoregressive.causal_attention import CausalAttention, CausalTransformer
 from dlvm.nets.autoregressive.causal_conv import PixelsLeft, RowsAbove
+from dlvm.nets.autoregressive.causal_gru import CausalGRU
+from dlvm.nets.autoregressive.causal_tcn import CausalTCN
 from dlvm.nets.autoregressive.nade import NADE
 from dlvm.nets.autoregressive.orders import OrderedMADE
 from dlvm.nets.autoregressive.pixel_cnn import PixelCNN
@@ -11,7 +13,7 @@ from dlvm.nets.conv import Conv, Deconv, Maps, ResidualBlock
 from dlvm.nets.corrupted import Corrupted
 from dlvm.nets.gated import GatedBlock, GatedConv
 from dlvm.nets.inputs import Beside, Filled, Logarithmic, OneHot, Standardised
-from dlvm.nets.joined import Classes, Joined, SwitchingDiagonal, SwitchingLinear
+from dlvm.nets.joined import Classes, Embedded, Joined, SwitchingDiagonal, SwitchingLinear
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 from dlvm.nets.pixels import PixelFeatures, PixelReadout
@@ -30,6 +32,8 @@ __all__ = [
     "BatchNorm",
     "BatchNorm2d",
     "CausalAttention",
+    "CausalGRU",
+    "CausalTCN",
     "CausalTransformer",
     "Beside",
     "Bottleneck",
@@ -38,6 +42,7 @@ __all__ = [
     "Corrupted",
     "Deconv",
     "DeepSet",
+    "Embedded",
     "Filled",
     "GatedBlock",
     "GatedConv",

@@ -1,4 +1,4 @@
-"""What a module, or what makes one, given as an argument must be."""
+"""What a module, or what makes one, given as an argument must be; and what tokens are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TypeGuard
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def module(**modules: object) -> None:
@@ -141,3 +142,25 @@ def out_features(net: nn.Module) -> int:
             "set it as an attribute of the module"
         )
     return width
+
+
+def check_tokens(value: Tensor, most: int) -> None:
+    """Refuses what are no whole numbers from 0 to ``most``.
+
+    Raises:
+        TypeError: it is no tensor, or not of whole numbers.
+        ValueError: a number is out of range, or there is no position.
+    """
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"value must be a tensor of whole numbers, one for each token, got {got}; see Tensor.long()")
+    if not value.dim() or not value.shape[-1]:
+        raise ValueError(f"value must have shape (*batch, positions), at least one, got {tuple(value.shape)}")
+    if torch.compiler.is_compiling() or not value.numel():
+        return
+    least, top = value.aminmax()
+    if least < 0 or top > most:
+        raise ValueError(
+            f"value must hold tokens 0 to {most}, got {least.item()} to {top.item()}; number them from 0, or make "
+            "the net for more"
+        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlvm.nets.arguments import count, module, out_features
+from dlvm.nets.arguments import check_tokens, count, module, out_features, whole
 from dlvm.nets.inputs import _Before, tensor
 
 
@@ -187,3 +187,51 @@ class SwitchingDiagonal(nn.Module):
             shape (*batch, features).
         """
         return self.bias + z @ self.own + (z @ self.weight) * v
+
+
+class Embedded(_Before):
+    """A net of sequences or sets of vectors, which sees tokens: a learned vector for each.
+
+        net(E[x_1], E[x_2], ..., E[x_length])
+
+    The encoder of sentences: ``Embedded(GRU(32, 64), tokens=28)`` reads them in order, and
+    ``Embedded(DeepSet(MLP(32, 32), MLP(32, 64)), 28)`` counts what is in them. What lies behind a sequence's length is
+    not seen.
+
+    Args:
+        net: of (vectors, how many there are), with ``in_features`` the width of a vector.
+        tokens: how many different ones there are.
+
+    Raises:
+        ValueError: ``tokens`` is below 1, or the net does not say how wide a vector is; when called, a token is none
+            of 0, ..., tokens - 1.
+        TypeError: the net is no module, or has no ``out_features``; ``tokens`` is no integer; when called, tokens are
+            no whole numbers.
+
+    Example:
+        >>> from dlvm.nets import GRU
+        >>> Embedded(GRU(4, 8), tokens=28)(torch.tensor([[3, 1, 0], [2, 0, -1]]), torch.tensor([3, 2])).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, net: nn.Module, tokens: int):
+        super().__init__(net)
+        count(tokens=tokens)
+        width = getattr(net, "in_features", None)
+        whole(**{"in_features of the net": width})
+        self.most = tokens - 1
+        self.tokens = nn.Embedding(tokens, width)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, positions), whole numbers.
+            lengths: how many of them count, shape (*batch,); all unless told.
+
+        Returns:
+            shape (*batch, out_features).
+        """
+        if isinstance(x, Tensor) and isinstance(lengths, Tensor):
+            x = torch.where(torch.arange(x.shape[-1], device=x.device) < lengths.unsqueeze(-1), x, 0)
+        check_tokens(x, self.most)
+        return self.net(self.tokens(x)) if lengths is None else self.net(self.tokens(x), lengths)

@@ -13,6 +13,8 @@ SMALLER = {
     "diffusion": {"layers": 3},
     "hidden_markov": {"states": 3},
     "linear_gaussian_ssm": {"z_dim": 2},
+    "language_model": {"width": 4},
+    "sentence_vae": {"z_dim": 2, "width": 4},
     "realnvp": {"depth": 1, "width": 4, "blocks": 1},
     "nade": {"hidden": 16},
     "pixelcnn": {"receptive_field": 2, "layers": 2, "channels": 4},
@@ -49,4 +51,6 @@ def sequences(tokens: bool = False, number: int = 50) -> Splits:
     shape = (number, STEPS) if tokens else (number, STEPS, WIDTH)
     x = torch.randint(TOKENS if tokens else 2, shape, generator=generator)
     lengths = torch.arange(number) % STEPS + 1
+    if tokens:  # the last one that counts is the end
+        x = (x % (TOKENS - 1) + 1) * (torch.arange(STEPS) < lengths[:, None] - 1)
     return from_tensor(x if tokens else x.float(), batch_size=40, more={"lengths": lengths})

@@ -1,4 +1,4 @@
-"""What the variables of an autoregressive model are, told from the data: bits, grey levels or tokens."""
+"""What the variables of an autoregressive model are, told from the data: bits, grey levels or tokens; and sentences."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlvm.distributions import Bits, Greys, MixedGreys, Tokens
+from dlvm.distributions.sequences.lengths import steps_within
+from dlvm.distributions.sequences.sentence_distribution import lengths_of
 from dlvm.experiments.data import Loader
+from dlvm.experiments.data.named.sequences import END
 from dlvm.experiments.options.fitting import MOST_CLASSES, Found, levels_of
+from dlvm.nets import CausalGRU, CausalTCN
 
 VariableWord = Literal["bits", "greys", "mixture"]
+TokenNetWord = Literal["gru", "tcn"]
 Element = Bits | Greys | MixedGreys | Tokens
 
 
@@ -80,3 +85,36 @@ def start_of(element: Element, data: Loader) -> Tensor:
     number = (x * (element.levels - 1)).round() if isinstance(element, Greys) else x
     counts = torch.stack([(number == level).sum(0) for level in range(element.levels)], -1) + 0.5
     return (counts / counts.sum(-1, keepdim=True)).log().to(torch.get_default_dtype())
+
+
+def end_of(data: Loader) -> int | None:
+    """The token that ends a sentence: 0 where the vocabulary says so, or all that stop do so there; else None.
+
+    Raises:
+        ValueError: sentences stop whose end does not count as a token.
+    """
+    lengths = data["lengths"]
+    stops = lengths < data.x.shape[1]
+    last = data.x.gather(1, lengths[:, None] - 1)[:, 0]
+    named = bool(data.vocabulary) and data.vocabulary[0] == END
+    ends = bool(stops.any()) and bool((lengths_of(data.x, 0) >= lengths).all())
+    if bool((unended := stops & (last != 0)).any()) or bool(stops.any()) and not (named or ends):
+        raise ValueError(
+            f"data have {int(unended.sum())} sentences that stop without an end, so that where they stop would cost "
+            f"nothing; let 0 be the token {END}, which is the last of each sentence alone, and count it in lengths"
+        )
+    return 0 if named or ends else None
+
+
+def frequencies(data: Loader, tokens: int) -> Tensor:
+    """Logits of how often each token is there within the lengths, shape (tokens,); half a count more of each."""
+    within = steps_within(data["lengths"], data.x.shape[1])
+    counts = torch.bincount(data.x[within], minlength=tokens) + 0.5
+    return (counts / counts.sum()).log().to(torch.get_default_dtype())
+
+
+def token_net(word: TokenNetWord, tokens: int, width: int, layers: int, context: int = 0) -> nn.Module:
+    """What sees earlier tokens: gated states, or dilated convolutions of three positions."""
+    if word == "gru":
+        return CausalGRU(tokens, width, layers, context)
+    return CausalTCN(tokens, width, layers, context=context)

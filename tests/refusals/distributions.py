@@ -8,7 +8,7 @@ from torch import nn
 
 import dlvm.distributions as room
 from dlvm.distributions import Bernoulli, ConstantScaleNormal, LearnedScale, StandardNormal, SylvesterNormal
-from refusals import data_flows, diffusion, likelihoods, semi_supervised, sequences
+from refusals import data_flows, diffusion, likelihoods, semi_supervised, sequences, text
 from refusals import distributions_parts as parts
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.distributions_parts import NOT_SCALES, NOT_STEPS, net
@@ -107,6 +107,7 @@ CASES = [
     *data_flows.CASES,
     *diffusion.DISTRIBUTIONS,
     *sequences.CHAINS,
+    *text.DISTRIBUTIONS,
 ]
 ANY = {
     "Coupling(reverse)": "any truth value",

@@ -45,7 +45,7 @@ from dlvm.models import (
     burda,
 )
 from dlvm.nets import MLP, NADE, Joined, Readout
-from refusals import diffusion, mixtures, semi_supervised, sequences
+from refusals import diffusion, mixtures, semi_supervised, sequences, text
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.data_flows import NOT_FLOWS, NOT_NOISES
 from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -255,6 +255,7 @@ CASES = [
     *mixtures.CASES,
     *diffusion.MODELS,
     *sequences.MODELS,
+    *text.MODELS,
 ]
 FLAGS = (
     "RandomLayer(continuous)",

@@ -47,6 +47,7 @@ from dlvm.nets import (
     SwitchingLinear,
     out_features,
 )
+from refusals import text
 from refusals.case import NOT_COUNTS, NOT_NUMBERS, NOT_SEEDS, Case
 
 ROOM = room
@@ -193,6 +194,7 @@ NOT_PRESENT = st.sampled_from(
 NOT_SIZES_OF_MAPS = st.sampled_from([(1, 3, 5), (4, 4), 16, None, (1, 0, 4)])
 
 CASES = [
+    *text.NETS,
     *(
         Case(name, p, lambda v, make=make, p=p: make(**{p: v}), NOT_COUNTS)
         for name, (make, counts, _) in BY_CHAIN_RULE.items()
