@@ -57,6 +57,7 @@ from dlvm.distributions.scale import positive
 from dlvm.distributions.sequences.conditional_chain import ConditionalChain
 from dlvm.distributions.sequences.each_step import EachStep
 from dlvm.distributions.sequences.factorial_chain import FactorialChain
+from dlvm.distributions.sequences.gated_transition import GatedTransition
 from dlvm.distributions.sequences.gaussian_chain import GaussianChain
 from dlvm.distributions.sequences.markov_chain import MarkovChain
 from dlvm.distributions.sequences.sentences import Sentences
@@ -115,6 +116,7 @@ __all__ = [
     "FlowNormal",
     "FlowPrior",
     "FullRankNormal",
+    "GatedTransition",
     "GaussianChain",
     "GreyLevels",
     "Greys",

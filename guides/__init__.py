@@ -18,6 +18,7 @@ from dlvm.guides.local import Local
 from dlvm.guides.posterior_of import posterior_of
 from dlvm.guides.quantiser import Quantiser
 from dlvm.guides.refined import Refined
+from dlvm.guides.sequential import MeanFieldOverTime, Sequential
 from dlvm.guides.sites.latents import Latent, NoLatents, Plate, latents
 from dlvm.guides.top_down_posterior import TopDownPosterior
 from dlvm.guides.with_globals import WithGlobals, local_sites
@@ -44,6 +45,7 @@ __all__ = [
     "Latent",
     "Local",
     "LowRank",
+    "MeanFieldOverTime",
     "Mixture",
     "NeuralSpline",
     "NoLatents",
@@ -54,6 +56,7 @@ __all__ = [
     "Radial",
     "RealNVP",
     "Refined",
+    "Sequential",
     "StudentT",
     "Sylvester",
     "TopDownPosterior",

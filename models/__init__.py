@@ -6,6 +6,7 @@ from dlvm.models.bernoulli_mixture import BernoulliMixture
 from dlvm.models.categorical_vae import CategoricalVAE
 from dlvm.models.conditional import Conditional
 from dlvm.models.cvae import CVAE
+from dlvm.models.deep_markov import DeepMarkov
 from dlvm.models.dequantised import Dequantised
 from dlvm.models.diffusion import Diffusion, RandomLayer
 from dlvm.models.factor_analysers import FactorAnalysers
@@ -42,6 +43,7 @@ __all__ = [
     "CategoricalVAE",
     "CVAE",
     "Conditional",
+    "DeepMarkov",
     "Dequantised",
     "FactorAnalysers",
     "FactorialHMM",

@@ -17,8 +17,10 @@ from dlvm.nets.joined import Classes, Embedded, Joined, SwitchingDiagonal, Switc
 from dlvm.nets.made import MADE
 from dlvm.nets.mlp import MLP
 from dlvm.nets.pixels import PixelFeatures, PixelReadout
-from dlvm.nets.recurrent import GRU
 from dlvm.nets.residual import Bottleneck, PixelMaps, Pyramid, Readout
+from dlvm.nets.sequences.combiner import Combiner
+from dlvm.nets.sequences.over_time import Recurrent
+from dlvm.nets.sequences.recurrent import GRU
 from dlvm.nets.sets import DeepSet
 from dlvm.nets.weight_norm import NormedConv2d, NormedLinear
 
@@ -38,6 +40,7 @@ __all__ = [
     "Beside",
     "Bottleneck",
     "Classes",
+    "Combiner",
     "Conv",
     "Corrupted",
     "Deconv",
@@ -58,6 +61,7 @@ __all__ = [
     "PixelMaps",
     "Pyramid",
     "Readout",
+    "Recurrent",
     "ResidualBlock",
     "RowsAbove",
     "Standardised",

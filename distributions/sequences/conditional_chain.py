@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pyro.distributions
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Independent, Normal, constraints
 
 from dlvm.distributions.sequences.lengths import Ragged, check_lengths
 from dlvm.nets.arguments import count
+
+GAUSSIANS = Normal, pyro.distributions.Normal
 
 
 class ConditionalChain(Ragged):
@@ -17,9 +20,10 @@ class ConditionalChain(Ragged):
 
         p(z_1..z_T) = prod_t p(z_t | z_t-1, inputs_t),   z_0 = start
 
-    The density is computed of all steps at once; drawing goes step by step. Without inputs it is the dynamics of a
-    state space, with the features of an encoder a guide over time. Steps behind a sequence's length count nothing,
-    whatever numbers stand there, and are drawn as 0.
+    The density is computed of all steps at once; drawing goes step by step, and the last draw has the densities of its
+    own steps, as cheap as the steps have them: those of flows are free. Without inputs it is the dynamics of a state
+    space, with the features of an encoder a guide over time. Steps behind a sequence's length count nothing, whatever
+    numbers stand there, and are drawn as 0.
 
     Args:
         step: makes p(z_t | z_t-1, inputs_t), of event shape (D,) and over any leading dimensions, from z_t-1, shape
@@ -49,6 +53,7 @@ class ConditionalChain(Ragged):
     arg_constraints: dict = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
+    _draw: tuple[Tensor, list[Distribution], list[Tensor]] | None = None
 
     def __init__(
         self,
@@ -109,7 +114,11 @@ class ConditionalChain(Ragged):
 
     def densities(self, value: Tensor) -> Tensor:
         """log p(z_t | z_t-1) of each step, shape (*shape, T), for z of shape (*shape, T, D); 0 where none counts."""
-        within = self.within
+        within, draw = self.within, self._draw
+        # A value drawn by sample() carries no graph: only the usual way has the parameters' whole gradient.
+        if draw is not None and draw[0] is value and (value.requires_grad or not torch.is_grad_enabled()):
+            each = _of_draw(*draw[1:])
+            return each if within is None else torch.where(within, each, 0)
         if within is not None:
             value = torch.where(within.unsqueeze(-1), value, 0)
         start = self.start.unsqueeze(-2).expand(*value.shape[:-2], 1, value.shape[-1])
@@ -119,16 +128,22 @@ class ConditionalChain(Ragged):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        value = value if value.shape == shape else value.expand(shape)
         return self.densities(value).sum(-1)
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        last, drawn = self.start.expand(*sample_shape, *self.batch_shape, self.event_shape[1]), []
+        last = self.start.expand(*sample_shape, *self.batch_shape, self.event_shape[1])
+        made: list[Distribution] = []
+        drawn: list[Tensor] = []
         for t in range(self.event_shape[0]):
-            last = self.of_step(last, t).rsample()
+            made.append(self.of_step(last, t))
+            last = made[-1].rsample()
             drawn.append(last)
         path = torch.stack(drawn, -2)
-        return path if self.within is None else torch.where(self.within.unsqueeze(-1), path, 0)
+        path = path if self.within is None else torch.where(self.within.unsqueeze(-1), path, 0)
+        self._draw = path, made, drawn
+        return path
 
     def expand(self, batch_shape: Sequence[int], _instance: ConditionalChain | None = None) -> ConditionalChain:
         batch, (steps, dim) = tuple(batch_shape), self.event_shape
@@ -140,3 +155,12 @@ class ConditionalChain(Ragged):
             None if self.lengths is None else self.lengths.expand(batch),
             validate_args=self._validate_args,
         )
+
+
+def _of_draw(made: list[Distribution], drawn: list[Tensor]) -> Tensor:
+    """log-densities of drawn steps, shape (*shape, T); of Gaussians with independent dimensions all at once."""
+    single = [step.base_dist for step in made if isinstance(step, Independent) and type(step.base_dist) in GAUSSIANS]
+    if len(single) < len(made):
+        return torch.stack([step.log_prob(z) for step, z in zip(made, drawn, strict=True)], -1)
+    loc, scale = (torch.stack([getattr(step, name) for step in single], -2) for name in ("loc", "scale"))
+    return Normal(loc, scale, validate_args=False).log_prob(torch.stack(drawn, -2)).sum(-1)

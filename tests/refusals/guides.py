@@ -30,7 +30,7 @@ from dlvm.guides import (
 )
 from dlvm.models import PPCA
 from dlvm.nets import MLP, Pyramid
-from refusals import diffusion, guides_calls, guides_programs, semi_supervised
+from refusals import diffusion, guides_calls, guides_over_time, guides_programs, semi_supervised
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
     MISMATCHED,
@@ -209,7 +209,8 @@ OTHERS = [
     Case("Local", "index", lambda v: Local(SITES, 5, index=v), NOT_INDICES),
     Case("Local", "width", lambda v: Local(SITES, 5, width=v), NOT_SIZES),
 ]
-CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_programs.CASES, *diffusion.GUIDES]
+CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_over_time.CASES, *guides_programs.CASES]
+CASES += diffusion.GUIDES
 BOOK = Codebook(3, 2)
 CASES += [
     Case("Quantiser", "codebook", lambda v: Quantiser(v, encoder()), st.sampled_from([None, 3, Codebook, "book", X])),

@@ -19,6 +19,7 @@ from dlvm.nets import (
     CausalAttention,
     CausalTransformer,
     Classes,
+    Combiner,
     Conv,
     Corrupted,
     Deconv,
@@ -40,6 +41,7 @@ from dlvm.nets import (
     PixelsLeft,
     Pyramid,
     Readout,
+    Recurrent,
     ResidualBlock,
     RowsAbove,
     Standardised,
@@ -180,6 +182,12 @@ COUNTED = {
     ("GRU", "in_features"): lambda v: GRU(v, 4),
     ("GRU", "out_features"): lambda v: GRU(3, v),
     ("GRU", "layers"): lambda v: GRU(3, 4, v),
+    ("Combiner", "z_dim"): lambda v: Combiner(v, 4),
+    ("Combiner", "width"): lambda v: Combiner(3, v),
+    ("Combiner", "parts"): lambda v: Combiner(3, 4, v),
+    ("Recurrent", "in_features"): lambda v: Recurrent(v, 4),
+    ("Recurrent", "width"): lambda v: Recurrent(3, v),
+    ("Recurrent", "layers"): lambda v: Recurrent(3, 4, layers=v),
 }
 NOT_RATES = st.sampled_from([0, -0.1, float("nan"), float("inf"), "0.1", None, [], torch.tensor(0.1)])
 NOT_ROWS = st.sampled_from([torch.zeros(s) for s in ((5, 2), (1, 3), (5, 1, 3), (3,), ())])
@@ -272,6 +280,14 @@ CASES = [
         Case(f"{name}.forward", "present", lambda v, make=make: make(torch.zeros(5, 4, 3), v), NOT_PRESENT)
         for name, make in SEQUENCED.items()
     ),
+    Case(
+        "Recurrent", "direction", lambda v: Recurrent(3, 2, v), st.sampled_from([None, 3, "left", "", True, ["both"]])
+    ),
+    Case("Recurrent", "cell", lambda v: Recurrent(3, 2, cell=v), st.one_of(NOT_MAKERS, st.just(nn.LSTM))),
+    Case("Recurrent", "inputs", lambda v: Recurrent(3, 2, inputs=v), NOT_MODULES.filter(lambda v: v is not None)),
+    Case("Recurrent", "inputs", lambda v: Recurrent(3, 2, inputs=v), st.builds(Narrow), named="net"),
+    Case("Recurrent.forward", "x", Recurrent(3, 2), st.one_of(NOT_TENSORS, NOT_SEQUENCES)),
+    Case("Recurrent.forward", "lengths", lambda v: Recurrent(3, 2)(torch.zeros(5, 4, 3), v), NOT_PRESENT),
     *(
         Case("Bottleneck", name, lambda v, name=name: Bottleneck(**BOTTLENECK | {name: v}), NOT_COUNTS)
         for name in BOTTLENECK

@@ -5,17 +5,19 @@ from __future__ import annotations
 import pyro.distributions as dist
 import torch
 from hypothesis import strategies as st
+from torch import nn
 
 from dlvm.distributions import (
     Bernoulli,
     ConditionalChain,
     EachStep,
     FactorialChain,
+    GatedTransition,
     GaussianChain,
     MarkovChain,
     StandardNormal,
 )
-from dlvm.models import AutoregressiveHMM, BernoulliMixture, FactorialHMM, HiddenMarkov, LinearGaussianSSM
+from dlvm.models import AutoregressiveHMM, BernoulliMixture, DeepMarkov, FactorialHMM, HiddenMarkov, LinearGaussianSSM
 from dlvm.nets import MLP, SwitchingDiagonal
 from refusals.case import NOT_COUNTS, Case
 
@@ -43,6 +45,9 @@ NOT_MIXTURES = st.sampled_from([None, 3, BernoulliMixture, StandardNormal(2), Be
 NOT_SEQUENCES = st.sampled_from([X[0], X[..., :1], X[None], None, 3, "x", X.double(), X[:0]])
 
 
+NOT_NETS = st.sampled_from([None, 3, "net", nn.ReLU, lambda z: z, X])
+
+
 def chain(**settings: object) -> MarkovChain:
     return MarkovChain(
         **{"initial": torch.zeros(2), "transition": torch.zeros(2, 2), "evidence": torch.zeros(4, 3, 2)} | settings
@@ -64,6 +69,10 @@ def walk(**settings: object) -> ConditionalChain:
 def factors(**settings: object) -> FactorialChain:
     made = {"initial": torch.zeros(2, 2), "transition": torch.zeros(2, 2, 2), "evidence": torch.zeros(4, 3, 2, 2)}
     return FactorialChain(**made | settings)
+
+
+def deep() -> DeepMarkov:
+    return DeepMarkov(2, Bernoulli(MLP(2, 2)))
 
 
 def hidden() -> HiddenMarkov:
@@ -110,10 +119,22 @@ CHAINS = [
         for name in ("initial", "transition", "evidence")
     ),
     Case("FactorialChain", "lengths", lambda v: factors(lengths=v), NOT_LENGTHS),
+    Case("GatedTransition", "z_dim", GatedTransition, NOT_COUNTS),
+    Case("GatedTransition", "hidden", lambda v: GatedTransition(2, v), NOT_COUNTS),
     Case("GaussianChain", "lengths", lambda v: states(lengths=v), NOT_LENGTHS),
     Case("MarkovChain", "lengths", lambda v: chain(lengths=v), NOT_LENGTHS),
 ]
 MODELS = [
+    Case("DeepMarkov", "z_dim", lambda v: DeepMarkov(v, StandardNormal(2)), NOT_COUNTS),
+    Case("DeepMarkov", "likelihood", lambda v: DeepMarkov(2, v), NOT_NETS),
+    Case(
+        "DeepMarkov",
+        "transition",
+        lambda v: DeepMarkov(2, StandardNormal(2), v),
+        NOT_NETS.filter(lambda v: v is not None),
+    ),
+    Case("DeepMarkov.forward", "x", lambda v: deep()(v), st.sampled_from([X[0], X[..., :1], X[None], 3, "x", X[:0]])),
+    Case("DeepMarkov.forward", "lengths", lambda v: deep()(X, v), NOT_LENGTHS),
     Case("HiddenMarkov", "components", HiddenMarkov, st.sampled_from([None, 3, BernoulliMixture, StandardNormal(2)])),
     Case("AutoregressiveHMM", "states", lambda v: autoregressive(states=v), NOT_COUNTS),
     Case("AutoregressiveHMM", "x_dim", lambda v: autoregressive(x_dim=v), NOT_COUNTS),

@@ -70,14 +70,14 @@ class GRU(nn.Module):
         values = torch.where(there, x, 0).reshape(math.prod(batch), steps, self.in_features)
         lengths = there.sum((-2, -1)).reshape(-1, 1)
         if self.reverse:
-            values = values.gather(1, _reversed(lengths, steps)[..., None].expand_as(values))
+            values = values.gather(1, reversed_times(lengths, steps)[..., None].expand_as(values))
         states = self.net(values)[0] if steps and len(values) else values.new_zeros(len(values), 1, self.out_features)
         last = (lengths - 1).clamp_min(0)[..., None].expand(-1, -1, self.out_features)
         out = torch.where(lengths > 0, states.gather(1, last).squeeze(1), 0)
         return out.reshape(*batch, self.out_features)
 
 
-def _reversed(lengths: Tensor, steps: int) -> Tensor:
+def reversed_times(lengths: Tensor, steps: int) -> Tensor:
     """Which step is read at each time: the last of a sequence first, and what lies behind its end where it is."""
     times = torch.arange(steps, device=lengths.device)
     return torch.where(times < lengths, lengths - 1 - times, times)

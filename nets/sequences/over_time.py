@@ -1,0 +1,142 @@
+"""A sequence of any length -> features of each of its steps, by a recurrent net that runs over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dlvm.nets.arguments import count, made, module, out_features
+from dlvm.nets.sequences.recurrent import reversed_times
+
+DIRECTIONS = {"forward": (False,), "backward": (True,), "both": (False, True)}
+
+
+class Recurrent(nn.Module):
+    """Features of each step of a sequence: the states of a recurrent net over what came before it, after it, or both.
+
+        forward:  h_t = cell(x_t, h_t-1), which sees x_1..x_t, as a filter does
+        backward: h_t = cell(x_t, h_t+1), which sees x_t..x_T, all that p(z_t | z_t-1, x) depends on
+        both:     [h_t forward, h_t backward], which sees x_1..x_T
+
+    The state before the first step that is read is learned. Sequences of several lengths stand in one tensor, and each
+    is read from its own ends: what lies behind, NaN included, is not seen, and has the features 0. Each direction is
+    one call of torch's fused net over the whole sequence.
+
+    Args:
+        in_features: width of a step.
+        width: of the states; ``out_features`` is twice that for both directions.
+        direction: "forward", "backward" or "both".
+        cell: (in_features, width, layers, batch_first=True) -> a net as ``nn.GRU``, or
+            ``partial(nn.RNN, nonlinearity="relu")``.
+        layers: how many nets, each reading the states of the one before.
+        inputs: net of a step of ``in_features`` numbers before it is read, with ``out_features``; ``Filled`` where
+            numbers are missing. None for the numbers themselves.
+
+    Raises:
+        ValueError: a number is below 1, or the direction is another; when called, steps have another width, or lengths
+            do not fit.
+        TypeError: a number is no integer, ``cell`` makes no recurrent net, or ``inputs`` is no module with
+            ``out_features``; when called, the sequence is no tensor.
+
+    References:
+        Structured Inference Networks for Nonlinear State Space Models, Krishnan, Shalit, Sontag, 2017,
+            arXiv:1609.09869.
+
+    Example:
+        >>> Recurrent(2, 8, "both")(torch.zeros(3, 5, 2), torch.tensor([5, 1, 3])).shape
+        torch.Size([3, 5, 16])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        width: int,
+        direction: str = "backward",
+        cell: Callable[..., nn.Module] = nn.GRU,
+        layers: int = 1,
+        inputs: nn.Module | None = None,
+    ):
+        super().__init__()
+        count(in_features=in_features, width=width, layers=layers)
+        if direction not in tuple(DIRECTIONS):
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+        if inputs is not None:
+            module(inputs=inputs)
+        read = in_features if inputs is None else out_features(inputs)
+        self.in_features, self.direction, self.inputs = in_features, direction, inputs
+        self.nets = nn.ModuleList(made("cell", _batch_first(cell), read, width, layers) for _ in DIRECTIONS[direction])
+        if isinstance(self.nets[0], nn.LSTM) or not isinstance(self.nets[0], nn.RNNBase):
+            got = type(self.nets[0]).__name__
+            raise TypeError(f"cell must make an nn.GRU or nn.RNN, whose state is one tensor, got {got}; pass nn.GRU")
+        self.starts = nn.ParameterList(nn.Parameter(torch.zeros(layers, 1, width)) for _ in self.nets)
+        self.out_features = width * len(self.nets)
+
+    @property
+    def directions(self) -> int:
+        """How many vectors of states stand side by side in the features: 1, or 2."""
+        return len(self.nets)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: shape (*batch, T, in_features).
+            lengths: shape (*batch,), integers from 0 to T; T for each unless told.
+
+        Returns:
+            shape (*batch, T, out_features).
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor, got {type(x).__name__}; pass shape (*batch, T, {self.in_features})")
+        if x.dim() < 2 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"x must have shape (*batch, T, {self.in_features}), got {tuple(x.shape)}; make the net for this width"
+            )
+        *batch, steps, _ = x.shape
+        within = None if lengths is None else _within(lengths, x.shape)
+        values = x if within is None else torch.where(within, x, 0)
+        values = values if self.inputs is None else self.inputs(values)
+        rows = math.prod(batch)
+        if not rows * steps:
+            return values.new_zeros(*batch, steps, self.out_features)
+        values = values.reshape(rows, steps, values.shape[-1])
+        order = None if lengths is None else reversed_times(lengths.reshape(rows, 1), steps).unsqueeze(-1)
+        found = [
+            self._read(net, start, values, order) if back else net(values, _for(start, rows))[0]
+            for net, start, back in zip(self.nets, self.starts, DIRECTIONS[self.direction], strict=True)
+        ]
+        states = (found[0] if len(found) == 1 else torch.cat(found, -1)).reshape(*batch, steps, self.out_features)
+        return states if within is None else torch.where(within, states, 0)
+
+    def _read(self, net: nn.Module, start: Tensor, values: Tensor, order: Tensor | None) -> Tensor:
+        """The states of a net that reads each sequence from its own end."""
+        if order is None:
+            return net(values.flip(1), _for(start, len(values)))[0].flip(1)
+        states = net(values.gather(1, order.expand(-1, -1, values.shape[-1])), _for(start, len(values)))[0]
+        return states.gather(1, order.expand(-1, -1, states.shape[-1]))
+
+
+def _batch_first(cell: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """What makes the net; what is no maker is left to be refused by name."""
+    if isinstance(cell, nn.Module) or not callable(cell):
+        return cell
+    return lambda *sizes: cell(*sizes, batch_first=True)
+
+
+def _for(start: Tensor, rows: int) -> Tensor:
+    """The state before the first step, of each sequence."""
+    return start.expand(-1, rows, -1).contiguous()
+
+
+def _within(lengths: Tensor, shape: torch.Size) -> Tensor:
+    """Which steps there are, shape (*batch, T, 1)."""
+    *batch, steps, _ = shape
+    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"lengths must be a tensor of whole numbers, got {got}; count the steps of each sequence")
+    if list(lengths.shape) != batch or ((lengths < 0) | (lengths > steps)).any():
+        got = f"shape {tuple(lengths.shape)}" if list(lengths.shape) != batch else f"up to {lengths.max()}"
+        raise ValueError(f"lengths must be of shape {tuple(batch)}, from 0 to the {steps} steps of x, got {got}")
+    return (torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)).unsqueeze(-1)
