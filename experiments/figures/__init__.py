@@ -10,6 +10,7 @@ from dlvm.experiments.figures.imputation import imputation_errors
 from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import distance_curves, learning_curves
+from dlvm.experiments.figures.over_time import bands_over_time, gaps_by_length
 from dlvm.experiments.figures.posteriors import posteriors
 from dlvm.experiments.figures.predictions import decoders, predictions, reliability
 from dlvm.experiments.figures.priors import gains, pseudo_inputs
@@ -19,6 +20,7 @@ from dlvm.experiments.figures.timed_curves import timed_curves
 from dlvm.experiments.figures.toy_posteriors import energy_fits, four_posteriors
 
 __all__ = [
+    "bands_over_time",
     "bias_and_noise",
     "bounds",
     "by_depth",
@@ -31,6 +33,7 @@ __all__ = [
     "errors_by_labels",
     "four_posteriors",
     "gains",
+    "gaps_by_length",
     "imputation_errors",
     "latent_space",
     "layer_kl",

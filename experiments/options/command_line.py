@@ -29,6 +29,9 @@ LEAST = {
     "train_data": 1, "dreams": 20, "unlearn_epochs": 1,
     # labels
     "labels": 0, "labels_seed": 0, "label_weight": 0,
+    # sequences
+    "trained_steps": 1, "guide_epochs": 1, "num_sequences": 2, "hours": 2, "state": 1, "iterations": 1, "ahead": 1,
+    "num_draws": 2, "width": 1,
     # mixtures
     "floor": 0,
     # how long
@@ -42,6 +45,7 @@ POSITIVE = (
 BETWEEN = {
     "beta": (0, 1),
     "sleep": (0, 1),
+    "hidden_share": (0, 1),
     "alpha": (-math.inf, 1),
     "seed": (0, 2**32 - 2),
     "threads": (1, 1024),

@@ -12,7 +12,7 @@ from dlvm.distributions import Bits, Greys, MixedGreys, Tokens
 from dlvm.distributions.sequences.lengths import steps_within
 from dlvm.distributions.sequences.sentence_distribution import lengths_of
 from dlvm.experiments.data import Loader
-from dlvm.experiments.data.named.sequences import END
+from dlvm.experiments.data.readers.writing import END
 from dlvm.experiments.options.fitting import MOST_CLASSES, Found, levels_of
 from dlvm.nets import CausalGRU, CausalTCN
 

@@ -27,7 +27,7 @@ COMPUTING = ("nets", "distributions", "models", "guides", "inference", "evidence
 SHARED = (  # of the scripts' own room
     "data", "options", "measures", "generated", "setups",
     "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
-    "sweeps/few_label_ways.py", "sweeps/rules.py",
+    "sweeps/chorales.py", "sweeps/few_label_ways.py", "sweeps/over_time.py", "sweeps/rules.py",
 )  # fmt: skip
 
 

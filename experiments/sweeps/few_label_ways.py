@@ -37,7 +37,7 @@ class Learning:
     z_dim: int = 50
     """Latent dimensions, of M1 and beside the class."""
     hidden: tuple[int, ...] = (400, 128)
-    """Hidden layers of encoders, classifiers and, in reverse, decoders; of nets on M1's features the last alone."""
+    """Hidden layers of encoders, classifiers and, in reverse, decoders; of nets on M1's features the first alone."""
     likelihood: LikelihoodWord = "bernoulli"
     """p(x | z) of M1 and p(x | y, z) of M2, as for vae."""
     labelled_share: float = 0.05
@@ -126,7 +126,7 @@ def m1(how: Learning, found: Splits, labels: int, seed: int) -> float:
 
 def m1_m2(how: Learning, found: Splits, labels: int, seed: int) -> float:
     """The error of M2 on the features of M1, real numbers under a Gaussian, in per cent."""
-    setup = M2Setup(how.z_dim, label_weight=how.label_weight, hidden=how.hidden[-1:], likelihood="normal")
+    setup = M2Setup(how.z_dim, label_weight=how.label_weight, hidden=how.hidden[:1], likelihood="normal")
     return m2(how, found, labels, seed, setup)
 
 

@@ -33,7 +33,7 @@ from dlvm.experiments.setups.options import settings_of
 NAMES = (
     "train compare_guides compare_bounds hierarchy priors likelihoods mixtures toy_posteriors evidence gaps "
     "rate_distortion estimator_snr autoregressive imputation inpainting learning_rules autoencoders "
-    "unlearning semi_supervised"
+    "unlearning semi_supervised sequences"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
@@ -76,6 +76,7 @@ BAD = {
     "beta": [*REALS, "-0.1", "1.1"],
     "sleep": [*REALS, "-0.1", "1.1"],
     "order": [*REALS, "0.5", "-2"],
+    "hidden_share": [*REALS, "-0.1", "1.1"],
     "share": [*REALS, "0", "1", "-0.1", "2"],
     "seed": [*WHOLE, "-1", str(2**32), str(10**30)],
     "threads": [*COUNTS, "100000"],
@@ -208,7 +209,11 @@ def ended(script: Script, line: list[str], folder: Path) -> tuple[object, str]:
 
 def hold(name: str, option: str, value: str, folder: Path) -> None:
     out = folder / "run"
-    line = [*typed(option, value, folder), *MEANS.get(option, []), *QUICKLY.get((name, option), [])]
+    line = [
+        *typed(option, value, folder),
+        *(MEANS.get(option, []) if (name, "data") in OPTIONS else []),
+        *QUICKLY.get((name, option), []),
+    ]
     code, said = ended(BY_NAME[name], line + ["--out", str(out)] * (option != "out"), folder)
     if code == 2:
         message = " ".join(re.sub("[│─╭╮╰╯]|--+ ", " ", said).split())
