@@ -46,6 +46,8 @@ BETWEEN = {
     "beta": (0, 1),
     "sleep": (0, 1),
     "hidden_share": (0, 1),
+    "labelled_share": (0, 0.99),
+    "resample_below": (0, 1),
     "alpha": (-math.inf, 1),
     "seed": (0, 2**32 - 2),
     "threads": (1, 1024),
