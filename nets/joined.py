@@ -217,7 +217,7 @@ class Embedded(_Before):
     def __init__(self, net: nn.Module, tokens: int):
         super().__init__(net)
         count(tokens=tokens)
-        width = getattr(net, "in_features", None)
+        width: int = getattr(net, "in_features", None)  # type: ignore[assignment]  # looked at in the next line
         whole(**{"in_features of the net": width})
         self.most = tokens - 1
         self.tokens = nn.Embedding(tokens, width)

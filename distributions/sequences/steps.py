@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
@@ -17,7 +17,7 @@ from dlvm.distributions.sequences.each_step import EachStep
 from dlvm.distributions.sequences.gaussian_chain import GaussianChain
 from dlvm.distributions.sequences.lengths import steps_within
 
-State = Tensor | tuple["State", ...]
+State = Any  # a tensor, or a tuple of states
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,17 @@ class Steps:
         Args:
             z: shape (*batch, T, z_dim).
         """
-        state, latent, seen = self.start, [], []
+        state = self.start
+        latent: list[Tensor] = []
+        seen: list[Tensor] = []
         for t in range(z.shape[-2]):
             z_t = z[..., t, :]
             latent.append(self.z_given(state, t).log_prob(z_t))
             if self.x_given is not None:
                 seen.append(self.log_x_given(state, z_t, t))
             state = self.after(state, z_t, t)
-        log_z, log_x = (torch.stack(torch.broadcast_tensors(*found), -1) if found else None for found in (latent, seen))
+        log_z = torch.stack(torch.broadcast_tensors(*latent), -1)
+        log_x = torch.stack(torch.broadcast_tensors(*seen), -1) if seen else None
         if self.lengths is not None:
             log_z = torch.where(steps_within(self.lengths, z.shape[-2]), log_z, 0)
         return log_z, log_x
@@ -127,6 +130,7 @@ def chain_steps(
         >>> chain_steps(walk.expand((5,))).densities(torch.zeros(5, 3, 2))[0].shape
         torch.Size([5, 3])
     """
+    z_given: Any
     if isinstance(chain, ConditionalChain):
         start, z_given = chain.start, chain.of_step
     elif isinstance(chain, GaussianChain):
@@ -167,7 +171,7 @@ def _gaussian_step(chain: GaussianChain) -> Callable[[State, int], TorchDistribu
 
     def z_given(state: State, t: int) -> TorchDistribution:
         linear, precision = left[t]
-        if t and isinstance(state, Tensor):
+        if t:
             linear = linear - (chain.coupling[..., t - 1, :, :] @ state.unsqueeze(-1)).squeeze(-1)
         loc = torch.cholesky_solve(linear.unsqueeze(-1), torch.linalg.cholesky(precision)).squeeze(-1)
         return dist.MultivariateNormal(loc, precision_matrix=precision)

@@ -113,5 +113,5 @@ def _hold(who: str, found: Tensor, wanted: Tensor, tolerance: float) -> None:
         )
 
 
-def _is_observed(site: dict[str, Any]) -> bool:
+def _is_observed(site: Any) -> bool:
     return site["type"] == "sample" and bool(site["is_observed"])

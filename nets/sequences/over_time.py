@@ -137,6 +137,6 @@ def _within(lengths: Tensor, shape: torch.Size) -> Tensor:
         got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"lengths must be a tensor of whole numbers, got {got}; count the steps of each sequence")
     if list(lengths.shape) != batch or ((lengths < 0) | (lengths > steps)).any():
-        got = f"shape {tuple(lengths.shape)}" if list(lengths.shape) != batch else f"up to {lengths.max()}"
-        raise ValueError(f"lengths must be of shape {tuple(batch)}, from 0 to the {steps} steps of x, got {got}")
+        came = f"shape {tuple(lengths.shape)}" if list(lengths.shape) != batch else f"up to {lengths.max()}"
+        raise ValueError(f"lengths must be of shape {tuple(batch)}, from 0 to the {steps} steps of x, got {came}")
     return (torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)).unsqueeze(-1)
