@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +12,11 @@ import tyro
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.data.ragged import LENGTHS
 from dlvm.experiments.options.command_line import check_options, start
+from dlvm.experiments.runs.asked import MANY, Asked
 from dlvm.experiments.runs.new_data import description_of, inputs_of, read_for, reported_of
+from dlvm.experiments.runs.of_sequences import OfSteps, codes_of_steps, drawn_lengths, of_as_many_steps
 from dlvm.experiments.runs.restore import restore
 from dlvm.experiments.runs.results_file import Results, check_out, columns_of, write
 from dlvm.inference import decode, encode, generate, impute, interpolate, log_px, predict, reconstruct, traverse
@@ -23,12 +25,10 @@ from dlvm.inference.programs.beside import observes_everything
 from dlvm.inference.programs.modules import signature_of
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.use.asking import data_site
-from dlvm.inference.use.by_datum import columns as numbered
 
 Call = Literal["encode", "reconstruct", "score", "impute", "predict", "interpolate", "generate", "traverse"]
 OF_DATA = ("encode", "reconstruct", "score", "impute", "predict", "interpolate")
 OF_OBSERVED = ("score", "predict", "generate")
-MANY = 64  # images that a picture shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,65 +59,10 @@ class Config:
     """From which row to which interpolate goes: ids, or numbers from 0."""
     steps: int = 8
     """Of interpolate, and of traverse on the way from -3 to 3."""
+    length: int | None = None
+    """Steps of each sequence that generate draws; unless told as many as one of the training data has."""
     seed: int = 0
     """Of all draws."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a call works on.
-
-    Attributes:
-        config: of the command line.
-        model, guide: of the run.
-        description: of the data that it was trained on.
-        data: the new rows, None for calls that need none.
-        args: what the programs are called with for these.
-    """
-
-    config: Config
-    model: nn.Module
-    guide: nn.Module
-    description: dict[str, Any]
-    data: Loader | None
-    args: tuple
-
-    @property
-    def options(self) -> dict[str, int]:
-        """Seed and particles, as all calls take them."""
-        particles = self.config.num_particles
-        return {"seed": self.config.seed, **({} if particles is None else {"num_particles": particles})}
-
-    @property
-    def index(self) -> tuple[str, ...] | None:
-        return None if self.data is None else self.data.index
-
-    @property
-    def image_shape(self) -> tuple[int, ...] | None:
-        shape = self.description["image_shape"]
-        return None if shape is None else tuple(shape)
-
-    @property
-    def scale(self) -> float:
-        """What the file's numbers were divided by; 1 where greys became binary, whose probabilities have no units."""
-        reading = self.description["reading"]
-        return 1.0 if reading["binarize"] else reading["scale"] or 1.0
-
-    def like_x(self, x: Tensor, index: tuple[str, ...] | None = None, side: int = 0, **arrays: Any) -> Results:
-        """Rows of data: in the file's own units, under the names of its columns, and as images where they are such.
-
-        Args:
-            x: shape (rows, x_dim).
-            index: names of the rows.
-            side: how many images stand side by side; as many as above one another unless told.
-            **arrays: further ones, for an .npz.
-        """
-        scale = self.scale
-        names = self.description["columns"] or numbered("x", x.shape[1])
-        shown = x[: side * MANY if side else MANY]
-        images = None if self.image_shape is None else (shown, side or math.ceil(math.sqrt(len(shown))))
-        numbers = (x * scale).cpu()
-        return Results(numbers, names, index, {"x": numbers, **arrays}, images, self.image_shape)
 
 
 def encoded(asked: Asked) -> Results:
@@ -125,7 +70,10 @@ def encoded(asked: Asked) -> Results:
     names: list[str] = []
     parts: list[Tensor] = []
     arrays: dict[str, Any] = {}
-    for site, code in encode(asked.model, asked.guide, asked.args, **asked.options).items():
+    codes = encode(asked.model, asked.guide, asked.args, **asked.options)
+    if asked.lengths is not None and (steps := codes_of_steps(codes, asked.args[0].shape[1])) is not None:
+        return asked.steps_of(*steps, asked.lengths, asked.index)
+    for site, code in codes.items():
         part = code.probabilities if code.mean is None else code.mean
         parts.append(part.flatten(1).cpu())
         found = columns_of(site, parts[-1].shape[1], None if code.mean is not None else code.values)
@@ -155,6 +103,8 @@ def scored(asked: Asked) -> Results:
     bad = int((found.khat > 0.7).sum())
     doubt = f"; k-hat above 0.7 for {bad}, whose number cannot be trusted" if bad else ""
     mean = f"{found.log_px.mean().item():.3f} nats on average over {len(found.log_px)} rows"
+    if asked.lengths is not None:
+        mean += f", {(found.log_px.sum() / asked.lengths.sum()).item():.3f} per time step"
     tell(f"{reported_of(asked.config.run)}: {mean}{doubt}")
     return Results(torch.stack([getattr(found, word) for word in words], 1).cpu(), words, asked.index, arrays)
 
@@ -163,6 +113,8 @@ def imputed(asked: Asked) -> Results:
     """The rows with their missing entries filled in: by means, and classes and counts by a draw."""
     if not asked.args[0].isnan().any():
         tell("no entry is missing, so that the rows come back as they are")
+        if asked.lengths is not None:
+            return asked.like_x(asked.args[0], asked.index)
     found = impute(asked.model, asked.guide, asked.args, **asked.options)
     filled = found.draws[0]
     if found.mean is not None:  # classes and counts, whose draws are whole, keep them: a mean is none of their values
@@ -192,8 +144,10 @@ def predicted(asked: Asked) -> Results:
 def interpolated(asked: Asked) -> Results:
     """The way from one row to another."""
     a, b = (tuple(_row(value, place) for value in asked.args) for place in _places(asked))
-    x = interpolate(asked.model, asked.guide, a, b, asked.config.steps, **asked.options)[0]
-    return asked.like_x(x, tuple(f"step {i}" for i in range(len(x))), side=len(x))
+    model = asked.model if asked.lengths is None else of_as_many_steps(asked.model, a, b)
+    x = interpolate(model, asked.guide, a, b, asked.config.steps, **asked.options)[0]
+    way = tuple(f"step {i}" for i in range(len(x)))
+    return asked.like_x(x, way, side=len(x), **({} if asked.lengths is None else {LENGTHS: a[-1].expand(len(x))}))
 
 
 def generated(asked: Asked) -> Results:
@@ -201,7 +155,13 @@ def generated(asked: Asked) -> Results:
     given = {
         name: _given(value, asked.config.n) for name, _, value in (word.partition("=") for word in asked.config.given)
     }
-    drawn = generate(asked.model, asked.config.n, given or None, **asked.options)
+    model, lengths = asked.model, {}
+    if LENGTHS in inputs_of(asked.config.run):
+        lengths = {LENGTHS: drawn_lengths(asked.description, asked.config.n, asked.config.length, asked.config.seed)}
+        model = OfSteps(model, int(lengths[LENGTHS].max()))
+    drawn = generate(model, asked.config.n, {**lengths, **given} or None, **asked.options)
+    if lengths:
+        return asked.like_x(drawn[data_site(asked.model)], lengths=lengths[LENGTHS])
     name = data_site(asked.model)
     found = asked.like_x(drawn[name], **{site: _plain(value) for site, value in drawn.items() if site != name})
     if found.images is None or len(drawn) == 1:
@@ -285,7 +245,9 @@ def main(config: Config) -> None:
     asked = Asked(config, model, guide, description, data, args)
     found = CALLS[config.call](asked)
     if found.index is not None and found.index is asked.index:  # rows of the file, under the name of its own ids
-        found = dataclasses.replace(found, index_name=description["reading"].get("index_column") or "id")
+        reading = description["reading"]
+        name = reading.get("sequence_column") or reading.get("index_column") or "id"
+        found = dataclasses.replace(found, index_name=name)
     write(found, config.out)
     if config.out is not None:
         print(f"written to {config.out}")

@@ -49,9 +49,17 @@ def describe(loader: Loader) -> dict[str, Any]:
         "range": [there.min().item(), there.max().item()],
         "missing": rows.missing,
         "more": sorted(rows.more),
+        "lengths": _counts(rows),
         **{name: None if words is None else list(words) for name, words in names.items()},
         "reading": {**asdict(rows.reading), "missing": list(rows.reading.missing)},
     }
+
+
+def _counts(rows: Rows) -> list[list[int]] | None:
+    """[length, how many sequences have it] of all lengths; None where there are none."""
+    if (lengths := rows.more.get("lengths")) is None:
+        return None
+    return [list(pair) for pair in zip(*(part.tolist() for part in lengths.unique(return_counts=True)), strict=True)]
 
 
 def read_alike(

@@ -26,7 +26,7 @@ LEAST = {
     "chains": 2, "num_chains": 2, "leaps": 1,
     # data
     "batch_size": 1, "eval_data": 1, "num_data": 2, "view_data": 2, "toy_data": 2,
-    "train_data": 1, "dreams": 20, "unlearn_epochs": 1,
+    "train_data": 1, "pool": 1, "dreams": 20, "unlearn_epochs": 1,
     # labels
     "labels": 0, "labels_seed": 0, "label_weight": 0,
     # sequences
@@ -41,6 +41,7 @@ LEAST = {
 }  # fmt: skip
 POSITIVE = (
     "lr", "lr_decay", "phi_lr", "clip_norm", "skip_norm", "scale", "seconds", "betas", "temperature", "temperatures",
+    "time_step",
 )  # fmt: skip
 BETWEEN = {
     "beta": (0, 1),

@@ -58,6 +58,8 @@ class DataOptions:
     """Column of text, whose cells are sequences of characters."""
     lines: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Each line of a text file is a sequence of characters."""
+    pool: int = 1
+    """Batches of sequences that are sorted together by length, so that they are padded less."""
     batch_size: int = 50
     """Data per step."""
     data_dir: Path | None = None
@@ -65,8 +67,14 @@ class DataOptions:
 
     def splits(self, **settings: Any) -> Splits:
         """The three parts; ``settings`` as in ``dlvm.experiments.data.load``."""
-        which = {field.name: getattr(self, field.name) for field in fields(DataOptions) if field.name != "data"}
-        return load(self.data, **which, **settings)
+        beside = ("data", "pool")
+        which = {field.name: getattr(self, field.name) for field in fields(DataOptions) if field.name not in beside}
+        found = load(self.data, **which, **settings)
+        if self.pool == 1:
+            return found
+        if "lengths" not in found.train.rows.names:
+            raise ValueError(f"pool (--pool) is for sequences of several lengths, got {self.data}; leave it out")
+        return found._replace(train=found.train.pooled(self.pool))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Results:
         images: rows of images, shape (images, x_dim), and how many stand side by side; None where there are none.
         image_shape: of one of them.
         index_name: what the column of the rows' names is called.
+        texts: what stands in the one column in place of numbers.
     """
 
     numbers: Tensor
@@ -42,6 +43,7 @@ class Results:
     images: tuple[Tensor, int] | None = None
     image_shape: tuple[int, ...] | None = None
     index_name: str = "id"
+    texts: Sequence[str] | None = None
 
 
 def check_out(out: Path | None, overwrite: bool) -> None:
@@ -84,7 +86,8 @@ def write(results: Results, out: Path | None) -> None:
     elif suffix == ".npz":
         _arrays(results, out)
     elif suffix == ".parquet":
-        frame = _pandas().DataFrame(results.numbers.numpy(), index=results.index, columns=list(results.columns))
+        values = results.numbers.numpy() if results.texts is None else list(results.texts)
+        frame = _pandas().DataFrame(values, index=results.index, columns=list(results.columns))
         frame.rename_axis(index=None if results.index is None else results.index_name).to_parquet(out)
     else:
         _image(results, out)
@@ -98,13 +101,14 @@ def _table(results: Results, file: IO[str], separator: str) -> None:
     digits = 17 if results.numbers.dtype is torch.float64 else 9
     for i, row in enumerate(results.numbers.tolist()):
         cells = ["" if math.isnan(value) else f"{value:.{digits}g}" for value in row]
+        cells = cells if results.texts is None else [results.texts[i]]
         writer.writerow(([] if ids is None else [ids[i]]) + cells)
 
 
 def _arrays(results: Results, out: Path) -> None:
     found = {name: np.asarray(value) for name, value in results.arrays.items() if value is not None}
     found = found or {"x": results.numbers.numpy(), "columns": np.array(list(results.columns))}
-    if results.index is not None:
+    if results.index is not None and len(results.index) == len(next(iter(found.values()))):
         found["index"] = np.array(list(results.index))
     np.savez(out, **found)  # type: ignore[arg-type]  # names of arrays are no options
 

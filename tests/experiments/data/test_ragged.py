@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.options.common import DataOptions
 from dlvm.models import BernoulliMixture, HiddenMarkov
 
 STEPS = 7
@@ -94,3 +96,18 @@ def test_lengths_that_are_no_whole_numbers_are_refused():
         loader().pooled(0)
     with pytest.raises(ValueError, match="name must be one of .* got 'lengths'"):
         Loader(torch.zeros(3, 2)).pooled(2)
+
+
+def test_the_option_pools_training_batches_of_sequences_alone(tmp_path):
+    x, lengths = torch.rand(40, STEPS, 2), torch.arange(40) % STEPS + 1
+    np.savez(tmp_path / "x.npz", x=x.numpy(), lengths=lengths.numpy())
+
+    def padded(pool: int) -> int:
+        train = DataOptions(data=str(tmp_path / "x.npz"), batch_size=4, pool=pool).splits().train
+        return sum(x.shape[0] * x.shape[1] - int(lengths.sum()) for x, lengths in train.giving("x", "lengths"))
+
+    assert padded(8) < 0.5 * padded(1)
+    with pytest.raises(ValueError, match="pool .--pool. is for sequences of several lengths, got digits"):
+        DataOptions(pool=2).splits()
+    with pytest.raises(ValueError, match="pool must be an int of at least 1, got 0"):
+        DataOptions(data=str(tmp_path / "x.npz"), pool=0).splits()
