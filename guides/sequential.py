@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from dlvm.distributions import ConditionalChain, EachStep
+from dlvm.distributions.sequences.steps import Steps, chain_steps
 from dlvm.guides.families import Diagonal
 from dlvm.guides.over_time import (
     StepGuide,
@@ -95,6 +96,23 @@ class Sequential(PyroModule):
                 return draw_steps(self.step, combined, start, h, lengths)
             chain = ConditionalChain(lambda z, seen: posterior(combined(z, seen)), start, h.shape[1], h, lengths)
             return {self.whole: pyro.sample(self.whole, chain)}
+
+    def stepwise(self, *args: Any, **kwargs: Any) -> Steps:
+        """The program one step at a time, as a particle filter needs it.
+
+        Raises:
+            ValueError: a step has several sites.
+        """
+        if len(self.step.sites) > 1:
+            raise ValueError(
+                f"a step must have one site for a particle filter, got {len(self.step.sites)}; use IWAE, which weighs "
+                "whole sequences"
+            )
+        h, lengths = features_over_time(self.encoder, self.width, args, kwargs)
+        combined, posterior, start = combining(self.step), first_posterior(self.step), self.start.expand(len(h), -1)
+        return chain_steps(
+            ConditionalChain(lambda z, seen: posterior(combined(z, seen)), start, h.shape[1], h, lengths)
+        )
 
 
 class MeanFieldOverTime(PyroModule):

@@ -27,10 +27,13 @@ from dlvm.models.realnvp import RealNVP
 from dlvm.models.scanvi import SCANVI
 from dlvm.models.sentence_vae import SentenceVAE
 from dlvm.models.sigmoid_belief_network import SigmoidBeliefNetwork
+from dlvm.models.srnn import SRNN
+from dlvm.models.storn import STORN
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 from dlvm.models.vdvae import VDVAE
 from dlvm.models.vq_vae import VQVAE
+from dlvm.models.vrnn import VRNN
 from dlvm.models.weight_priors import ARD, FanIn
 
 __all__ = [
@@ -63,10 +66,13 @@ __all__ = [
     "RealNVP",
     "SCANVI",
     "SentenceVAE",
+    "SRNN",
+    "STORN",
     "SigmoidBeliefNetwork",
     "TopDown",
     "VAE",
     "VDVAE",
     "VQVAE",
+    "VRNN",
     "burda",
 ]

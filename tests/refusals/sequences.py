@@ -17,7 +17,17 @@ from dlvm.distributions import (
     MarkovChain,
     StandardNormal,
 )
-from dlvm.models import AutoregressiveHMM, BernoulliMixture, DeepMarkov, FactorialHMM, HiddenMarkov, LinearGaussianSSM
+from dlvm.models import (
+    SRNN,
+    STORN,
+    VRNN,
+    AutoregressiveHMM,
+    BernoulliMixture,
+    DeepMarkov,
+    FactorialHMM,
+    HiddenMarkov,
+    LinearGaussianSSM,
+)
 from dlvm.nets import MLP, SwitchingDiagonal
 from refusals.case import NOT_COUNTS, Case
 
@@ -124,7 +134,29 @@ CHAINS = [
     Case("GaussianChain", "lengths", lambda v: states(lengths=v), NOT_LENGTHS),
     Case("MarkovChain", "lengths", lambda v: chain(lengths=v), NOT_LENGTHS),
 ]
+RECURRENT = {"VRNN": (VRNN, 8), "SRNN": (SRNN, 6), "STORN": (STORN, 4)}
+
+
+def recurrent(kind: str, **settings: object) -> nn.Module:
+    make, width = RECURRENT[kind]
+    return make(**{"z_dim": 2, "x_dim": 2, "hidden": 4, "likelihood": Bernoulli(MLP(width, 2))} | settings)
+
+
+OF_RECURRENT = [
+    *(
+        Case(kind, name, lambda v, k=kind, n=name: recurrent(k, **{n: v}), NOT_COUNTS)
+        for kind in RECURRENT
+        for name in ("z_dim", "x_dim", "hidden")
+    ),
+    *(Case(kind, "likelihood", lambda v, k=kind: recurrent(k, likelihood=v), NOT_NETS) for kind in RECURRENT),
+    *(
+        Case(f"{kind}.forward", "x", lambda v, k=kind: recurrent(k)(v), NOT_SEQUENCES.filter(lambda v: v is not None))
+        for kind in RECURRENT
+    ),
+    *(Case(f"{kind}.forward", "lengths", lambda v, k=kind: recurrent(k)(X, v), NOT_LENGTHS) for kind in RECURRENT),
+]
 MODELS = [
+    *OF_RECURRENT,
     Case("DeepMarkov", "z_dim", lambda v: DeepMarkov(v, StandardNormal(2)), NOT_COUNTS),
     Case("DeepMarkov", "likelihood", lambda v: DeepMarkov(2, v), NOT_NETS),
     Case(
