@@ -11,6 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from dlvm.distributions.sequences.conditional_chain import ConditionalChain
 from dlvm.distributions.sequences.each_step import EachStep
 from dlvm.distributions.sequences.lengths import Ragged, check_lengths
 from dlvm.distributions.sequences.steps import State, Steps
@@ -82,10 +83,10 @@ class STORN(PyroModule):
             z = pyro.sample("z", self.prior(steps, lengths))
             return pyro.sample("x", Unrolled(self, z, lengths), obs=x)
 
-    def prior(self, steps: int, lengths: Tensor | None = None) -> EachStep:
-        """p(z), event shape (steps, z_dim)."""
-        zeros = self.net.weight_hh_l0.new_zeros(steps, self.z_dim)
-        return EachStep(dist.Normal(zeros, 1.0).to_event(1), lengths)
+    def prior(self, steps: int, lengths: Tensor | None = None) -> ConditionalChain:
+        """p(z), event shape (steps, z_dim): a chain whose links do not depend on the last."""
+        zeros = self.net.weight_hh_l0.new_zeros(self.z_dim)
+        return ConditionalChain(lambda last: dist.Normal(zeros, 1.0).to_event(1), zeros, steps, lengths=lengths)
 
     def states(self, before: Tensor, z: Tensor, state: Tensor | None = None) -> Tensor:
         """h of each step, shape (*batch, steps, hidden), from x a step before, z, and h before the first."""

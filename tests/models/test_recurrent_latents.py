@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlvm.distributions import Bernoulli
+from dlvm.guides import Sequential, latents
+from dlvm.inference import FIVO, SVI
 from dlvm.models import SRNN, STORN, VRNN
-from dlvm.nets import MLP
+from dlvm.nets import MLP, Recurrent
 
 X_DIM, Z_DIM, HIDDEN, STEPS = 3, 2, 4, 5
 WIDTHS = {VRNN: 2 * HIDDEN, SRNN: Z_DIM + HIDDEN, STORN: HIDDEN}
@@ -134,3 +136,16 @@ def test_what_is_missing_is_refused_and_so_are_data_of_another_width(kind):
         kind(Z_DIM, X_DIM, HIDDEN, Bernoulli(MLP(WIDTHS[kind] + 1, X_DIM)))
     with pytest.raises(TypeError, match="likelihood must be a module"):
         kind(2, 3, 4, nn.Linear)
+
+
+@pytest.mark.parametrize("kind", [VRNN, STORN], ids=lambda kind: kind.__name__)
+def test_particle_filters_learn_them_with_guides_over_time(kind):
+    """FIVO goes through steps that are held against both programs, and captured steps are eager ones."""
+    losses = []
+    for engine in ("eager", "captured"):
+        model, (x, _) = made(kind).float(), data()
+        guide = Sequential(latents(model, x.float(), LENGTHS), Recurrent(X_DIM, 6, "backward"))
+        pyro.set_rng_seed(3)
+        svi = SVI(model, guide, torch.optim.Adam, FIVO(3), engine=engine)
+        losses.append([svi.step(x.float(), LENGTHS) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
