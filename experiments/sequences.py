@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from dlvm.experiments.data import load
 from dlvm.experiments.options.command_line import check_different, start
 from dlvm.experiments.options.common import taken
@@ -193,18 +195,12 @@ def pictures(config: Config, done: Sequence[Done]) -> Iterator[Picture]:
     for one in done:
         if one.record["part"] == "bands":
             truth, hidden, draws = (one.tensors[name].numpy() for name in ("truth", "hidden", "draws"))
-            told_of = load("air_quality", data_dir=config.data_dir).train.columns
-            yield (
-                "bands",
-                bands_over_time(
-                    truth[:, :SHOWN],
-                    hidden,
-                    draws[..., :SHOWN],
-                    told_of[:SHOWN],
-                    "What hidden hours are expected to be",
-                ),
-                f"The first {SHOWN} sensors, in standard deviations from their means.",
-            )
+            there = np.flatnonzero(~np.isnan(truth[hidden]).all(0))[:SHOWN]  # a sensor may have been off all the time
+            names = [load("air_quality", data_dir=config.data_dir).train.columns[i] for i in there]
+            title = "What hidden hours are expected to be"
+            context = "A linear-Gaussian state space of hours of an Italian street; standard deviations of a sensor."
+            figure = bands_over_time(truth[:, there], hidden, draws[..., there], names, title, context)
+            yield "bands", figure, f"{len(there)} of the sensors over {len(truth)} hours of the test data."
             break
 
 
