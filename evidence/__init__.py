@@ -25,7 +25,9 @@ from dlvm.evidence.log_px.sandwich_record import Sandwich
 from dlvm.evidence.sampling.mcmc_em import MCMCEMEpoch, fit_mcmc_em
 from dlvm.evidence.sampling.posterior_chains import PosteriorChains
 from dlvm.evidence.simulate import Simulated, simulate
+from dlvm.evidence.weights.laplace import LaplaceFit, laplace
 from dlvm.evidence.weights.linear import WeightPosterior, weight_posterior
+from dlvm.evidence.weights.locally_reparametrised import LocallyReparametrised, locally_reparametrised
 from dlvm.evidence.weights.posterior_predictive import PosteriorPredictive, posterior_predictive
 from dlvm.evidence.weights.predictive import Predictive, predictive
 
@@ -39,6 +41,8 @@ __all__ = [
     "GaussianDecoder",
     "MCMCEMEpoch",
     "PosteriorChains",
+    "LaplaceFit",
+    "LocallyReparametrised",
     "PosteriorPredictive",
     "Predictive",
     "Sandwich",
@@ -60,6 +64,8 @@ __all__ = [
     "importance",
     "linear",
     "particle_filter",
+    "laplace",
+    "locally_reparametrised",
     "posterior_predictive",
     "predictive",
     "prior_sampling",

@@ -143,7 +143,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     settings = settings_of(config)
     pyro.set_rng_seed(config.seed)
     model, guide = recipe.pair(train)
-    stepped, judged = config.setup.trained(model, guide), config.setup.evaluated(model, guide)
+    stepped, judged = config.setup.trained(model, guide), config.setup.evaluated(model, guide, train)
     check_training(config, *stepped, objective, train)
     run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
 
@@ -172,6 +172,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
                 per = epoch_parts(epoch, config.setup.parts(train), config.setup.parts(valid))
                 run.log(**dataclasses.asdict(epoch), **per)
                 print(f"{epoch}{told_parts(per)}", flush=True)
+        config.setup.settled(model, guide, judged, train)
     finally:
         if run is not None:
             keep(run.folder, *judged, train.x[0].numel())

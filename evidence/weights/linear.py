@@ -50,7 +50,7 @@ class WeightPosterior:
 
     def weights(self) -> dict[str, Tensor]:
         """{site: posterior mean}."""
-        return _apart(self.model, self.loc.to(next(iter(self.model.starts.values())).dtype))
+        return apart(self.model, self.loc.to(next(iter(self.model.starts.values())).dtype))
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def _linear_in_weights(model: Bayesian, args: tuple) -> tuple[Tensor, Tensor, Te
 
 def _observed(model: Bayesian, weights: Tensor, args: tuple) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, scale and value of the observed site at these weights, in double precision, shape (rows, event) each."""
-    held = _apart(model, weights.to(next(iter(model.starts.values())).dtype))
+    held = apart(model, weights.to(next(iter(model.starts.values())).dtype))
     with model.holding(held), poutine.block():
         trace = poutine.trace(own(model.model)).get_trace(*args)
     sites = sample_sites(trace)
@@ -159,7 +159,7 @@ def _observed(model: Bayesian, weights: Tensor, args: tuple) -> tuple[Tensor, Te
     return mean, scale, y
 
 
-def _apart(model: Bayesian, weights: Tensor) -> dict[str, Tensor]:
+def apart(model: Bayesian, weights: Tensor) -> dict[str, Tensor]:
     """{site: its part of the vector}."""
     sizes = [value.numel() for value in model.starts.values()]
     parts = zip(model.starts.items(), weights.split(sizes), strict=True)

@@ -119,9 +119,12 @@ class Setup:
         """A fresh guide of these latent sites: of a family, or the model's own."""
         return self.guide(model, data) if family is own else self.completed(family(sites, net))
 
-    def evaluated(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+    def evaluated(self, model: nn.Module, guide: nn.Module, data: Loader) -> tuple[nn.Module, nn.Module]:
         """The pair that is reported and kept: these two, or what a trained pair says of data to come."""
         return model, guide
+
+    def settled(self, model: nn.Module, guide: nn.Module, judged: tuple[nn.Module, nn.Module], data: Loader) -> None:
+        """What is done to the pair that is reported once the other is trained, as to find its q(w); nothing here."""
 
     def cell_noise(self, data: Loader) -> nn.Module | None:
         """q(u | x) of the noise within cells where ``dequantise`` asks for one; None where it is uniform."""

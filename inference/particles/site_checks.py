@@ -56,7 +56,8 @@ def check_no_estimates(sites: list[dict]) -> None:
             raise ValueError(
                 f"site {site['name']!r} is an unbiased estimate of a sum of log-densities: means of log-weights are a "
                 "bound, and weights no importance weights; train by ELBO(), without aids, and evaluate the program "
-                "with every term, for a RandomLayer its .model with ForwardDiffusion"
+                "with every term, for a RandomLayer its .model with ForwardDiffusion; of random weights evaluate the "
+                "pair posterior_predictive(model, guide)"
             )
 
 

@@ -27,6 +27,7 @@ from dlvm.inference.particles.particles import Particles, Programs, Term, needs_
 from dlvm.inference.particles.site_checks import (
     check_all_drawn,
     check_masks,
+    check_no_estimates,
     check_not_linear,
     check_one_plate,
     check_scale,
@@ -140,6 +141,7 @@ def _pass(
     traces = prune_subsample_sites(traced), prune_subsample_sites(guide_trace)
     if not linear:
         sites = sample_sites(*traces)
+        check_no_estimates(sites)  # those that stand apart from the data, too
         apart = _apart(sites, programs)
         check_not_linear([site for site in sites if site["name"] not in apart])
     return _scored(*traces, num_particles, programs, entered, detached)

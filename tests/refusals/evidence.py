@@ -17,8 +17,11 @@ from refusals import evidence_parts
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_DATA, NOT_FINITE, NOT_NUMBERS, NOT_SEEDS, Case
 from refusals.evidence_programs import (
     BAYESIAN,
+    LABELS,
+    OF_ROWS,
     OF_WEIGHTS,
     PAIR,
+    ROWS,
     VALID,
     Knows,
     another_site,
@@ -99,6 +102,7 @@ NOT_ESTIMATES = sampled_from([3.0, X, "exact", object(), Estimate, Estimate.exac
 NOT_ANSWERS = sampled_from([None, 3, lambda x: None, lambda x: 3.0, lambda x: x, lambda x: x.sum(-1) * torch.nan])
 FAILING = sampled_from([lambda x: x @ x, lambda x: x.double() @ torch.ones(4, 1), lambda x: x[:, :3].view(-1, 4)])
 
+NOT_STEPS = sampled_from([-1, 2.5, "3", None, [1], True])
 NOT_BAYESIAN = NOT_PROGRAMS | sampled_from([LINEAR, PAIR["guide"]])
 OF_PAIRS = [
     ("model", lambda v: room.posterior_predictive(v, OF_WEIGHTS), NOT_BAYESIAN),
@@ -174,6 +178,20 @@ CASES = [
     of("gaps", "steps", NOT_COUNTS),
     of("predictive", "num_weights", NOT_COUNTS),
     *(Case("posterior_predictive", *rest) for rest in OF_PAIRS),
+    Case("laplace", "model", lambda v: room.laplace(v, OF_WEIGHTS, [X]), NOT_BAYESIAN),
+    Case("laplace", "guide", lambda v: room.laplace(BAYESIAN, v, [X]), NOT_BAYESIAN),
+    Case("laplace", "data", lambda v: room.laplace(ROWS, OF_ROWS, v), sampled_from([3, X, [], [(X,)], None])),
+    Case("laplace", "newton_steps", lambda v: room.laplace(ROWS, OF_ROWS, [(X[:5], LABELS)], v), NOT_STEPS),
+    *(
+        Case(
+            name,
+            rest[0],
+            lambda v, name=name, i=i: getattr(room, name)(*(v, OF_WEIGHTS) if i else (BAYESIAN, v)),
+            rest[2],
+        )
+        for name in ("LocallyReparametrised", "locally_reparametrised")
+        for i, rest in zip((1, 0), OF_PAIRS, strict=True)
+    ),
     Case("PosteriorPredictive", "model", lambda v: room.PosteriorPredictive(v, OF_WEIGHTS.shared), NOT_BAYESIAN),
     Case("PosteriorPredictive", "shared", lambda v: room.PosteriorPredictive(BAYESIAN, v), NOT_CALLABLE),
     Case("weight_posterior", "model", lambda v: room.weight_posterior(v, X), NOT_BAYESIAN),
@@ -205,5 +223,5 @@ FLAGS += [f"{name}(progress)" for name in VALID if name not in ("PosteriorChains
 ANY = dict.fromkeys(FLAGS, "any truth value")
 RECORDS = {
     *("BernoulliDecoder", "Calibration", "Difference", "Estimate", "Gaps", "GaussianDecoder", "Sandwich"),
-    *("MCMCEMEpoch", "Predictive", "ScaleChange", "Simulated", "Views", "WeightPosterior"),
+    *("LaplaceFit", "MCMCEMEpoch", "Predictive", "ScaleChange", "Simulated", "Views", "WeightPosterior"),
 }

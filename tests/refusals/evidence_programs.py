@@ -5,12 +5,12 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoNormal
 
 import dlvm.evidence as room
-from dlvm.distributions import Bernoulli
+from dlvm.distributions import Bernoulli, Categorical
 from dlvm.guides import Diagonal, WithGlobals, latents, local_sites
-from dlvm.models import VAE, Bayesian
+from dlvm.models import VAE, Bayesian, Conditional
 from dlvm.nets import MLP
 from refusals.pairs import LINEAR, X
 
@@ -18,6 +18,9 @@ PAIR = dict(model=LINEAR, guide=Diagonal(latents(LINEAR, X), MLP(4, 6)))
 
 BAYESIAN = Bayesian(VAE(2, Bernoulli(MLP(2, 4))), 6)
 OF_WEIGHTS = WithGlobals(Diagonal(local_sites(latents(BAYESIAN, X)), MLP(4, 6)), BAYESIAN, AutoNormal, X)
+LABELS = torch.tensor([0, 1, 0, 1, 1])
+ROWS = Bayesian(Conditional(Categorical(MLP(4, 2))), 5)
+OF_ROWS = WithGlobals(None, ROWS, AutoDelta, X[:5], LABELS)
 
 
 def coins(x=None, n=1):
