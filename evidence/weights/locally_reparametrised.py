@@ -145,15 +145,15 @@ def locally_reparametrised(model: Bayesian, guide: WithGlobals) -> tuple[Locally
         ['LocallyReparametrised', 'FullyObserved']
     """
     program = LocallyReparametrised(model, guide)
-    return program, FullyObserved() if guide.local is None else _LocalPart(guide, model)
+    return program, FullyObserved() if guide.local is None else _LocalPart(guide.local, model)
 
 
 class _LocalPart(nn.Module):
     """The guide of the local latents, in a plate whose batch stands for all data, as the model's does."""
 
-    def __init__(self, guide: WithGlobals, model: Bayesian):
+    def __init__(self, local: Callable, model: Bayesian):
         super().__init__()
-        self.local, self.plate, self.num_data = guide.local, model.plate, model.num_data
+        self.local, self.plate, self.num_data = local, model.plate, model.num_data
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with StandingFor(self.plate, self.num_data, shown=False):

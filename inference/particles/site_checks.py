@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -61,9 +61,15 @@ def check_no_estimates(sites: list[dict]) -> None:
             )
 
 
-def check_not_linear(sites: list[dict]) -> None:
-    """Raises ValueError where sums over sites are right on average alone, and no logarithm of a mean may be taken."""
+def check_not_linear(sites: list[dict], apart: Collection[str]) -> None:
+    """Raises ValueError where sums over sites are right on average alone, and no logarithm of a mean may be taken.
+
+    Args:
+        sites: of model and guide.
+        apart: names of those that are in no datum's weight; they may be in a plate of their own, but no estimates.
+    """
     check_no_estimates(sites)
+    sites = [site for site in sites if site["name"] not in apart]
     outer = {PARTICLES, *(frame.name for frame in common_plates(sites)), *common_loops(sites)}
     for site in sites:
         for frame in site["cond_indep_stack"]:

@@ -27,7 +27,6 @@ from dlvm.inference.particles.particles import Particles, Programs, Term, needs_
 from dlvm.inference.particles.site_checks import (
     check_all_drawn,
     check_masks,
-    check_no_estimates,
     check_not_linear,
     check_one_plate,
     check_scale,
@@ -141,9 +140,7 @@ def _pass(
     traces = prune_subsample_sites(traced), prune_subsample_sites(guide_trace)
     if not linear:
         sites = sample_sites(*traces)
-        check_no_estimates(sites)  # those that stand apart from the data, too
-        apart = _apart(sites, programs)
-        check_not_linear([site for site in sites if site["name"] not in apart])
+        check_not_linear(sites, _apart(sites, programs))
     return _scored(*traces, num_particles, programs, entered, detached)
 
 
