@@ -159,9 +159,10 @@ def generated(asked: Asked) -> Results:
     if LENGTHS in inputs_of(asked.config.run):
         lengths = {LENGTHS: drawn_lengths(asked.description, asked.config.n, asked.config.length, asked.config.seed)}
         model = OfSteps(model, int(lengths[LENGTHS].max()))
+        lengths = lengths if asked.description.get("vocabulary") is None else {}  # text ends by itself
     drawn = generate(model, asked.config.n, {**lengths, **given} or None, **asked.options)
-    if lengths:
-        return asked.like_x(drawn[data_site(asked.model)], lengths=lengths[LENGTHS])
+    if LENGTHS in inputs_of(asked.config.run):
+        return asked.like_x(drawn[data_site(asked.model)], lengths=lengths.get(LENGTHS))
     name = data_site(asked.model)
     found = asked.like_x(drawn[name], **{site: _plain(value) for site, value in drawn.items() if site != name})
     if found.images is None or len(drawn) == 1:

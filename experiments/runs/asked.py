@@ -78,7 +78,9 @@ class Asked:
         names = self.description["columns"] or numbered("x", x.shape[-1])
         if self.description.get("kind") == "sequence":
             given = self.lengths if index is self.index else None  # of the very rows that the file has
-            return self.steps_of(x * scale, names, arrays.pop(LENGTHS, given), index, **arrays)
+            return self.steps_of(
+                x * scale if x.is_floating_point() else x, names, arrays.pop(LENGTHS, given), index, **arrays
+            )
         shown = x[: side * MANY if side else MANY]
         images = None if self.image_shape is None else (shown, side or math.ceil(math.sqrt(len(shown))))
         numbers = (x * scale).cpu()

@@ -129,7 +129,7 @@ def _drawn(model: nn.Module, data: Loader) -> Figure:
 def _written(model: nn.Module, data: Loader) -> Figure:
     from dlvm.experiments.figures import writings
 
-    x = together(data, WRITTEN)[0]
+    x = data.x[:WRITTEN]
     groups = {"data": x, "draws": generate(model, len(x))[data_site(model)]}
     return writings({label: ["".join(words(row, data.vocabulary)) for row in rows] for label, rows in groups.items()})
 

@@ -60,6 +60,9 @@ class SequenceSetup(Setup):
 
     def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
         """Sequences of the data beside draws of the model, and beside what the guide makes of them."""
+        if self.tokens:
+            yield from super().pictures(model, guide, data)
+            return
         from dlvm.experiments.setups.sequence_pictures import sequence_pictures
 
         yield from sequence_pictures(model, guide, data)

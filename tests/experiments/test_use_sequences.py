@@ -93,3 +93,21 @@ def test_arrays_are_padded_and_say_their_lengths(run):
     assert dict(json.loads((run / "data.json").read_text())["lengths"]) == {
         length: int((train["lengths"] == length).sum()) for length in range(1, 5)
     }
+
+
+def test_text_is_written_as_it_is_read_by_the_alphabet_of_training(tmp_path):
+    (tmp_path / "x.txt").write_text("anna\nbob\n" * 10)
+    settings = {"model": "sentence_vae", "guide": "diagonal", "z_dim": 2, "width": 4, "data": str(tmp_path / "x.txt")}
+    recipe = Recipe.of(settings | {"binarize": "default", "lines": True})
+    train = recipe.splits().train
+    pyro.set_rng_seed(0)
+    keep(tmp_path, *recipe.pair(train), train.x[0].numel())
+    keep_description(tmp_path, train)
+    (tmp_path / "config.json").write_text(json.dumps({"config": settings | {"binarize": "default", "lines": True}}))
+    use.main(use.Config(tmp_path, "generate", n=30, out=tmp_path / "draws.csv"))
+    texts = [line.strip('"') for line in (tmp_path / "draws.csv").read_text().splitlines()]
+    assert texts[0] == "text" and len(texts) == 31 and set("".join(texts[1:])) <= set("anbo")
+    assert max(map(len, texts[1:])) <= 5 < 2 * len(set(texts))
+    (tmp_path / "new.txt").write_text("nab\nzoe\n")
+    with pytest.raises(ValueError, match="new.txt, line 2: 'z' at place 1 is not in the alphabet"):
+        use.main(use.Config(tmp_path, "score", tmp_path / "new.txt"))
