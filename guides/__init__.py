@@ -20,6 +20,7 @@ from dlvm.guides.quantiser import Quantiser
 from dlvm.guides.refined import Refined
 from dlvm.guides.sequential import MeanFieldOverTime, Sequential
 from dlvm.guides.sites.latents import Latent, NoLatents, Plate, latents
+from dlvm.guides.structured_gaussian import StructuredGaussian
 from dlvm.guides.top_down_posterior import TopDownPosterior
 from dlvm.guides.with_globals import WithGlobals, local_sites
 
@@ -57,6 +58,7 @@ __all__ = [
     "RealNVP",
     "Refined",
     "Sequential",
+    "StructuredGaussian",
     "StudentT",
     "Sylvester",
     "TopDownPosterior",

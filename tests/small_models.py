@@ -10,6 +10,7 @@ from dlvm.experiments.setups.sequences import SequenceSetup
 
 WORDS = words()
 SMALLER = {
+    "deep_markov": {"z_dim": 2, "emission": (6,), "transition": 4, "recurrent": 5},
     "diffusion": {"layers": 3},
     "hidden_markov": {"states": 3},
     "linear_gaussian_ssm": {"z_dim": 2},

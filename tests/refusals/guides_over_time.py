@@ -43,11 +43,12 @@ def cases(parameter: str, names: list[str], bad: st.SearchStrategy, named: str |
     return [Case(name, parameter, lambda v, name=name: make(name, **{parameter: v}), bad, named) for name in names]
 
 
-GUIDES = ["MeanFieldOverTime", "Sequential"]
+GUIDES = ["MeanFieldOverTime", "Sequential", "StructuredGaussian"]
 CASES = [
     *cases("latents", GUIDES, NOT_SPECS),
     *cases("latents", GUIDES, NOT_OVER_TIME, "latent site"),
     *cases("encoder", GUIDES, NOT_ENCODERS),
-    *cases("family", GUIDES, NOT_STEP_GUIDES),
+    *cases("family", GUIDES[:2], NOT_STEP_GUIDES),
+    *cases("latents", GUIDES[2:], st.just({"z_1": Latent(torch.Size([2]))}), "latent site"),
     *cases("combiner", ["Sequential"], NOT_COMBINERS),
 ]
