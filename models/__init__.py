@@ -3,6 +3,7 @@
 from dlvm.models.autoregressive_hmm import AutoregressiveHMM
 from dlvm.models.bayesian import Bayesian
 from dlvm.models.bernoulli_mixture import BernoulliMixture
+from dlvm.models.categorical_mixture import CategoricalMixture
 from dlvm.models.categorical_vae import CategoricalVAE
 from dlvm.models.conditional import Conditional
 from dlvm.models.cvae import CVAE
@@ -22,6 +23,7 @@ from dlvm.models.m2 import M2
 from dlvm.models.mixed_vae import MixedVAE
 from dlvm.models.nice import NICE
 from dlvm.models.not_at_random import NotAtRandom
+from dlvm.models.poisson_mixture import PoissonMixture
 from dlvm.models.ppca import PPCA
 from dlvm.models.realnvp import RealNVP
 from dlvm.models.scanvi import SCANVI
@@ -43,6 +45,7 @@ __all__ = [
     "AutoregressiveHMM",
     "Bayesian",
     "BernoulliMixture",
+    "CategoricalMixture",
     "CategoricalVAE",
     "CVAE",
     "Conditional",
@@ -63,6 +66,7 @@ __all__ = [
     "NICE",
     "NotAtRandom",
     "PPCA",
+    "PoissonMixture",
     "RealNVP",
     "SCANVI",
     "SentenceVAE",

@@ -12,6 +12,8 @@ WORDS = words()
 SMALLER = {
     "deep_markov": {"z_dim": 2, "emission": (6,), "transition": 4, "recurrent": 5},
     "diffusion": {"layers": 3},
+    "autoregressive_hmm": {"states": 3},
+    "factorial_hmm": {"states": 2},
     "hidden_markov": {"states": 3},
     "linear_gaussian_ssm": {"z_dim": 2},
     "language_model": {"width": 4},

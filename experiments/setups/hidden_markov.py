@@ -10,19 +10,20 @@ from torch import nn
 from dlvm.experiments.data import Loader
 from dlvm.experiments.setups.sequences import SequenceSetup, is_binary, step_dim, steps_of
 from dlvm.guides import ExactPosterior
-from dlvm.models import BernoulliMixture, GaussianMixture, HiddenMarkov
+from dlvm.models import BernoulliMixture, GaussianMixture, HiddenMarkov, PoissonMixture
+from dlvm.models.mixture import Mixture
 
 MOST = 1000  # sequences to start at
 
 
 @dataclass(frozen=True)
 class HiddenMarkovSetup(SequenceSetup):
-    """A hidden Markov model of bits or of real numbers that starts at data, its states summed out or drawn."""
+    """A hidden Markov model of bits, counts or real numbers that starts at data, its states summed out or drawn."""
 
     states: int = 16
     """States of a step."""
-    emission: Literal["auto", "gaussian", "bernoulli"] = "auto"
-    """p(x_t | z_t): Bernoulli, or Gaussian with a scale for each variable; auto takes bits for 0 and 1."""
+    emission: Literal["auto", "gaussian", "bernoulli", "poisson"] = "auto"
+    """p(x_t | z_t): Bernoulli, Gaussian with a scale for each variable, or Poisson; auto takes bits for 0 and 1."""
     sum_out: bool = True
     """Sum the states out, so that the bound is log p(x); else the guide draws them, as the exact posterior does."""
 
@@ -36,9 +37,13 @@ class HiddenMarkovSetup(SequenceSetup):
 
     def model(self, data: Loader) -> HiddenMarkov:
         """A fresh p(z) p(x | z)."""
-        bits = self.emission == "bernoulli" or (self.emission == "auto" and is_binary(data))
         width = step_dim(data)
-        parts = BernoulliMixture(self.states, width) if bits else GaussianMixture(self.states, width, "diagonal", 1e-4)
+        if self.emission == "poisson":
+            parts: Mixture = PoissonMixture(self.states, width)
+        elif self.emission == "bernoulli" or (self.emission == "auto" and is_binary(data)):
+            parts = BernoulliMixture(self.states, width)
+        else:
+            parts = GaussianMixture(self.states, width, "diagonal", 1e-4)
         return HiddenMarkov(parts, self.sum_out).to(data.device).start_at(*steps_of(data, MOST))
 
     def guide(self, model: nn.Module, data: Loader) -> ExactPosterior:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlvm.distributions import Bernoulli, StandardNormal
 from dlvm.inference import fit_em
-from dlvm.models import GMVAE, BernoulliMixture, FactorAnalysers, GaussianMixture
+from dlvm.models import GMVAE, BernoulliMixture, CategoricalMixture, FactorAnalysers, GaussianMixture, PoissonMixture
 from dlvm.nets import MLP
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.nets import NOT_MODULES
@@ -23,10 +23,13 @@ NOT_BATCHES = st.sampled_from(
 NOT_ROWS = st.sampled_from(
     [X[:, :3], X[0], X[:0], X[None], X.double(), X.long(), torch.where(X == 1, torch.nan, X), X / 0, None, 3, "x"]
 )
+NOT_LEAST = st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, 0, -0.1]))
 MIXTURES = {
     "BernoulliMixture": BernoulliMixture,
+    "CategoricalMixture": partial(CategoricalMixture, classes=2),
     "FactorAnalysers": partial(FactorAnalysers, z_dim=2),
     "GaussianMixture": GaussianMixture,
+    "PoissonMixture": PoissonMixture,
 }
 CASES = [
     *(Case(n, "components", lambda v, make=m: make(v, 4), NOT_COUNTS) for n, m in MIXTURES.items()),
@@ -48,6 +51,9 @@ CASES = [
         lambda v: GaussianMixture(2, 4, reg_covar=v),
         st.one_of(NOT_NUMBERS, NOT_FINITE, st.sampled_from([None, -1e-6, -1])),
     ),
+    Case("CategoricalMixture", "classes", lambda v: CategoricalMixture(2, 4, v), NOT_COUNTS),
+    Case("CategoricalMixture", "least", lambda v: CategoricalMixture(2, 4, 3, v), NOT_LEAST),
+    Case("PoissonMixture", "least", lambda v: PoissonMixture(2, 4, v), NOT_LEAST),
     Case("FactorAnalysers", "z_dim", lambda v: FactorAnalysers(2, 4, v), NOT_COUNTS),
     Case(
         "FactorAnalysers",
