@@ -23,6 +23,7 @@ from dlvm.models.m2 import M2
 from dlvm.models.mixed_vae import MixedVAE
 from dlvm.models.nice import NICE
 from dlvm.models.not_at_random import NotAtRandom
+from dlvm.models.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from dlvm.models.poisson_mixture import PoissonMixture
 from dlvm.models.ppca import PPCA
 from dlvm.models.realnvp import RealNVP
@@ -31,6 +32,7 @@ from dlvm.models.sentence_vae import SentenceVAE
 from dlvm.models.sigmoid_belief_network import SigmoidBeliefNetwork
 from dlvm.models.srnn import SRNN
 from dlvm.models.storn import STORN
+from dlvm.models.switching_ssm import SwitchingSSM
 from dlvm.models.top_down import TopDown
 from dlvm.models.vae import VAE
 from dlvm.models.vdvae import VDVAE
@@ -65,6 +67,7 @@ __all__ = [
     "M2",
     "NICE",
     "NotAtRandom",
+    "OrnsteinUhlenbeck",
     "PPCA",
     "PoissonMixture",
     "RealNVP",
@@ -73,6 +76,7 @@ __all__ = [
     "SRNN",
     "STORN",
     "SigmoidBeliefNetwork",
+    "SwitchingSSM",
     "TopDown",
     "VAE",
     "VDVAE",

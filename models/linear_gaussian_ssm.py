@@ -110,26 +110,14 @@ class LinearGaussianSSM(PyroModule):
 
     def prior(self, steps: int, lengths: Tensor | None = None) -> GaussianChain:
         """p(z), event shape (steps, z_dim)."""
-        drift, first = (-2 * self.log_drift).exp(), (-2 * self.first_log_scale).exp()
-        moved = self.transition.T @ (drift.unsqueeze(-1) * self.transition)
-        followed = self.log_drift.new_ones(steps)
-        followed[-1] = 0  # nothing follows the last step
-        if lengths is not None:
-            followed = (torch.arange(steps, device=lengths.device) + 1 < lengths.unsqueeze(-1)).to(drift.dtype)
-        own = torch.cat([first.diag().unsqueeze(0), drift.diag().expand(steps - 1, -1, -1)])
-        precision = own + followed[..., None, None] * moved
-        coupling = (-drift.unsqueeze(-1) * self.transition).expand(steps - 1, -1, -1)
-        linear = torch.cat([(first * self.first_loc).unsqueeze(0), self.first_loc.new_zeros(steps - 1, self.z_dim)])
-        return GaussianChain(linear, precision, coupling, lengths)
+        transition, drift = self.transition.expand(steps - 1, -1, -1), self.log_drift.exp().expand(steps - 1, -1)
+        first = self.first_loc, self.first_log_scale.exp()
+        return GaussianChain.dynamics(*first, transition, drift, lengths=lengths)
 
     def posterior(self, x: Tensor, lengths: Tensor | None = None) -> GaussianChain:
         """Exact p(z | x), smoothed: its mean and covariances are those of Rauch, Tung and Striebel."""
         self._checked(x, lengths)
-        prior = self.prior(x.shape[1], lengths)
-        known = (-2 * self.log_scale).exp() * ~x.isnan()
-        away = torch.where(x.isnan(), 0, x - self.loc)
-        precision = prior.precision + torch.einsum("...d,di,dj->...ij", known, self.weight, self.weight)
-        return GaussianChain(prior.linear + (known * away) @ self.weight, precision, prior.coupling, lengths)
+        return self.prior(x.shape[1], lengths).given(x, self.weight, self.loc, self.log_scale.exp())
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The exact posterior as a program: every log-weight is log p(x)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
@@ -79,6 +79,54 @@ class GaussianChain(Ragged):
             coupling = torch.where(within[..., 1:, None, None], coupling, 0)
         self.linear, self.precision, self.coupling, self.lengths = linear, precision, coupling, lengths
         super().__init__(torch.broadcast_shapes(*batch), torch.Size([steps, dim]), validate_args=validate_args)
+
+    @classmethod
+    def dynamics(
+        cls,
+        first_loc: Tensor,
+        first_scale: Tensor,
+        transition: Tensor,
+        drift: Tensor,
+        offset: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> GaussianChain:
+        """z_1 ~ N(first_loc, first_scale^2), z_t+1 ~ N(A_t z_t + b_t, drift_t^2), noise being diagonal.
+
+        Args:
+            first_loc, first_scale: shape (*batch, D).
+            transition: A, shape (*batch, T - 1, D, D).
+            drift: shape (*batch, T - 1, D), positive.
+            offset: b, shape (*batch, T - 1, D); 0 unless told.
+            lengths: as for the class.
+        """
+        weight, steps = drift.pow(-2), drift.shape[-2] + 1
+        pulled = weight.unsqueeze(-1) * transition
+        moved, back = transition.mT @ pulled, torch.zeros_like(drift)
+        if offset is not None:
+            back = (pulled.mT @ offset.unsqueeze(-1)).squeeze(-1)
+        if lengths is not None:  # nothing follows the last step
+            followed = steps_within(lengths, steps)[..., 1:, None]
+            moved, back = moved * followed.unsqueeze(-1), back * followed
+        begun = first_scale.pow(-2)
+        batch = torch.broadcast_shapes(moved.shape[:-3], begun.shape[:-1])
+        own = torch.cat([e.expand(*batch, *e.shape[-2:]) for e in (begun.unsqueeze(-2), weight)], -2).diag_embed()
+        pushed = torch.zeros_like(weight) if offset is None else weight * offset
+        given = torch.cat([e.expand(*batch, *e.shape[-2:]) for e in ((begun * first_loc).unsqueeze(-2), pushed)], -2)
+        linear = given - nn.functional.pad(back, (0, 0, 0, 1))
+        return cls(linear, own + nn.functional.pad(moved, (0, 0, 0, 0, 0, 1)), -pulled, lengths)
+
+    def given(self, x: Tensor, weight: Tensor, loc: Tensor, scale: Tensor) -> GaussianChain:
+        """The chain once x_t ~ N(W z_t + loc, scale^2) is known; numbers that are NaN were not seen.
+
+        Args:
+            x: shape (*batch, T, x_dim).
+            weight: W, shape (x_dim, D).
+            loc, scale: shape (x_dim,).
+        """
+        known = scale.pow(-2) * ~x.isnan()
+        away = torch.where(x.isnan(), 0, x - loc)
+        precision = self.precision + torch.einsum("...d,di,dj->...ij", known, weight, weight)
+        return GaussianChain(self.linear + (known * away) @ weight, precision, self.coupling, self.lengths)
 
     @cached_property
     def factor(self) -> tuple[list[Tensor], list[Tensor]]:

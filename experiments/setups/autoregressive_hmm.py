@@ -41,15 +41,14 @@ class AutoregressiveHMMSetup(SequenceSetup):
 
     def model(self, data: Loader) -> AutoregressiveHMM:
         """A fresh p(z) p(x | z)."""
-        width, steps, net = step_dim(data), each_step(data), None
+        width, steps = step_dim(data), each_step(data)
+        bits = self.emission == "bernoulli" or (self.emission == "auto" and is_binary(data))
+        net: nn.Module = SwitchingDiagonal(self.states, width) if bits else SwitchingLinear(self.states, width, width)
         if self.hidden:
             net = MLP(self.states + width, *self.hidden, width, activation=self.nonlinearity)
-        likelihood: nn.Module
-        if self.emission == "bernoulli" or (self.emission == "auto" and is_binary(data)):
-            likelihood = Bernoulli(net or SwitchingDiagonal(self.states, width), steps.mean(0))
-        else:
-            net = net or SwitchingLinear(self.states, width, width)
-            likelihood = Normal(net, width, units_of(steps), LearnedScale(dim=width))
+        likelihood = (
+            Bernoulli(net, steps.mean(0)) if bits else Normal(net, width, units_of(steps), LearnedScale(dim=width))
+        )
         return AutoregressiveHMM(self.states, width, likelihood, self.sum_out).to(data.device)
 
     def guide(self, model: nn.Module, data: Loader) -> ExactPosterior:

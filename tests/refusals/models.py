@@ -262,6 +262,7 @@ FLAGS = (
     "AutoregressiveHMM(sum_out)",
     "FactorialHMM(sum_out)",
     "HiddenMarkov(sum_out)",
+    "SwitchingSSM(sum_out)",
     "CategoricalVAE(learned)",
     "SigmoidBeliefNetwork(nonlinear)",
 )

@@ -27,6 +27,8 @@ from dlvm.models import (
     FactorialHMM,
     HiddenMarkov,
     LinearGaussianSSM,
+    OrnsteinUhlenbeck,
+    SwitchingSSM,
 )
 from dlvm.nets import MLP, SwitchingDiagonal
 from refusals.case import NOT_COUNTS, Case
@@ -50,6 +52,9 @@ NOT_LENGTHS = st.sampled_from(
 )
 NOT_STEPS = [None, 3, dist.Normal(torch.zeros(4, 2), 1.0), dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)]
 NOT_INPUTS = st.sampled_from([3, "x", torch.zeros(2), torch.zeros(4, 2, 5), torch.zeros(4, 3, 5).long()])
+RISING = torch.arange(3.0).expand(4, 3)
+NOT_TIMES = st.sampled_from([3, "x", RISING[0], RISING[:2], RISING[:, :2], -RISING, 0 * RISING, RISING.long()])
+PATH = torch.eye(2)[torch.zeros(4, 3, dtype=torch.long)]
 NOT_LIKELIHOODS = st.sampled_from([None, 3, "x", StandardNormal(2), SwitchingDiagonal(2, 2), Bernoulli(MLP(2, 2))])
 NOT_MIXTURES = st.sampled_from([None, 3, BernoulliMixture, StandardNormal(2), BernoulliMixture(3, 2)])
 NOT_SEQUENCES = st.sampled_from([X[0], X[..., :1], X[None], None, 3, "x", X.double(), X[:0]])
@@ -94,6 +99,10 @@ def autoregressive(**settings: object) -> AutoregressiveHMM:
     return AutoregressiveHMM(**made | settings)
 
 
+def walking() -> OrnsteinUhlenbeck:
+    return OrnsteinUhlenbeck(1, 2)
+
+
 def factorial() -> FactorialHMM:
     return FactorialHMM(2, 2, BernoulliMixture(4, 2))
 
@@ -102,6 +111,7 @@ OF_SEQUENCES = {
     "HiddenMarkov": (hidden, ("log_px", "posterior", "expected_statistics", "start_at")),
     "AutoregressiveHMM": (autoregressive, ("log_px", "posterior")),
     "FactorialHMM": (factorial, ("log_px", "posterior", "expected_statistics", "start_at")),
+    "OrnsteinUhlenbeck": (walking, ("log_px", "posterior")),
     "LinearGaussianSSM": (
         lambda: LinearGaussianSSM(1, 2),
         ("log_px", "posterior", "expected_statistics", "filtered", "stepwise"),
@@ -174,6 +184,16 @@ MODELS = [
     Case("FactorialHMM", "chains", lambda v: FactorialHMM(v, 2, BernoulliMixture(4, 2)), NOT_COUNTS),
     Case("FactorialHMM", "states", lambda v: FactorialHMM(2, v, BernoulliMixture(4, 2)), NOT_COUNTS),
     Case("FactorialHMM", "components", lambda v: FactorialHMM(2, 2, v), NOT_MIXTURES),
+    Case("OrnsteinUhlenbeck", "z_dim", lambda v: OrnsteinUhlenbeck(v, 2), NOT_COUNTS),
+    Case("OrnsteinUhlenbeck", "x_dim", lambda v: OrnsteinUhlenbeck(2, v), NOT_COUNTS),
+    *(
+        Case(f"OrnsteinUhlenbeck.{method}", "times", lambda v, m=method: getattr(walking(), m)(X, None, v), NOT_TIMES)
+        for method in ("log_px", "posterior", "forward")
+    ),
+    Case("SwitchingSSM", "states", lambda v: SwitchingSSM(v, 2, 2), NOT_COUNTS),
+    Case("SwitchingSSM", "z_dim", lambda v: SwitchingSSM(2, v, 2), NOT_COUNTS),
+    Case("SwitchingSSM", "x_dim", lambda v: SwitchingSSM(2, 2, v), NOT_COUNTS),
+    Case("SwitchingSSM.log_px_given", "x", lambda v: SwitchingSSM(2, 1, 2).log_px_given(v, PATH), NOT_SEQUENCES),
     Case("LinearGaussianSSM", "z_dim", lambda v: LinearGaussianSSM(v, 2), NOT_COUNTS),
     Case("LinearGaussianSSM", "x_dim", lambda v: LinearGaussianSSM(2, v), NOT_COUNTS),
     *(
