@@ -85,6 +85,7 @@ def test_a_shut_gate_leaves_the_state_in_its_place():
     torch.testing.assert_close(step(z).mean, step.proposal(z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("make", [Sequential, MeanFieldOverTime])
 def test_guides_over_time_fit_it_with_any_family_and_steps_are_captured(name, make):
