@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -123,16 +123,22 @@ class SentenceDistribution(Ragged):
         each = self.densities(value).sum(-1)
         return each.expand(torch.broadcast_shapes(each.shape, self.batch_shape))
 
-    @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        shape = torch.Size(sample_shape) + self.batch_shape
+        return self._walked(torch.Size(sample_shape) + self.batch_shape, _drawn)
+
+    def likeliest(self) -> Tensor:
+        """Token after token that which is the most probable given those before, shape (*batch, T); no mode."""
+        return self._walked(self.batch_shape, lambda logits: logits.argmax(-1))
+
+    @torch.no_grad()
+    def _walked(self, shape: torch.Size, chosen: Callable[[Tensor], Tensor]) -> Tensor:
         rows = shape.numel()
         context = None if self.context is None else self.context.expand(*shape, -1).reshape(rows, -1)
         drawn: list[Tensor] = []
         walk = self.net.walk(rows, context)
         _, logits = next(walk)
         while True:
-            token = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+            token = chosen(logits)
             drawn.append(
                 token if self.end is None or not drawn else torch.where(drawn[-1] == self.end, self.end, token)
             )
@@ -142,6 +148,10 @@ class SentenceDistribution(Ragged):
         walk.close()
         found = torch.stack(drawn, -1).reshape(*shape, -1)
         return found if self.within is None else torch.where(self.within, found, self.end or 0)
+
+
+def _drawn(logits: Tensor) -> Tensor:
+    return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
 
 
 def behind(value: Tensor, end: int) -> Tensor:

@@ -34,6 +34,8 @@ LEAST = {
     "num_draws": 2, "width": 1,
     # mixtures
     "floor": 0,
+    # sentences
+    "cycles": 1, "free_nats": 0,
     # how long
     "epochs": 1, "baseline_epochs": 0, "patience": 1, "warm_up": 0, "steps": 1, "four_steps": 1, "looks": 1, "seeds": 1,
     "e_steps": 1, "joint_seeds": 1, "frozen_epochs": 1,
@@ -50,6 +52,7 @@ BETWEEN = {
     "labelled_share": (0, 0.99),
     "resample_below": (0, 1),
     "alpha": (-math.inf, 1),
+    "word_dropout": (0, 0.99),
     "seed": (0, 2**32 - 2),
     "threads": (1, 1024),
     "lr_decay": (0, 10),

@@ -28,6 +28,7 @@ SHARED = (  # of the scripts' own room
     "data", "options", "measures", "generated", "setups",
     "runs/recipe.py", "sweeps/equal_steps.py", "sweeps/equal_time.py",
     "sweeps/chorales.py", "sweeps/few_label_ways.py", "sweeps/over_time.py", "sweeps/rules.py",
+    "sweeps/sentence_ways.py",
 )  # fmt: skip
 
 

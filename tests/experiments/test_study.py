@@ -138,6 +138,7 @@ def test_cells_are_known_by_all_code_that_computes_their_numbers():
         "likelihoods",
         "priors",
         "semi_supervised",
+        "sentences",
         "sequences",
     }
     reached, waiting = set(), set(sweeping)

@@ -33,7 +33,7 @@ from dlvm.experiments.setups.options import settings_of
 NAMES = (
     "train compare_guides compare_bounds hierarchy priors likelihoods mixtures toy_posteriors evidence gaps "
     "rate_distortion estimator_snr autoregressive imputation inpainting learning_rules autoencoders "
-    "unlearning semi_supervised sequences"
+    "unlearning semi_supervised sentences sequences"
 ).split()
 TEXTS = ["x", "", "1,2", "--", "0x10", "1e", "None1", "½", "[1]"]
 WHOLE = [*TEXTS, "nan", "inf", "2.5", "1e3"]
@@ -108,6 +108,8 @@ BAD = {
     "phi_lr": ABOVE,
     "betas": [*ABOVE, "1 1", "1 0", "1 nan"],
     "decoders": [*WORDS, "mlp mlp"],
+    "word_dropout": [*REALS, "-0.1", "1"],
+    "free_nats": [*REALS, "-0.1"],
     "holes": [*WORDS, "random random"],
     "slope": REALS,
     "layers": ["0", "-1", "2 2", "6", "x", "1 2.5", "nan"],

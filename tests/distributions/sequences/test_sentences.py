@@ -104,6 +104,14 @@ def test_word_dropout_changes_training_alone_and_hides_only_tokens(likelihood):
     torch.testing.assert_close(changed, unknown.expand_as(changed))
 
 
+def test_the_likeliest_tokens_are_those_of_a_loop(likelihood):
+    z = torch.randn(3, 2).double()
+    found = likelihood(z, steps=STEPS).likeliest()
+    for row, code in zip(found.tolist(), z, strict=True):
+        kept = row[: row.index(0) + 1] if 0 in row else row
+        assert kept == [int(conditionals(likelihood, code, kept[:t]).argmax()) for t in range(len(kept))]
+
+
 def test_a_net_with_a_room_of_its_own_is_refused():
     with pytest.raises(TypeError, match=r"needs a method walk.*any length"):
         Sentences(CausalTransformer(4, 3, width=8))
