@@ -54,6 +54,7 @@ LABELS = {
     "gumbel": "Gumbel-softmax",
     "straight_through": "straight-through",
     "disarm": "DisARM",
+    "rebar": "REBAR",
     "gumbel_rao": "Gumbel-Rao",
     "enumeration": "summed over classes",
     "vimco": "VIMCO",

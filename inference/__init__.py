@@ -17,6 +17,7 @@ from dlvm.inference.estimators.coupled import DisARM
 from dlvm.inference.estimators.enumeration import Enumeration
 from dlvm.inference.estimators.estimator import Coefficients, Estimator
 from dlvm.inference.estimators.pathwise import STL, DReG, Total
+from dlvm.inference.estimators.rebar import REBAR
 from dlvm.inference.estimators.relaxations import GumbelRao, GumbelSoftmax, StraightThrough
 from dlvm.inference.estimators.score_function import VIMCO, ScoreFunction
 from dlvm.inference.evaluation.evaluate import Evaluation, evaluate
@@ -71,6 +72,7 @@ __all__ = [
     "PIWAE",
     "Prediction",
     "RBF",
+    "REBAR",
     "RWS",
     "STL",
     "SVI",

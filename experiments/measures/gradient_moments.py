@@ -66,8 +66,8 @@ def gradients(objective: Objective, setting: Setting, repeats: int) -> dict[str,
 
 
 def accustom(objective: Objective, setting: Setting, passes: int) -> None:
-    """Lets a baseline see the data, and trains its net if it has one; model and guide stay as they are."""
-    if getattr(objective.estimator, "baseline", None) is None:
+    """Lets a baseline see the data, and trains what is to be; model and guide stay as they are."""
+    if not {**objective.estimator.state_dict()}:
         return
     learnt = list(objective.parameters())
     adam = torch.optim.Adam(learnt, lr=1e-2) if learnt else None

@@ -19,6 +19,7 @@ from dlvm.inference import (
     MIWAE,
     NVIL,
     PIWAE,
+    REBAR,
     RWS,
     STL,
     TVO,
@@ -49,8 +50,8 @@ ObjectiveWord = Literal[
     "rws", "maximum_likelihood",
 ]  # fmt: skip
 EstimatorWord = Literal[
-    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "gumbel", "straight_through", "gumbel_rao",
-    "enumeration",
+    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "rebar", "gumbel", "straight_through",
+    "gumbel_rao", "enumeration",
 ]  # fmt: skip
 
 
@@ -78,7 +79,7 @@ class Numbers:
     """For score, nvil and vimco: whether real latents get the score, too; else they are reparametrised, and discrete
     ones alone get it."""
     temperature: float = 0.5
-    """For gumbel, straight_through and gumbel_rao: of the relaxed draws."""
+    """For gumbel, straight_through and gumbel_rao: of the relaxed draws; for rebar where theirs starts."""
 
     @property
     def each(self) -> int:
@@ -119,6 +120,7 @@ ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = 
     "nvil": lambda n, net: partial(score, n, partial(learned, net)),
     "vimco": lambda n, net: partial(VIMCO, everywhere=n.score_all),
     "disarm": lambda n, net: DisARM,
+    "rebar": lambda n, net: partial(REBAR, n.temperature),
     "gumbel": lambda n, net: partial(GumbelSoftmax, n.temperature),
     "straight_through": lambda n, net: partial(StraightThrough, n.temperature),
     "gumbel_rao": lambda n, net: partial(GumbelRao, n.temperature),

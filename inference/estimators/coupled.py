@@ -58,7 +58,7 @@ class DisARM(Estimator):
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         if not particles.jumps:
             return differentiated(bound, particles, value)
-        totals, known = [_without_scores(bound, particles, value)], particles.log_w.detach()
+        totals, known = [without_scores(bound, particles, value)], particles.log_w.detach()
         apart: Tensor | float = 0.0
         for sites in depths(particles):
             twins, ratio = _run(particles, sites, bound.linear)
@@ -66,7 +66,7 @@ class DisARM(Estimator):
             gains = _difference(bound(known), bound.replaced(known, other))
             losses = _difference(bound(other), bound.replaced(other, known))
             apart = apart + particles.total(((gains - losses) / 4 * ratio).sum(0))
-            totals.append(_without_scores(bound, twins, None))
+            totals.append(without_scores(bound, twins, None))
         return sum(totals[1:], totals[0]) / len(totals) + apart
 
 
@@ -80,12 +80,19 @@ def depths(particles: Particles) -> list[list[str]]:
     return [[name for name, found in depth.items() if found == each] for each in range(max(depth.values()) + 1)]
 
 
+def not_below(particles: Particles, sites: list[str]) -> dict[str, Tensor]:
+    """{site of the guide that is not drawn from these: its value}."""
+    below = set().union(*(_below(particles)[site] for site in sites))
+    nodes: Mapping[str, Any] = particles.programs.guide_trace.nodes  # those of subsampled plates too
+    return {name: site["value"] for name, site in nodes.items() if site["type"] == "sample" and name not in below}
+
+
 def _below(particles: Particles) -> dict[str, set[str]]:
     programs = particles.programs
     return drawn_from(programs.pair, programs.args, programs.kwargs)
 
 
-def _without_scores(bound: Bound, particles: Particles, value: Tensor | None) -> Tensor:
+def without_scores(bound: Bound, particles: Particles, value: Tensor | None) -> Tensor:
     """The total derivative, less the scores of discrete sites where these are zero in expectation: a linear bound."""
     total = differentiated(bound, particles, value)
     if not bound.linear:
@@ -109,22 +116,19 @@ def _run(particles: Particles, sites: list[str], linear: bool) -> tuple[Particle
     if particles.parts:
         found = [_run(part, sites, linear) for part in particles.parts]
         twins, ratio = stacked([part for part, _ in found]), torch.cat([ratio for _, ratio in found])
-        return _as_tempered(twins, particles), ratio
+        return as_tempered(twins, particles), ratio
     (pair, args, kwargs, *_), layout = particles.programs, particles.layout
-    below = set().union(*(_below(particles)[site] for site in sites))
-    nodes: Mapping[str, Any] = particles.programs.guide_trace.nodes  # those of subsampled plates too
-    values = {name: site["value"] for name, site in nodes.items() if site["type"] == "sample" and name not in below}
-    ratios = []
+    values, ratios = not_below(particles, sites), []
     for site in (site for site in particles.drawn if site["name"] in sites):
         values[site["name"]], ratio = twin_of(site["fn"], site["value"])
         ratios.append(layout.reduce(ratio, site, scaled=False))
     nesting, parallel = (layout.nesting, True) if layout.num_particles > 1 else (None, None)
-    with statistics_kept(pair.model), statistics_kept(pair.guide), _Given(values):
+    with statistics_kept(pair.model), statistics_kept(pair.guide), Given(values):
         twins = weigh(pair, args, kwargs, layout.num_particles, linear=linear, nesting=nesting, parallel=parallel)
-    return _as_tempered(twins, particles), sum(ratios[1:], ratios[0])
+    return as_tempered(twins, particles), sum(ratios[1:], ratios[0])
 
 
-class _Given(Messenger):
+class Given(Messenger):
     """Around both programs: the guide's sites take these values; the model has its own from the guide."""
 
     def __init__(self, values: Mapping[str, Tensor]):
@@ -136,7 +140,7 @@ class _Given(Messenger):
             msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
-def _as_tempered(twins: Particles, particles: Particles) -> Particles:
+def as_tempered(twins: Particles, particles: Particles) -> Particles:
     return twins.changed({n: term._replace(factor=particles.terms[n].factor) for n, term in twins.terms.items()})
 
 

@@ -43,7 +43,7 @@ from dlvm.inference import (
     StraightThrough,
     VRMax,
 )
-from dlvm.inference.estimators.relaxations import noise_behind
+from dlvm.inference.estimators.soft_draws import noisy_behind
 
 pytestmark = pytest.mark.usefixtures("float64")
 THETA = 2 + 6 + 3
@@ -167,8 +167,9 @@ def test_noise_behind_a_hard_draw_leads_to_it_and_is_noise_as_any_other(binary):
     logits = torch.tensor([[0.7, -1.5, 0.2]])
     fn = dist.Bernoulli(logits=logits) if binary else dist.OneHotCategorical(logits=logits)
     hard = fn.sample((4000,))
-    noise = noise_behind(hard, logits.expand(hard.shape), binary, 5)
-    noisy = logits + noise
+    logits = logits if binary else logits.log_softmax(-1)
+    noisy = noisy_behind(hard, logits.expand(hard.shape), binary, 5)
+    noise = noisy - logits
     assert torch.equal(noisy > 0 if binary else noisy == noisy.amax(-1, keepdim=True), (hard == 1).expand_as(noisy))
     mean, variance = (0.0, math.pi**2 / 3) if binary else (0.5772156649, math.pi**2 / 6)
     se = math.sqrt(variance / len(hard))  # draws of one hard value are not independent

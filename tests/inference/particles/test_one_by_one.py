@@ -19,6 +19,7 @@ from dlvm.inference import (
     ELBO,
     IWAE,
     MIWAE,
+    REBAR,
     RWS,
     STL,
     SVI,
@@ -183,7 +184,7 @@ CONTINUOUS = [
     free_bits(ELBO(4), 0.2),
     total_correlation(ELBO(4), 3.0, "h"),
 ]
-OF_JUMPS = (ScoreFunction(), VIMCO(), GumbelSoftmax(), StraightThrough(), DisARM())
+OF_JUMPS = (ScoreFunction(), VIMCO(), GumbelSoftmax(), StraightThrough(), DisARM(), REBAR())
 DISCRETE = [IWAE(4, estimator) for estimator in OF_JUMPS]
 STANDARD_NORMAL = torch.distributions.normal._standard_normal
 EPS = torch.randn(2, 4, 16, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
