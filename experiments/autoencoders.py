@@ -13,7 +13,9 @@ import pyro
 from torch import nn
 
 from dlvm.experiments.data import Loader, Splits
+from dlvm.experiments.generated.ex_post import with_density, with_flow
 from dlvm.experiments.generated.measured import MOST, Later, measured
+from dlvm.experiments.generated.outside import OUTSIDE, Sizes, outside_of
 from dlvm.experiments.generated.two_samples import FEWEST
 from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.options.command_line import start
@@ -33,27 +35,25 @@ from dlvm.inference import (
     ELBO,
     MMD,
     DecoderGradient,
-    Discriminator,
     EncoderGradient,
     InverseMultiquadric,
     Objective,
     Reconstruction,
-    ali,
     fit,
     matched,
     penalised,
-    vae_gan,
 )
 from dlvm.inference.programs.randomness import untouched
 from dlvm.models import VAE
-from dlvm.nets import MLP, Corrupted
+from dlvm.nets import Corrupted, SpectralLinear
 
-Way = Literal["ae", "dae", "cae", "rae", "wae", "vae", "mmd_vae", "info_vae", "aae", "vae_gan", "ali"]
+Way = Literal["ae", "dae", "cae", "rae", "rae_sn", "wae", "vae", "mmd_vae", "info_vae", "aae", "vae_gan", "ali"]
 LABELS: dict[Way, str] = {
     "ae": "autoencoder",
     "dae": "denoising",
     "cae": "contractive",
     "rae": "RAE",
+    "rae_sn": "RAE, spectral",
     "wae": "WAE-MMD",
     "vae": "VAE",
     "mmd_vae": "MMD-VAE",
@@ -62,27 +62,30 @@ LABELS: dict[Way, str] = {
     "vae_gan": "VAE-GAN",
     "ali": "ALI",
 }
-POINTS = ("ae", "dae", "cae", "rae", "wae")
-WIDTH = 128  # of discriminators
+POINTS = ("ae", "dae", "cae", "rae", "rae_sn", "wae")
+EX_POST = {"mixture": "a mixture of Gaussians", "flow": "a flow"}
 TESTS = ("told_prior", "told_ex_post", "hole")
 INTRO = (
     "Each has the same encoder and decoder, data and steps. Guides of points (autoencoder to WAE) have no entropy, and "
     "so no bound. What is trained is the ELBO for the VAE alone: of the others no number here was raised as a bound on "
     "log p(x), which is that of p and q as they came out, by importance samples. Where q is a point, marked *, p(z) is "
-    "a mixture of Gaussians fitted to the codes of training data afterwards, and q a diagonal Gaussian fitted to that "
+    "{} fitted to the codes of training data afterwards, and q a diagonal Gaussian fitted to that "
     "model, whose parameters are held."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(SweepOptions, EvaluationOptions, ModelOptions, DataOptions):
-    """Train one encoder and decoder by eleven objectives, and compare reconstructions, samples, codes and features."""
+    """Train one encoder and decoder by twelve objectives, and compare reconstructions, samples, codes and features."""
 
     ways: tuple[Way, ...] = tuple(LABELS)
     """ae, a guide of points without a rate; dae, of corrupted data; cae, contractive; rae, small codes and a decoder
-    penalised by its gradient; wae, points matched by MMD; vae; mmd_vae and info_vae, the codes of all data matched by
-    MMD; aae, by a discriminator; vae_gan, with a discriminator of data; ali, by a discriminator of both alone."""
+    penalised by its gradient; rae_sn, and a decoder whose layers lengthen nothing; wae, points matched by MMD; vae;
+    mmd_vae and info_vae, the codes of all data matched by MMD; aae, by a discriminator; vae_gan, with a discriminator
+    of data; ali, by a discriminator of both alone."""
     setup: Setup = VAESetup(8, (100, 100))
+    ex_post: Literal["mixture", "flow"] = "mixture"
+    """The density that is fitted to codes: a mixture of Gaussians by EM, or a flow by maximum likelihood."""
     gaussians: int = 10
     """Gaussians of the mixture that is fitted to codes."""
     seeds: int = 2
@@ -101,21 +104,16 @@ class Config(SweepOptions, EvaluationOptions, ModelOptions, DataOptions):
 def objective_of(way: Way, x_dim: int, z_dim: int) -> Objective:
     """What is maximised, with a discriminator of its own if it has one."""
 
-    def judge(width: int) -> Discriminator:
-        return Discriminator(MLP(width, WIDTH, WIDTH, activation=partial(nn.LeakyReLU, 0.2)))
-
+    if way in OUTSIDE:
+        return outside_of(way, Sizes(x_dim, z_dim))
     made: dict[Way, Callable[[], Objective]] = {
         "ae": Reconstruction,
         "dae": Reconstruction,
         "cae": lambda: penalised(Reconstruction(), EncoderGradient(), 0.1),
+        "rae_sn": lambda: Reconstruction(code=0.1),
         "rae": lambda: penalised(Reconstruction(code=0.1), DecoderGradient(), 0.1),
         "wae": lambda: matched(Reconstruction(), MMD(InverseMultiquadric()), 100.0),
         "vae": ELBO,
-        "mmd_vae": lambda: matched(ELBO(), MMD(), 100.0),
-        "info_vae": lambda: matched(ELBO(), MMD(), 100.0, alpha=0.5),
-        "aae": lambda: matched(ELBO(), judge(z_dim), 5.0),
-        "vae_gan": lambda: vae_gan(ELBO(), judge(x_dim), weight=5.0, similarity=0.1),
-        "ali": lambda: ali(ELBO(), judge(x_dim + z_dim)),
     }
     return made[way]()
 
@@ -127,7 +125,19 @@ def pair(config: Config, way: Way, train: Loader) -> tuple[VAE, nn.Module]:
         return (Point if way in POINTS else Diagonal)(sites, Corrupted(encoder) if way == "dae" else encoder)
 
     model, guide = fresh_pair(config.setup, train, family)
+    if way == "rae_sn":
+        lengthen_nothing(model)
     return cast(VAE, model), guide
+
+
+def lengthen_nothing(model: nn.Module) -> None:
+    """Lets every linear layer of a decoder be divided by its largest singular value."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear:
+                bounded = SpectralLinear(layer.in_features, layer.out_features).to(layer.weight)
+                bounded.load_state_dict(layer.state_dict(), strict=False)
+                setattr(parent, name, bounded)
 
 
 def trained(config: Config, way: Way, seed: int) -> Done:
@@ -142,7 +152,14 @@ def trained(config: Config, way: Way, seed: int) -> Done:
     for _ in fit(model, guide, objective, train, None, config.epochs, adam(config.lr), **settings):
         pass
     pyro.set_rng_seed(seed)
-    later = Later(config.gaussians, config.setup.encoder(train), config.epochs, config.eval_particles, seed)
+    density = with_flow if config.ex_post == "flow" else partial(with_density, components=config.gaussians)
+    later = Later(
+        lambda *found: density(found[0], found[1], seed=found[2]),
+        config.setup.encoder(train),
+        config.epochs,
+        config.eval_particles,
+        seed,
+    )
     found, tensors = measured(model, guide, data, later)
     return Done({"way": way, "seed": seed, "point": way in POINTS} | found, states(model, guide) | tensors)
 
@@ -182,7 +199,7 @@ def tables(done: list[Done], config: Config) -> list[Table]:
             generated,
             f"Draws of x against {n} test data, means over {of}. Told: held-out accuracy of a net that tells them "
             "apart, 0.5 where nothing does. Precision, recall: shares of draws among data and of data among draws, in "
-            "20 principal components. p(z): from the model's own prior; ex post: from the mixture fitted to codes.",
+            "20 principal components. p(z): from the model's own prior; ex post: from the density fitted to codes.",
             dict.fromkeys(two, ".3f"),
             dict.fromkeys(two[:2], min) | dict.fromkeys(two[2:], max),
         ),
@@ -191,7 +208,7 @@ def tables(done: list[Done], config: Config) -> list[Table]:
             known,
             f"Test data, nats per datum, means over {of}. Hole: accuracy by which codes are told from draws of p(z). "
             f"Probe: accuracy of a linear classifier on codes. log p(x) by {config.eval_particles} importance samples; "
-            "*: of the mixture for p(z) and a Gaussian guide fitted afterwards, since points give none.",
+            "*: of the density of codes for p(z) and a Gaussian guide fitted afterwards, since points give none.",
             dict.fromkeys(rest, ".3f") | {"E log p(x | z)": ".2f", "log p(x)": ".2f", "MMD": ".4f"},
             {"E log p(x | z)": max, "probe": max, "log p(x)": max},
         ),
@@ -220,7 +237,7 @@ def pictures(done: list[Done], train: Loader) -> Iterator[Picture]:
     """What each generates from its prior, and from the density of its codes."""
     from dlvm.experiments.figures import samples
 
-    for name, where in (("dreams_prior", "p(z)"), ("dreams_ex_post", "a mixture fitted to codes")):
+    for name, where in (("dreams_prior", "p(z)"), ("dreams_ex_post", "a density fitted to codes")):
         drawn = {LABELS[one.record["way"]]: one.tensors[name] for one in done if one.record["seed"] == 0}
         note = f"Means of p(x | z), z from {where}."
         yield name, samples(drawn, train.image_shape, train.name, "What each generates", note), f"{note} Seed 0."
@@ -230,6 +247,10 @@ def checked(config: Config) -> Splits:
     """The data, once everything asked for has been found to work."""
     if type(config.setup) is not VAESetup:
         raise ValueError(f"model must be vae here, got {word_of(type(config.setup))}; leave out --model")
+    if config.ex_post == "flow" and config.setup.z_dim < 2:
+        raise ValueError(
+            f"z_dim must be at least 2 for a flow of codes, got {config.setup.z_dim}; pass --ex-post mixture"
+        )
     if config.setup.prior != "standard":
         raise ValueError("prior is N(0, I) here, which codes are held to, or are not; leave out --prior")
     check_x_alone(config.setup)
@@ -258,7 +279,7 @@ def main(config: Config) -> list[dict]:
     run.result(runs=grid.results, verdict=said)
     study.show(found)
     model, _ = pair(config, "vae", data.train)
-    intro = f"p(x, z) is a VAE with {described(model, data.train)}. {INTRO}"
+    intro = f"p(x, z) is a VAE with {described(model, data.train)}. {INTRO.format(EX_POST[config.ex_post])}"
     study.report(f"What does the bound buy on {config.data}?", intro, found, said, pictures(grid.done, data.train))
     pairs = (pair(config, one.record["way"], data.train) for one in grid.done)
     study.keep(grid.done, ("way", "seed"), pairs, data.train.x_dim)

@@ -14,6 +14,7 @@ import tyro
 from torch import nn
 
 from dlvm.experiments.data import Loader
+from dlvm.experiments.generated.outside import OUTSIDE, SAID, OutsideWord, Sizes, outside_of
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
@@ -29,7 +30,7 @@ from dlvm.experiments.setups.options import ModelOptions, settings_of
 from dlvm.experiments.setups.pictures import Drawing, described
 from dlvm.experiments.setups.setup import LOG_PX, Setup, num_parameters
 from dlvm.experiments.study import draw
-from dlvm.guides import FullyObserved
+from dlvm.guides import FullyObserved, latents
 from dlvm.inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
 from dlvm.inference.distributed.job import Job, RankLost, joined
 from dlvm.inference.engine.threads import settled
@@ -47,12 +48,17 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
     """How grey levels become binary: drawn anew at each use, drawn once, cut at 1/2, or not at all. By default what the
     data set does for a model of binary data, and not at all for any other."""
-    objective: ObjectiveWord = "elbo"
+    objective: ObjectiveWord | OutsideWord = "elbo"
     """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
-    draws of z; vr_max bounds log p(x) from neither side and needs --patience None."""
+    draws of z; vr_max bounds log p(x) from neither side and needs --patience None. So do those outside the bound:
+    mmd_vae and info_vae match the codes of all data to p(z), aae by a discriminator; vae_gan judges dreams, ali x and z
+    together."""
+    weight: float | None = None
+    """Outside the bound: of the discrepancy of codes, or of the discriminator's signal; 100 and 5 unless told."""
     estimator: EstimatorWord = "total"
     """Of the objective's gradient: total derivative, stl, dreg; score function with a moving average, with a net of the
-    data (nvil) or the other particles (vimco) for a baseline; or, biased, relaxed draws: gumbel, straight_through."""
+    data (nvil) or the other particles (vimco) for a baseline; of discrete latents disarm, by twins, and rebar, by a
+    relaxation as control variate; or, biased, relaxed draws: gumbel, straight_through, gumbel_rao."""
     num_particles: int = 1
     """Samples of z per datum in the objective, in all."""
     warm_up: int | None = None
@@ -98,6 +104,32 @@ def warm_up_of(config: Config) -> int:
     return min(WARM_UP, config.epochs // 4) if config.objective in WARMED else 0
 
 
+def maximised(config: Config, model: nn.Module, train: Loader) -> Objective:
+    """The objective, with its warm-up and what the setup adds to it."""
+    if config.objective in OUTSIDE:
+        return _outside(config, config.objective, model, train)
+    if config.weight is not None:
+        raise ValueError(f"weight is of objectives outside the bound, got {config.objective}; leave out --weight")
+    objective = objective_of(config.objective, config, config.estimator, baseline_of(train))
+    if epochs := warm_up_of(config):
+        objective = tempered(objective, linear(0.0, 1.0, steps=epochs * len(train)))
+    return config.setup.aided(objective, train)
+
+
+def _outside(config: Config, word: OutsideWord, model: nn.Module, train: Loader) -> Objective:
+    """One that is no bound; what else was asked for does not go with it."""
+    for option, got, wanted in (
+        ("estimator", config.estimator, "total"),
+        ("num_particles", config.num_particles, 1),
+        ("warm_up", warm_up_of(config), 0),
+    ):
+        if got != wanted:
+            raise ValueError(f"{option} must be {wanted} for {word}, which is no bound, got {got}; leave it out")
+    sites = latents(model, *train.examples).values()
+    sizes = Sizes(train.x_dim, sum(torch.Size(site.shape).numel() for site in sites))
+    return outside_of(word, sizes, config.weight).to(train.device)
+
+
 def check_training(config: Config, model: nn.Module, guide: nn.Module, objective: Objective, train: Loader) -> None:
     """Refuses what ``fit`` would, but before a folder is made."""
     check_aims(objective, train, config.epochs, config.patience)
@@ -132,17 +164,12 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     first = job is None or job.first
     recipe = Recipe.by(config)
     train, valid, test = recipe.splits(config.device).tested_on(config.eval_data)
-    objective = objective_of(config.objective, config, config.estimator, baseline_of(train))
-
-    if epochs := warm_up_of(config):
-        objective = tempered(objective, linear(0.0, 1.0, steps=epochs * len(train)))
-    objective = config.setup.aided(objective, train)
-
     if config.checkpoint_every is not None and not config.checkpoint:
         raise ValueError("checkpoint_every needs checkpoint; add --checkpoint")
     settings = settings_of(config)
     pyro.set_rng_seed(config.seed)
     model, guide = recipe.pair(train)
+    objective = maximised(config, model, train)
     stepped, judged = config.setup.trained(model, guide), config.setup.evaluated(model, guide, train)
     check_training(config, *stepped, objective, train)
     run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
@@ -184,6 +211,8 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     seconds = sum(epoch.seconds for epoch in history) / len(history)
     parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
     said, found = (str(text).replace(LOG_PX, config.setup.reported) for text in (verdict(result, history), result))
+    if config.objective in OUTSIDE:
+        said = f"{SAID.format(config.objective)} {said}"
     measures = dict(config.setup.measures(*judged, test))
     per = each_part(result, config.setup.parts(test.take(result.num_data)))
     run.result(

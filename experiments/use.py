@@ -15,7 +15,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.data.ragged import LENGTHS
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.runs.asked import MANY, Asked
-from dlvm.experiments.runs.new_data import description_of, inputs_of, read_for, reported_of
+from dlvm.experiments.runs.new_data import description_of, given_of, inputs_of, lacking, read_for, reported_of
 from dlvm.experiments.runs.of_sequences import OfSteps, codes_of_steps, drawn_lengths, of_as_many_steps
 from dlvm.experiments.runs.restore import restore
 from dlvm.experiments.runs.results_file import Results, check_out, columns_of, write
@@ -98,15 +98,17 @@ def reconstructed(asked: Asked) -> Results:
 def scored(asked: Asked) -> Results:
     """log p(x) of each row with its error, or log p(y | x)."""
     found = log_px(asked.model, asked.guide, asked.args, **asked.options)
+    reported = reported_of(asked.config.run)
     words = ("log_px", "log_px_se", "ess", "khat")
-    arrays = {word: _plain(getattr(found, word)) for word in words}
+    names = [word.replace("log_px", "bound") for word in words] if reported.startswith("bound") else words
+    arrays = {name: _plain(getattr(found, word)) for name, word in zip(names, words, strict=True)}
     bad = int((found.khat > 0.7).sum())
     doubt = f"; k-hat above 0.7 for {bad}, whose number cannot be trusted" if bad else ""
     mean = f"{found.log_px.mean().item():.3f} nats on average over {len(found.log_px)} rows"
     if asked.lengths is not None:
         mean += f", {(found.log_px.sum() / asked.lengths.sum()).item():.3f} per time step"
-    tell(f"{reported_of(asked.config.run)}: {mean}{doubt}")
-    return Results(torch.stack([getattr(found, word) for word in words], 1).cpu(), words, asked.index, arrays)
+    tell(f"{reported}: {mean}{doubt}")
+    return Results(torch.stack([getattr(found, word) for word in words], 1).cpu(), names, asked.index, arrays)
 
 
 def imputed(asked: Asked) -> Results:
@@ -152,9 +154,7 @@ def interpolated(asked: Asked) -> Results:
 
 def generated(asked: Asked) -> Results:
     """Draws of x; a picture has the means of p(x | z) that they come from, where the likelihood knows them."""
-    given = {
-        name: _given(value, asked.config.n) for name, _, value in (word.partition("=") for word in asked.config.given)
-    }
+    given = given_of(asked.config.given, asked.config.n)
     model, lengths = asked.model, {}
     if LENGTHS in inputs_of(asked.config.run):
         lengths = {LENGTHS: drawn_lengths(asked.description, asked.config.n, asked.config.length, asked.config.seed)}
@@ -163,7 +163,7 @@ def generated(asked: Asked) -> Results:
     drawn = generate(model, asked.config.n, {**lengths, **given} or None, **asked.options)
     if LENGTHS in inputs_of(asked.config.run):
         return asked.like_x(drawn[data_site(asked.model)], lengths=lengths.get(LENGTHS))
-    name = data_site(asked.model)
+    name = data_site(asked.model, asked.config.n, given)
     found = asked.like_x(drawn[name], **{site: _plain(value) for site, value in drawn.items() if site != name})
     if found.images is None or len(drawn) == 1:
         return found
@@ -216,14 +216,6 @@ def _places(asked: Asked) -> list[int]:
     return found
 
 
-def _given(word: str, n: int) -> Tensor:
-    """One value for all n data: a whole number as such, any other as it is."""
-    try:
-        return torch.full((n,), int(word) if word.lstrip("-").isdecimal() else float(word))
-    except ValueError as error:
-        raise ValueError(f"given (--given) must be NAME=NUMBER, got the number {word!r}; write --given y=3") from error
-
-
 def main(config: Config) -> None:
     check_options(config)
     check_out(config.out, config.overwrite)
@@ -244,7 +236,15 @@ def main(config: Config) -> None:
             "what follows from data: dlvm use RUN predict FILE --site y"
         )
     asked = Asked(config, model, guide, description, data, args)
-    found = CALLS[config.call](asked)
+    try:
+        found = CALLS[config.call](asked)
+    except (TypeError, ValueError) as error:
+        absent = [
+            name for name, value in zip(inputs_of(config.run), args, strict=False) if value is None and name != LENGTHS
+        ]
+        if said := lacking(config.run, config.call, absent, config.given, str(error)):
+            raise ValueError(said) from error
+        raise
     if found.index is not None and found.index is asked.index:  # rows of the file, under the name of its own ids
         reading = description["reading"]
         name = reading.get("sequence_column") or reading.get("index_column") or "id"

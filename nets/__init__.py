@@ -22,7 +22,7 @@ from dlvm.nets.sequences.combiner import Combiner
 from dlvm.nets.sequences.over_time import Recurrent
 from dlvm.nets.sequences.recurrent import GRU
 from dlvm.nets.sets import DeepSet
-from dlvm.nets.weight_norm import NormedConv2d, NormedLinear
+from dlvm.nets.weight_norm import NormedConv2d, NormedLinear, SpectralLinear
 
 __all__ = [
     "PixelFeatures",
@@ -64,6 +64,7 @@ __all__ = [
     "Recurrent",
     "ResidualBlock",
     "RowsAbove",
+    "SpectralLinear",
     "Standardised",
     "SwitchingDiagonal",
     "SwitchingLinear",

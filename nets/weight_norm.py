@@ -1,4 +1,4 @@
-"""Layers whose weights are a direction times a length, each of them trained."""
+"""Layers whose weights are normalised: a direction times a length, or a map that lengthens nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlvm.nets.arguments import count, whole
+
+STEPS = 15  # of power iteration at the start
 
 
 class NormedLinear(nn.Linear):
@@ -76,6 +78,54 @@ class NormedConv2d(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps of shape (batch, in_channels, height, width) -> (batch, out_channels, height', width')."""
         return self._conv_forward(maps, _normed(self.weight, self.gain), self.bias)
+
+
+class SpectralLinear(nn.Linear):
+    """A linear layer whose weights are divided by their largest singular value, so that it lengthens nothing.
+
+        out = W h / sigma(W) + b,   sigma = |W' u|
+
+    u is followed by a step of power iteration at each call while training, and stays as it is in evaluation mode.
+
+    Args:
+        in_features, out_features: widths.
+        bias: whether there is b.
+
+    Raises:
+        ValueError: a width is below 1.
+        TypeError: a width is no integer.
+
+    References:
+        Spectral Normalization for Generative Adversarial Networks, Miyato, Kataoka, Koyama, Yoshida, 2018,
+            arXiv:1802.05957.
+
+    Example:
+        >>> layer = SpectralLinear(3, 8)
+        >>> layer(torch.zeros(5, 4, 3)).shape
+        torch.Size([5, 4, 8])
+    """
+
+    left: Tensor
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        count(in_features=in_features, out_features=out_features)
+        super().__init__(in_features, out_features, bias)
+        self.register_buffer("left", torch.randn(out_features))
+        self._follow(STEPS)
+
+    @torch.no_grad()
+    def _follow(self, steps: int) -> None:
+        """So many steps of power iteration."""
+        for _ in range(steps):
+            right = F.normalize(self.weight.T @ self.left, dim=0)
+            self.left.copy_(F.normalize(self.weight @ right, dim=0))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Shape (*batch, in_features) -> (*batch, out_features)."""
+        if self.training:
+            self._follow(1)
+        stretch = torch.linalg.vector_norm(self.weight.T @ self.left.clone())  # a later call moves the buffer
+        return F.linear(value, self.weight / stretch.clamp_min(torch.finfo(stretch.dtype).tiny), self.bias)
 
 
 def _lengths(weight: Tensor) -> Tensor:

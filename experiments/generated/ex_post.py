@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from dlvm.guides import Diagonal, latents
-from dlvm.inference import ELBO, fit, fit_em
+from dlvm.distributions import FlowPrior
+from dlvm.guides import Diagonal, FullyObserved, latents
+from dlvm.inference import ELBO, MaximumLikelihood, fit, fit_em
 from dlvm.inference.programs.randomness import untouched
 from dlvm.models import VAE, GaussianMixture
 
 ITERATIONS = 50
+CODES = 100  # at a step
 SPREAD = 1e-3  # added to variances of codes, per variance of all
 
 
@@ -72,6 +76,51 @@ def with_density(model: VAE, codes: Tensor, components: int = 10, seed: int = 0)
         for _ in fit_em(mixture, codes, iterations=ITERATIONS, tolerance=1e-4):
             pass
     return VAE(codes.shape[1], model.likelihood, ExPostPrior(mixture))
+
+
+class Codes(PyroModule):
+    """Codes as data, by a density that is learned.
+
+    Args:
+        prior: without inputs, over codes.
+    """
+
+    def __init__(self, prior: nn.Module):
+        super().__init__("model")
+        self.prior = prior
+
+    def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
+        with pyro.plate("data", n if x is None else len(x)):
+            return pyro.sample("x", self.prior(), obs=x)
+
+
+def with_flow(model: VAE, codes: Tensor, epochs: int = 100, seed: int = 0) -> VAE:
+    """The model with a flow, fitted to codes by maximum likelihood, for its prior; p(x | z) is the same module.
+
+    As ``with_density``; every tenth code is held out, and tells when to stop.
+
+    Args:
+        model: whose prior it takes the place of.
+        codes: of training data, shape (n, z_dim), z_dim at least 2.
+        epochs: passes over these, at most.
+        seed: of parameters.
+
+    Returns:
+        another model, which shares the likelihood.
+    """
+    with untouched(seed):
+        pyro.set_rng_seed(seed)
+        prior = FlowPrior(codes.shape[1]).to(codes)
+        with torch.no_grad():
+            prior.loc.copy_(codes.mean(0))
+            prior.raw.copy_(codes.std(0).clamp_min(1e-4).log())
+        held = torch.arange(len(codes), device=codes.device) % 10 == 0
+        batches, valid = [(part,) for part in codes[~held].split(CODES)], [(codes[held],)]
+        settings: dict[str, Any] = {"epochs": epochs, "patience": 10, "progress": False, "seed": seed}
+        adam, pair = partial(torch.optim.Adam, lr=3e-3), (Codes(prior), FullyObserved())
+        for _ in fit(*pair, MaximumLikelihood(), batches, valid, optimizer=adam, engine="captured", **settings):
+            pass
+    return VAE(codes.shape[1], model.likelihood, prior.requires_grad_(False))
 
 
 def fitted_guide(model: VAE, encoder: nn.Module, train: object, epochs: int, seed: int = 0) -> nn.Module:

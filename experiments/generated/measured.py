@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dlvm.experiments.data import Splits
-from dlvm.experiments.generated.ex_post import fitted_guide, with_density
+from dlvm.experiments.generated.ex_post import fitted_guide
 from dlvm.experiments.generated.two_samples import Components, c2st, precision_recall
 from dlvm.experiments.measures.draws import dreams
 from dlvm.experiments.measures.linear_probe import probe
@@ -24,14 +25,14 @@ class Later(NamedTuple):
     """What is fitted and drawn after the training.
 
     Attributes:
-        gaussians: of the mixture that is fitted to codes.
+        density: (model, codes, seed) -> the model with a density fitted to codes for its prior.
         encoder: a fresh one, of the guide that is fitted where the pair's own has no density.
         epochs: in which it is.
         particles: importance samples per test datum.
         seed: of all of it.
     """
 
-    gaussians: int
+    density: Callable[[VAE, Tensor, int], VAE]
     encoder: nn.Module
     epochs: int
     particles: int
@@ -39,16 +40,16 @@ class Later(NamedTuple):
 
 
 def measured(model: VAE, guide: nn.Module, data: Splits, later: Later) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Numbers by name, and means of what is dreamt from the prior and from the mixture fitted to codes.
+    """Numbers by name, and means of what is dreamt from the prior and from the density fitted to codes.
 
-    log p(x) is that of the pair as it is; of a guide of points, that of the mixture as p(z) and of a Gaussian guide
+    log p(x) is that of the pair as it is; of a guide of points, that of this density as p(z) and of a Gaussian guide
     that is fitted to this model: another model than was trained, as whoever shows it is to say.
     """
     train, _, test = data
     x, seed = test.first(MOST), later.seed
     seen = train.first(MOST)
     codes, held = codes_of(guide, seen), codes_of(guide, x)
-    fitted = with_density(model, codes, later.gaussians, seed)
+    fitted = later.density(model, codes, seed)
     found: dict[str, Any] = {"rows": len(x), "reconstruction": -Reconstruction().loss(model, guide, x) / len(x)}
     features, drawn = Components(seen), {}
     for word, generating in (("prior", model), ("ex_post", fitted)):

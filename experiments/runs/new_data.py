@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.data.arguments import check_path
@@ -76,6 +79,50 @@ def read_for(folder: Path, path: Path | None) -> Loader:
         raise ValueError(f"data must be named for {folder}, whose own test data are not known; add the path of a file")
     test = recipe.splits().test
     return read_alike(test.x, {**describe(test), "columns": None}, batch_size=1) if test.dynamic else test
+
+
+def given_of(words: Sequence[str], n: int) -> dict[str, Tensor]:
+    """{name: one value for all n data} of NAME=NUMBER: a whole number as such, any other as it is.
+
+    Raises:
+        ValueError: one is no number.
+    """
+    found = {}
+    for name, _, word in (each.partition("=") for each in words):
+        try:
+            found[name] = torch.full((n,), int(word) if word.lstrip("-").isdecimal() else float(word))
+        except ValueError as error:
+            raise ValueError(
+                f"given (--given) must be NAME=NUMBER, got the number {word!r}; write --given y=3"
+            ) from error
+    return found
+
+
+def lacking(folder: Path, call: str, absent: Sequence[str], given: Sequence[str], said: str) -> str:
+    """What a call's error says to a user of the command line, where something that the model needs is not there.
+
+    Args:
+        folder: of the run.
+        call: word of the command line.
+        absent: names of inputs that the new file has not.
+        given: NAME=NUMBER, as in the command.
+        said: the error.
+
+    Returns:
+        the words; none where the error is about something else.
+    """
+    if absent:
+        column = description_of(folder)["reading"].get("label_column") or absent[0]
+        return (
+            f"{call} of this run needs {absent[0]} beside x, and the file has none; add the column {column!r}, or "
+            "leave the file out to take the run's own test data"
+        )
+    if "y must be" not in said or any(word.startswith("y=") for word in given):
+        return ""
+    needs = f"{call} of this run needs what x is drawn given"
+    if call == "generate" and "y" in inputs_of(folder):
+        return f"{needs}; add --given y=NUMBER, as y=3"
+    return f"{needs}, which the command line cannot hold; call {call} of dlvm.inference from Python"
 
 
 def _of_any_number(folder: Path, known: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple, cast
 
 import torch
+from pyro import poutine
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
@@ -19,7 +20,11 @@ from dlvm.inference.particles.layout import Layout
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import weigh
 from dlvm.inference.programs.modules import statistics_kept
+from dlvm.inference.programs.pair import Pair, remembered
+from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import real
+
+PLACES, MOST = 16, 0.2  # where slopes are looked at, and what share of the change may be left over
 
 
 class REBAR(Estimator):
@@ -30,8 +35,8 @@ class REBAR(Estimator):
 
     b are hard draws and w the soft ones that the noise behind b leads to; r is by how much more noisy logits follow the
     logits when noise is held than when b is, e^(noisy_i - max noisy) for classes. What is in brackets has mean zero,
-    so that the estimate is unbiased for every bound, temperature and eta, if only log-densities are continuous in w:
-    a program that rounds or compares its draws breaks that. L_{-k} is VIMCO's baseline, for two particles or more. eta,
+    so that the estimate is unbiased for every bound, temperature and eta, where log-densities are continuous in w: a
+    program that rounds or compares its draws is refused. L_{-k} is VIMCO's baseline, for two particles or more. eta,
     one number, is the one that earlier steps would have had least variance with, summed over logits; the temperature
     follows the gradient of that variance, by the optimizer that trains the pair, as a baseline does. Where the guide
     draws one discrete site from another, each depth is relaxed with all that is drawn from it: one run of both programs
@@ -43,7 +48,7 @@ class REBAR(Estimator):
 
     Raises:
         ValueError: ``temperature`` is not positive, or ``decay`` out of range; when used, a discrete site is neither
-            Bernoulli nor OneHotCategorical.
+            Bernoulli nor OneHotCategorical, or densities jump as a soft draw moves.
 
     References:
         REBAR: Low-variance, unbiased gradient estimates for discrete latent variable models, Tucker, Mnih, Maddison,
@@ -84,6 +89,14 @@ class REBAR(Estimator):
 
     def require(self, bound: Bound, particles: Particles) -> None:
         check_relaxable("REBAR", particles)
+        programs = particles.programs
+        if particles.jumps and (jump := _jump(programs.pair, programs.args, programs.kwargs)) > MOST:
+            names = [site["name"] for site in particles.jumps]
+            raise ValueError(
+                f"log p(x, z) - log q(z | x) jumps where soft draws of {names} move, by {100 * jump:.0f} % of what it "
+                "changes by: a program rounds, compares or takes the argmax of them, and REBAR would be biased; write "
+                "it in the values themselves, as z @ table, or pass estimator=DisARM() or VIMCO()"
+            )
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         if not particles.jumps:
@@ -158,8 +171,8 @@ def _relaxed(
     """The same particles with some sites soft, and all that is drawn from them drawn anew, softly too."""
     if particles.parts:
         parts = enumerate(particles.parts)
-        found = [_relaxed(part, names, temperature, slice(k, k + 1)) for k, part in parts]
-        return as_tempered(stacked([part for part, _ in found]), particles), [s for _, each in found for s in each]
+        each = [_relaxed(part, names, temperature, slice(k, k + 1)) for k, part in parts]
+        return as_tempered(stacked([part for part, _ in each]), particles), [s for _, soft in each for s in soft]
     (pair, args, kwargs, *_), layout = particles.programs, particles.layout
     values, sites = {name: value.detach() for name, value in not_below(particles, names).items()}, []
     for site in (site for site in particles.drawn if site["name"] in names):
@@ -172,6 +185,34 @@ def _relaxed(
     with statistics_kept(pair.model), statistics_kept(pair.guide), Given(values):
         found = weigh(*calls, linear=True, nesting=nesting, parallel=parallel)
     return as_tempered(found, particles), sites
+
+
+@remembered
+def _jump(pair: Pair, args: tuple, kwargs: dict) -> float:
+    """What share of the change of log-weights, on a way between soft draws, their slopes do not account for."""
+    with untouched(0), torch.enable_grad(), poutine.block(), pair.silent():
+        found, inside = weigh(pair, args, kwargs, 1, linear=True), pair.inside(Relax(1.0, hard=False))
+        values, way = {site["name"]: site["value"].detach() for site in found.drawn}, {}
+        for site in found.jumps:
+            ends = torch.rand(2, *site["value"].shape, dtype=site["value"].dtype, device=site["value"].device)
+            binary = cast(tuple[Tensor, bool], logits_of(site["fn"]))[1]  # as required
+            way[site["name"]] = ends if binary else ends / ends.sum(-1, keepdim=True)
+
+        def at(place: float) -> tuple[Tensor, dict[str, Tensor]]:
+            soft = {name: (one + place * (other - one)).requires_grad_() for name, (one, other) in way.items()}
+            with untouched(0), Given({**values, **soft}):
+                return weigh(inside, args, kwargs, 1, linear=True).log_w, soft
+
+        change, slope = at(1.0)[0].detach() - at(0.0)[0].detach(), torch.zeros(())
+        for k in range(PLACES):
+            log_w, soft = at((k + 0.5) / PLACES)
+            slopes = torch.autograd.grad(log_w.sum(), [*soft.values()], allow_unused=True, materialize_grads=True)
+            for site, each in zip(found.jumps, slopes, strict=True):
+                one, other = way[site["name"]]
+                along = sum_rightmost(each * (other - one), site["fn"].event_dim)
+                slope = slope + found.layout.reduce(along, site, scaled=False) / PLACES
+    size = (change.abs() + slope.abs()).sum()
+    return float((change - slope).abs().sum() / size) if size > 0 else 0.0
 
 
 def _signals(bound: Bound, log_w: Tensor) -> Tensor:

@@ -15,11 +15,10 @@ from pyro.infer.elbo import ELBOModule
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
-from dlvm.distributions.normal import AtPoint
-from dlvm.distributions.supports import inner
 from dlvm.inference.bounds.bound import Bound, called
 from dlvm.inference.estimators.estimator import Coefficients, Estimator, Explicit, assemble, shown
 from dlvm.inference.estimators.pathwise import Total
+from dlvm.inference.particles.latent_densities import refuse_points
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import is_count
@@ -123,11 +122,7 @@ class Objective(nn.Module, infer.ELBO):
 
     def require(self, particles: Particles) -> None:
         """Raises ValueError where this objective cannot treat what was drawn."""
-        if points := [site["name"] for site in particles.drawn if isinstance(inner(site["fn"]), AtPoint)]:
-            raise ValueError(
-                f"the guide draws {points} from point masses, whose entropy is minus infinity: {self.bound.name} would "
-                "be no bound on log p(x); train an autoencoder by Reconstruction(), or draw from a density, as Diagonal"
-            )
+        refuse_points(particles.drawn, self.bound.name)
         self.estimator.require(self.bound, particles)
 
     def coefficients(self, particles: Particles) -> Coefficients | None:

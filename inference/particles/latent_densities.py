@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import Transform
 
+from dlvm.distributions.normal import AtPoint
 from dlvm.distributions.supports import inner, is_periodic, is_real, latent_support
 from dlvm.inference.programs.plates import outer_scale, same
 
@@ -53,6 +54,18 @@ def check_densities(joint: list[dict], drawn: list[dict]) -> None:
             )
 
 
+def refuse_points(drawn: Iterable[Mapping[str, Any]], objective: str) -> None:
+    """Raises ValueError where a guide draws from the point masses of an autoencoder, under an objective of this name.
+
+    A Delta of Pyro's is let pass, as AutoDelta makes it: what is raised is then log p(x, z) at a point, as MAP has it.
+    """
+    if points := [site["name"] for site in drawn if isinstance(inner(site["fn"]), AtPoint)]:
+        raise ValueError(
+            f"the guide draws {points} from point masses, whose entropy is minus infinity: {objective} would be no "
+            "bound on log p(x); train an autoencoder by Reconstruction(), or draw from a density, as Diagonal"
+        )
+
+
 def check_estimable(joint: list[dict], drawn: list[dict]) -> None:
     """As ``check_densities``, and that the mean weight is p(x).
 
@@ -66,9 +79,10 @@ def check_estimable(joint: list[dict], drawn: list[dict]) -> None:
     for q in (site for site in drawn if site["name"] in sites and _is_point(site)):
         p = sites[q["name"]]
         if not _is_point(p) and not latent_support(p["fn"]).is_discrete:
+            trained = "Reconstruction()" if isinstance(inner(q["fn"]), AtPoint) else "ELBO() or Trace_ELBO()"
             raise ValueError(
                 f"the guide gives latent site {q['name']!r} one value, as a Delta, and the model a density: their "
-                "quotient is no weight, and log p(x) cannot be had from it; train so by ELBO() or Trace_ELBO(), and "
+                f"quotient is no weight, and log p(x) cannot be had from it; train so by {trained}, and "
                 "evaluate with a guide that draws the site from a density of its own, as Normal(value, scale)"
             )
 

@@ -178,10 +178,10 @@ def _drawing_anew(pair: Pair, args: tuple) -> Pair:
     return anew
 
 
-def data_site(model: Callable) -> str:
-    """The site that is a model's data: its first argument, or else its last site."""
+def data_site(model: Callable, n: int = 1, given: Mapping[str, Tensor] | None = None) -> str:
+    """The site that is a model's data: its first argument, or else its last site; asked with what it needs given."""
     with untouched(0), torch.no_grad():
-        return Asked(model, 1, {}).x
+        return Asked(model, n, given or {}).x
 
 
 def as_example(model: Callable, example: Any) -> tuple | None:

@@ -29,7 +29,7 @@ def left(folder, **options):
     data = recipe.splits().train
     torch.manual_seed(0)
     made = Run(folder, settings_of(config))
-    keep(made.folder, *recipe.pair(data), data.x_dim)
+    keep(made.folder, *config.setup.evaluated(*recipe.pair(data)), data.x_dim)
     keep_description(made.folder, data)
     return folder
 
@@ -167,6 +167,44 @@ def test_a_classifier_predicts_and_has_nothing_to_generate(tmp_path, capsys, cap
     for call in ("generate", "traverse"):
         with pytest.raises(ValueError, match=f"{call} needs a model that draws data by itself.*predict"):
             use.main(use.Config(folder, call))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Rows of bits with classes, and the rows alone."""
+    folder = tmp_path_factory.mktemp("labelled")
+    x = (np.random.default_rng(0).random((40, 4)) > 0.5).astype(np.float32)
+    np.savez(folder / "x.npz", x=x, y=np.arange(40) % 3)
+    np.savez(folder / "alone.npz", x=x)
+    return folder
+
+
+def test_what_a_model_is_given_is_asked_for_in_words_of_the_command_line(labelled, tmp_path, capsys):
+    folder = left(tmp_path / "run", model="cvae", data=str(labelled / "x.npz"))
+    with pytest.raises(ValueError, match="generate of this run needs what x is drawn given; add --given y=NUMBER"):
+        use.main(use.Config(folder, "generate"))
+    assert len(called(capsys, folder, "generate", n=5, given=("y=1",))) == 6
+    for call in ("encode", "score", "reconstruct"):
+        with pytest.raises(ValueError, match=f"{call} of this run needs y beside x, and the file has none; add the co"):
+            use.main(use.Config(folder, call, labelled / "alone.npz"))
+    columns = left(tmp_path / "part", model="cvae", given="columns", given_columns=("0",), data=str(labelled / "x.npz"))
+    with pytest.raises(ValueError, match="drawn given, which the command line cannot hold; call generate of dlvm"):
+        use.main(use.Config(columns, "generate"))
+
+
+@pytest.mark.parametrize("call", ["encode", "score"])
+def test_a_random_net_without_labels_says_which_column_is_missing(labelled, tmp_path, call):
+    folder = left(tmp_path / "run", model="bayesian_classifier", data=str(labelled / "x.npz"))
+    with pytest.raises(ValueError, match=f"{call} of this run needs y beside x, and the file has none"):
+        use.main(use.Config(folder, call, labelled / "alone.npz"))
+
+
+def test_scores_that_are_a_bound_are_called_so(labelled, tmp_path, capsys, caplog):
+    folder = left(tmp_path / "run", model="vq_vae", data=str(labelled / "x.npz"))
+    with caplog.at_level("INFO", "dlvm"):
+        lines = called(capsys, folder, "score")
+    assert lines[0][-4:] == ["bound", "bound_se", "ess", "khat"]
+    assert "bound on log p(x): -" in caplog.text
 
 
 def test_predictions_of_a_table_bear_the_names_of_its_classes_or_of_the_site(run, tmp_path, capsys):

@@ -8,7 +8,7 @@ from oracles import assert_close
 from torch import nn
 from torch.nn import functional as F
 
-from dlvm.nets import MLP, BatchNorm, BatchNorm2d, Maps, NormedConv2d, NormedLinear
+from dlvm.nets import MLP, BatchNorm, BatchNorm2d, Maps, NormedConv2d, NormedLinear, SpectralLinear
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -87,6 +87,36 @@ def test_a_direction_of_zero_gives_its_bias_and_no_nan():
     out.sum().backward()
     assert_close(out, layer.bias.expand(5, 2), 1e-12)
     assert layer.weight.grad.isfinite().all()
+
+
+def test_a_spectral_layer_is_a_map_divided_by_its_largest_singular_value():
+    """Values and gradients are those of singular values, once iterations have found the direction."""
+    layer, h = SpectralLinear(5, 3), torch.randn(7, 5)
+    for _ in range(300):
+        layer(h)
+    found = layer(h)
+    largest = torch.linalg.svdvals(layer.weight)[0]
+    expected = F.linear(h, layer.weight / largest, layer.bias)
+    assert_close(found, expected, 1e-9)
+    mine, exact = (torch.autograd.grad(out.square().sum(), layer.weight)[0] for out in (found, expected))
+    assert_close(mine, exact, 1e-8)
+
+
+def test_a_spectral_layer_follows_its_weights_while_training_alone_and_may_be_called_twice_before_a_gradient():
+    layer, h = SpectralLinear(4, 6), torch.randn(3, 4)
+    (layer(h) + layer(2 * h)).sum().backward()
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(6, 4))
+    layer.eval()
+    assert torch.equal(layer(h), layer(h))
+    before = torch.linalg.matrix_norm(layer.weight / (layer.weight.T @ layer.left).norm(), 2)
+    layer.train()
+    for _ in range(300):
+        layer(h)
+    after = torch.linalg.matrix_norm(layer.weight / (layer.weight.T @ layer.left).norm(), 2)
+    assert before > 1.01 and abs(after - 1) < 1e-9
+    nn.init.zeros_(layer.weight)
+    assert_close(layer(h), layer.bias.expand(3, 6), 1e-12)
 
 
 def test_an_mlp_takes_layers_and_norms():

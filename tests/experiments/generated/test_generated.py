@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from torch import nn
 
 from dlvm.distributions import ConstantScaleNormal, FixedScale
 from dlvm.experiments import autoencoders
-from dlvm.experiments.generated.ex_post import fitted_guide, with_density
+from dlvm.experiments.data import digits
+from dlvm.experiments.generated.ex_post import fitted_guide, with_density, with_flow
 from dlvm.experiments.generated.two_samples import Components, c2st, precision_recall
 from dlvm.inference import evaluate
 from dlvm.models import VAE
-from dlvm.nets import MLP, Corrupted
+from dlvm.nets import MLP, Corrupted, SpectralLinear
 
 
 def normal(seed: int, n: int = 400, shift: float = 0.0) -> torch.Tensor:
@@ -84,6 +86,21 @@ def test_a_density_of_codes_makes_a_model_with_a_log_px_that_a_fitted_guide_esti
     assert all(p.requires_grad for p in later.parameters())
 
 
+@pytest.mark.slow
+def test_a_flow_of_codes_bends_where_gaussians_cannot(linear):
+    """Codes on a parabola: held-out codes are likelier than under one Gaussian, and near their entropy."""
+    noise = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    codes = torch.stack([noise[:, 0], noise[:, 0].square() + 0.3 * noise[:, 1]], -1)
+    later = with_flow(linear, codes[:1000], epochs=60)
+    assert later.likelihood is linear.likelihood and not any(p.requires_grad for p in later.prior.parameters())
+    entropy = 1 + math.log(2 * math.pi) + math.log(0.3)
+    found, one = (
+        m.prior().log_prob(codes[1000:]).mean().item() for m in (later, with_density(linear, codes[:1000], 1))
+    )
+    assert one + 0.5 < found < -entropy + 0.1 and found > -entropy - 0.25
+    assert later(n=5).shape == (5, 2)
+
+
 def test_data_are_corrupted_while_training_alone():
     net, x = Corrupted(nn.Linear(4, 4), drop=0.5, scale=0.0), torch.ones(2000, 4)
     with torch.no_grad():
@@ -107,6 +124,21 @@ def test_the_script_says_which_numbers_are_of_another_model_than_was_trained(tmp
     assert "autoencoder *" in said and "adversarial AE *" not in said
     verdict = json.loads((tmp_path / "run" / "result.json").read_text())["verdict"]
     assert verdict.endswith("Trained outside the bound: autoencoder, adversarial AE.")
+
+
+@pytest.mark.slow
+def test_the_script_bounds_a_decoder_and_fits_a_flow_to_its_codes(tmp_path):
+    setup = autoencoders.VAESetup(2, (8,))
+    config = autoencoders.Config(
+        ways=("rae_sn",), ex_post="flow", setup=setup, seeds=1, epochs=2, eval_particles=10, out=tmp_path / "run"
+    )
+    (row,) = autoencoders.main(config)
+    assert row["point"] and math.isfinite(row["log_px"])
+    assert "a flow fitted to the codes" in (tmp_path / "run" / "report.html").read_text()
+    data = digits(binarize="dynamic").train
+    model, _ = autoencoders.pair(config, "rae_sn", data)
+    layers = [m for m in model.likelihood.modules() if isinstance(m, nn.Linear)]
+    assert layers and {type(layer) for layer in layers} == {SpectralLinear}
 
 
 def test_the_script_refuses_what_it_does_not_compare(tmp_path):

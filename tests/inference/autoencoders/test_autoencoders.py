@@ -8,6 +8,8 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoDelta
 from torch import nn
 
 from dlvm.distributions import Bernoulli, ConstantScaleNormal, DiagonalNormal, FixedScale, StandardNormal
@@ -23,6 +25,7 @@ from dlvm.inference import (
     InverseMultiquadric,
     Reconstruction,
     ali,
+    check,
     evaluate,
     fit,
     matched,
@@ -123,8 +126,18 @@ def test_a_guide_of_points_gives_no_bound_and_no_evidence():
     model, guide = pair(Point)
     with pytest.raises(ValueError, match="point masses, whose entropy is minus infinity: ELBO would be no bound"):
         ELBO().loss(model, guide, X)
-    with pytest.raises(ValueError, match="log p\\(x\\) cannot be had from it"):
+    with pytest.raises(ValueError, match="log p\\(x\\) cannot be had from it; train so by Reconstruction"):
         evaluate(model, guide, X, 10)
+
+
+def test_the_point_masses_of_an_autoencoder_are_refused_under_objectives_of_pyro_and_deltas_of_its_own_are_not():
+    model, guide = pair(Point)
+    for objective in (Trace_ELBO(), TraceMeanField_ELBO()):
+        with pytest.raises(ValueError, match=f"{type(objective).__name__} would be no bound on log p"):
+            check(model, guide, objective, X)
+        with pytest.raises(ValueError, match="train an autoencoder by Reconstruction"):
+            next(iter(fit(model, guide, objective, [(X,)], epochs=1)))
+    assert check(model, AutoDelta(model), Trace_ELBO(), X) == {"z": "Monte Carlo"}
 
 
 def test_an_autoencoder_is_the_limit_of_the_beta_vae_whose_beta_and_scale_go_to_nothing():

@@ -177,6 +177,23 @@ def test_noise_behind_a_hard_draw_leads_to_it_and_is_noise_as_any_other(binary):
     assert (noise.var((0, 1)) / variance - 1).abs().max() < 0.12
 
 
+@pytest.mark.parametrize("estimator", [GumbelSoftmax(0.5), StraightThrough(0.5), GumbelRao(0.5, 3)], ids=repr)
+def test_classes_that_cannot_be_leave_no_nan_and_get_no_gradient(estimator):
+    logits = torch.tensor([[0.4, -torch.inf, 0.3]], requires_grad=True)
+
+    def program(x, seen=False):
+        with pyro.plate("data", 1):
+            z = pyro.sample("z", dist.OneHotCategorical(logits=logits))
+            if seen:
+                pyro.sample("x", dist.Normal(z @ torch.tensor([1.0, 2.0, -1.0]), 1.0), obs=x)
+
+    pyro.set_rng_seed(0)
+    loss = ELBO(4, estimator).differentiable_loss(partial(program, seen=True), program, torch.zeros(1))
+    found = gradient(loss, [logits])
+    assert loss.isfinite() and found.isfinite().all()
+    assert found[1] == 0 and found[0].abs() > 1e-3
+
+
 def test_rao_blackwell_takes_noise_and_leaves_the_mean():
     lattice, parameters = golden_sbn()
     x, rows = lattice.x.expand(400, -1), 400

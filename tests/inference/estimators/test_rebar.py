@@ -274,6 +274,29 @@ def test_certain_bits_and_classes_leave_no_nan():
         assert torch.equal(found[[0, 1, 4]], torch.zeros(3)) and found[2] != 0
 
 
+@pytest.mark.parametrize("word", ["argmax", "compared", "rounded", "smooth"])
+def test_programs_that_jump_are_refused(word):
+    """Their relaxation has no slope, by which all of the gradient would be taken off with the noise."""
+    table = torch.tensor([0.5, -1.0, 2.0])
+
+    def program(x, seen=False):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.OneHotCategorical(torch.ones(3)))
+            y = pyro.sample("y", dist.Bernoulli(0.4 * torch.ones(2)).to_event(1))
+            if seen:
+                loc = table[z.argmax(-1)] if word == "argmax" else (z * table).sum(-1)
+                wide = {"compared": torch.where(y > 0.5, 2.0, -1.0), "rounded": 3 * y.round()}.get(word, 3 * y)
+                pyro.sample("x", dist.Normal(loc + wide.sum(-1).tanh(), 0.5), obs=x)
+
+    pyro.set_rng_seed(0)
+    run = partial(ELBO(2, REBAR()).loss, partial(program, seen=True), program, torch.zeros(20))
+    if word == "smooth":
+        run()
+        return
+    with pytest.raises(ValueError, match=r"jumps where soft draws of \['z', 'y'\] move, by .* pass estimator=DisARM"):
+        run()
+
+
 def test_refusals_in_words():
     def program(x, obs=None):
         with pyro.plate("data", len(x)):
