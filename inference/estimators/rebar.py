@@ -24,7 +24,7 @@ from dlvm.inference.programs.pair import Pair, remembered
 from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import real
 
-PLACES, MOST = 16, 0.2  # where slopes are looked at, and what share of the change may be left over
+PLACES, MOST = 16, 0.05  # where slopes are looked at, and what share of the change may be left over
 
 
 class REBAR(Estimator):

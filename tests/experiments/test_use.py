@@ -29,7 +29,7 @@ def left(folder, **options):
     data = recipe.splits().train
     torch.manual_seed(0)
     made = Run(folder, settings_of(config))
-    keep(made.folder, *config.setup.evaluated(*recipe.pair(data)), data.x_dim)
+    keep(made.folder, *config.setup.evaluated(*recipe.pair(data), data), data.x_dim)
     keep_description(made.folder, data)
     return folder
 
