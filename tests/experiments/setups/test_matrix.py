@@ -27,6 +27,8 @@ REFUSED = {  # {(objective, whether something is latent): what is said}
     ("rws", False): "needs latent sites; for a model without, MaximumLikelihood",
 }
 DREAMS = {
+    "vrnn": "so that the guide cannot be shown a dream",  # each step is a site of its own
+    "srnn": "so that the guide cannot be shown a dream",
     "not_at_random": "so that the guide cannot be shown a dream",  # it observes what is missing of x
     "vq_vae": "a point mass on codes has no score",
 }
