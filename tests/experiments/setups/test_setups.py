@@ -25,6 +25,7 @@ from dlvm.inference import ELBO, IWAE, VIMCO, Objective, check, evaluate, fit
 from dlvm.models import HVAE, VAE
 
 SLOW = ("bayesian_classifier", "bayesian_regression", "bayesian_vae", "diffusion")
+NOISY = ("srnn", "storn", "vrnn")  # whose bound varies more from draw to draw than a step of training adds
 EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
 
 
@@ -44,8 +45,9 @@ def test_every_model_trains_with_the_defaults_of_its_options(word):
         objective = ELBO(2)
     check(model, guide, objective, *data(setup).examples)
     before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
-    first, second = fit(model, guide, objective, data(setup), epochs=2, seed=0, patience=None, progress=False)
-    assert second.train > first.train
+    epochs = 20 if word in NOISY else 2
+    first, *_, last = fit(model, guide, objective, data(setup), epochs=epochs, seed=0, patience=None, progress=False)
+    assert last.train > first.train
     after = [*model.parameters(), *guide.parameters()]
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True)), "a parameter was not trained"
 
