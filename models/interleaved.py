@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import cast
 
 import pyro
 import torch
@@ -80,7 +81,7 @@ class Interleaved(PyroModule):
         state, drawn = self.begin(n), []
         with pyro.plate("data", n):
             for t in range(steps):
-                with nullcontext() if within is None else poutine.mask(mask=within[:, t]):
+                with nullcontext() if within is None else poutine.mask(mask=cast(torch.BoolTensor, within[:, t])):
                     z = pyro.sample(f"z_{t + 1}", self.z_given(state))
                     likelihood = self.x_given(state, z)
                     given = None if seen is None else fitting(seen[:, t], likelihood)

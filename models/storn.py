@@ -85,7 +85,7 @@ class STORN(PyroModule):
 
     def prior(self, steps: int, lengths: Tensor | None = None) -> ConditionalChain:
         """p(z), event shape (steps, z_dim): a chain whose links do not depend on the last."""
-        zeros = self.net.weight_hh_l0.new_zeros(self.z_dim)
+        zeros = next(self.net.parameters()).new_zeros(self.z_dim)
         return ConditionalChain(lambda last: dist.Normal(zeros, 1.0).to_event(1), zeros, steps, lengths=lengths)
 
     def states(self, before: Tensor, z: Tensor, state: Tensor | None = None) -> Tensor:
