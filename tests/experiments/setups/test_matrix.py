@@ -29,6 +29,7 @@ REFUSED = {  # {(objective, whether something is latent): what is said}
 DREAMS = {
     "vrnn": "so that the guide cannot be shown a dream",  # each step is a site of its own
     "srnn": "so that the guide cannot be shown a dream",
+    "sentence_vae": "tokens that count behind the end",  # a dream ends where it likes, not at the batch's lengths
     "not_at_random": "so that the guide cannot be shown a dream",  # it observes what is missing of x
     "vq_vae": "a point mass on codes has no score",
 }
