@@ -11,6 +11,7 @@ from dlvm.experiments.setups.sequences import SequenceSetup
 WORDS = words()
 SMALLER = {
     "diffusion": {"layers": 3},
+    "draw": {"steps": 2, "z_dim": 2, "width": 8, "read": 3, "write": 3},
     "hidden_markov": {"states": 3},
     "linear_gaussian_ssm": {"z_dim": 2},
     "language_model": {"width": 4},
