@@ -7,6 +7,7 @@ from dlvm.guides.dequantiser import Dequantiser
 from dlvm.guides.diffusion import ForwardDiffusion, RandomTime
 from dlvm.guides.exact_posterior import ExactPosterior
 from dlvm.guides.families import Diagonal, FullRank, LowRank, Mixture, Point, StudentT
+from dlvm.guides.feedback import Feedback
 from dlvm.guides.flows import IAF, Householder, NeuralSpline, Planar, Radial, RealNVP, Sylvester
 from dlvm.guides.from_model import FromModel
 from dlvm.guides.fully_observed import FullyObserved
@@ -34,6 +35,7 @@ __all__ = [
     "Dequantiser",
     "Diagonal",
     "ExactPosterior",
+    "Feedback",
     "FromModel",
     "FullRank",
     "FullyObserved",

@@ -10,6 +10,7 @@ from dlvm.models.cvae import CVAE
 from dlvm.models.deep_markov import DeepMarkov
 from dlvm.models.dequantised import Dequantised
 from dlvm.models.diffusion import Diffusion, RandomLayer
+from dlvm.models.draw import DRAW
 from dlvm.models.factor_analysers import FactorAnalysers
 from dlvm.models.factorial_hmm import FactorialHMM
 from dlvm.models.fully_visible import FullyVisible
@@ -50,6 +51,7 @@ __all__ = [
     "CategoricalMixture",
     "CategoricalVAE",
     "CVAE",
+    "DRAW",
     "Conditional",
     "DeepMarkov",
     "Dequantised",

@@ -23,6 +23,7 @@ from dlvm.nets.sequences.over_time import Recurrent
 from dlvm.nets.sequences.recurrent import GRU
 from dlvm.nets.sets import DeepSet
 from dlvm.nets.weight_norm import NormedConv2d, NormedLinear, SpectralLinear
+from dlvm.nets.windows.glimpses import Read, ReadAll, Write
 
 __all__ = [
     "PixelFeatures",
@@ -60,6 +61,8 @@ __all__ = [
     "PixelsLeft",
     "PixelMaps",
     "Pyramid",
+    "Read",
+    "ReadAll",
     "Readout",
     "Recurrent",
     "ResidualBlock",
@@ -68,5 +71,6 @@ __all__ = [
     "Standardised",
     "SwitchingDiagonal",
     "SwitchingLinear",
+    "Write",
     "out_features",
 ]

@@ -14,6 +14,7 @@ SMALLER = {
     "diffusion": {"layers": 3},
     "autoregressive_hmm": {"states": 3},
     "factorial_hmm": {"states": 2},
+    "draw": {"steps": 2, "z_dim": 2, "width": 8, "read": 3, "write": 3},
     "hidden_markov": {"states": 3},
     "linear_gaussian_ssm": {"z_dim": 2},
     "vrnn": {"z_dim": 2, "hidden": 4, "emission": (), "recurrent": 4},

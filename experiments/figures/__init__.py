@@ -5,6 +5,7 @@ from dlvm.experiments.figures.bounds import bounds
 from dlvm.experiments.figures.columns import columns, ellipses, plane
 from dlvm.experiments.figures.completions import completions
 from dlvm.experiments.figures.few_labels import errors_by_labels
+from dlvm.experiments.figures.film import film
 from dlvm.experiments.figures.images import reconstructions, samples, writings
 from dlvm.experiments.figures.imputation import imputation_errors
 from dlvm.experiments.figures.latent_space import latent_space
@@ -31,6 +32,7 @@ __all__ = [
     "ellipses",
     "energy_fits",
     "errors_by_labels",
+    "film",
     "four_posteriors",
     "gains",
     "gaps_by_length",

@@ -1,4 +1,4 @@
-"""A sequence of any length -> the state of a gated recurrent net after its last step."""
+"""Recurrent nets: a sequence of any length -> the state after its last step, and a single step of a memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from dlvm.nets.arguments import count
 from dlvm.nets.sets import where_present
+
+State = tuple[Tensor, Tensor]  # h, and the memory c
 
 
 class GRU(nn.Module):
@@ -75,6 +77,64 @@ class GRU(nn.Module):
         last = (lengths - 1).clamp_min(0)[..., None].expand(-1, -1, self.out_features)
         out = torch.where(lengths > 0, states.gather(1, last).squeeze(1), 0)
         return out.reshape(*batch, self.out_features)
+
+
+class LSTMCell(nn.Module):
+    """A recurrent net whose memory is kept by a gate, one step at a time.
+
+        i, f, o = sigmoid(W x + U h + b),   g = tanh(V x + R h + d),   c' = f c + i g,   h' = o tanh(c')
+
+    Its state is the pair (h, c), which starts at a learned value without leading dimensions: both are broadcast
+    against the input, so that particles and data may lie before it. The gate f starts near sigmoid(1).
+
+    Args:
+        in_features: width of an input.
+        out_features: width of h and of c.
+
+    Raises:
+        ValueError: a width is below 1; when called, the input has another width.
+        TypeError: a width is no integer.
+
+    References:
+        Long Short-Term Memory, Hochreiter, Schmidhuber, 1997.
+        Learning to Forget: Continual Prediction with LSTM, Gers, Schmidhuber, Cummins, 2000.
+
+    Example:
+        >>> cell = LSTMCell(2, 8)
+        >>> h, c = cell(torch.zeros(5, 3, 2), cell.start())
+        >>> h.shape
+        torch.Size([5, 3, 8])
+    """
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        count(in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        self.input, self.state = nn.Linear(in_features, 4 * out_features), nn.Linear(out_features, 4 * out_features)
+        self.first = nn.Parameter(torch.zeros(2, out_features))
+        with torch.no_grad():
+            self.state.bias.zero_()[out_features : 2 * out_features] += 1.0
+
+    def start(self) -> State:
+        """The state before the first step, shape (out_features,) each."""
+        h, c = self.first
+        return h, c
+
+    def forward(self, x: Tensor, state: State) -> State:
+        """
+        Args:
+            x: shape (*batch, in_features).
+            state: (h, c), each of a shape that is broadcast against (*batch, out_features).
+
+        Returns:
+            the next (h, c).
+        """
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"x must have shape (*batch, {self.in_features}), got {tuple(x.shape)}; make the cell so")
+        h, c = state
+        i, f, o, g = (self.input(x) + self.state(h)).chunk(4, dim=-1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
 
 
 def reversed_times(lengths: Tensor, steps: int) -> Tensor:

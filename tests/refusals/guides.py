@@ -17,6 +17,7 @@ from dlvm.guides import (
     Dequantiser,
     Diagonal,
     ExactPosterior,
+    Feedback,
     FromModel,
     Joint,
     Ladder,
@@ -29,7 +30,7 @@ from dlvm.guides import (
     local_sites,
 )
 from dlvm.models import PPCA
-from dlvm.nets import MLP, Pyramid
+from dlvm.nets import MLP, Pyramid, ReadAll
 from refusals import diffusion, guides_calls, guides_over_time, guides_programs, semi_supervised
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
@@ -188,6 +189,14 @@ OTHERS = [
     ),
     Case("FromModel", "family", lambda v: FromModel(TWO, encoder(), MODEL, ("y",), v), NOT_FAMILIES),
     Case("FromModel", "hidden", lambda v: FromModel(TWO, encoder(), MODEL, ("y",), hidden=v), NOT_HIDDEN),
+    Case("Feedback", "latents", lambda v: Feedback(v, ReadAll(4), MODEL, 2), NOT_SPECS),
+    Case("Feedback", "encoder", lambda v: Feedback(SITES, v, MODEL, 2), NOT_ENCODERS),
+    Case(
+        "Feedback", "model", lambda v: Feedback(SITES, ReadAll(4), v, 2), st.one_of(NOT_CALLABLE, st.just(type(MODEL)))
+    ),
+    Case("Feedback", "state", lambda v: Feedback(SITES, ReadAll(4), MODEL, v), NOT_COUNTS),
+    Case("Feedback", "width", lambda v: Feedback(SITES, ReadAll(4), MODEL, 2, v), NOT_COUNTS),
+    Case("Feedback", "family", lambda v: Feedback(SITES, ReadAll(4), MODEL, 2, family=v), NOT_FAMILIES),
     Case("TopDownPosterior", "latents", lambda v: TopDownPosterior(v, PYRAMID, MODEL), NOT_SPECS),
     Case("TopDownPosterior", "latents", lambda v: TopDownPosterior(v, PYRAMID, MODEL), st.just(SITES)),
     Case("TopDownPosterior", "encoder", lambda v: TopDownPosterior(MAPS, v, MODEL), NOT_ENCODERS),

@@ -21,6 +21,7 @@ from dlvm.distributions import (
 from dlvm.models import (
     ARD,
     CVAE,
+    DRAW,
     GMVAE,
     HVAE,
     NICE,
@@ -111,6 +112,7 @@ NOT_GROUPS = st.one_of(
     NOT_COUNTS.map(lambda v: [(1, v)]),
     NOT_COUNTS.map(lambda v: [(v, 1)]),
 )
+NOT_STARTS = st.sampled_from([0.5, "mean", [0.5] * 4, torch.zeros(3), torch.zeros(5, 4), torch.full((4,), torch.nan)])
 CODE_PRIOR = CodePrior(Codebook(3, 2), 1)
 PROGRAMS = {
     "FullyVisible": FullyVisible(ChainRule(NADE(4, 3), Bits())),
@@ -118,6 +120,7 @@ PROGRAMS = {
     "HVAE": HVAE(StandardNormal(2), [DiagonalNormal(MLP(2, 3), 2)], LIKELIHOOD),
     "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
     "PPCA": PPCA(torch.ones(4, 2), torch.zeros(4), 1.0),
+    "DRAW": DRAW(Bernoulli(MLP(4)), MLP(2, 4), 1, 2, 2),
     "VDVAE": VDVAE(Bernoulli(Readout(2, 4, 1)), [(1, 1), (2, 1)], width=2),
     "Dequantised": Dequantised(PPCA(torch.ones(4, 2), torch.zeros(4), 1.0)),
     "FactorAnalysers": FactorAnalysers(2, 4, 2),
@@ -218,6 +221,13 @@ CASES = [
     Case("TopDown", "maps", lambda v: TopDown(64, v), NOT_MAPS),
     Case("TopDown", "maps", TopDown, st.sampled_from([1, 4, 9, 25, 49, 36])),
     Case("TopDown", "width", lambda v: TopDown(64, width=v), NOT_COUNTS),
+    Case("DRAW", "likelihood", lambda v: DRAW(v, MLP(2, 4)), NOT_MODULES),
+    Case("DRAW", "write", lambda v: DRAW(LIKELIHOOD, v), st.one_of(NOT_MODULES, st.just(nn.ReLU()))),
+    *(
+        Case("DRAW", name, lambda v, name=name: DRAW(LIKELIHOOD, MLP(2, 4), **{name: v}), NOT_COUNTS)
+        for name in ("z_dim", "steps", "width")
+    ),
+    Case("DRAW", "start", lambda v: DRAW(LIKELIHOOD, MLP(2, 4), start=v), NOT_STARTS),
     Case("VDVAE", "likelihood", VDVAE, NOT_MODULES),
     Case("VDVAE", "groups", lambda v: VDVAE(LIKELIHOOD, v), NOT_GROUPS),
     Case("VDVAE", "channels", lambda v: VDVAE(LIKELIHOOD, channels=v), NOT_COUNTS),

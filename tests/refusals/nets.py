@@ -40,6 +40,8 @@ from dlvm.nets import (
     PixelReadout,
     PixelsLeft,
     Pyramid,
+    Read,
+    ReadAll,
     Readout,
     Recurrent,
     ResidualBlock,
@@ -48,6 +50,7 @@ from dlvm.nets import (
     Standardised,
     SwitchingDiagonal,
     SwitchingLinear,
+    Write,
     out_features,
 )
 from refusals import text
@@ -202,6 +205,11 @@ NOT_PRESENT = st.sampled_from(
     + [torch.tensor([4, 5, 1, 1, 1]), torch.tensor([4, -1, 1, 1, 1]), torch.zeros(5), torch.zeros(5, 4), 3, [4] * 5]
 )
 
+NOT_PICTURES_OF_ANY = st.one_of(NOT_WIDTHS, st.sampled_from([(), (4,), (1, 1, 4, 4)]))
+WINDOWS = {"Read": lambda v: Read(*v), "Write": lambda v: Write(*v)}
+NOT_TWO_WIDE = st.one_of(NOT_TENSORS, OF_OTHER_WIDTH.filter(lambda v: v.shape[-1:] != (2,)))
+NOT_PIXELS = st.one_of(NOT_TENSORS, OF_OTHER_WIDTH)
+PIXELS, STATE = torch.zeros(5, 16), torch.zeros(5, 2)
 NOT_SIZES_OF_MAPS = st.sampled_from([(1, 3, 5), (4, 4), 16, None, (1, 0, 4)])
 
 CASES = [
@@ -253,6 +261,24 @@ CASES = [
     *(Case(name, "shape", make, NOT_SHAPES) for name, make in SHAPED.items()),
     *(Case(name, "block", make, NOT_BLOCKS) for name, make in BLOCKED.items()),
     *(Case(name, parameter, make, NOT_COUNTS) for (name, parameter), make in COUNTED.items()),
+    *(
+        Case(name, "in_features", lambda v, make=make: make((v, (4, 4), 3)), NOT_COUNTS)
+        for name, make in WINDOWS.items()
+    ),
+    *(Case(name, "shape", lambda v, make=make: make((2, v, 3)), NOT_PICTURES_OF_ANY) for name, make in WINDOWS.items()),
+    *(Case(name, "size", lambda v, make=make: make((2, (4, 4), v)), NOT_COUNTS) for name, make in WINDOWS.items()),
+    Case("ReadAll", "x_dim", ReadAll, NOT_COUNTS),
+    *(
+        Case(f"{type(read).__name__}.forward", "x", lambda v, read=read: read(v, PIXELS, STATE), NOT_PIXELS)
+        for read in (ReadAll(16), Read(2, (4, 4), 3))
+    ),
+    *(
+        Case(f"{type(read).__name__}.forward", "error", lambda v, read=read: read(PIXELS, v, STATE), NOT_PIXELS)
+        for read in (ReadAll(16), Read(2, (4, 4), 3))
+    ),
+    Case("ReadAll.forward", "state", lambda v: ReadAll(16)(PIXELS, PIXELS, v), NOT_TENSORS),
+    Case("Read.forward", "state", lambda v: Read(2, (4, 4), 3)(PIXELS, PIXELS, v), NOT_TWO_WIDE),
+    Case("Write.forward", "state", Write(2, (4, 4), 3), NOT_TWO_WIDE),
     Case("PixelFeatures", "net", lambda v: PixelFeatures(v, (2, 1, 1)), st.one_of(WIDTHLESS, NOT_MODULES)),
     Case("PixelFeatures", "shape", lambda v: PixelFeatures(MLP(3, 16), v), NOT_SHAPES),
     Case("PixelFeatures", "activation", lambda v: PixelFeatures(MLP(3, 16), (1, 4, 4), v), NOT_MAKERS),
