@@ -218,7 +218,13 @@ CASES = [
     of("views", "data", sampled_from([[X, torch.zeros(3, 5)], [(X, X), (X,)], [(X,), (X, 1.0)]]), "batch"),
     of("views", "draws", NOT_COUNTS),
 ]
-FLAGS = ["calibration(weighted)", "exact_gaps(diagonal)", "sandwich(from_prior)", "Freed(weights)"]
+FLAGS = [
+    "calibration(weighted)",
+    "particle_filter(progress)",
+    "exact_gaps(diagonal)",
+    "sandwich(from_prior)",
+    "Freed(weights)",
+]
 FLAGS += [f"{name}(progress)" for name in VALID if name not in ("PosteriorChains", "fit_mcmc_em", "simulate")]
 ANY = dict.fromkeys(FLAGS, "any truth value")
 RECORDS = {
