@@ -45,6 +45,7 @@ LABELS = {
     "tvo": "TVO",
     "wake_sleep": "wake-sleep",
     "rws": "RWS",
+    "fivo": "FIVO",
     "maximum_likelihood": "maximum likelihood",
     "total": "",
     "stl": "STL",

@@ -33,8 +33,8 @@ class ExactPosterior(PyroModule):
     Example:
         >>> import torch
         >>> from dlvm.inference import evaluate
-        >>> from dlvm.models import PPCA
-        >>> model, x = PPCA(torch.ones(3, 2), torch.zeros(3), 1.0), torch.zeros(5, 3)
+        >>> from dlvm.models import LinearGaussianSSM
+        >>> model, x = LinearGaussianSSM(1, 3), torch.zeros(5, 4, 3)
         >>> found = evaluate(model, ExactPosterior(model), x, num_particles=10)
         >>> abs(found.elbo - model.log_px(x).mean().item()) < 1e-4
         True

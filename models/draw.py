@@ -82,6 +82,9 @@ class DRAW(PyroModule):
             with torch.no_grad():
                 self.start.copy_(start)
 
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}"
+
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Runs the program.
 

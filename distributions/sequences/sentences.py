@@ -75,6 +75,9 @@ class Sentences(nn.Module):
             with torch.no_grad():
                 net.bias.copy_(start)
 
+    def extra_repr(self) -> str:
+        return f"end={self.end}, drop={self.drop}"
+
     def forward(self, *context: Tensor, steps: int, lengths: Tensor | None = None) -> SentenceDistribution:
         """
         Args:

@@ -59,6 +59,7 @@ def particle_filter(
         Years Later, Doucet, Johansen, 2009.
 
     Example:
+        >>> import torch
         >>> from dlvm.models import LinearGaussianSSM
         >>> model, x = LinearGaussianSSM(1, 2), torch.zeros(3, 5, 2)
         >>> found = particle_filter(model, None, x)

@@ -81,8 +81,8 @@ def laplace(model: Bayesian, guide: WithGlobals, data: Iterable[tuple], newton_s
         >>> model = Bayesian(Conditional(Categorical(torch.nn.Linear(4, 3))), num_data=5)
         >>> batch = torch.eye(5)[:, :4], torch.tensor([0, 1, 2, 0, 1])
         >>> found = laplace(model, WithGlobals(None, model, AutoDelta, *batch), [batch])
-        >>> found.log_evidence < found.log_joint < 0
-        True
+        >>> round(found.log_evidence, 1)
+        -6.3
     """
     batches = _checked(model, guide, data)
     whole(newton_steps=newton_steps)

@@ -97,7 +97,7 @@ def labels_repeated(train: Loader, share: float) -> Loader:
         >>> from dlvm.experiments.data import digits
         >>> train = with_few_labels(digits(), 20).train
         >>> train.num_data, labels_repeated(train, 0.1).num_data
-        (1297, 1437)
+        (1297, 1417)
     """
     if not isinstance(share, float | int) or not 0 <= share < 1:
         raise ValueError(f"labelled_share must be from 0 to below 1, got {share!r}; 0.05 is one row in twenty")

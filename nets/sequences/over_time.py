@@ -79,6 +79,9 @@ class Recurrent(nn.Module):
         """How many vectors of states stand side by side in the features: 1, or 2."""
         return len(self.nets)
 
+    def extra_repr(self) -> str:
+        return f"direction={self.direction}"
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """
         Args:
