@@ -38,6 +38,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background, w
 gc.disable()  # what is imported and collected stays: no search for garbage among it, neither now nor later
 
 
+SLOW = frozenset((Path(__file__).parent / "slow_tests.txt").read_text("utf-8").splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that took half a second of a processor where they were measured stand in slow_tests.txt, and are slow."""
+    for item in items:
+        if item.nodeid in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish():
     gc.collect()
     gc.freeze()

@@ -336,6 +336,12 @@ def test_tests_mirror_the_rooms():
     assert set(ROOMS) <= {path.parts[0] for path in found}
 
 
+def test_tests_that_are_told_to_be_slow_are_there():
+    for line in (ROOT / "tests" / "slow_tests.txt").read_text("utf-8").splitlines():
+        file, function = line.split("[")[0].split("::")
+        assert f"def {function}(" in (ROOT / file).read_text("utf-8"), f"take the line {line} out of slow_tests.txt"
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
 def test_every_script_is_in_the_readme(path):
     command = f"python -m dlvm.experiments.{path.stem}"
