@@ -55,9 +55,9 @@ def simulated_counts(rows: int, genes: int, seed: int) -> tuple[Tensor, Tensor, 
         return torch.multinomial(shares, rows, replacement=True, generator=generator)
 
     y, b = numbers(torch.tensor(SHARES)), numbers(torch.ones(BATCHES))
-    marks = torch.rand(len(SHARES), genes, generator=generator) < 0.15  # genes by which a class differs
-    profiles = normal(genes) + (marks * normal(len(SHARES), genes))[y] + 0.6 * normal(BATCHES, genes)[b]
-    profiles = profiles + normal(rows, 2) @ (0.4 * normal(2, genes))
+    marks = torch.rand(len(SHARES), genes, generator=generator) < 0.25  # genes by which a class differs
+    profiles = normal(genes) + (marks * 1.2 * normal(len(SHARES), genes))[y] + 0.6 * normal(BATCHES, genes)[b]
+    profiles = profiles + normal(rows, 2) @ (0.25 * normal(2, genes))
     size = (SIZE + SIZE_SPREAD * normal(rows)).exp()
     rate = profiles.softmax(-1) * size[:, None]
     r = 1 / (0.3 + 0.7 * torch.rand(genes, generator=generator)).expand(rows, genes)
