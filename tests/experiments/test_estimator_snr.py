@@ -124,7 +124,7 @@ def test_script_in_tiny_form(tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == sum(len(results[part]) for part in ("toy", "vae", "discrete"))
     assert len(results["toy"]) == 3 * (8 + 11) and len(results["vae"]) == 2 * (11 + 11)  # three need two particles
-    assert len(results["discrete"]) == 2 * 8
+    assert len(results["discrete"]) == 2 * 9
     assert "Gaussian toy: a tighter bound is" in kept["verdict"] and "Binary latents: bias is" in kept["verdict"]
     page = (tmp_path / "report.html").read_text()
     assert kept["verdict"].split(". ")[0] in page and page.count("<img") == 5
