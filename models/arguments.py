@@ -86,6 +86,18 @@ def sequences(x: Tensor, lengths: Tensor | None, x_dim: int, dtype: torch.dtype)
     return len(x), x.shape[1]
 
 
+def sequences_to_draw(n: int, steps: int, lengths: Tensor | None) -> tuple[int, int]:
+    """How many sequences to draw, of how many steps.
+
+    Raises:
+        TypeError: one is no integer, or lengths are no whole numbers.
+        ValueError: one is below 1, or lengths do not go with them.
+    """
+    count(n=n, steps=steps)
+    _of_rows(lengths, n, steps)
+    return n, steps
+
+
 def check_sentences(likelihood: object, decoder: bool) -> None:
     """Refuses a likelihood that is not of sentences, or has no decoder where one is needed, or one where none is.
 
@@ -141,5 +153,5 @@ def _of_rows(lengths: Tensor | None, rows: int, steps: int) -> Tensor | None:
     if lengths is not None:
         check_lengths(lengths, steps)
         if lengths.shape != (rows,):
-            raise ValueError(f"lengths must have shape ({rows},), one for each sentence, got {tuple(lengths.shape)}")
+            raise ValueError(f"lengths must have shape ({rows},), one for each sequence, got {tuple(lengths.shape)}")
     return lengths

@@ -8,9 +8,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from dlvm.distributions import ConditionalChain, EachStep, GatedTransition
-from dlvm.distributions.sequences.lengths import check_lengths
 from dlvm.distributions.sequences.steps import Steps, chain_steps
-from dlvm.models.arguments import fitting
+from dlvm.models.arguments import fitting, sequences_to_draw
 from dlvm.nets.arguments import count, module
 
 
@@ -70,16 +69,12 @@ class DeepMarkov(PyroModule):
             x.
         """
         if x is None:
-            count(n=n, steps=steps)
+            sequences_to_draw(n, steps, lengths)
         elif not isinstance(x, Tensor) or x.dim() < 2 or not x.numel():
             got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must be a tensor of shape (batch, steps, ...), got {got}; one sequence is x[None]")
         else:
-            n, steps = x.shape[:2]
-        if lengths is not None:
-            check_lengths(lengths, steps)
-            if lengths.shape != (n,):
-                raise ValueError(f"lengths must have shape ({n},), one for each sequence, got {tuple(lengths.shape)}")
+            n, steps = sequences_to_draw(x.shape[0], x.shape[1], lengths)
         with pyro.plate("data", n):
             z = pyro.sample("z", self.prior(steps, lengths))
             likelihood = self.likelihood(z, lengths)

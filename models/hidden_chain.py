@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from dlvm.distributions import FactorialChain, MarkovChain
 from dlvm.distributions.sequences.each_step import CountingSteps
 from dlvm.distributions.sequences.lengths import Ragged, steps_within
-from dlvm.models.arguments import fitting, sequences
+from dlvm.models.arguments import fitting, sequences, sequences_to_draw
 from dlvm.nets.arguments import count
 
 Chain = MarkovChain | FactorialChain
@@ -83,10 +83,7 @@ class HiddenChain(PyroModule):
         Returns:
             x.
         """
-        if x is None:
-            count(n=n, steps=steps)
-        else:
-            n, steps = self._checked(x, lengths)
+        n, steps = sequences_to_draw(n, steps, lengths) if x is None else self._checked(x, lengths)
         prior = self.prior(steps, lengths)
         with pyro.plate("data", n):
             z = None if self.sum_out else pyro.sample("z", prior)

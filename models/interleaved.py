@@ -13,9 +13,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from dlvm.distributions.sequences.lengths import check_lengths, steps_within
+from dlvm.distributions.sequences.lengths import steps_within
 from dlvm.distributions.sequences.steps import State, Steps
-from dlvm.models.arguments import fitting, sequences
+from dlvm.models.arguments import fitting, sequences, sequences_to_draw
 from dlvm.nets.arguments import count, module
 
 
@@ -69,14 +69,8 @@ class Interleaved(PyroModule):
         Returns:
             x, 0 behind the lengths where it is drawn.
         """
-        if x is None:
-            count(n=n, steps=steps)
-            if lengths is not None:
-                check_lengths(lengths, steps)
-            seen = None
-        else:
-            seen = whole_steps(self, self.x_dim, x, lengths)
-            n, steps = x.shape[:2]
+        seen = None if x is None else whole_steps(self, self.x_dim, x, lengths)
+        n, steps = sequences_to_draw(n, steps, lengths) if seen is None else seen.shape[:2]
         within = None if lengths is None else steps_within(lengths, steps)
         state, drawn = self.begin(n), []
         with pyro.plate("data", n):

@@ -14,7 +14,7 @@ from dlvm.distributions import GaussianChain
 from dlvm.distributions.likelihoods.missing import PartlyObserved
 from dlvm.distributions.sequences.lengths import steps_within
 from dlvm.distributions.sequences.steps import State, Steps
-from dlvm.models.arguments import fitting, sequences
+from dlvm.models.arguments import fitting, sequences, sequences_to_draw
 from dlvm.nets.arguments import count
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -70,10 +70,7 @@ class LinearGaussianSSM(PyroModule):
         Returns:
             x.
         """
-        if x is None:
-            count(n=n, steps=steps)
-        else:
-            n, steps = self._checked(x, lengths)
+        n, steps = sequences_to_draw(n, steps, lengths) if x is None else self._checked(x, lengths)
         with pyro.plate("data", n):
             z = pyro.sample("z", self.prior(steps, lengths))
             likelihood = self.likelihood(z, lengths)

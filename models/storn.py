@@ -13,8 +13,9 @@ from torch.distributions import constraints
 
 from dlvm.distributions.sequences.conditional_chain import ConditionalChain
 from dlvm.distributions.sequences.each_step import EachStep
-from dlvm.distributions.sequences.lengths import Ragged, check_lengths
+from dlvm.distributions.sequences.lengths import Ragged
 from dlvm.distributions.sequences.steps import State, Steps
+from dlvm.models.arguments import sequences_to_draw
 from dlvm.models.interleaved import beside, checked, whole_steps
 from dlvm.nets.arguments import count
 
@@ -73,12 +74,9 @@ class STORN(PyroModule):
             x, 0 behind the lengths where it is drawn.
         """
         if x is None:
-            count(n=n, steps=steps)
-            if lengths is not None:
-                check_lengths(lengths, steps)
+            sequences_to_draw(n, steps, lengths)
         else:
-            whole_steps(self, self.x_dim, x, lengths)
-            n, steps = x.shape[:2]
+            n, steps = whole_steps(self, self.x_dim, x, lengths).shape[:2]
         with pyro.plate("data", n):
             z = pyro.sample("z", self.prior(steps, lengths))
             return pyro.sample("x", Unrolled(self, z, lengths), obs=x)

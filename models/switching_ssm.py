@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from dlvm.distributions import EachStep, GaussianChain, LearnedScale, MarkovChain
-from dlvm.models.arguments import fitting, sequences
+from dlvm.models.arguments import fitting, sequences, sequences_to_draw
 from dlvm.models.autoregressive_hmm import AutoregressiveHMM
 from dlvm.models.hidden_chain import Emission
 from dlvm.nets import SwitchingLinear
@@ -58,10 +58,7 @@ class SwitchingSSM(PyroModule):
 
     def forward(self, x: Tensor | None = None, lengths: Tensor | None = None, n: int = 1, steps: int = 1) -> Tensor:
         """Runs the program; see ``HiddenChain.forward``."""
-        if x is None:
-            count(n=n, steps=steps)
-        else:
-            n, steps = self._checked(x, lengths)
+        n, steps = sequences_to_draw(n, steps, lengths) if x is None else self._checked(x, lengths)
         classes = self.dynamics.prior(steps, lengths)
         with pyro.plate("data", n):
             y = None if self.sum_out else pyro.sample("y", classes)
