@@ -129,8 +129,13 @@ class CountingSteps(constraints.Constraint):
     event_dim = property(lambda self: self.of_step.event_dim + 1)
 
     def __init__(self, of_step: constraints.Constraint, within: Tensor | None = None):
-        self.of_step, self.within = of_step, within
+        self.of_step = of_step
+        # With the dimensions of an event, so that it is seen to be another for each datum.
+        self.within = None if within is None else within.reshape(within.shape + (1,) * of_step.event_dim)
 
     def check(self, value: Tensor) -> Tensor:
         found = self.of_step.check(value)
-        return (found if self.within is None else found | ~self.within).all(-1)
+        if self.within is None:
+            return found.all(-1)
+        within = self.within.reshape(self.within.shape[: self.within.dim() - self.of_step.event_dim])
+        return (found | ~within).all(-1)

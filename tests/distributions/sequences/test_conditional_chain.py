@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.distributions import ConditionalChain, DiagonalNormal, EachStep, OneHotCategorical
+from dlvm.inference.programs.data_checks import DataCheck
+from dlvm.inference.programs.pair import Pair, draws_nothing
 from dlvm.models import LinearGaussianSSM
 
 STEPS, DIM = 5, 2
@@ -104,3 +106,19 @@ def test_a_step_outside_the_support_is_refused_where_it_counts_alone():
     x[0, 1] = 7.0
     with pytest.raises(ValueError, match="support"):
         found.log_prob(x)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_every_batch_is_held_against_the_lengths_of_its_own(rows):
+    """Of as many steps as the first, but other lengths, and of fewer sequences."""
+
+    def model(x: Tensor, lengths: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", EachStep(dist.Gamma(torch.ones(len(x), 3, 2), 1.0).to_event(1), lengths), obs=x)
+
+    first, second = torch.ones(3, 3, 2), torch.ones(rows, 3, 2)
+    first[1:, 2], second[0, 1:] = -1.0, -1.0
+    check = DataCheck(Pair(model, draws_nothing), (first, torch.tensor([3, 2, 2])))
+    check((second, torch.tensor([1, 3, 3])[:rows]))
+    with pytest.raises(ValueError, match="outside its likelihood's support"):
+        check((second, torch.tensor([2, 3, 3])[:rows]))
