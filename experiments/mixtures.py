@@ -173,6 +173,8 @@ def checked(config: Config) -> tuple[GaussianMixture | None, Splits]:
             f"ways must leave out {' and '.join(sorted(biased))} for factor_analysers: no relaxed y is one of x; name "
             "the others"
         )
+    if config.pool != 1:
+        raise ValueError(f"pool (--pool) is for sequences of several lengths, got {config.data}; leave it out")
     truth, data = data_of(config)
     started(config, data.train, seed=0)
     return truth, data

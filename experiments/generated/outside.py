@@ -54,7 +54,7 @@ def outside_of(word: OutsideWord, sizes: Sizes, weight: float | None = None) -> 
 
     Example:
         >>> outside_of("mmd_vae", Sizes(64, 8), weight=10.0)
-        matched(ELBO(num_particles=1), MMD(), weight=10, alpha=1)
+        matched(ELBO(num_particles=1), MMD(RBF(width=None)), weight=10)
     """
     if weight is not None and word not in WEIGHTS:
         raise ValueError(f"weight must be left out for {word}, where the game is all there is, got {weight}")

@@ -64,6 +64,7 @@ BAD = {
     **dict.fromkeys(("engine", "precision", "model", "richer", "backend", "attribute"), WORDS),
     **dict.fromkeys(("labels", "labels_seed"), [*TEXTS, "-1", "nan", "inf", str(10**30)]),
     "label_weight": [*REALS, "-0.1"],
+    "weight": ABOVE,
     "erase": WHOLE,
     "quadrants": ["0", "4", "x", "1 1", "2.5"],
     "four_steps": [*COUNTS, "2"],
