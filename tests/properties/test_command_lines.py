@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,8 @@ BAD = {
     **dict.fromkeys(("sequence_column", "time_column", "text_column"), ["x"]),
     "time_step": ABOVE,
     "lines": FLAGS,
-    "pool": [*COUNTS, "2"],
+    "pool": COUNTS,
+    "ex_post": WORDS,
     "out": ["FILE", "FILE/below", "/proc/none/x"],
     "run": ["FILE", "FOLDER", "FOLDER/none", ""],
     "guides": [*WORDS, "iaf iaf", "diagonal x"],
