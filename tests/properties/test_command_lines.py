@@ -8,7 +8,6 @@ import importlib
 import io
 import json
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
