@@ -28,7 +28,7 @@ from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
 from dlvm.experiments.setups.setup import Setup, check_x_alone, fresh_pair
 from dlvm.experiments.setups.vae import VAESetup
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.guides import Diagonal, Point
 from dlvm.inference import (
@@ -270,21 +270,16 @@ def checked(config: Config) -> Splits:
 def main(config: Config) -> list[dict]:
     study = Study(config)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = study.open()
-    grid = study.sweep(cells(config, data), told)
-    run.result(runs=grid.results, failed=grid.failed)
-    if not grid.done:
-        grid.end(run)
-    found, said = [*tables(grid.done, config), *grid.tables()], verdict(grid.done)
-    run.result(runs=grid.results, verdict=said)
-    study.show(found)
-    model, _ = pair(config, "vae", data.train)
-    intro = f"p(x, z) is a VAE with {described(model, data.train)}. {INTRO.format(EX_POST[config.ex_post])}"
-    study.report(f"What does the bound buy on {config.data}?", intro, found, said, pictures(grid.done, data.train))
-    pairs = (pair(config, one.record["way"], data.train) for one in grid.done)
-    study.keep(grid.done, ("way", "seed"), pairs, data.train.x_dim)
-    grid.end(run)
-    return grid.rows
+
+    def answer(done: list[Done]) -> Answer:
+        pairs = (pair(config, one.record["way"], data.train) for one in done)
+        study.keep(done, ("way", "seed"), pairs, data.train.x_dim)
+        model, _ = pair(config, "vae", data.train)
+        intro = f"p(x, z) is a VAE with {described(model, data.train)}. {INTRO.format(EX_POST[config.ex_post])}"
+        title, drawn = f"What does the bound buy on {config.data}?", pictures(done, data.train)
+        return Answer(title, intro, tables(done, config), verdict(done), drawn)
+
+    return study.compare(cells(config, data), told, answer)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from dlvm.experiments.setups.options import ModelOptions
 from dlvm.experiments.setups.pictures import described
 from dlvm.experiments.setups.setup import Setup, fresh_pair
 from dlvm.experiments.setups.vae import VAESetup
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.experiments.sweeps.equal_time import TimeOptions, cost_of, race, reached
 from dlvm.inference import SVI, Objective, check, evaluate
@@ -246,28 +246,22 @@ def checked(config: Config) -> Splits:
 def main(config: Config) -> list[dict]:
     study = Study(config)
     data = checked(config)  # what cannot work is found before a folder is made
-    run = study.open()
-    found = study.sweep(cells(config, data), reached)
-    rows = found.rows
-    run.result(runs=found.results, failed=found.failed)
-    if not rows:
-        found.end(run)
-    tables, said = [summary(rows, config), *found.tables()], verdict(rows, config)
-    study.show(tables)
-    intro = (
-        f"p(x, z) is {subject(config, data)}, q(z | x) a {config.family} guide: the same "
-        f"networks, data and {config.num_particles} particles for every objective, {config.effort} of Adam steps each. "
-        "The clock counts the processor's time for steps alone, so that waiting for the processor costs nothing.\n\n"
-        "Objectives cannot be compared by their own bounds, which differ in what they leave out. So every run is "
-        f"judged by one number, log p(x) by importance sampling: with {config.valid_particles} samples on the "
-        "validation data, to keep the best state of a run, and with more on the test data, for what is reported."
-    )
-    title = f"Which objective trains best on {config.data}?"
-    study.report(
-        title, intro, tables, said, pictures(config, rows, f"{data.train.name}, {word_of(type(config.setup))}")
-    )
-    found.end(run)
-    return rows
+
+    def answer(done: list[Done]) -> Answer:
+        rows = [one.record for one in done]
+        intro = (
+            f"p(x, z) is {subject(config, data)}, q(z | x) a {config.family} guide: the same networks, data and "
+            f"{config.num_particles} particles for every objective, {config.effort} of Adam steps each. The clock "
+            "counts the processor's time for steps alone, so that waiting for the processor costs nothing.\n\n"
+            "Objectives cannot be compared by their own bounds, which differ in what they leave out. So every run is "
+            f"judged by one number, log p(x) by importance sampling: with {config.valid_particles} samples on the "
+            "validation data, to keep the best state of a run, and with more on the test data, for what is reported."
+        )
+        title = f"Which objective trains best on {config.data}?"
+        drawn = pictures(config, rows, f"{data.train.name}, {word_of(type(config.setup))}")
+        return Answer(title, intro, [summary(rows, config)], verdict(rows, config), drawn)
+
+    return study.compare(cells(config, data), reached, answer)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.options.words import one_line
 from dlvm.experiments.runs.report import Table, counted
 from dlvm.experiments.setups.vae import VAESetup
-from dlvm.experiments.study import Picture, Study
+from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints
 from dlvm.experiments.sweeps.equal_time import warm_up
 from dlvm.experiments.sweeps.rules import CLIMBS, LABELS, Effort, Rule, Task, applies, passes
@@ -234,19 +234,14 @@ def checked(config: Config) -> list[Cell]:
 
 def main(config: Config) -> list[dict]:
     study = Study(config)
-    asked = checked(config)  # what cannot work is found before a folder is made
-    run = study.open()
-    grid = study.sweep(asked, told)
-    if not grid.done:
-        grid.end(run)
-    subjects = tuple(s for s in config.subjects if any(row["subject"] == s for row in grid.rows))
-    tables = [*(table(s, grid.rows, config) for s in subjects), climbs(list(config.rules)), *grid.tables()]
-    said = verdict(grid.rows, subjects)
-    run.result(runs=grid.results, failed=grid.failed, verdict=said)
-    study.show(tables)
-    study.report("Which rule of learning, where?", INTRO, tables, said, pictures(grid.rows, config))
-    grid.end(run)
-    return grid.rows
+
+    def answer(done: list[Done]) -> Answer:
+        rows = [one.record for one in done]
+        subjects = tuple(s for s in config.subjects if any(row["subject"] == s for row in rows))
+        shown = [*(table(s, rows, config) for s in subjects), climbs(list(config.rules))]
+        return Answer("Which rule of learning, where?", INTRO, shown, verdict(rows, subjects), pictures(rows, config))
+
+    return study.compare(checked(config), told, answer)
 
 
 if __name__ == "__main__":

@@ -70,17 +70,18 @@ def measured(config: Config, part: Part, seed: int, way: str = "") -> Done:
 def cells(config: Config) -> list[Cell]:
     """All that is asked for."""
     found = []
+    of_air = fingerprints(load("air_quality", data_dir=config.data_dir)) if "bands" in config.parts else ()
+    how = taken(Chorales, vars(config))
+    of_chorales = fingerprints(chorales(how, config.data_dir)) if "chorales" in config.parts else ()
     for seed in range(config.seeds):
         if "growing" in config.parts:
             found.append(Cell(f"growing / seed {seed}", measured, config, {"part": "growing", "seed": seed}))
         if "bands" in config.parts:
-            sums = fingerprints(load("air_quality", data_dir=config.data_dir))
-            found.append(Cell(f"bands / seed {seed}", measured, config, {"part": "bands", "seed": seed}, sums))
+            found.append(Cell(f"bands / seed {seed}", measured, config, {"part": "bands", "seed": seed}, of_air))
         if "chorales" in config.parts:
-            sums = fingerprints(chorales(taken(Chorales, vars(config)), config.data_dir))
             for way in config.ways:
                 names = {"part": "chorales", "seed": seed, "way": way}
-                found.append(Cell(f"{LABELS[way]} / seed {seed}", measured, config, names, sums, {"way": way}))
+                found.append(Cell(f"{LABELS[way]} / seed {seed}", measured, config, names, of_chorales, {"way": way}))
     return found
 
 
@@ -196,7 +197,8 @@ def pictures(config: Config, done: Sequence[Done]) -> Iterator[Picture]:
         if one.record["part"] == "bands":
             truth, hidden, draws = (one.tensors[name].numpy() for name in ("truth", "hidden", "draws"))
             there = np.flatnonzero(~np.isnan(truth[hidden]).all(0))[:SHOWN]  # a sensor may have been off all the time
-            names = [load("air_quality", data_dir=config.data_dir).train.columns[i] for i in there]
+            columns = load("air_quality", data_dir=config.data_dir).train.columns
+            names = [columns[i] for i in there]
             title = "What hidden hours are expected to be"
             context = "A linear-Gaussian state space of hours of an Italian street; standard deviations of a sensor."
             figure = bands_over_time(truth[:, there], hidden, draws[..., there], names, title, context)

@@ -160,7 +160,7 @@ def in_bands(how: Bands, data: Splits, seed: int) -> tuple[list[dict], dict[str,
     rows = []
     for name, where in (("between", ~late), ("ahead", late)):
         asked = (hidden & where).unsqueeze(-1) & ~test.isnan()
-        last = held(test, last_seen(shown).unsqueeze(0).expand(2, *test.shape), asked)["rmse"]
+        last = (last_seen(shown) - test)[asked].square().mean().sqrt().item()
         rows.append({"where": name, "numbers": int(asked.sum()), **held(test, draws, asked), "rmse_last": last})
     most = (hidden.unsqueeze(-1) & ~test.isnan()).sum((1, 2)).argmax()
     return rows, {"truth": test[most], "hidden": hidden[most], "draws": draws[:, most]}
