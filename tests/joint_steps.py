@@ -180,7 +180,7 @@ def without_chance() -> Iterator[None]:
         normal = torch.distributions.normal
         patch.setattr(normal, "_standard_normal", lambda shape, **kind: 2 * by_content(torch.Size(shape)))
         patch.setattr(torch, "bernoulli", lambda probs: (uniform(probs.shape) < probs).to(probs))
-        patch.setattr(torch, "rand", lambda shape, **kind: uniform(shape))
+        patch.setattr(torch, "rand", lambda *shape, **kind: uniform(torch.empty(*shape).shape))
         torch.set_default_dtype(torch.float64)
         try:
             yield

@@ -58,11 +58,11 @@ def test_every_option_of_a_model_changes_it(word):
     setup = named(word)(**SMALLER.get(word, {}))
     within = {"components": {"prior": "mixture"}} if hasattr(setup, "prior") else {}  # options that others ask for
     within |= {"channels": {"net": "conv"}} if word == "vae" else {}
+    within |= {"maps": {"likelihood": "grey_levels"}} if hasattr(setup, "likelihood") else {}
     within |= {"hidden": {"dequantiser": "variational"}} if word == "realnvp" else {}
     within |= {"quadrants": {"given": "quadrants"}, "given_columns": {"given": "columns", "given_columns": ("0",)}}
     within |= {"last_layer": {"hidden": (3,)}} if word == "bayesian_regression" else {}
     within |= {"labelled_share": {"labels": 20, "labelled_share": 0.5}, "word_dropout": {"word_dropout": 0.5}}
-    within |= {"maps": {"likelihood": "grey_levels"}}
     within |= {"by_column": {"likelihood": "mixed"}, "dequantise": {"likelihood": "normal"}}
     others = {
         int: lambda v: v + 1,

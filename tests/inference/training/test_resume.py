@@ -131,7 +131,7 @@ def killed_until_done(server, case: str, dtype: torch.dtype, folder: Path, patie
     killed = within = 0
     while True:
         started, (inbox, outbox) = server.Event(), server.Pipe(duplex=False)
-        process = server.Process(target=train_to_be_killed, args=(case, folder, dtype, 0.004, started, outbox))
+        process = server.Process(target=train_to_be_killed, args=(case, folder, dtype, 0.01, started, outbox))
         process.start()
         outbox.close()
         assert started.wait(60)
@@ -145,7 +145,8 @@ def killed_until_done(server, case: str, dtype: torch.dtype, folder: Path, patie
         killed, within, patience = killed + 1, within + bool(list(folder.glob(".step-*.part"))), patience * 1.1
 
 
-def kill_and_compare(folder: Path, cases: list[tuple[str, torch.dtype]], at_least: int, seed: int) -> int:
+def kill_and_compare(folder: Path, cases: list[tuple[str, torch.dtype]], at_least: int, seed: int, writes: int = 0):
+    """Kills so often at least, and so often within a write, however seldom a slow machine comes to one."""
     server, moments = multiprocessing.get_context("forkserver"), random.Random(seed)
     server.set_forkserver_preload(["training_cases"])
     with pytest.MonkeyPatch.context() as patch:  # the server does not take over sys.path before it preloads
@@ -153,14 +154,13 @@ def kill_and_compare(folder: Path, cases: list[tuple[str, torch.dtype]], at_leas
         forkserver.ensure_running()
     killed = within = turn = 0
     deadline = time.monotonic() + 600
-    while killed < at_least:
+    while killed < at_least or within < writes:
         case, dtype = cases[turn % len(cases)]
         found, times, inside = killed_until_done(server, case, dtype, folder / str(turn), 1.0, moments)
         assert found == uninterrupted(case, dtype), f"{case} after {times} kills"
         killed, within, turn = killed + times, within + inside, turn + 1
         shutil.rmtree(folder / str(turn - 1))
-        assert time.monotonic() < deadline
-    return within
+        assert time.monotonic() < deadline, f"{within} of {killed} kills were within a write"
 
 
 @pytest.mark.slow
@@ -171,5 +171,4 @@ def test_a_run_that_is_killed_a_few_times_ends_as_if_it_had_not_been(tmp_path):
 @slow
 def test_runs_of_every_kind_are_killed_in_training_and_in_writing(tmp_path):
     cases = [(case, (torch.float64, torch.float32)[turn % 2]) for turn, case in enumerate(CASES)]
-    within = kill_and_compare(tmp_path, cases, at_least=30, seed=0)
-    assert within >= 3
+    kill_and_compare(tmp_path, cases, at_least=30, seed=0, writes=3)
