@@ -56,6 +56,7 @@ LABELS = {
     "straight_through": "straight-through",
     "disarm": "DisARM",
     "rebar": "REBAR",
+    "relax": "RELAX",
     "gumbel_rao": "Gumbel-Rao",
     "enumeration": "summed over classes",
     "vimco": "VIMCO",
@@ -95,7 +96,7 @@ def objective_named(config: Config, name: str, train: Loader) -> Objective:
     """The objective for a word or word:estimator."""
     word, _, estimator = name.partition(":")
     try:
-        return objective_of(word, config, estimator or "total", baseline_of(train))
+        return objective_of(word, config, estimator or "total", baseline_of(train, lambda: pair(config, train)[1]))
     except ValueError as error:
         raise ValueError(f"objectives, {name!r}: {error}") from error
 

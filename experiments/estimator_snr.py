@@ -204,7 +204,7 @@ def on_discrete(setting: Setting, bound: float, config: Config, study: Study) ->
     """Measures, draws and tabulates estimators for discrete sites, against the mean of many VIMCO gradients."""
     from dlvm.experiments.figures import bias_and_noise
 
-    arms = discrete_arms(config.discrete_particles, config.temperature, setting.x.shape[1])
+    arms = discrete_arms(config.discrete_particles, config.temperature, setting.x.shape[1], config.bits)
     how = (config.reference, config.repeats, config.baseline_epochs, config.seed)
     rows = measure_against(setting, arms, "VIMCO", *how)
     rows = [row | {"num_particles": config.discrete_particles} for row in rows]

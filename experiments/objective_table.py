@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlvm.experiments.data import load
 from dlvm.experiments.measures.exact_gradients import Bed
@@ -30,6 +30,8 @@ from dlvm.inference import (
     MIWAE,
     NVIL,
     PIWAE,
+    REBAR,
+    RELAX,
     STL,
     TVO,
     VIMCO,
@@ -54,9 +56,9 @@ NOISE = (
     f"{RUNS} runs of both programs for each gradient; bias, where it is told from zero, as a share of the gradient's "
     "length. Digits, 16 bits (`discrete_vae`) and layers of 16 and 8 bits (`sbn`), as they start and after 10 epochs:"
 )
-SETUPS: dict[str, tuple[Setup, str, int]] = {  # with the family of the guide, and the layers
-    "one layer": (DiscreteVAESetup(16), "diagonal", 1),
-    "two layers": (SBNSetup((16, 8)), "own", 2),
+SETUPS: dict[str, tuple[Setup, str, int, int]] = {  # with the family of the guide, the layers and the bits
+    "one layer": (DiscreteVAESetup(16), "diagonal", 1, 16),
+    "two layers": (SBNSetup((16, 8)), "own", 2, 24),
 }
 EXACT = (1e-9, 1e-6, 1e-3, 1e-2)
 
@@ -85,6 +87,8 @@ DISCRETE: dict[str, Callable] = {
     "`ScoreFunction(NVIL)`": lambda: ScoreFunction(NVIL(MLP(2, 4, 1).double())),
     "`VIMCO`": VIMCO,
     "`DisARM`": DisARM,
+    "`REBAR`": REBAR,
+    "`RELAX`": lambda: RELAX(MLP(4, 4, 1, activation=nn.Tanh).double()),
     "`GumbelSoftmax`": GumbelSoftmax,
     "`StraightThrough`": StraightThrough,
     "`GumbelRao`": GumbelRao,
@@ -139,10 +143,10 @@ def table(estimators: Mapping[str, Callable], discrete: bool) -> list[str]:
     return head + rows
 
 
-def stages(setups: Mapping[str, tuple[Setup, str, int]], epochs: int = 10, seed: int = 0) -> Iterator[Stage]:
+def stages(setups: Mapping[str, tuple[Setup, str, int, int]], epochs: int = 10, seed: int = 0) -> Iterator[Stage]:
     """Each pair with a minibatch of digits: as it starts, then trained by VIMCO."""
     data = load("digits", batch_size=50).train
-    for name, (setup, family, layers) in setups.items():
+    for name, (setup, family, layers, bits) in setups.items():
         pyro.set_rng_seed(seed)
         model, guide = fresh_pair(setup, data, GUIDES.get(family, own))
         groups = [
@@ -154,7 +158,7 @@ def stages(setups: Mapping[str, tuple[Setup, str, int]], epochs: int = 10, seed:
                 vimco = ELBO(RUNS // 2, VIMCO())
                 list(fit(model, guide, vimco, data, None, epochs, adam(3e-3), seed=seed, progress=False))
             again = data.seeded(seed)
-            yield Stage(name, when, layers, Setting(model, guide, next(iter(again))[0], groups, again))
+            yield Stage(name, when, layers, bits, Setting(model, guide, next(iter(again))[0], groups, again))
 
 
 def noise() -> list[str]:

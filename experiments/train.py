@@ -57,8 +57,9 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     """Outside the bound: of the discrepancy of codes, or of the discriminator's signal; 100 and 5 unless told."""
     estimator: EstimatorWord = "total"
     """Of the objective's gradient: total derivative, stl, dreg; score function with a moving average, with a net of the
-    data (nvil) or the other particles (vimco) for a baseline; of discrete latents disarm, by twins, and rebar, by a
-    relaxation as control variate; or, biased, relaxed draws: gumbel, straight_through, gumbel_rao."""
+    data (nvil) or the other particles (vimco) for a baseline; of discrete latents disarm, by twins, rebar, by a
+    relaxation as control variate, and relax, with a net beside; or, biased, relaxed draws: gumbel, straight_through,
+    gumbel_rao."""
     num_particles: int = 1
     """Samples of z per datum in the objective, in all."""
     warm_up: int | None = None
@@ -104,13 +105,13 @@ def warm_up_of(config: Config) -> int:
     return min(WARM_UP, config.epochs // 4) if config.objective in WARMED else 0
 
 
-def maximised(config: Config, model: nn.Module, train: Loader) -> Objective:
+def maximised(config: Config, model: nn.Module, guide: nn.Module, train: Loader) -> Objective:
     """The objective, with its warm-up and what the setup adds to it."""
     if config.objective in OUTSIDE:
         return _outside(config, config.objective, model, train)
     if config.weight is not None:
         raise ValueError(f"weight is of objectives outside the bound, got {config.objective}; leave out --weight")
-    objective = objective_of(config.objective, config, config.estimator, baseline_of(train))
+    objective = objective_of(config.objective, config, config.estimator, baseline_of(train, lambda: guide))
     if epochs := warm_up_of(config):
         objective = tempered(objective, linear(0.0, 1.0, steps=epochs * len(train)))
     return config.setup.aided(objective, train)
@@ -169,7 +170,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     settings = settings_of(config)
     pyro.set_rng_seed(config.seed)
     model, guide = recipe.pair(train)
-    objective = maximised(config, model, train)
+    objective = maximised(config, model, guide, train)
     stepped, judged = config.setup.trained(model, guide), config.setup.evaluated(model, guide, train)
     check_training(config, *stepped, objective, train)
     run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None

@@ -18,6 +18,7 @@ from dlvm.inference.estimators.enumeration import Enumeration
 from dlvm.inference.estimators.estimator import Coefficients, Estimator
 from dlvm.inference.estimators.pathwise import STL, DReG, Total
 from dlvm.inference.estimators.rebar import REBAR
+from dlvm.inference.estimators.relax import RELAX
 from dlvm.inference.estimators.relaxations import GumbelRao, GumbelSoftmax, StraightThrough
 from dlvm.inference.estimators.score_function import VIMCO, ScoreFunction
 from dlvm.inference.evaluation.evaluate import Evaluation, evaluate
@@ -73,6 +74,7 @@ __all__ = [
     "Prediction",
     "RBF",
     "REBAR",
+    "RELAX",
     "RWS",
     "STL",
     "SVI",

@@ -16,9 +16,9 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from dlvm.inference import REBAR, DisARM, GumbelRao, GumbelSoftmax, Objective, Separate, StraightThrough
+from dlvm.inference import REBAR, RELAX, DisARM, GumbelRao, GumbelSoftmax, Objective, Separate, StraightThrough
 
-DRAWING = (DisARM, REBAR, GumbelRao, GumbelSoftmax, StraightThrough)  # more than the site's own values
+DRAWING = (DisARM, REBAR, RELAX, GumbelRao, GumbelSoftmax, StraightThrough)  # more than the site's own values
 DRAWS = 200_000
 
 

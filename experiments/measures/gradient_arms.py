@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from torch import nn
+
 from dlvm.experiments.measures.gradient_moments import Arm, Setting, measure_against
 from dlvm.inference import (
     CIWAE,
@@ -16,6 +18,7 @@ from dlvm.inference import (
     NVIL,
     PIWAE,
     REBAR,
+    RELAX,
     RWS,
     STL,
     VIMCO,
@@ -55,7 +58,7 @@ OTHER_BOUNDS = (
 )
 
 
-def discrete_arms(num_particles: int, temperature: float, x_dim: int) -> dict[str, Callable[[], Objective]]:
+def discrete_arms(num_particles: int, temperature: float, x_dim: int, bits: int) -> dict[str, Callable[[], Objective]]:
     """Every estimator for sites that cannot be reparametrised."""
     bound, hot = partial(IWAE, num_particles), temperature
     return {
@@ -65,25 +68,32 @@ def discrete_arms(num_particles: int, temperature: float, x_dim: int) -> dict[st
         "VIMCO": lambda: bound(VIMCO()),
         "DisARM": lambda: bound(DisARM()),
         "REBAR": lambda: bound(REBAR()),
+        "RELAX": lambda: bound(RELAX(surrogate(bits + x_dim))),
         "Gumbel-softmax": lambda: bound(GumbelSoftmax(hot)),
         "straight-through": lambda: bound(StraightThrough(hot)),
         "Gumbel-Rao": lambda: bound(GumbelRao(hot)),
     }
 
 
+def surrogate(numbers: int) -> MLP:
+    """The net of draws and data that RELAX trains."""
+    return MLP(numbers, 50, 1, activation=nn.Tanh)
+
+
 RUNS = 12  # of both programs for a gradient: one a particle, and more where an estimator asks for more
 
 
 class Stage(NamedTuple):
-    """A pair at some time of its training, whose guide draws so many layers of discrete sites from one another."""
+    """A pair at some time of its training, whose guide draws so many bits in layers from one another."""
 
     pair: str
     when: str
     layers: int
+    bits: int
     setting: Setting
 
 
-def arms_of_one_cost(x_dim: int, layers: int) -> dict[str, Callable[[], Objective]]:
+def arms_of_one_cost(x_dim: int, layers: int, bits: int) -> dict[str, Callable[[], Objective]]:
     """The gradient of the ELBO, by ``RUNS`` runs of both programs each."""
     return {
         "VIMCO": lambda: ELBO(RUNS, VIMCO()),
@@ -92,6 +102,8 @@ def arms_of_one_cost(x_dim: int, layers: int) -> dict[str, Callable[[], Objectiv
         "ScoreFunction(NVIL)": lambda: ELBO(RUNS, ScoreFunction(NVIL(MLP(x_dim, 50, 1)))),
         "DisARM": lambda: ELBO(RUNS // (1 + layers), DisARM()),
         "REBAR": lambda: ELBO(RUNS // (1 + layers), REBAR()),
+        "RELAX": lambda: ELBO(RUNS // (1 + layers), RELAX(surrogate(bits + x_dim))),
+        "RELAX(temperature=None)": lambda: ELBO(RUNS, RELAX(surrogate(bits + x_dim), None)),
         "GumbelSoftmax": lambda: ELBO(RUNS // 2, GumbelSoftmax()),
         "StraightThrough": lambda: ELBO(RUNS, StraightThrough()),
         "GumbelRao": lambda: ELBO(RUNS, GumbelRao()),
@@ -110,9 +122,9 @@ def noise_of_estimators(
         passes: over the data, for baselines.
         seed: of the noise.
     """
-    for pair, when, layers, setting in stages:
+    for pair, when, layers, bits, setting in stages:
         found = measure_against(
-            setting, arms_of_one_cost(setting.x.shape[1], layers), "VIMCO", times, repeats, passes, seed
+            setting, arms_of_one_cost(setting.x.shape[1], layers, bits), "VIMCO", times, repeats, passes, seed
         )
         vimco = {row["group"]: row["variance"] for row in found if row["estimator"] == "VIMCO"}
         for row in found:

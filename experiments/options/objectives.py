@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from torch import nn
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, nn
 
 from dlvm.experiments.data import Loader
 from dlvm.inference import (
@@ -20,6 +24,7 @@ from dlvm.inference import (
     NVIL,
     PIWAE,
     REBAR,
+    RELAX,
     RWS,
     STL,
     TVO,
@@ -42,6 +47,7 @@ from dlvm.inference import (
     VRMax,
     WakeSleep,
 )
+from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
 from dlvm.nets import MLP
 
@@ -50,8 +56,8 @@ ObjectiveWord = Literal[
     "rws", "maximum_likelihood",
 ]  # fmt: skip
 EstimatorWord = Literal[
-    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "rebar", "gumbel", "straight_through",
-    "gumbel_rao", "enumeration",
+    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "rebar", "relax", "gumbel",
+    "straight_through", "gumbel_rao", "enumeration",
 ]  # fmt: skip
 
 
@@ -79,7 +85,7 @@ class Numbers:
     """For score, nvil and vimco: whether real latents get the score, too; else they are reparametrised, and discrete
     ones alone get it."""
     temperature: float = 0.5
-    """For gumbel, straight_through and gumbel_rao: of the relaxed draws; for rebar where theirs starts."""
+    """For gumbel, straight_through and gumbel_rao: of the relaxed draws; for rebar and relax where theirs starts."""
 
     @property
     def each(self) -> int:
@@ -92,7 +98,7 @@ class Numbers:
         return self.num_particles // self.groups
 
 
-Baseline = Callable[[], nn.Module] | None
+Baseline = Callable[..., nn.Module] | None
 OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
     "elbo": lambda n, estimator: ELBO(n.num_particles, estimator()),
     "analytic_kl": lambda n, estimator: ELBO(n.num_particles, estimator(), analytic_kl=True),
@@ -121,6 +127,7 @@ ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = 
     "vimco": lambda n, net: partial(VIMCO, everywhere=n.score_all),
     "disarm": lambda n, net: DisARM,
     "rebar": lambda n, net: partial(REBAR, n.temperature),
+    "relax": lambda n, net: partial(relaxed, n, net),
     "gumbel": lambda n, net: partial(GumbelSoftmax, n.temperature),
     "straight_through": lambda n, net: partial(StraightThrough, n.temperature),
     "gumbel_rao": lambda n, net: partial(GumbelRao, n.temperature),
@@ -142,7 +149,8 @@ def objective_of(word: str, numbers: Numbers, estimator: str = "total", baseline
         numbers: those in its formula.
         estimator: one of ``ESTIMATORS``; for wake-sleep "total" is its own rule, and for rws "dreg" its doubly
             reparametrised one.
-        baseline: makes the net of the data that "nvil" trains, see ``NVIL``.
+        baseline: makes the net of the data that "nvil" trains, or, called with True, the net of draws and data of
+            "relax"; see ``baseline_of``.
 
     Raises:
         ValueError: the word is unknown, the estimator is unknown or not defined for this objective, or a number is
@@ -197,14 +205,38 @@ def learned(net: Baseline) -> NVIL:
     return NVIL(net())
 
 
-def baseline_of(data: Loader) -> Callable[[], nn.Module]:
-    """Makes the net of the data that "nvil" trains: one hidden layer of 100 units, the same at every call."""
+def relaxed(numbers: Numbers, net: Baseline) -> RELAX:
+    """REBAR with a net of draws and data beside."""
+    if net is None:
+        raise ValueError("estimator relax needs a net of draws and data, which this script does not make; take rebar")
+    return RELAX(net(True), numbers.temperature)
 
-    def net() -> nn.Module:
+
+def baseline_of(data: Loader, guide: Callable[[], nn.Module]) -> Callable[..., nn.Module]:
+    """Makes the net of the data that "nvil" trains, and that of draws and data of "relax".
+
+    Each has one hidden layer of 100 units, and is the same at every call.
+
+    Args:
+        data: batches of x.
+        guide: makes the guide whose discrete draws "relax" sees.
+    """
+
+    def net(of_draws: bool = False) -> nn.Module:
         if data.given != ("x",) or data.has_missing:
             what = "missing entries" if data.has_missing else f"batches of {', '.join(data.given)}"
-            raise ValueError(f"estimator nvil has a net of x alone, whole, got {what}; take score or vimco")
+            word = "relax has a net of draws and x" if of_draws else "nvil has a net of x alone"
+            raise ValueError(f"estimator {word}, whole, got {what}; take score or vimco")
         with untouched(0):
-            return MLP(data.x_dim, 100, 1, activation=nn.Tanh).to(data.device)
+            seen = data.x_dim + (numbers_drawn(guide(), *data.examples) if of_draws else 0)
+            return MLP(seen, 100, 1, activation=nn.Tanh).to(data.device)
 
     return net
+
+
+def numbers_drawn(guide: nn.Module, *args: Tensor) -> int:
+    """How many numbers all discrete sites of a guide are, for a datum."""
+    with torch.no_grad(), pyro.get_param_store().scope():
+        trace = poutine.trace(guide).get_trace(*args)
+    sites = (site for site in sample_sites(prune_subsample_sites(trace)) if not site["is_observed"])
+    return sum(site["value"].numel() for site in sites if not site["fn"].has_rsample) // len(args[0])

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
 
 import torch
-from pyro import poutine
-from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
 from dlvm.inference.bounds.bound import Bound
-from dlvm.inference.estimators.coupled import Given, as_tempered, depths, not_below, without_scores
+from dlvm.inference.estimators.coupled import depths, without_scores
 from dlvm.inference.estimators.estimator import Estimator, differentiated
 from dlvm.inference.estimators.relaxations import check_relaxable, check_temperature
-from dlvm.inference.estimators.soft_draws import Relax, logits_of, noisy_behind, soft_value
-from dlvm.inference.particles.alone import stacked
-from dlvm.inference.particles.layout import Layout
+from dlvm.inference.estimators.soft_sites import Soft, jump, relaxed, soft_sites
 from dlvm.inference.particles.particles import Particles
-from dlvm.inference.particles.weights import weigh
-from dlvm.inference.programs.modules import statistics_kept
-from dlvm.inference.programs.pair import Pair, remembered
-from dlvm.inference.programs.randomness import untouched
 from dlvm.nets.arguments import real
 
-PLACES, MOST = 16, 0.05  # where slopes are looked at, and what share of the change may be left over
+MOST = 0.05  # of the change of log-weights that slopes may leave over
 
 
 class REBAR(Estimator):
@@ -88,40 +79,54 @@ class REBAR(Estimator):
         return torch.where(self.spread > 0, self.shared / self.spread, 1.0)
 
     def require(self, bound: Bound, particles: Particles) -> None:
-        check_relaxable("REBAR", particles)
+        check_relaxable(type(self).__name__, particles)
         programs = particles.programs
-        if particles.jumps and (jump := _jump(programs.pair, programs.args, programs.kwargs)) > MOST:
+        if particles.jumps and (share := jump(programs.pair, programs.args, programs.kwargs)) > MOST:
             names = [site["name"] for site in particles.jumps]
             raise ValueError(
-                f"log p(x, z) - log q(z | x) jumps where soft draws of {names} move, by {100 * jump:.0f} % of what it "
-                "changes by: a program rounds, compares or takes the argmax of them, and REBAR would be biased; write "
-                "it in the values themselves, as z @ table, or pass estimator=DisARM() or VIMCO()"
+                f"log p(x, z) - log q(z | x) jumps where soft draws of {names} move, by {100 * share:.0f} % of what it "
+                "changes by: a program rounds, compares or takes the argmax of them, and the estimate would be biased; "
+                "write it in the values themselves, as z @ table, or pass estimator=DisARM() or VIMCO()"
             )
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
         if not particles.jumps:
             return differentiated(bound, particles, value)
         total, eta = without_scores(bound, particles, value), self.eta
-        signal = _signals(bound, particles.log_w.detach())
+        signal, trained = _signals(bound, particles.log_w.detach()), [*self.parameters()]
         moments = torch.zeros(3, dtype=torch.float64, device=signal.device)
         for names in depths(particles):
-            relaxed, sites = _relaxed(particles, names, self.temperature)
-            soft = _signals(bound, relaxed.log_w)
-            noisy, again = [site.noisy for site in sites], self.held is None
-            slopes = torch.autograd.grad(
-                bound(relaxed.log_w).sum(), noisy, create_graph=again, allow_unused=True, materialize_grads=True
-            )
-            for site, slope in zip(sites, slopes, strict=True):
-                one, other = site.score(signal), site.score(soft) - site.through_both(slope)
+            sites = soft_sites(particles, names)
+            known = zip(sites, self.predicted(particles, sites), self.related(bound, particles, sites), strict=True)
+            for site, predicted, other in known:
+                one = site.score(signal) - predicted
                 found = one - eta.to(one) * other
                 total = total + particles.total(site.reduced(_times(found.detach(), site.logits)))
                 products = (one * other, other.square(), found.square())
                 moments = moments + torch.stack([site.reduced(each).sum().double() for each in products])
         self._learn(moments.detach() / particles.layout.batch)
-        if self.held is not None:
+        if not trained:
             return total
-        (slope,) = torch.autograd.grad(moments[2], self.log_temperature, retain_graph=True)
-        return total - slope * self.log_temperature
+        slopes = torch.autograd.grad(moments[2], trained, retain_graph=True, allow_unused=True, materialize_grads=True)
+        return total - sum((slope * each).sum() for slope, each in zip(slopes, trained, strict=True))
+
+    def related(self, bound: Bound, particles: Particles, sites: list[Soft]) -> list[Tensor]:
+        """What is known of each site's score by relaxing it, of mean zero; of the shape of its logits."""
+        soft, again = relaxed(particles, sites, self.temperature).log_w, self.held is None
+        slopes = torch.autograd.grad(
+            bound(soft).sum(),
+            [site.noisy for site in sites],
+            create_graph=again,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        signal = _signals(bound, soft)
+        pairs = zip(sites, slopes, strict=True)
+        return [site.score(signal) - site.through_both(slope) for site, slope in pairs]
+
+    def predicted(self, particles: Particles, sites: list[Soft]) -> list[Tensor]:
+        """What else is, by what was learnt."""
+        return [torch.zeros_like(site.noisy) for site in sites]
 
     def _learn(self, moments: Tensor) -> None:
         """Moves what eta is made of, after it has been used."""
@@ -129,90 +134,6 @@ class REBAR(Estimator):
             known = moments.isfinite().all()
             for average, new in zip((self.shared, self.spread), moments, strict=False):
                 average.add_(torch.where(known, (1 - self.decay) * (new - average), 0.0))
-
-
-class _Soft(NamedTuple):
-    """A discrete site of some particles, with the noisy logits behind what was drawn."""
-
-    site: dict
-    layout: Layout
-    rows: slice
-    logits: Tensor
-    binary: bool
-    noisy: Tensor
-
-    def score(self, signal: Tensor) -> Tensor:
-        """signal d log q(b) / d logits; the signal is (num_particles, batch)."""
-        spread = self.layout.spread(signal[self.rows], self.site["fn"].event_dim, self.site)
-        return spread * (self.site["value"] - self._means)
-
-    def through_both(self, slope: Tensor) -> Tensor:
-        """What of a slope in noisy logits reaches the logits with the noise held, less what does with b held."""
-        noisy, means = self.noisy.detach(), self._means
-        if self.binary:
-            chosen = torch.where(self.site["value"] == 1, means, 1 - means)
-            return slope * (1 - (1 - (-noisy.abs()).exp()) * chosen)
-        found = slope * (noisy - noisy.amax(-1, keepdim=True)).exp()
-        return found - means * found.sum(-1, keepdim=True)
-
-    def reduced(self, numbers: Tensor) -> Tensor:
-        """Sum over logits and particles of what is not masked: (batch,)."""
-        return self.layout.reduce(sum_rightmost(numbers, self.site["fn"].event_dim), self.site, scaled=False).sum(0)
-
-    @property
-    def _means(self) -> Tensor:
-        logits = self.logits.detach()
-        return logits.sigmoid() if self.binary else logits.softmax(-1)
-
-
-def _relaxed(
-    particles: Particles, names: list[str], temperature: Tensor, rows: slice = slice(None)
-) -> tuple[Particles, list[_Soft]]:
-    """The same particles with some sites soft, and all that is drawn from them drawn anew, softly too."""
-    if particles.parts:
-        parts = enumerate(particles.parts)
-        each = [_relaxed(part, names, temperature, slice(k, k + 1)) for k, part in parts]
-        return as_tempered(stacked([part for part, _ in each]), particles), [s for _, soft in each for s in soft]
-    (pair, args, kwargs, *_), layout = particles.programs, particles.layout
-    values, sites = {name: value.detach() for name, value in not_below(particles, names).items()}, []
-    for site in (site for site in particles.drawn if site["name"] in names):
-        logits, binary = cast(tuple[Tensor, bool], logits_of(site["fn"]))  # as required
-        noisy = noisy_behind(site["value"], logits.detach(), binary, 1)[0].requires_grad_()
-        values[site["name"]] = soft_value(noisy, temperature, binary)
-        sites.append(_Soft(site, layout, rows, logits, binary, noisy))
-    nesting, parallel = (layout.nesting, True) if layout.num_particles > 1 else (None, None)
-    calls = pair.inside(Relax(temperature, hard=False)), args, kwargs, layout.num_particles
-    with statistics_kept(pair.model), statistics_kept(pair.guide), Given(values):
-        found = weigh(*calls, linear=True, nesting=nesting, parallel=parallel)
-    return as_tempered(found, particles), sites
-
-
-@remembered
-def _jump(pair: Pair, args: tuple, kwargs: dict) -> float:
-    """What share of the change of log-weights, on a way between soft draws, their slopes do not account for."""
-    with untouched(0), torch.enable_grad(), poutine.block(), pair.silent():
-        found, inside = weigh(pair, args, kwargs, 1, linear=True), pair.inside(Relax(1.0, hard=False))
-        values, way = {site["name"]: site["value"].detach() for site in found.drawn}, {}
-        for site in found.jumps:
-            ends = torch.rand(2, *site["value"].shape, dtype=site["value"].dtype, device=site["value"].device)
-            binary = cast(tuple[Tensor, bool], logits_of(site["fn"]))[1]  # as required
-            way[site["name"]] = ends if binary else ends / ends.sum(-1, keepdim=True)
-
-        def at(place: float) -> tuple[Tensor, dict[str, Tensor]]:
-            soft = {name: (one + place * (other - one)).requires_grad_() for name, (one, other) in way.items()}
-            with untouched(0), Given({**values, **soft}):
-                return weigh(inside, args, kwargs, 1, linear=True).log_w, soft
-
-        change, slope = at(1.0)[0].detach() - at(0.0)[0].detach(), torch.zeros(())
-        for k in range(PLACES):
-            log_w, soft = at((k + 0.5) / PLACES)
-            slopes = torch.autograd.grad(log_w.sum(), [*soft.values()], allow_unused=True, materialize_grads=True)
-            for site, each in zip(found.jumps, slopes, strict=True):
-                one, other = way[site["name"]]
-                along = sum_rightmost(each * (other - one), site["fn"].event_dim)
-                slope = slope + found.layout.reduce(along, site, scaled=False) / PLACES
-    size = (change.abs() + slope.abs()).sum()
-    return float((change - slope).abs().sum() / size) if size > 0 else 0.0
 
 
 def _signals(bound: Bound, log_w: Tensor) -> Tensor:

@@ -53,6 +53,19 @@ class Layout(NamedTuple):
             log_prob = log_prob.expand(wanted)
         return log_prob.reshape(self.num_particles, -1).expand(self.num_particles, self.batch)
 
+    def rows(self, values: Tensor, event_dim: int) -> Tensor:
+        """A site's values, each datum's side by side: (num_particles, batch, numbers); data lie in plates."""
+        depth, event = self.nesting + (self.num_particles > 1), values.shape[values.dim() - event_dim :]
+        values = values.reshape([1] * (depth + event_dim - values.dim()) + [*values.shape])
+        wanted, kept = [*values.shape[:depth]], sorted(depth + frame.dim for frame in self.plates)
+        for frame in self.plates:
+            wanted[frame.dim] = frame.size
+        if self.num_particles > 1:
+            wanted[0], kept = self.num_particles, [0, *kept]
+        others = (dim for dim in range(depth + event_dim) if dim not in kept)
+        values = values.expand(*wanted, *event).permute(*kept, *others)
+        return values.reshape(self.num_particles, self.batch, -1)
+
     def _outer(self, site: dict) -> Tensor | float:
         """The scale that a site shares with all others of its datum."""
         if not self.loops or not isinstance(self.scale, Tensor) or not self.scale.dim():

@@ -31,7 +31,7 @@ def test_what_is_refused():
         ({"objective": "elbo", "weight": 3.0}, "weight is of objectives outside the bound, got elbo"),
     ):
         with pytest.raises(ValueError, match=said):
-            train.maximised(train.Config(**options), None, None)
+            train.maximised(train.Config(**options), None, None, None)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_models import SMALLER, data
 
+from dlvm.experiments.data import Loader
 from dlvm.experiments.options.guides import own
 from dlvm.experiments.options.objectives import Numbers, baseline_of, estimator_for, objective_of
 from dlvm.experiments.setups.mixed_vae import MixedVAESetup
@@ -16,7 +17,6 @@ from dlvm.experiments.setups.sbn import SBNSetup
 from dlvm.experiments.setups.setup import fresh_pair
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.setups.vq_vae import VQVAESetup
-from dlvm.inference import NVIL
 
 LOADER = data(SBNSetup())
 
@@ -54,12 +54,20 @@ def test_words_say_which_sites_the_score_is_of():
     assert objective_of("elbo", Numbers(2, temperature=0.7), "gumbel").estimator.temperature == 0.7
 
 
-def test_the_baseline_is_a_net_of_whole_data_and_the_same_each_time():
+def nets(data: Loader = LOADER):
+    return baseline_of(data, lambda: fresh_pair(SBNSetup((6, 4)), LOADER, own)[1])
+
+
+@pytest.mark.parametrize("word, seen", [("nvil", LOADER.x_dim), ("relax", LOADER.x_dim + 6 + 4)])
+def test_the_net_of_an_estimator_is_of_whole_data_and_the_same_each_time(word, seen):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    one, two = (objective_of("elbo", Numbers(2), "nvil", baseline_of(LOADER)).estimator.baseline for _ in range(2))
-    assert isinstance(one, NVIL) and one.net.layers[0].weight.shape == (100, LOADER.x_dim)
+    one, two = (objective_of("elbo", Numbers(2, temperature=0.7), word, nets()).estimator for _ in range(2))
+    net = one.baseline.net if word == "nvil" else one.net
+    assert net.layers[0].weight.shape == (100, seen) and (word == "nvil" or one.start == 0.7)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert torch.equal(before, torch.get_rng_state())
-    with pytest.raises(ValueError, match="nvil has a net of x alone, whole, got batches of x, y"):
-        objective_of("elbo", Numbers(2), "nvil", baseline_of(LOADER.giving("x", "y")))
+    with pytest.raises(ValueError, match=f"{word} has a net of .*x.*, whole, got batches of x, y"):
+        objective_of("elbo", Numbers(2), word, nets(LOADER.giving("x", "y")))
+    with pytest.raises(ValueError, match=f"{word} needs a net of .*data, which this script does not make; take"):
+        objective_of("elbo", Numbers(2), word)

@@ -21,6 +21,7 @@ from dlvm.inference import (
     IWAE,
     MIWAE,
     REBAR,
+    RELAX,
     RWS,
     STL,
     SVI,
@@ -185,7 +186,7 @@ CONTINUOUS = [
     free_bits(ELBO(4), 0.2),
     total_correlation(ELBO(4), 3.0, "h"),
 ]
-OF_JUMPS = (ScoreFunction(), VIMCO(), GumbelSoftmax(), StraightThrough(), DisARM(), REBAR())
+OF_JUMPS = (ScoreFunction(), VIMCO(), GumbelSoftmax(), StraightThrough(), DisARM(), REBAR(), RELAX(MLP(5, 1).double()))
 DISCRETE = [IWAE(4, estimator) for estimator in OF_JUMPS]
 STANDARD_NORMAL = torch.distributions.normal._standard_normal
 EPS = torch.randn(2, 4, 16, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
