@@ -237,7 +237,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
         f"The model is {word} with {described(model, train)}, {parameters['model']:,} parameters; its guide has "
         f"{parameters['guide']:,}.",
         [table],
-        f"{said} {found}",
+        said,
     )
     print(f"report: {report}")
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,10 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import LineStyleType
 
+from dlvm.experiments.figures.chart import Chart
 from dlvm.experiments.figures.style import DASHES, PALETTE, Row, colours, number, sheet, styled
 
 Label = str | tuple[str, str]
 History = Sequence[Row]
+Curve = tuple[np.ndarray, np.ndarray]  # epochs (E,), values (seeds, E)
 CLOSE = 0.01  # nats per datum that count as having come to the best
 LEAST = 1e-3  # nats per datum, the least that a logarithmic axis shows
 NAMES = {"valid": "validation", "train": "training"}
@@ -77,10 +80,22 @@ def learning_curves(
         ax.grid(axis="y")
         ax.margins(x=0.01)
     axes[0].set_ylabel(f"{NAMES.get(value, value)} bound (nats per datum)")
+    fig.charts = [_chart(value, where, curves, looks) for where in panels]
     return fig
 
 
-def _stack(runs: Sequence[History], value: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _chart(value: str, panel: str, curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, Any]) -> Chart:
+    """Medians over seeds, as numbers."""
+    found = {guide: values for (guide, where), values in curves.items() if where == panel}
+    lines = {}
+    for guide, (epochs, values) in found.items():
+        lines[guide] = dict(zip(epochs.tolist(), np.nanmedian(values, 0).tolist(), strict=True))
+    name = f"{NAMES.get(value, value)} bound"
+    note = "Medians over seeds." if max(len(values) for _, values in found.values()) > 1 else ""
+    return Chart("epoch", f"{name} (nats per datum)", f"nats below the highest {name}", lines, looks, note, panel)
+
+
+def _stack(runs: Sequence[History], value: str) -> Curve | None:
     """Epochs (E,) and values (seeds, E), NaN where a seed has none; ``None`` if there is nothing at all."""
     found = [{int(r["epoch"]): float(r[value]) for r in run if r.get(value) is not None} for run in runs]
     found = [{e: v for e, v in run.items() if np.isfinite(v)} for run in found]
@@ -105,7 +120,7 @@ def _draw(ax: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: L
     ax.plot(epochs, np.nanmedian(values, 0), color=colour, linestyle=dash, marker=marker)
 
 
-def _message(curves: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]], value: str) -> str:
+def _message(curves: Mapping[tuple[str, str], Curve], value: str) -> str:
     """Who reaches the highest median, per objective."""
     peaks = {key: float(np.nanmax(np.nanmedian(values, 0))) for key, (_, values) in curves.items()}
     panels = list(dict.fromkeys(panel for _, panel in peaks))

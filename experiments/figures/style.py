@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 import matplotlib.style
 from matplotlib.artist import Artist
@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.typing import LineStyleType
+
+from dlvm.experiments.figures.chart import Chart
 
 P = ParamSpec("P")
 Row = Mapping[str, Any]  # a line of results: numbers and words by name
@@ -53,6 +55,58 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapper
 
 
+class Sheet(Figure):
+    """A figure with a header: the message in bold, how to read it in grey, the legend.
+
+    Args:
+        height: inches left for the axes; the header comes on top of it.
+        title: the message.
+        detail: what is drawn and how to read it.
+        legend: handles with labels.
+        width: inches.
+
+    Attributes:
+        charts: the same as numbers, for a page that draws it itself; empty where none can.
+    """
+
+    def __init__(self, height: float, title: str, detail: str, legend: Sequence[Artist], width: float):
+        super().__init__(layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=0.06))
+        self.height, self.title, self.detail, self.handles, self.wide = height, title, detail, list(legend), width
+        self.charts: list[Chart] = []
+        self._header: list[Artist] = []
+
+    def lay_out(self, width: float, header: bool = True) -> None:
+        """Puts everything in its place at this width, in inches; without the header only its legend is left."""
+        for artist in self._header:
+            artist.remove()
+        line, self._header = int(LINE * width / WIDTH), []
+        wraps = [textwrap.fill(self.title, int(0.75 * line)), _filled(self.detail, line)] if header else ["", ""]
+        columns = _columns([str(handle.get_label()) for handle in self.handles], line)
+        below = PAD + 0.26 * (1 + wraps[0].count("\n")) * header
+        keys = below + (0.19 * (1 + wraps[1].count("\n")) + 0.05) * header
+        top = keys + (0.27 * -(-len(self.handles) // columns) if self.handles else 0) + 0.05
+        height = self.height * (width / self.wide if self._fixed_shape else 1)
+        total = height + top
+        self.set_size_inches(width, total)
+        cast(ConstrainedLayoutEngine, self.get_layout_engine()).set(rect=(0, 0, 1, height / total))
+        left = PAD / width
+        if header:
+            at = (left, 1 - PAD / total), (left, 1 - below / total)
+            self._header += [self.text(*at[0], wraps[0], weight="bold", size=13, va="top", linespacing=1.15)]
+            self._header += [self.text(*at[1], wraps[1], color=FAINT, size=9.5, va="top", linespacing=1.25)]
+        if self.handles:
+            place: Look = {"loc": "upper left", "bbox_to_anchor": (left, 1 - keys / total), "ncols": columns}
+            with matplotlib.style.context(["default", RC]):
+                key = self.legend(handles=self.handles, **place, **KEY)
+            key.set_in_layout(False)
+            self._header.append(key)
+
+    @property
+    def _fixed_shape(self) -> bool:
+        """Whether some axes are as high as they are wide, or show a picture."""
+        return any(ax.get_aspect() != "auto" or ax.get_box_aspect() is not None for ax in self.axes)
+
+
 def sheet(
     height: float,
     title: str,
@@ -60,7 +114,7 @@ def sheet(
     context: str = "",
     legend: Sequence[Artist] = (),
     width: float = WIDTH,
-) -> Figure:
+) -> Sheet:
     """An empty figure with its header: the message in bold, how to read it in grey, the legend.
 
     Args:
@@ -71,25 +125,14 @@ def sheet(
         legend: handles with labels, laid out in rows below the detail.
         width: inches.
     """
-    line = int(LINE * width / WIDTH)
-    heading = textwrap.fill(title, int(0.75 * line))
-    joined = f"{detail} {context}".strip()
-    reading = joined if len(joined) <= line else "\n".join(textwrap.fill(part, line) for part in (detail, context))
-    columns = _columns([str(handle.get_label()) for handle in legend], line)
-    below = PAD + 0.26 * (1 + heading.count("\n"))
-    keys = below + 0.19 * (1 + reading.count("\n")) + 0.05
-    header = keys + (0.27 * -(-len(legend) // columns) if legend else 0) + 0.05
-    total = height + header
-    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, height / total), w_pad=PAD, h_pad=0.06)
-    fig = Figure(figsize=(width, total), layout=layout)
-    left = PAD / width
-    fig.text(left, 1 - PAD / total, heading, weight="bold", size=13, va="top", linespacing=1.15)
-    fig.text(left, 1 - below / total, reading, color=FAINT, size=9.5, va="top", linespacing=1.25)
-    if legend:
-        anchor = (left, 1 - keys / total)
-        key = fig.legend(handles=list(legend), loc="upper left", bbox_to_anchor=anchor, ncols=columns, **KEY)
-        key.set_in_layout(False)
+    fits = len(f"{detail} {context}") <= int(LINE * width / WIDTH)
+    fig = Sheet(height, title, f"{detail}{' ' if fits else chr(10)}{context}".strip(), legend, width)
+    fig.lay_out(width)
     return fig
+
+
+def _filled(text: str, line: int) -> str:
+    return "\n".join(textwrap.fill(part, line) for part in text.split("\n"))
 
 
 def _columns(labels: Sequence[str], line: int) -> int:
@@ -98,7 +141,7 @@ def _columns(labels: Sequence[str], line: int) -> int:
         rows = -(-len(labels) // columns)
         wide = [max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows)]
         if sum(wide) + 8 * len(wide) <= line:
-            return columns
+            return len(wide)
     return 1
 
 

@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 
-from dlvm.experiments.runs.report import Table, page
+from dlvm.experiments.runs.inline import Inline, inline
+from dlvm.experiments.runs.page import Page
+from dlvm.experiments.runs.page_file import NAME as PAGE
+from dlvm.experiments.runs.page_file import written
+from dlvm.experiments.runs.report import Table
 from dlvm.inference.checkpoints.lock import LOCK, claim
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RECORDS = ("metrics.jsonl", "result.json", "report.html")
+RECORDS = ("metrics.jsonl", "result.json", "report.json", "report.html")
 CHECKPOINTS = "checkpoints"
 CELLS = "cells"
 PAIRS = "pairs"
@@ -65,7 +69,7 @@ class Run:
     ) -> None:
         self.folder = Path(folder)
         self.config = config
-        self._figures: dict[str, tuple[Path, str]] = {}
+        self._figures: dict[str, Inline] = {}
         self._origin: dict[str, Any] = {
             "command": shlex.join(["python", *sys.orig_argv[1:]]),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -116,7 +120,7 @@ class Run:
 
         Args:
             name: letters, digits, ``_`` and ``-``; a name used before replaces that figure.
-            fig: the figure.
+            fig: the figure; it is not to be drawn once more, as the report lays it out anew.
             caption: what is seen, and what follows from it.
 
         Returns:
@@ -131,11 +135,11 @@ class Run:
             )
         path = self.folder / f"{name}.png"
         fig.savefig(path, dpi=150)
-        self._figures[name] = (path, caption)
+        self._figures[name] = inline(fig, caption)
         return path
 
     def report(self, title: str, intro: str, tables: Sequence[Table], verdict: str | None = None) -> Path:
-        """Write report.html, self-contained, with the tables and every figure saved so far.
+        """Write report.html, self-contained, and to report.json what it is made of: tables and all figures so far.
 
         Args:
             title: the question the run answers.
@@ -156,8 +160,12 @@ class Run:
             "versions": versions,
             **settings,
         }
-        path = self.folder / "report.html"
-        _replace(path, page(title, intro, tables, list(self._figures.values()), details, verdict))
+        page, path = (
+            Page(title, intro, tables, list(self._figures.values()), details, verdict),
+            self.folder / "report.html",
+        )
+        _replace(self.folder / PAGE, written(page))
+        _replace(path, page.html())
         return path
 
 

@@ -1,13 +1,10 @@
-"""Tables and the self-contained HTML page of a run; what the page says is the caller's."""
+"""Tables, for the console and for the page of a run, from the same numbers."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -19,13 +16,24 @@ MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell that leads somewhere: what it says, and where that is, seen from the page."""
+
+    text: str
+    href: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Table:
     """A table for the console and for the report, from the same numbers.
 
     Args:
         columns: the headings, with their units.
-        rows: one sequence of cells a row: text, an integer, a float, ``None`` for what is missing, or a pair
-            ``(value, error)``, which becomes ``-97.10 ± 0.02``.
+        rows: one sequence of cells a row: text, a ``Link``, an integer, a float, ``None`` for what is missing, or a
+            pair ``(value, error)``, which becomes ``-97.10 ± 0.02``.
         caption: one sentence that says what is compared and on what.
         formats: column -> format such as ``".2f"``; needed for every column with floats.
         highlight: column -> ``max`` or ``min``; the best finite value of the column is set in bold.
@@ -66,7 +74,7 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Per column: are all cells numbers, pairs or missing?"""
-        return [all(not isinstance(row[j], str) for row in self.rows) for j in range(len(self.columns))]
+        return [not any(isinstance(row[j], str | Link) for row in self.rows) for j in range(len(self.columns))]
 
     @property
     def best(self) -> set[tuple[int, int]]:
@@ -74,7 +82,7 @@ class Table:
         found = set()
         for column, choose in (self.highlight or {}).items():
             j = list(self.columns).index(column)
-            values = {i: value for i, row in enumerate(self.rows) if math.isfinite(value := _value(row[j]))}
+            values = {i: value for i, row in enumerate(self.rows) if math.isfinite(value := value_of(row[j]))}
             found |= {(i, j) for i, value in values.items() if value == choose(values.values())}
         return found
 
@@ -90,7 +98,8 @@ class Table:
         return str(cell)
 
 
-def _value(cell: object) -> float:
+def value_of(cell: object) -> float:
+    """The number that a cell holds, or of a pair its first; NaN where it holds none."""
     number = cell[0] if isinstance(cell, tuple) else cell
     return float(number) if isinstance(number, float | int) else math.nan
 
@@ -126,102 +135,3 @@ def print_table(table: Table, console: Console | None = None) -> None:
     for i, row in enumerate(table.text):
         shown.add_row(*(Text(cell, style="bold green" if (i, j) in table.best else "") for j, cell in enumerate(row)))
     (console or Console()).print(shown, crop=False)
-
-
-def page(
-    title: str,
-    intro: str,
-    tables: Sequence[Table],
-    figures: Sequence[tuple[Path, str]],
-    details: Mapping[str, object],
-    verdict: str | None = None,
-) -> str:
-    """The report as one HTML document: no script, nothing external, light or dark like the system.
-
-    Args:
-        title: the question the run answers.
-        intro: what was done; empty lines separate paragraphs.
-        tables: shown below the introduction.
-        figures: PNG files with their captions, embedded in the page.
-        details: how to repeat the run: name -> value.
-        verdict: the answer in a sentence or two, shown first.
-
-    Returns:
-        The document; all text is escaped.
-    """
-    parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [f'<p class="verdict">{escape(verdict)}</p>'] if verdict else []
-    parts += [f"<p>{escape(text.strip())}</p>" for text in intro.split("\n\n") if text.strip()]
-    parts += [_html(table) for table in tables]
-    parts += [_embed(path, caption) for path, caption in figures]
-    listed = "".join(
-        f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>" for name, value in details.items()
-    )
-    parts += (
-        [f'<h2>How to repeat it</h2><div class="wide"><table class="details">{listed}</table></div>'] if details else []
-    )
-    return SHELL.format(title=escape(title), css=CSS, body="\n".join(parts))
-
-
-def _html(table: Table) -> str:
-    kinds = [' class="number"' if numeric else "" for numeric in table.numeric]
-    head = "".join(f"<th{kind}>{escape(column)}</th>" for kind, column in zip(kinds, table.columns, strict=True))
-    lines = []
-    for i, row in enumerate(table.text):
-        shown = [
-            f"<strong>{escape(cell)}</strong>" if (i, j) in table.best else escape(cell) for j, cell in enumerate(row)
-        ]
-        lines.append(
-            "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, shown, strict=True)) + "</tr>"
-        )
-    body = "\n".join(lines)
-    head = f"<caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead>"
-    return f'<div class="wide"><table>{head}\n<tbody>{body}</tbody></table></div>'
-
-
-def _embed(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-SHELL = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{css}</style>
-</head>
-<body><main>
-{body}
-</main></body>
-</html>
-"""
-
-CSS = """
-:root { color-scheme: light dark; --ink: #1f2328; --faint: #5f6770; --line: #d8dde3; --page: #fff;
-  --tint: #f1f6fb; --key: #0072b2 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --faint: #a3abb5; --line: #3a414a;
-  --page: #16191d; --tint: #1e2a36; --key: #56b4e9 } }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif }
-main { max-width: 932px; margin: 0 auto; padding: 2.5rem 1rem 4rem }
-h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 1rem }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
-p { max-width: 46rem; margin: 0 0 1rem }
-.verdict { border-left: 4px solid var(--key); background: var(--tint); padding: .8rem 1.1rem;
-  font-size: 1.08rem; max-width: none }
-.wide { overflow-x: auto; margin: 1.75rem 0 }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; width: 100% }
-caption { text-align: left; color: var(--faint); padding-bottom: .5rem }
-th, td { text-align: left; padding: .38rem 1.1rem .38rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top }
-thead th { border-bottom: 2px solid var(--faint); font-weight: 600; vertical-align: bottom }
-.number { text-align: right } td { white-space: nowrap } strong { color: var(--key) }
-.details { font-size: .85rem } .details th { font-weight: 400; color: var(--faint); white-space: nowrap }
-.details td { font-family: ui-monospace, "DejaVu Sans Mono", monospace; width: 100%; white-space: normal;
-  overflow-wrap: anywhere }
-figure { margin: 2.25rem 0 } figcaption { color: var(--faint); font-size: .92rem; margin-top: .5rem }
-img { width: 100%; height: auto; display: block; background: #fff; border: 1px solid var(--line);
-  border-radius: 6px }
-"""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
 import json
 import math
 import os
 import re
-from html.parser import HTMLParser
 
 import pytest
 import torch
@@ -139,46 +137,6 @@ def test_a_run_is_overwritten_only_on_request_and_then_wholly(tmp_path):
 def test_a_figure_stays_in_its_folder(tmp_path, name):
     with pytest.raises(ValueError, match="name: expected letters, digits"):
         Run(tmp_path, {}).figure(name, small_figure(), "")
-
-
-class Links(HTMLParser):
-    """Collects every attribute that makes a browser fetch something, every tag, and the text."""
-
-    def __init__(self):
-        super().__init__()
-        self.fetched, self.tags, self.text = [], [], ""
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.fetched += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def test_the_report_stands_alone_and_escapes_what_it_is_given(tmp_path):
-    run = Run(tmp_path, {"note": "<script>alert(1)</script>"})
-    path = run.figure("bounds", small_figure(), 'gap < 1 & "small"')
-    run.figure("bounds", small_figure(), 'gap <i>2</i> & "small"')
-    page = run.report("q(z|x) <i>", "One.\n\nTwo <b>.", [table()], verdict="IAF & co").read_text("utf-8")
-    parsed = Links()
-    parsed.feed(page)
-    assert not {"script", "link", "i", "b", "iframe"} & set(parsed.tags)
-    assert "url(" not in page and "@import" not in page
-    assert len(parsed.fetched) == 1  # a figure of the same name replaces the first
-    kind, data = parsed.fetched[0].split(",")
-    assert kind == "data:image/png;base64" and base64.b64decode(data) == path.read_bytes()
-    assert parsed.tags.count("p") == 3
-    for text in (
-        "q(z|x) <i>",
-        "Two <b>.",
-        'gap <i>2</i> & "small"',
-        "-97.10 ± 0.02",
-        "<script>alert(1)</script>",
-        "IAF & co",
-    ):
-        assert text in parsed.text
-    assert re.findall("<strong>(.*?)</strong>", page) == ["-95.33 ± 0.02", "0.2"]
 
 
 def test_console_and_page_show_the_same_cells():
