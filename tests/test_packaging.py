@@ -21,6 +21,7 @@ from architecture import ROOMS, modules, tree
 ROOT = Path(__file__).parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 DISTRIBUTIONS = {"pyro": "pyro-ppl", "sklearn": "scikit-learn"}
+ASSETS = "experiments/runs/assets"  # what pages are made of
 NOT_COPIED = {"build", "dist", "data", "runs"}
 TRAIN = [
     "-m",
@@ -169,7 +170,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_wheel_holds_the_rooms_and_nothing_else(built):
     info = f"pyro_dlvm-{stated('version')}.dist-info"
     held = contents(built)
-    files = [*modules().values(), *(ROOT / room / "py.typed" for room in ROOMS)]
+    files = [*modules().values(), *(ROOT / room / "py.typed" for room in ROOMS), *(ROOT / ASSETS).iterdir()]
     expected = {f"dlvm/{path.relative_to(ROOT).as_posix()}": path.read_bytes() for path in files}
     assert {name: text for name, text in held.items() if not name.startswith(info)} == expected
     assert f"{info}/licenses/LICENSE" in held
