@@ -24,7 +24,8 @@ from dlvm.inference.programs.randomness import untouched
 from dlvm.models.bayesian import Bayesian
 from dlvm.nets.arguments import whole
 
-MOST = 2000  # weights whose covariance is computed
+MOST = 4000  # weights whose covariance is computed
+ROWS = 256  # of the curvature at a time
 CLOSE = 1e-7  # nats per datum that a Newton step must promise
 HALVINGS = 20
 
@@ -59,7 +60,7 @@ def laplace(model: Bayesian, guide: WithGlobals, data: Iterable[tuple], newton_s
         a ``LaplaceFit``.
 
     Args:
-        model: with at most 2000 random weights, as those of a last layer, and no latents of each datum.
+        model: with at most 4000 random weights, as those of a last layer, and no latents of each datum.
         guide: of the model, trained; by ``AutoDelta``, or any other, of which one draw is the start.
         data: batches of what the model takes, which hold each datum once, as a loader.
         newton_steps: at most so many; 0 takes the draw for the maximum.
@@ -154,9 +155,11 @@ def _derivatives(model: Bayesian, w: Tensor, batches: list[tuple]) -> tuple[floa
         with torch.enable_grad():
             joint = _log_joint(model, at, batch)
             (slope,) = torch.autograd.grad(joint, at, create_graph=True)
-            rows = [torch.autograd.grad(part, at, retain_graph=True)[0] for part in slope]
+            for part in torch.eye(len(w), dtype=w.dtype, device=w.device).split(ROWS):
+                rows = torch.autograd.grad(slope, at, part, retain_graph=True, is_grads_batched=True)[0]
+                start = int(part[0].argmax())
+                curvature[start : start + len(part)] -= rows.double()
         value, gradient = value + joint.item(), gradient + slope.detach().double()
-        curvature -= torch.stack(rows).double()
     return value, gradient, (curvature + curvature.T) / 2
 
 

@@ -16,6 +16,7 @@ from pyro.infer.autoguide.initialization import init_to_value
 from torch import nn
 
 from dlvm.evidence import laplace, locally_reparametrised, posterior_predictive
+from dlvm.evidence.weights.laplace import MOST
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.guides import own
 from dlvm.guides import Latent, WithGlobals, local_sites
@@ -34,7 +35,6 @@ FAMILIES: dict[str, Callable] = {
 }
 POINTS = ("laplace", "point")
 START = 0.02  # standard deviation of q(w)
-MOST = 2000  # weights with a covariance of their own
 WEIGHTS_HELP = (
     "q(w): normal, each weight by itself; normal_local, the same, trained by the noise of what layers give instead of "
     "that of their weights; low_rank, full_rank; laplace, full rank by the curvature at the maximum a posteriori; or "

@@ -154,5 +154,5 @@ def test_a_point_for_weights_says_that_training_reports_no_bound(monkeypatch):
     monkeypatch.setattr(weights, "say", lines.append)
     fresh_pair(BayesianClassifierSetup((3,), weights="point"), loader, Diagonal, observed=True)
     assert "log p(D, w) per datum, a density of the weights and no bound on log p(D)" in lines[0]
-    with pytest.raises(ValueError, match="weights must be normal, low_rank or point for more than 2000 weights"):
+    with pytest.raises(ValueError, match="weights must be normal, low_rank or point for more than 4000 weights"):
         fresh_pair(BayesianClassifierSetup((200,), weights="full_rank"), loader, Diagonal, observed=True)
