@@ -40,7 +40,8 @@ class Chart:
     @property
     def steps(self) -> Sequence[float]:
         """Every place at which some line has a value, in order."""
-        return sorted({float(place) for line in self.lines.values() for place, value in line.items() if math.isfinite(value)})
+        lines = self.lines.values()
+        return sorted({float(place) for line in lines for place, value in line.items() if math.isfinite(value)})
 
     def data(self) -> dict[str, Any]:
         """All of it in the types of JSON: a value, or None, of each line at each step."""
