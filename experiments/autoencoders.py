@@ -20,6 +20,7 @@ from dlvm.experiments.generated.two_samples import FEWEST
 from dlvm.experiments.measures.over_seeds import over_seeds
 from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import DataOptions, EvaluationOptions, adam
+from dlvm.experiments.options.guides import denoising
 from dlvm.experiments.options.jobs import SweepOptions
 from dlvm.experiments.runs.recipe import data_of
 from dlvm.experiments.runs.report import Table, counted
@@ -31,21 +32,10 @@ from dlvm.experiments.setups.vae import VAESetup
 from dlvm.experiments.study import Answer, Picture, Study
 from dlvm.experiments.sweeps.cells import Cell, Done, fingerprints, states
 from dlvm.guides import Diagonal, Point
-from dlvm.inference import (
-    ELBO,
-    MMD,
-    DecoderGradient,
-    EncoderGradient,
-    InverseMultiquadric,
-    Objective,
-    Reconstruction,
-    fit,
-    matched,
-    penalised,
-)
+from dlvm.inference import ELBO, Objective, Reconstruction, fit
 from dlvm.inference.programs.randomness import untouched
 from dlvm.models import VAE
-from dlvm.nets import Corrupted, SpectralLinear
+from dlvm.nets import SpectralLinear
 
 Way = Literal["ae", "dae", "cae", "rae", "rae_sn", "wae", "vae", "mmd_vae", "info_vae", "aae", "vae_gan", "ali"]
 LABELS: dict[Way, str] = {
@@ -107,12 +97,8 @@ def objective_of(way: Way, x_dim: int, z_dim: int) -> Objective:
     if way in OUTSIDE:
         return outside_of(way, Sizes(x_dim, z_dim))
     made: dict[Way, Callable[[], Objective]] = {
-        "ae": Reconstruction,
         "dae": Reconstruction,
-        "cae": lambda: penalised(Reconstruction(), EncoderGradient(), 0.1),
         "rae_sn": lambda: Reconstruction(code=0.1),
-        "rae": lambda: penalised(Reconstruction(code=0.1), DecoderGradient(), 0.1),
-        "wae": lambda: matched(Reconstruction(), MMD(InverseMultiquadric()), 100.0),
         "vae": ELBO,
     }
     return made[way]()
@@ -122,7 +108,7 @@ def pair(config: Config, way: Way, train: Loader) -> tuple[VAE, nn.Module]:
     """A fresh model and guide."""
 
     def family(sites: Any, encoder: nn.Module) -> nn.Module:
-        return (Point if way in POINTS else Diagonal)(sites, Corrupted(encoder) if way == "dae" else encoder)
+        return denoising(sites, encoder) if way == "dae" else (Point if way in POINTS else Diagonal)(sites, encoder)
 
     model, guide = fresh_pair(config.setup, train, family)
     if way == "rae_sn":

@@ -57,6 +57,7 @@ LABELS = {
     "disarm": "DisARM",
     "rebar": "REBAR",
     "relax": "RELAX",
+    "relax_net": "RELAX, net alone",
     "gumbel_rao": "Gumbel-Rao",
     "enumeration": "summed over classes",
     "vimco": "VIMCO",

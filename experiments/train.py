@@ -14,35 +14,35 @@ import tyro
 from torch import nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.generated.outside import OUTSIDE, SAID, OutsideWord, Sizes, outside_of
+from dlvm.experiments.generated.outside import OF_POINTS, OUTSIDE, OutsideWord, Sizes, outside_of
+from dlvm.experiments.options.annealing import AnnealingOptions, annealed, warm_up_of
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
-from dlvm.experiments.options.objectives import WARMED, EstimatorWord, Numbers, ObjectiveWord, baseline_of, objective_of
+from dlvm.experiments.options.objectives import EstimatorWord, Numbers, ObjectiveWord, baseline_of, objective_of
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
 from dlvm.experiments.runs.new_data import keep_description
+from dlvm.experiments.runs.outcome import gives_points, outcome_of
 from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.report import print_table
 from dlvm.experiments.runs.restore import keep
-from dlvm.experiments.runs.summary import each_part, epoch_parts, summary, told_parts
+from dlvm.experiments.runs.summary import epoch_parts, told_parts
 from dlvm.experiments.setups.named import word_of
 from dlvm.experiments.setups.options import ModelOptions, settings_of
 from dlvm.experiments.setups.pictures import Drawing, described
-from dlvm.experiments.setups.setup import LOG_PX, Setup, num_parameters
+from dlvm.experiments.setups.setup import Setup, num_parameters
 from dlvm.experiments.study import draw
 from dlvm.guides import FullyObserved, latents
-from dlvm.inference import Evaluation, Objective, check, evaluate, fit, linear, tempered, verdict
+from dlvm.inference import Evaluation, Objective, check, fit
 from dlvm.inference.distributed.job import Job, RankLost, joined
 from dlvm.inference.engine.threads import settled
 from dlvm.inference.objectives.schedules import check_warm_up
 from dlvm.inference.programs.randomness import untouched
 from dlvm.inference.training.arguments import check_aims
 
-WARM_UP = 5  # epochs
-
 
 @dataclasses.dataclass(frozen=True)
-class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptions, DataOptions):
+class Config(FolderOptions, EvaluationOptions, Numbers, AnnealingOptions, GuideOptions, ModelOptions, DataOptions):
     """Fit a model p(x, z) with a guide q(z | x) on a data set, by name or file, and evaluate both on its test part."""
 
     binarize: Literal["default", "dynamic", "static", "threshold", "none"] = "default"
@@ -52,19 +52,18 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     """What is maximised. cubo fits the guide by the chi upper bound and the model by iwae; wake_sleep and rws fit it by
     draws of z; vr_max bounds log p(x) from neither side and needs --patience None. So do those outside the bound:
     mmd_vae and info_vae match the codes of all data to p(z), aae by a discriminator; vae_gan judges dreams, ali x and z
-    together."""
+    together. ae, an autoencoder, cae, contractive, rae, regularised, and wae, matched to p(z), take --guide point, or
+    denoising, which have no density: then there is no log p(x)."""
     weight: float | None = None
-    """Outside the bound: of the discrepancy of codes, or of the discriminator's signal; 100 and 5 unless told."""
+    """Outside the bound: of the discrepancy of codes, of the discriminator's signal, or of the penalty; 100, 5 and 0.1
+    unless told."""
     estimator: EstimatorWord = "total"
     """Of the objective's gradient: total derivative, stl, dreg; score function with a moving average, with a net of the
     data (nvil) or the other particles (vimco) for a baseline; of discrete latents disarm, by twins, rebar, by a
-    relaxation as control variate, and relax, with a net beside; or, biased, relaxed draws: gumbel, straight_through,
-    gumbel_rao."""
+    relaxation as control variate, and relax, with a net beside (relax_net: alone); or, biased, relaxed draws: gumbel,
+    straight_through, gumbel_rao."""
     num_particles: int = 1
     """Samples of z per datum in the objective, in all."""
-    warm_up: int | None = None
-    """Epochs in which the latent terms' weight beta rises from 0 to 1, so that no unit is put to sleep early; what is
-    reported is always the bound itself. Unless told, 5 and at most a quarter, 0 where the guide follows no bound."""
     epochs: int = 200
     """Most passes over the training data."""
     patience: int | None = 30
@@ -98,31 +97,34 @@ class Config(FolderOptions, EvaluationOptions, Numbers, GuideOptions, ModelOptio
     """Write one after so many steps, too, and not at the end of epochs alone."""
 
 
-def warm_up_of(config: Config) -> int:
-    """Epochs of warm-up: those asked for, or what suits the objective and the length of the training."""
-    if config.warm_up is not None:
-        return config.warm_up
-    return min(WARM_UP, config.epochs // 4) if config.objective in WARMED else 0
-
-
 def maximised(config: Config, model: nn.Module, guide: nn.Module, train: Loader) -> Objective:
     """The objective, with its warm-up and what the setup adds to it."""
     if config.objective in OUTSIDE:
-        return _outside(config, config.objective, model, train)
+        return _outside(config, config.objective, model, guide, train)
+    if gives_points(guide):
+        raise ValueError(
+            f"guide {config.guide} gives points, without a density, and {config.objective} needs one: take --objective "
+            f"{', '.join(OF_POINTS[:-1])} or {OF_POINTS[-1]}, with --patience None, or another guide"
+        )
     if config.weight is not None:
         raise ValueError(f"weight is of objectives outside the bound, got {config.objective}; leave out --weight")
     objective = objective_of(config.objective, config, config.estimator, baseline_of(train, lambda: guide))
-    if epochs := warm_up_of(config):
-        objective = tempered(objective, linear(0.0, 1.0, steps=epochs * len(train)))
-    return config.setup.aided(objective, train)
+    return config.setup.aided(annealed(objective, config, len(train)), train)
 
 
-def _outside(config: Config, word: OutsideWord, model: nn.Module, train: Loader) -> Objective:
+def _outside(config: Config, word: OutsideWord, model: nn.Module, guide: nn.Module, train: Loader) -> Objective:
     """One that is no bound; what else was asked for does not go with it."""
+    if gives_points(guide) and word not in OF_POINTS:
+        raise ValueError(
+            f"guide {config.guide} gives points, without a density, and {word} needs one; take --objective wae, whose "
+            "codes are matched to p(z), or another guide"
+        )
     for option, got, wanted in (
         ("estimator", config.estimator, "total"),
         ("num_particles", config.num_particles, 1),
         ("warm_up", warm_up_of(config), 0),
+        ("annealing", config.annealing, "linear"),
+        ("free_bits", config.free_bits, None),
     ):
         if got != wanted:
             raise ValueError(f"{option} must be {wanted} for {word}, which is no bound, got {got}; leave it out")
@@ -139,14 +141,17 @@ def check_training(config: Config, model: nn.Module, guide: nn.Module, objective
         check(model, guide, objective, *train.examples)
 
 
-def pictures(setup: Setup, model: nn.Module, guide: nn.Module, test: Loader, history: list[dict]) -> Iterator[Drawing]:
+def pictures(
+    setup: Setup, model: nn.Module, guide: nn.Module, test: Loader, history: list[dict], objective: str
+) -> Iterator[Drawing]:
     """Everything worth seeing of one run."""
     from dlvm.experiments.figures import learning_curves
 
+    what = "E log p(x | z)" if objective in OF_POINTS else "bound"
     yield (
         "learning_curves",
-        lambda: learning_curves({"validation": [history]}),
-        "The objective's bound on the validation data, nats per datum.",
+        lambda: learning_curves({"validation": [history]}, what=what),
+        f"The objective's {what} on the validation data, nats per datum.",
     )
     yield from setup.pictures(model, guide, test)
 
@@ -208,39 +213,24 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     if run is None:
         return None
 
-    result = evaluate(*judged, test, num_particles=config.eval_particles, progress=True)
-    seconds = sum(epoch.seconds for epoch in history) / len(history)
+    ended = outcome_of(config.setup, *judged, test, config.objective, history, config.eval_particles)
     parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
-    said, found = (str(text).replace(LOG_PX, config.setup.reported) for text in (verdict(result, history), result))
-    if config.objective in OUTSIDE:
-        said = f"{SAID.format(config.objective)} {said}"
-    measures = dict(config.setup.measures(*judged, test))
-    per = each_part(result, config.setup.parts(test.take(result.num_data)))
-    run.result(
-        **dataclasses.asdict(result),
-        measures=measures,
-        **({"per": per} if per else {}),
-        verdict=said,
-        seconds_per_epoch=seconds,
-        epochs=len(history),
-        parameters=parameters,
-    )
-    table = summary(result, config.setup.reported, len(history), seconds, measures, per)
-    print_table(table)
-    print(said)
+    run.result(**ended.record, parameters=parameters)
+    print_table(ended.table)
+    print(ended.said)
     records = [dataclasses.asdict(epoch) for epoch in history]
-    draw(run, pictures(config.setup, *judged, test, records))
+    draw(run, pictures(config.setup, *judged, test, records, config.objective))
     word = word_of(type(config.setup))
     guided = "" if isinstance(guide, FullyObserved) else f", {config.guide} guide"
     report = run.report(
         f"{word}{guided}, {config.objective} objective, {train.name}",
         f"The model is {word} with {described(model, train)}, {parameters['model']:,} parameters; its guide has "
         f"{parameters['guide']:,}.",
-        [table],
-        said,
+        [ended.table],
+        ended.said,
     )
     print(f"report: {report}")
-    return result
+    return ended.result
 
 
 if __name__ == "__main__":

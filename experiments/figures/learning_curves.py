@@ -26,7 +26,11 @@ NAMES = {"valid": "validation", "train": "training"}
 
 @styled
 def learning_curves(
-    histories: Mapping[Label, Sequence[History]], value: str = "valid", context: str = "", clip: float = 0.2
+    histories: Mapping[Label, Sequence[History]],
+    value: str = "valid",
+    context: str = "",
+    clip: float = 0.2,
+    what: str = "bound",
 ) -> Figure:
     """The bound against the epoch: the median over seeds as a line, their range as a band.
 
@@ -41,6 +45,7 @@ def learning_curves(
             ones are skipped.
         context: a few words on data and model, put below the title.
         clip: the fraction of lowest values, those of the first epochs, that may fall below the axis.
+        what: what it is a number of, where it is no bound.
 
     Returns:
         The figure.
@@ -69,7 +74,8 @@ def learning_curves(
     detail = f"Line: median over {counted} seeds; band: their range." if seeds[-1] > 1 else "One seed each."
     detail += f" The lowest {hidden:.0%} of the values lie below the axis." if hidden else ""
     legend = [Line2D([], [], color=looks[g][0], linestyle=looks[g][1], linewidth=2.2, label=g) for g in guides]
-    fig = sheet(3.7, _message(curves, value), detail, context, legend)
+    name = f"{NAMES.get(value, value)} {what}"
+    fig = sheet(3.7, _message(curves, name), detail, context, legend)
     axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels, strict=True):
         for (guide, where), (epochs, values) in curves.items():
@@ -79,18 +85,17 @@ def learning_curves(
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.grid(axis="y")
         ax.margins(x=0.01)
-    axes[0].set_ylabel(f"{NAMES.get(value, value)} bound (nats per datum)")
-    fig.charts = [_chart(value, where, curves, looks) for where in panels]
+    axes[0].set_ylabel(f"{name} (nats per datum)")
+    fig.charts = [_chart(name, where, curves, looks) for where in panels]
     return fig
 
 
-def _chart(value: str, panel: str, curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, Any]) -> Chart:
+def _chart(name: str, panel: str, curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, Any]) -> Chart:
     """Medians over seeds, as numbers."""
     found = {guide: values for (guide, where), values in curves.items() if where == panel}
     lines = {}
     for guide, (epochs, values) in found.items():
         lines[guide] = dict(zip(epochs.tolist(), np.nanmedian(values, 0).tolist(), strict=True))
-    name = f"{NAMES.get(value, value)} bound"
     note = "Medians over seeds." if max(len(values) for _, values in found.values()) > 1 else ""
     return Chart("epoch", f"{name} (nats per datum)", f"nats below the highest {name}", lines, looks, note, panel)
 
@@ -120,19 +125,18 @@ def _draw(ax: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: L
     ax.plot(epochs, np.nanmedian(values, 0), color=colour, linestyle=dash, marker=marker)
 
 
-def _message(curves: Mapping[tuple[str, str], Curve], value: str) -> str:
+def _message(curves: Mapping[tuple[str, str], Curve], name: str) -> str:
     """Who reaches the highest median, per objective."""
     peaks = {key: float(np.nanmax(np.nanmedian(values, 0))) for key, (_, values) in curves.items()}
     panels = list(dict.fromkeys(panel for _, panel in peaks))
-    name = NAMES.get(value, value)
     if len(peaks) == 1:
-        return f"The {name} bound reaches {number(max(peaks.values()))} nats per datum"
+        return f"The {name} reaches {number(max(peaks.values()))} nats per datum"
     winners = [max((key for key in peaks if key[1] == panel), key=peaks.__getitem__) for panel in panels]
     (guide, count) = Counter(guide for guide, _ in winners).most_common(1)[0]
     if len(panels) == 1:
-        return f"{guide} reaches the highest {name} bound: {number(peaks[winners[0]])} nats per datum"
+        return f"{guide} reaches the highest {name}: {number(peaks[winners[0]])} nats per datum"
     where = "every objective" if count == len(panels) else f"{count} of {len(panels)} objectives"
-    return f"{guide} reaches the highest {name} bound under {where}"
+    return f"{guide} reaches the highest {name} under {where}"
 
 
 @styled

@@ -35,7 +35,7 @@ LEAST = {
     # mixtures
     "floor": 0,
     # sentences
-    "cycles": 1, "free_nats": 0,
+    "cycles": 1, "free_nats": 0, "free_bits": 0, "free_groups": 1,
     # how long
     "epochs": 1, "baseline_epochs": 0, "patience": 1, "warm_up": 0, "steps": 1, "four_steps": 1, "looks": 1, "seeds": 1,
     "e_steps": 1, "joint_seeds": 1, "frozen_epochs": 1,

@@ -21,11 +21,13 @@ from dlvm.guides import (
     Mixture,
     NeuralSpline,
     Planar,
+    Point,
     Radial,
     RealNVP,
     StudentT,
     Sylvester,
 )
+from dlvm.nets import Corrupted
 
 GuideWord = Literal[
     "diagonal", "low_rank", "full_rank", "mixture", "student_t", "householder", "planar", "radial", "sylvester",
@@ -47,8 +49,15 @@ GUIDES: dict[str, Callable] = {
 }
 
 
+def denoising(latents: Mapping[str, Latent], encoder: nn.Module) -> Point:
+    """Points of data of which a quarter of the numbers is set to 0 while training."""
+    return Point(latents, Corrupted(encoder))
+
+
+POINTS: dict[str, Callable] = {"point": Point, "denoising": denoising}  # without a density: no guides of a bound
 GUIDE_HELP = (
-    f"Family of q(z | x): {', '.join(GUIDES)}; own for the one that a model may have of its own; or my_module:MyGuide, "
+    f"Family of q(z | x): {', '.join(GUIDES)}; own for the one that a model may have of its own; point and denoising, "
+    "without a density, for autoencoders that train no bound (train --objective ae); or my_module:MyGuide, "
     "a class or function of yours, called with what latents(model, ...) found and the encoder."
 )
 OWN = "own"
@@ -94,10 +103,10 @@ def guide_named(word: str, option: str = "guide") -> Callable:
         >>> guide_named("full_rank").__name__
         'FullRank'
     """
-    if word in GUIDES or word == OWN:
-        return GUIDES.get(word, own)
+    if word in GUIDES or word in POINTS or word == OWN:
+        return (GUIDES | POINTS).get(word, own)
     if ":" not in word:
-        raise unknown(option, word, [*GUIDES, OWN], "my_module:MyGuide")
+        raise unknown(option, word, [*GUIDES, OWN, *POINTS], "my_module:MyGuide")
     found = own_class(option, word)
     if not callable(found):
         raise ValueError(
@@ -117,4 +126,4 @@ def guide_named(word: str, option: str = "guide") -> Callable:
 
 def guide_label(word: str) -> str:
     """What a guide is called in tables: the name of its class."""
-    return GUIDES[word].__name__ if word in GUIDES else word.partition(":")[2] or word
+    return {**GUIDES, **POINTS}[word].__name__ if word in GUIDES | POINTS else word.partition(":")[2] or word

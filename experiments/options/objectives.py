@@ -56,7 +56,7 @@ ObjectiveWord = Literal[
     "rws", "maximum_likelihood",
 ]  # fmt: skip
 EstimatorWord = Literal[
-    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "rebar", "relax", "gumbel",
+    "total", "stl", "dreg", "score", "nvil", "vimco", "disarm", "rebar", "relax", "relax_net", "gumbel",
     "straight_through", "gumbel_rao", "enumeration",
 ]  # fmt: skip
 
@@ -127,7 +127,8 @@ ESTIMATORS: dict[str, Callable[[Numbers, Baseline], Callable[[], Estimator]]] = 
     "vimco": lambda n, net: partial(VIMCO, everywhere=n.score_all),
     "disarm": lambda n, net: DisARM,
     "rebar": lambda n, net: partial(REBAR, n.temperature),
-    "relax": lambda n, net: partial(relaxed, n, net),
+    "relax": lambda n, net: partial(relaxed, n.temperature, net),
+    "relax_net": lambda n, net: partial(relaxed, None, net),
     "gumbel": lambda n, net: partial(GumbelSoftmax, n.temperature),
     "straight_through": lambda n, net: partial(StraightThrough, n.temperature),
     "gumbel_rao": lambda n, net: partial(GumbelRao, n.temperature),
@@ -205,11 +206,11 @@ def learned(net: Baseline) -> NVIL:
     return NVIL(net())
 
 
-def relaxed(numbers: Numbers, net: Baseline) -> RELAX:
-    """REBAR with a net of draws and data beside."""
+def relaxed(temperature: float | None, net: Baseline) -> RELAX:
+    """REBAR with a net of draws and data beside, or without a temperature that alone."""
     if net is None:
-        raise ValueError("estimator relax needs a net of draws and data, which this script does not make; take rebar")
-    return RELAX(net(True), numbers.temperature)
+        raise ValueError("estimator relax needs a net of draws and data, which this script does not make; take vimco")
+    return RELAX(net(True), temperature)
 
 
 def baseline_of(data: Loader, guide: Callable[[], nn.Module]) -> Callable[..., nn.Module]:

@@ -16,6 +16,7 @@ from dlvm.experiments.data import Loader
 from dlvm.experiments.data.readers.writing import END
 from dlvm.experiments.measures.draws import dreams, latent_sites, posterior_means
 from dlvm.experiments.measures.posterior_grid import densities
+from dlvm.guides import Point
 from dlvm.inference import generate, reconstruct
 from dlvm.inference.use.asking import data_site
 from dlvm.models import Dequantised
@@ -50,7 +51,8 @@ def pictures(model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawi
     for name in flat:
         title = "latent_space" if len(sites) == 1 else f"latent_space_{name}"
         yield title, partial(_latent_space, model, guide, data, name), f"Means of q({name} | x) of test data."
-    if len(sites) == 1 and flat and data.given == ("x",) and not isinstance(model, Dequantised):
+    density = not isinstance(model, Dequantised) and not isinstance(guide, Point)
+    if len(sites) == 1 and flat and data.given == ("x",) and density:
         yield (
             "posteriors",
             partial(_posteriors, model, guide, data, flat[0]),

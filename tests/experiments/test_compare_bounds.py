@@ -38,7 +38,7 @@ IMPOSSIBLE = (
     }
     | {
         (objective, word): said
-        for word in ("gumbel", "straight_through", "disarm", "rebar", "relax", "gumbel_rao", "enumeration")
+        for word in ("gumbel", "straight_through", "disarm", "rebar", "relax", "relax_net", "gumbel_rao", "enumeration")
         for objective, said in {
             "analytic_kl": "leaves no sampled log q for",
             "piwae": "is more than sampled weights and coefficients",

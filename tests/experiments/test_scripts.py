@@ -17,6 +17,8 @@ from dlvm.distributions import Bits, ChainRule, StandardNormal
 from dlvm.experiments import train
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options import command_line
+from dlvm.experiments.options.annealing import annealed
+from dlvm.experiments.options.objectives import objective_of
 from dlvm.guides import FullRank, FullyObserved, latents
 from dlvm.inference import evaluate
 from dlvm.models import PPCA, FullyVisible
@@ -84,10 +86,33 @@ def test_train_on_real_numbers_from_a_csv_file(tmp_path):
         (dict(objective="tvo"), 0),
         (dict(warm_up=0), 0),
         (dict(warm_up=9), 9),
+        (dict(annealing="cyclical"), 150),
+        (dict(annealing="cyclical", warm_up=20), 20),
+        (dict(free_bits=0.25), 0),
     ],
 )
 def test_train_warms_up_by_itself_where_the_guide_follows_a_bound_from_below(settings, epochs):
     assert train.warm_up_of(train.Config(**settings)) == epochs
+
+
+def test_train_keeps_units_awake_as_it_is_asked_to():
+    def aided(steps: int = 10, **settings):
+        config = train.Config(epochs=8, **settings)
+        return repr(annealed(objective_of(config.objective, config), config, steps))
+
+    assert aided() == "tempered(ELBO(num_particles=1), beta=linear(0, 1, steps=20))"
+    cycles = "tempered(IWAE(num_particles=1), beta=cyclical(0, 1, steps=60, cycles=3, rise=0.5))"
+    assert aided(objective="iwae", annealing="cyclical", cycles=3) == cycles
+    assert aided(free_bits=0.25, free_groups=4) == "free_bits(ELBO(num_particles=1), nats=0.25, groups=4)"
+    assert aided(objective="tvo") == "TVO(num_particles=1, intervals=5, first=0.05)"
+    for settings, said in (
+        ({"free_bits": 0.1, "warm_up": 3}, "warm_up must be left out with free_bits"),
+        ({"free_bits": 0.1, "annealing": "cyclical"}, "annealing must be left out with free_bits"),
+        ({"free_bits": 0.1, "objective": "iwae"}, "free_bits"),
+        ({"objective": "tvo", "annealing": "cyclical"}, "cyclical over no epochs of warm-up for tvo; pass --warm-up"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            aided(**settings)
 
 
 def test_train_refuses_grey_data_under_a_bernoulli(tmp_path):

@@ -65,6 +65,8 @@ BAD = {
     **dict.fromkeys(("labels", "labels_seed"), [*TEXTS, "-1", "nan", "inf", str(10**30)]),
     "label_weight": [*REALS, "-0.1"],
     "weight": ABOVE,
+    "free_bits": [*REALS, "-0.1"],
+    "annealing": WORDS,
     "erase": WHOLE,
     "quadrants": ["0", "4", "x", "1 1", "2.5"],
     "four_steps": [*COUNTS, "2"],
