@@ -15,7 +15,6 @@ from torch import nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.generated.outside import OF_POINTS, OUTSIDE, OutsideWord, Sizes, outside_of
-from dlvm.experiments.options.annealing import AnnealingOptions, annealed, warm_up_of
 from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
@@ -32,6 +31,7 @@ from dlvm.experiments.setups.options import ModelOptions, settings_of
 from dlvm.experiments.setups.pictures import Drawing, described
 from dlvm.experiments.setups.setup import Setup, num_parameters
 from dlvm.experiments.study import draw
+from dlvm.experiments.sweeps.annealing import AnnealingOptions, annealed, warm_up_of
 from dlvm.guides import FullyObserved, latents
 from dlvm.inference import Evaluation, Objective, check, fit
 from dlvm.inference.distributed.job import Job, RankLost, joined

@@ -17,8 +17,8 @@ from dlvm.distributions import Bits, ChainRule, StandardNormal
 from dlvm.experiments import train
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options import command_line
-from dlvm.experiments.options.annealing import annealed
 from dlvm.experiments.options.objectives import objective_of
+from dlvm.experiments.sweeps.annealing import annealed
 from dlvm.guides import FullRank, FullyObserved, latents
 from dlvm.inference import evaluate
 from dlvm.models import PPCA, FullyVisible
