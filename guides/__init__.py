@@ -1,6 +1,7 @@
 """Pyro programs q(z | x), amortised over data and built from what the model's latent sites look like."""
 
 from dlvm.guides.amortized import Amortized
+from dlvm.guides.attend import Attend
 from dlvm.guides.auxiliary import Augmented
 from dlvm.guides.chain import Chain
 from dlvm.guides.dequantiser import Dequantiser
@@ -30,6 +31,7 @@ __all__ = [
     "RandomTime",
     "IAF",
     "Amortized",
+    "Attend",
     "Augmented",
     "Chain",
     "Dequantiser",

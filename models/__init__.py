@@ -1,5 +1,6 @@
 """Pyro programs p(x, z): one file per model."""
 
+from dlvm.models.air import AIR
 from dlvm.models.autoregressive_hmm import AutoregressiveHMM
 from dlvm.models.bayesian import Bayesian
 from dlvm.models.bernoulli_mixture import BernoulliMixture
@@ -42,6 +43,7 @@ from dlvm.models.vrnn import VRNN
 from dlvm.models.weight_priors import ARD, FanIn
 
 __all__ = [
+    "AIR",
     "Diffusion",
     "RandomLayer",
     "ARD",

@@ -12,6 +12,7 @@ import torch
 from dlvm.experiments.data.arguments import check_path
 from dlvm.experiments.data.images import binarized_mnist, digits, fashion_mnist, mnist
 from dlvm.experiments.data.named.pictures import cifar10, omniglot
+from dlvm.experiments.data.named.scattered import multi_digits, multi_mnist
 from dlvm.experiments.data.named.sequences import jsb, names, shakespeare, zinc
 from dlvm.experiments.data.named.simulated import cells
 from dlvm.experiments.data.named.tables import air_quality, sky
@@ -24,6 +25,8 @@ NAMED: dict[str, Callable[..., Splits]] = {
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
     "binarized_mnist": binarized_mnist,
+    "multi_digits": multi_digits,
+    "multi_mnist": multi_mnist,
     "omniglot": omniglot,
     "cifar10": cifar10,
     "jsb": jsb,

@@ -11,6 +11,7 @@ from dlvm.experiments.figures.imputation import imputation_errors
 from dlvm.experiments.figures.latent_space import latent_space
 from dlvm.experiments.figures.layers import by_depth, layer_kl
 from dlvm.experiments.figures.learning_curves import distance_curves, learning_curves
+from dlvm.experiments.figures.objects import objects
 from dlvm.experiments.figures.over_time import bands_over_time, gaps_by_length
 from dlvm.experiments.figures.posteriors import posteriors
 from dlvm.experiments.figures.predictions import decoders, predictions, reliability
@@ -40,6 +41,7 @@ __all__ = [
     "latent_space",
     "layer_kl",
     "learning_curves",
+    "objects",
     "own_bounds",
     "plane",
     "posteriors",

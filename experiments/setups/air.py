@@ -1,0 +1,111 @@
+"""AIR as scripts train it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from dlvm.experiments.data import Loader
+from dlvm.experiments.setups.draw import shape_of
+from dlvm.experiments.setups.pictures import Drawing, together
+from dlvm.experiments.setups.setup import Setup, check_whole
+from dlvm.guides import Attend, latents
+from dlvm.inference.programs.randomness import untouched
+from dlvm.models import AIR
+from dlvm.nets import MLP
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN, JUDGED = 8, 500  # images in the figure, rows at a time
+DARK = -2.0  # logit of a pixel of an object at first
+
+
+@dataclass(frozen=True)
+class AIRSetup(Setup):
+    """An image as a sum of objects, of which there are several, one or none: where each is, and what it looks like."""
+
+    steps: int = 3
+    """The most objects."""
+    what_dim: int = 20
+    """Numbers that say what an object looks like."""
+    size: int = 12
+    """Pixels on a side of an object's own picture."""
+    hidden: tuple[int, ...] = (100,)
+    """Layers between what and that picture."""
+    width: int = 200
+    """Of the guide's hidden layers."""
+    presence: float = 0.5
+    """Probability, under the prior, of one object more."""
+    extent: float = 0.4
+    """Share of the image's side that an object takes on average, under the prior."""
+    noise: float = 0.3
+    """Standard deviation of the noise, which is not trained: the smaller, the more an object left out costs."""
+
+    defaults: ClassVar = {"guide": "own", "estimator": "nvil", "warm_up": 0}
+    exact: ClassVar[str] = "p(number of objects), geometric and cut"
+    command: ClassVar[str] = "--data multi_digits --num-particles 5 --lr 1e-3"
+
+    def model(self, data: Loader) -> AIR:
+        """A fresh p(present) p(where) p(what) p(x | objects), whose objects are dark at first."""
+        check_whole(data)
+        glyph = MLP(self.what_dim, *self.hidden, self.size**2)
+        with torch.no_grad():
+            [part for part in glyph.modules() if isinstance(part, nn.Linear)][-1].bias.fill_(DARK)
+        where = {"extent": self.extent, "presence": self.presence}
+        return AIR(glyph, _sides(data), self.what_dim, self.steps, scale=self.noise, **where)
+
+    def guide(self, model: nn.Module, data: Loader) -> Attend:
+        """q(present_t, where_t, what_t | x, what is left of it)."""
+        return Attend(latents(model, *data.examples), model, _sides(data), self.size, self.width)
+
+    def measures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Mapping[str, float]:
+        """How often the number of objects is the label, where labels are numbers that the model can count to."""
+        if "y" not in data.rows.names or data["y"].is_floating_point() or int(data["y"].max()) > self.steps:
+            return {}
+        y = data["y"].cpu()
+        right = (counted(guide, data.first(data.num_data), self.steps) == y).double().mean().item()
+        return {"count accuracy": right, "by chance": y.bincount().max().item() / len(y)}
+
+    def pictures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Iterator[Drawing]:
+        """Where objects are seen in test data, beside what every model of images shows."""
+        yield from super().pictures(model, guide, data)
+        yield "objects", partial(_objects, model, guide, data), "Test data with the places of objects, and their sum."
+
+
+def _sides(data: Loader) -> tuple[int, int]:
+    channels, height, width = shape_of(data)
+    if channels != 1:
+        raise ValueError(f"data must be images of one channel for this model, got {channels}; choose another --model")
+    return height, width
+
+
+@torch.no_grad()
+def counted(guide: nn.Module, x: Tensor, steps: int, seed: int = 0) -> Tensor:
+    """How many objects one draw of the guide finds in each row, shape (rows,)."""
+    found = []
+    with untouched(seed):
+        for part in x.split(JUDGED):
+            nodes = poutine.trace(guide).get_trace(part).nodes
+            found.append(sum(nodes[f"present_{step}"]["value"] for step in range(1, steps + 1)).long().cpu())
+    return torch.cat(found)
+
+
+def _objects(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
+    from dlvm.experiments.figures import objects
+
+    x, sides, size = together(data, SHOWN)[0], model.sides, model.steps
+    with torch.no_grad(), untouched(0):
+        trace = poutine.trace(guide).get_trace(x)
+        nodes = poutine.trace(poutine.replay(model, trace=trace)).get_trace(x).nodes
+    places, there = (
+        torch.stack([nodes[f"{kind}_{step}"]["value"] for step in range(1, size + 1)], 1)
+        for kind in ("where", "present")
+    )
+    return objects(x, nodes["x"]["fn"].mean, places, there, sides)
