@@ -17,11 +17,11 @@ from dlvm.guides.sites.arguments import program
 from dlvm.guides.sites.conditioning import first, parted
 from dlvm.guides.sites.latents import Latent
 from dlvm.nets import MLP
-from dlvm.nets.arguments import count
+from dlvm.nets.arguments import count, real, widths
 from dlvm.nets.windows.placing import seen
 
 KINDS = ("present", "where", "what")
-NEVER = -100.0  # the logit of what cannot be
+NEVER = -50.0  # the logit of what cannot be, as in ``AIR``
 
 
 class Attend(PyroModule):
@@ -74,7 +74,11 @@ class Attend(PyroModule):
     ):
         super().__init__("guide")
         program(model=model)
+        if not isinstance(latents, Mapping):
+            raise TypeError(f"latents must be a mapping, got {type(latents).__name__}; pass latents(model, x)")
         count(size=size, hidden=hidden)
+        widths(sides=sides)
+        real(presence=presence)
         if len(sides) != 2:
             raise ValueError(f"sides must be (height, width) of the images, got {tuple(sides)}")
         if not 0 < presence < 1:

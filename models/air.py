@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 from dlvm.distributions import StandardNormal
 from dlvm.models.arguments import fitting, size
-from dlvm.nets.arguments import count, module, out_features, widths
+from dlvm.nets.arguments import count, module, out_features, real, widths
 from dlvm.nets.windows.placing import placed
 
-NEVER = -100.0  # the logit of what cannot be
+NEVER = -50.0  # the logit of what cannot be: its probability is not 0, so that a KL from others stays finite
 
 
 class AIR(PyroModule):
@@ -81,22 +82,27 @@ class AIR(PyroModule):
         module(glyph=glyph)
         count(what_dim=what_dim, steps=steps)
         widths(sides=sides)
+        widest, farthest = _two(spread)
+        real(presence=presence, extent=extent, scale=scale)
         if len(sides) != 2:
             raise ValueError(f"sides must be (height, width) of the images, got {tuple(sides)}")
         for name, share in (("presence", presence), ("extent", extent)):
             if not 0 < share < 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {share}")
-        for name, width in (("spread", min(spread)), ("scale", scale)):
+        for name, width in (("spread", widest), ("spread", farthest), ("scale", scale)):
             if not 0 < width < math.inf:
                 raise ValueError(f"{name} must be positive, got {width}")
-        pixels = out_features(glyph)
+        try:
+            pixels = out_features(glyph)
+        except TypeError as error:
+            raise TypeError(f"glyph is no net from what to pixels: {error}") from None
         self.size = math.isqrt(pixels)
         if self.size**2 != pixels:
             raise ValueError(f"glyph must have a square of pixels, got {pixels}; let its net end in size * size")
         self.glyph, self.sides, self.steps, self.scale = glyph, (int(sides[0]), int(sides[1])), steps, scale
         self.presence, self.prior = math.log(presence / (1 - presence)), StandardNormal(what_dim)
         self.register_buffer("where_loc", torch.tensor([math.log(extent), 0.0, 0.0]))
-        self.register_buffer("where_scale", torch.tensor([spread[0], spread[1], spread[1]]))
+        self.register_buffer("where_scale", torch.tensor([widest, farthest, farthest]))
 
     def extra_repr(self) -> str:
         return f"sides={self.sides}, steps={self.steps}, presence={self.presence:.3g} (logit), scale={self.scale}"
@@ -115,12 +121,12 @@ class AIR(PyroModule):
         place = dist.Normal(self.where_loc, self.where_scale).to_event(1)
         with pyro.plate("data", size(x, n)):
             for step in range(1, self.steps + 1):
-                said = {"mean": partial(_kept, canvas), "there": there}
+                said: Any = {"mean": partial(_kept, canvas), "there": there}  # any words may stand there
                 logits = self.presence * there + NEVER * (1 - there)
-                there = pyro.sample(f"present_{step}", dist.Bernoulli(logits=logits), infer=dict(said))
+                there = pyro.sample(f"present_{step}", dist.Bernoulli(logits=logits), infer={**said})
                 said["there"] = there
-                where = pyro.sample(f"where_{step}", place, infer=dict(said))
-                what = pyro.sample(f"what_{step}", self.prior(), infer=dict(said))
+                where = pyro.sample(f"where_{step}", place, infer={**said})
+                what = pyro.sample(f"what_{step}", self.prior(), infer={**said})
                 canvas = canvas + there.unsqueeze(-1) * self.drawn(where, what)
             likelihood = dist.Normal(canvas, self.scale).to_event(1)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
@@ -129,6 +135,13 @@ class AIR(PyroModule):
         """An object on an empty canvas, shape (*batch, height width), greys in [0, 1]."""
         picture = self.glyph(what).sigmoid().unflatten(-1, (self.size, self.size))
         return placed(picture, where, self.sides).flatten(-2)
+
+
+def _two(spread: tuple[float, float]) -> tuple[float, float]:
+    if not isinstance(spread, tuple | list) or len(spread) != 2:
+        raise ValueError(f"spread must be two numbers, of the log extent and of the centre, got {spread!r}; (0.2, 0.5)")
+    real(**{f"spread[{i}]": width for i, width in enumerate(spread)})
+    return float(spread[0]), float(spread[1])
 
 
 def _kept(canvas: Tensor) -> Tensor:

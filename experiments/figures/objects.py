@@ -41,8 +41,10 @@ def objects(
             f"where, there: expected shapes ({n}, objects, 3) and ({n}, objects), got {got}; one row a datum"
         )
     found = there.sum(1)
-    title = f"{float(found.mean()):.1f} objects an image, and what is left of it when they are drawn"
-    detail = "Boxes: where each object lies, in the order in which they are found."
+    title = f"{float(found.float().mean()):.1f} objects are found in an image on average"
+    detail = (
+        "Above: data, the number of objects found, a box around each. Below: these objects as the model draws them."
+    )
     fig = sheet(2 * (WIDTH / n + 0.2), title, detail, context)
     axes = fig.subplots(2, n, squeeze=False)
     for i in range(n):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from pyro import poutine
@@ -48,9 +48,16 @@ class AIRSetup(Setup):
     noise: float = 0.3
     """Standard deviation of the noise, which is not trained: the smaller, the more an object left out costs."""
 
-    defaults: ClassVar = {"guide": "own", "estimator": "nvil", "warm_up": 0}
+    defaults: ClassVar = {
+        "guide": "own",
+        "objective": "iwae",
+        "estimator": "vimco",
+        "num_particles": 5,
+        "warm_up": 0,
+        "objectives": ("elbo:nvil", "iwae:vimco"),
+    }
     exact: ClassVar[str] = "p(number of objects), geometric and cut"
-    command: ClassVar[str] = "--data multi_digits --num-particles 5 --lr 1e-3"
+    command: ClassVar[str] = "--data multi_digits --objective elbo --estimator nvil --epochs 60 --lr-decay 0.97"
 
     def model(self, data: Loader) -> AIR:
         """A fresh p(present) p(where) p(what) p(x | objects), whose objects are dark at first."""
@@ -58,8 +65,8 @@ class AIRSetup(Setup):
         glyph = MLP(self.what_dim, *self.hidden, self.size**2)
         with torch.no_grad():
             [part for part in glyph.modules() if isinstance(part, nn.Linear)][-1].bias.fill_(DARK)
-        where = {"extent": self.extent, "presence": self.presence}
-        return AIR(glyph, _sides(data), self.what_dim, self.steps, scale=self.noise, **where)
+        sizes = _sides(data), self.what_dim, self.steps
+        return AIR(glyph, *sizes, presence=self.presence, extent=self.extent, scale=self.noise)
 
     def guide(self, model: nn.Module, data: Loader) -> Attend:
         """q(present_t, where_t, what_t | x, what is left of it)."""
@@ -92,20 +99,19 @@ def counted(guide: nn.Module, x: Tensor, steps: int, seed: int = 0) -> Tensor:
     found = []
     with untouched(seed):
         for part in x.split(JUDGED):
-            nodes = poutine.trace(guide).get_trace(part).nodes
-            found.append(sum(nodes[f"present_{step}"]["value"] for step in range(1, steps + 1)).long().cpu())
+            nodes: Mapping[str, Any] = poutine.trace(guide).get_trace(part).nodes
+            there = torch.stack([nodes[f"present_{step}"]["value"] for step in range(1, steps + 1)])
+            found.append(there.sum(0).long().cpu())
     return torch.cat(found)
 
 
 def _objects(model: nn.Module, guide: nn.Module, data: Loader) -> Figure:
     from dlvm.experiments.figures import objects
 
-    x, sides, size = together(data, SHOWN)[0], model.sides, model.steps
+    x, program = together(data, SHOWN)[0], cast(AIR, model)
     with torch.no_grad(), untouched(0):
-        trace = poutine.trace(guide).get_trace(x)
-        nodes = poutine.trace(poutine.replay(model, trace=trace)).get_trace(x).nodes
-    places, there = (
-        torch.stack([nodes[f"{kind}_{step}"]["value"] for step in range(1, size + 1)], 1)
-        for kind in ("where", "present")
-    )
-    return objects(x, nodes["x"]["fn"].mean, places, there, sides)
+        drawn = poutine.trace(guide).get_trace(x)
+        nodes: Mapping[str, Any] = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x).nodes
+    steps = range(1, program.steps + 1)
+    where, there = (torch.stack([nodes[f"{kind}_{t}"]["value"] for t in steps], 1) for kind in ("where", "present"))
+    return objects(x, nodes["x"]["fn"].mean, where, there, program.sides)

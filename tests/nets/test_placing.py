@@ -31,7 +31,9 @@ def test_what_is_seen_is_what_torch_samples():
     torch.manual_seed(0)
     image, where = torch.rand(4, 9, 9).double(), torch.tensor([-0.9, 0.1, -0.2]).double().expand(4, 3)
     step = torch.tensor(-0.9).double().exp() * 9 / 4
-    grid = torch.stack([4 * (1 + c) + (torch.arange(4).double() - 1.5) * step for c in where[0, 1:]])  # pixels, y then x
+    grid = torch.stack(
+        [4 * (1 + c) + (torch.arange(4).double() - 1.5) * step for c in where[0, 1:]]
+    )  # pixels, y then x
     y, x = torch.meshgrid(2 * grid[0] / 8 - 1, 2 * grid[1] / 8 - 1, indexing="ij")
     points = torch.stack([x, y], -1).expand(4, 4, 4, 2)
     expected = F.grid_sample(image[:, None], points, mode="bilinear", padding_mode="zeros", align_corners=True)[:, 0]

@@ -31,7 +31,7 @@ from dlvm.guides import (
 )
 from dlvm.models import PPCA
 from dlvm.nets import MLP, Pyramid, ReadAll
-from refusals import diffusion, guides_calls, guides_over_time, guides_programs, semi_supervised
+from refusals import diffusion, guides_calls, guides_over_time, guides_programs, objects, semi_supervised
 from refusals.case import NOT_CALLABLE, NOT_COUNTS, NOT_NUMBERS, Case
 from refusals.guides_parts import (
     MISMATCHED,
@@ -218,7 +218,15 @@ OTHERS = [
     Case("Local", "index", lambda v: Local(SITES, 5, index=v), NOT_INDICES),
     Case("Local", "width", lambda v: Local(SITES, 5, width=v), NOT_SIZES),
 ]
-CASES = [*SPECS, *AMORTIZED, *OTHERS, *guides_calls.CASES, *guides_over_time.CASES, *guides_programs.CASES]
+CASES = [
+    *SPECS,
+    *AMORTIZED,
+    *OTHERS,
+    *guides_calls.CASES,
+    *guides_over_time.CASES,
+    *guides_programs.CASES,
+    *objects.GUIDES,
+]
 CASES += diffusion.GUIDES
 BOOK = Codebook(3, 2)
 CASES += [

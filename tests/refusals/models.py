@@ -46,7 +46,7 @@ from dlvm.models import (
     burda,
 )
 from dlvm.nets import MLP, NADE, Joined, Readout
-from refusals import diffusion, mixtures, semi_supervised, sequences, text
+from refusals import diffusion, mixtures, objects, semi_supervised, sequences, text
 from refusals.case import NOT_COUNTS, NOT_FINITE, NOT_NUMBERS, Case
 from refusals.data_flows import NOT_FLOWS, NOT_NOISES
 from refusals.nets import NOT_MAKERS, NOT_MODULES, NOT_SQUARES, NOT_TENSORS, NOT_WIDTHS
@@ -120,6 +120,7 @@ PROGRAMS = {
     "HVAE": HVAE(StandardNormal(2), [DiagonalNormal(MLP(2, 3), 2)], LIKELIHOOD),
     "TopDown": TopDown(4, maps=[(1, 2), (2, 1)], width=2),
     "PPCA": PPCA(torch.ones(4, 2), torch.zeros(4), 1.0),
+    "AIR": objects.model(sides=(2, 2), steps=1, glyph=MLP(2, 4)),
     "DRAW": DRAW(Bernoulli(MLP(4)), MLP(2, 4), 1, 2, 2),
     "VDVAE": VDVAE(Bernoulli(Readout(2, 4, 1)), [(1, 1), (2, 1)], width=2),
     "Dequantised": Dequantised(PPCA(torch.ones(4, 2), torch.zeros(4), 1.0)),
@@ -265,6 +266,7 @@ CASES = [
     *mixtures.CASES,
     *diffusion.MODELS,
     *sequences.MODELS,
+    *objects.MODELS,
     *text.MODELS,
 ]
 FLAGS = (

@@ -80,8 +80,8 @@ def test_every_option_of_a_model_changes_it(word):
         encoder = setup.guide(model, loader) if word in ("nice", "realnvp", "vq_vae") else setup.encoder(loader)
         stepped, _ = setup.trained(model, setup.guide(model, loader) if word == "diffusion" else encoder)
         shown = data(setup)  # labels that are shown belong to the model's options, and so does what they count
-        own_guide = isinstance(setup, RandomWeights) or word in ("deep_markov", "draw")
-        weights = str(fresh_pair(setup, loader, own if word == "draw" else Diagonal)[1]) if own_guide else ""
+        own_guide = isinstance(setup, RandomWeights) or word in ("air", "deep_markov", "draw")
+        weights = str(fresh_pair(setup, loader, own if word in ("air", "draw") else Diagonal)[1]) if own_guide else ""
         modules = [str(model), str(encoder), str(stepped), str(setup.summed_out), str(setup.aided(ELBO(), shown))]
         modules += [weights, *(shown[name].tolist() for name in shown.given if name != "x")]
         return [*modules, *(p.tolist() for p in (*model.parameters(), *model.buffers(), *encoder.parameters()))]
