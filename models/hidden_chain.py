@@ -154,7 +154,7 @@ class Emission(Ragged):
 
     def expand(self, batch_shape: Sequence[int], _instance: Emission | None = None) -> Emission:
         z = None if self.z is None else self.z.expand(*batch_shape, *self.prior.event_shape)
-        return Emission(self.model, self.prior.expand(batch_shape), z, validate_args=self._validate_args)
+        return type(self)(self.model, self.prior.expand(batch_shape), z, validate_args=self._validate_args)
 
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from dlvm.distributions import EachStep, GaussianChain, LearnedScale, MarkovChain
 from dlvm.models.arguments import fitting, sequences, sequences_to_draw
@@ -62,7 +63,7 @@ class SwitchingSSM(PyroModule):
         classes = self.dynamics.prior(steps, lengths)
         with pyro.plate("data", n):
             y = None if self.sum_out else pyro.sample("y", classes)
-            z = pyro.sample("z", Emission(self.dynamics, classes if y is not None else classes.expand((n,)), y))
+            z = pyro.sample("z", States(self.dynamics, classes if y is not None else classes.expand((n,)), y))
             likelihood = self.likelihood(z, lengths)
             return pyro.sample("x", likelihood, obs=fitting(x, likelihood))
 
@@ -100,6 +101,14 @@ class SwitchingSSM(PyroModule):
     def _checked(self, x: Tensor, lengths: Tensor | None) -> tuple[int, int]:
         """How many sequences and steps there are."""
         return sequences(x, lengths, self.x_dim, self.loc.dtype)
+
+
+class States(Emission):
+    """p(z | y), or p(z): of latent numbers, so that none is NaN, and any guide of real numbers fits them."""
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, 2)
 
 
 class Moves(nn.Module):

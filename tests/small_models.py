@@ -17,7 +17,9 @@ SMALLER = {
     "factorial_hmm": {"states": 2},
     "draw": {"steps": 2, "z_dim": 2, "width": 8, "read": 3, "write": 3},
     "hidden_markov": {"states": 3},
-    "linear_gaussian_ssm": {"z_dim": 2},
+    "linear_gaussian_ssm": {"z_dim": 2, "recurrent": 4},
+    "ornstein_uhlenbeck": {"z_dim": 2},
+    "switching_ssm": {"states": 2, "z_dim": 2, "recurrent": 4},
     "vrnn": {"z_dim": 2, "hidden": 4, "emission": (), "recurrent": 4},
     "srnn": {"z_dim": 2, "hidden": 4, "emission": (), "recurrent": 4},
     "storn": {"z_dim": 2, "hidden": 4, "emission": (), "recurrent": 4},
@@ -38,7 +40,7 @@ SMALLER = {
 }
 OWN_ALONE = {  # models whose latents no family of guides has, and what is said
     "vq_vae": "is discrete with support",
-    "linear_gaussian_ssm": "guide must be own for this model of sequences",
+    "ornstein_uhlenbeck": "guide must be own for this model of sequences",
 }
 STEPS, WIDTH, TOKENS = 6, 5, 7
 
@@ -61,4 +63,7 @@ def sequences(tokens: bool = False, number: int = 50) -> Splits:
     lengths = torch.arange(number) % STEPS + 1
     if tokens:  # the last one that counts is the end
         x = (x % (TOKENS - 1) + 1) * (torch.arange(STEPS) < lengths[:, None] - 1)
-    return from_tensor(x if tokens else x.float(), batch_size=40, more={"lengths": lengths})
+    more = (
+        {"lengths": lengths} if tokens else {"lengths": lengths, "times": 0.5 * torch.arange(STEPS).expand(number, -1)}
+    )
+    return from_tensor(x if tokens else x.float(), batch_size=40, more=more)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
 from dlvm.distributions import GatedTransition
 from dlvm.experiments.data import Loader
-from dlvm.experiments.options.guides import own
 from dlvm.experiments.options.likelihoods import LikelihoodWord, likelihood_of
-from dlvm.experiments.setups.sequences import SequenceSetup, each_step, step_dim
-from dlvm.guides import MeanFieldOverTime, Sequential, StructuredGaussian
+from dlvm.experiments.setups.sequences import GuidedOverTime, each_step
 from dlvm.models import DeepMarkov
-from dlvm.nets import MLP, Filled, Recurrent
+from dlvm.nets import MLP
 
 CELLS: dict[str, Callable[..., nn.Module]] = {
     "gru": nn.GRU,
@@ -26,7 +24,7 @@ CELLS: dict[str, Callable[..., nn.Module]] = {
 
 
 @dataclass(frozen=True)
-class DeepMarkovSetup(SequenceSetup):
+class DeepMarkovSetup(GuidedOverTime):
     """A deep Markov model, and a guide over time whose steps are of the family that is asked for."""
 
     z_dim: int = 32
@@ -56,16 +54,7 @@ class DeepMarkovSetup(SequenceSetup):
         transition = GatedTransition(self.z_dim, self.transition)
         return DeepMarkov(self.z_dim, likelihood_of(self.likelihood, net, steps), transition).to(data.device)
 
-    def encoder(self, data: Loader) -> Recurrent:
-        """What reads the sequences; numbers that are missing are seen as zeros, with a mask beside."""
-        width = step_dim(data)
-        inputs = Filled(MLP(2 * width)) if data.has_missing else None
-        return Recurrent(width, self.recurrent, self.direction, CELLS[self.cell], inputs=inputs)
-
-    def guided(self, model: nn.Module, sites: Mapping[str, Any], family: Callable, data: Loader, net: nn.Module) -> Any:
-        """A guide over time, whose steps are of this family where they have one."""
-        if family is own:
-            return self.guide(model, data)
-        if self.posterior == "gaussian":
-            return StructuredGaussian(sites, net)
-        return (Sequential if self.posterior == "chain" else MeanFieldOverTime)(sites, net, family)
+    @property
+    def reader(self) -> Callable[..., nn.Module]:
+        """Makes the recurrent net."""
+        return CELLS[self.cell]

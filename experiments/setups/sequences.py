@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -11,6 +11,8 @@ from dlvm.distributions.sequences.lengths import steps_within
 from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.options.guides import own
 from dlvm.experiments.setups.setup import Setup
+from dlvm.guides import MeanFieldOverTime, Sequential, StructuredGaussian
+from dlvm.nets import MLP, Filled, Recurrent
 
 if TYPE_CHECKING:
     from dlvm.experiments.setups.pictures import Drawing
@@ -35,9 +37,12 @@ class SequenceSetup(Setup):
         """The data in batches of what the model takes, each cut to its longest sequence.
 
         Raises:
-            ValueError: they are no sequences, or hold tokens where vectors are needed, or vectors where tokens are.
+            ValueError: they are no sequences, or hold tokens where vectors are needed, or vectors where tokens are; or
+                have no times where the model takes them.
         """
         check_sequences(data.train, self.tokens)
+        if "times" in self.inputs and "times" not in data.train.rows.names:
+            raise ValueError("data must have the times of their steps for this model; name their column: --time-column")
         return super().shown(data)
 
     def parts(self, data: Loader) -> Mapping[str, float]:
@@ -66,6 +71,37 @@ class SequenceSetup(Setup):
         from dlvm.experiments.setups.sequence_pictures import sequence_pictures
 
         yield from sequence_pictures(model, guide, data)
+
+
+class GuidedOverTime(SequenceSetup):
+    """A model of sequences with one site over time, whose guide has steps of the family that is asked for.
+
+    Its fields, which a subclass declares, are the width of the recurrent net that reads the sequence, how that reads,
+    and how the steps of the guide hang together.
+    """
+
+    recurrent: int
+    direction: Literal["forward", "backward", "both"]
+    posterior: Literal["chain", "mean_field", "gaussian"]
+
+    @property
+    def reader(self) -> Callable[..., nn.Module]:
+        """Makes the recurrent net."""
+        return nn.GRU
+
+    def encoder(self, data: Loader) -> nn.Module:
+        """What reads the sequences; numbers that are missing are seen as zeros, with a mask beside."""
+        width = step_dim(data)
+        inputs = Filled(MLP(2 * width)) if data.has_missing else None
+        return Recurrent(width, self.recurrent, self.direction, self.reader, inputs=inputs)
+
+    def guided(self, model: nn.Module, sites: Mapping[str, Any], family: Callable, data: Loader, net: nn.Module) -> Any:
+        """A guide over time, whose steps are of this family where they have one."""
+        if family is own:
+            return self.guide(model, data)
+        if self.posterior == "gaussian":
+            return StructuredGaussian(sites, net)
+        return (Sequential if self.posterior == "chain" else MeanFieldOverTime)(sites, net, family)
 
 
 def check_sequences(data: Loader, tokens: bool = False) -> None:

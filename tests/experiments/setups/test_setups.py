@@ -18,6 +18,7 @@ from dlvm.experiments.runs.recipe import Recipe
 from dlvm.experiments.runs.restore import keep, recipe_of, restore
 from dlvm.experiments.setups.hvae import HVAESetup
 from dlvm.experiments.setups.named import named
+from dlvm.experiments.setups.sequences import GuidedOverTime
 from dlvm.experiments.setups.setup import fresh_pair, num_parameters
 from dlvm.experiments.setups.vae import VAESetup
 from dlvm.guides import Diagonal
@@ -25,7 +26,7 @@ from dlvm.inference import ELBO, IWAE, VIMCO, Objective, check, evaluate, fit
 from dlvm.models import HVAE, VAE
 
 SLOW = ("bayesian_classifier", "bayesian_regression", "bayesian_vae", "diffusion")
-NOISY = ("deep_markov", "srnn", "storn", "vrnn")  # their bound varies more by draws than by a step of training
+NOISY = ("deep_markov", "srnn", "storn", "switching_ssm", "vrnn")  # their bound varies more by draws than by a step of training
 EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
 
 
@@ -80,7 +81,7 @@ def test_every_option_of_a_model_changes_it(word):
         encoder = setup.guide(model, loader) if word in ("nice", "realnvp", "vq_vae") else setup.encoder(loader)
         stepped, _ = setup.trained(model, setup.guide(model, loader) if word == "diffusion" else encoder)
         shown = data(setup)  # labels that are shown belong to the model's options, and so does what they count
-        own_guide = isinstance(setup, RandomWeights) or word in ("air", "deep_markov", "draw")
+        own_guide = isinstance(setup, RandomWeights | GuidedOverTime) or word in ("air", "draw")
         weights = str(fresh_pair(setup, loader, own if word in ("air", "draw") else Diagonal)[1]) if own_guide else ""
         modules = [str(model), str(encoder), str(stepped), str(setup.summed_out), str(setup.aided(ELBO(), shown))]
         modules += [weights, *(shown[name].tolist() for name in shown.given if name != "x")]
