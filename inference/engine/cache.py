@@ -46,6 +46,7 @@ class Kind:
         seconds: the shortest replay.
         decided: whether it has been settled what they run on.
         prospects: of compiling the graph, once replays were timed.
+        ordinary: seconds of processor time of an ordinary call, once one was timed.
         repaid: after how many steps a capture is, once one was counted out.
     """
 
@@ -60,6 +61,7 @@ class Kind:
     seconds: float = math.inf
     decided: bool = False
     prospects: Prospects | None = None
+    ordinary: float | None = None
     repaid: int | None = None
 
     @property

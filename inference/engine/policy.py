@@ -22,8 +22,10 @@ SIGHTINGS_OF_AN_ODD_SHAPE = 50
 STEPS_TO_TIME = 20
 COLD_SECONDS, SECONDS_PER_OPERATION, WARM_SECONDS = 8.0, 0.017, 2.5
 SAVED_PER_OPERATION, SAVED_SHARE = 3e-6, 0.25
-SECONDS_TO_CAPTURE_AN_OPERATION, SECONDS_TO_COUNT_AN_OPERATION = 3.3e-4, 5e-6  # of a VAE, and chains of 2 to 24 steps
-SAVED_BY_CAPTURE = 0.35  # of an ordinary step
+CAPTURE_PER_COUNT = 32  # what an operation takes in a capture, by what it takes to count one: of VAEs and chains
+REPLAY_PER_COUNT = 0.15  # what one takes in a replay beside itself, by the same measure
+LEAST_SAVED = 0.02  # of an ordinary step, where measuring finds less
+TRIALS = 200
 
 
 class Policy:
@@ -64,18 +66,23 @@ class Policy:
         return kind.seen > SIGHTINGS_OF_AN_ODD_SHAPE or (self.prompt and not odd)
 
     def prices(self, kind: Kind, done: int) -> bool:
-        """Whether to look now what a capture of this kind takes: once, where it may come, before it is paid."""
+        """Whether to look now what a capture of this kind takes: in two calls, where it may come, before it is paid."""
         known = self.steps is not None and self.steps - done >= STEPS_TO_REPAY_CAPTURE
-        return self.mode == "auto" and known and kind.seen == 2 and kind.repaid is None and not kind.refused
+        return self.mode == "auto" and known and kind.seen in (2, 3) and kind.repaid is None and not kind.refused
 
     def price(self, kind: Kind, ordinary: Callable[[], Outcome]) -> Outcome:
-        """One ordinary call, in which operations are counted and time is taken."""
-        with _Operations() as operations:
+        """An ordinary call: of the first its time is taken, of the second its operations are counted, and theirs."""
+        if kind.ordinary is None:
             started = time.process_time()
             outcome = ordinary()
-            taken = time.process_time() - started
-        step = max(taken - SECONDS_TO_COUNT_AN_OPERATION * operations.number, taken / 4, 1e-6)
-        kind.repaid = math.ceil(SECONDS_TO_CAPTURE_AN_OPERATION * operations.number / (SAVED_BY_CAPTURE * step))
+            kind.ordinary = time.process_time() - started
+            return outcome
+        counting, inside = _costs_of_counting()
+        with _Operations() as operations:
+            outcome = ordinary()
+        replayed = operations.seconds + (REPLAY_PER_COUNT * counting - inside) * operations.number
+        saved = max(kind.ordinary - replayed, LEAST_SAVED * kind.ordinary, 1e-6)
+        kind.repaid = math.ceil(CAPTURE_PER_COUNT * counting * operations.number / saved)
         return outcome
 
     def compiles_now(self, kind: Kind, done: int) -> bool:
@@ -99,13 +106,37 @@ class Policy:
 
 
 class _Operations(TorchDispatchMode):
-    """Counts what is computed inside."""
+    """Counts what is computed inside, and how long that takes."""
 
-    number = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.number, self.seconds = 0, 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         self.number += 1
-        return func(*args, **(kwargs or {}))
+        started = time.process_time()
+        found = func(*args, **(kwargs or {}))
+        self.seconds += time.process_time() - started
+        return found
+
+
+def _costs_of_counting() -> tuple[float, float]:
+    """Seconds by which an operation takes longer where it is counted, in all and by its own clock, on this machine."""
+    one = torch.zeros(1)
+
+    def trials() -> float:
+        started = time.process_time()
+        for _ in range(TRIALS):
+            one.add(1.0)
+        return (time.process_time() - started) / TRIALS
+
+    trials()
+    plain = trials()
+    with _Operations():
+        one.add(1.0)
+    with _Operations() as operations:
+        counted = trials()
+    return max(counted - plain, 1e-6), max(operations.seconds / operations.number - plain, 0.0)
 
 
 def prospects_of(kind: Kind) -> Prospects | None:

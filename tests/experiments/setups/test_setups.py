@@ -26,7 +26,13 @@ from dlvm.inference import ELBO, IWAE, VIMCO, Objective, check, evaluate, fit
 from dlvm.models import HVAE, VAE
 
 SLOW = ("bayesian_classifier", "bayesian_regression", "bayesian_vae", "diffusion")
-NOISY = ("deep_markov", "srnn", "storn", "switching_ssm", "vrnn")  # their bound varies more by draws than by a step of training
+NOISY = (
+    "deep_markov",
+    "srnn",
+    "storn",
+    "switching_ssm",
+    "vrnn",
+)  # their bound varies more by draws than by a step of training
 EACH = [pytest.param(word, marks=pytest.mark.slow) if word in SLOW else word for word in WORDS]
 
 
