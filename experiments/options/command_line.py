@@ -31,7 +31,7 @@ LEAST = {
     "labels": 0, "labels_seed": 0, "label_weight": 0,
     # sequences
     "trained_steps": 1, "guide_epochs": 1, "num_sequences": 2, "hours": 2, "state": 1, "iterations": 1, "ahead": 1,
-    "num_draws": 2, "width": 1,
+    "num_draws": 2, "width": 1, "truncate": 1,
     # mixtures
     "floor": 0,
     # sentences

@@ -79,6 +79,9 @@ class Numbers:
     """For tvo: into how many the path from q to p is cut."""
     resample_below: float = 0.5
     """For fivo: share of the particles at which their effective number has them drawn anew."""
+    truncate: int | None = None
+    """For fivo: after how many steps gradients between states are cut, as truncated back-propagation does; with one
+    particle that is the ELBO's. Values stay, the gradient is biased."""
     sleep: float = 0.5
     """For rws: share of the sleep phase in the guide's update."""
     score_all: bool = True
@@ -112,7 +115,7 @@ OBJECTIVES: dict[str, Callable[[Numbers, Callable], Objective]] = {
         model=IWAE(n.num_particles), guide=CUBO(n.order, n.num_particles, estimator())
     ),
     "tvo": lambda n, estimator: TVO(n.num_particles, n.intervals, estimator=estimator()),
-    "fivo": lambda n, estimator: FIVO(n.num_particles, Resampling(below=n.resample_below)),
+    "fivo": lambda n, estimator: FIVO(n.num_particles, Resampling(below=n.resample_below), truncate=n.truncate),
     "wake_sleep": lambda n, estimator: WakeSleep(n.num_particles),
     "rws": lambda n, estimator: RWS(n.num_particles, n.sleep, doubly=estimator is DReG),
     "maximum_likelihood": lambda n, estimator: MaximumLikelihood(),
