@@ -10,12 +10,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from oracles import assert_close
+from oracles.forcing import Lattice, gradient
 from pyro import poutine
+from torch import nn
 
 from dlvm.experiments.data import load
 from dlvm.experiments.data.named.scattered import scattered
 from dlvm.guides import Attend, Diagonal, latents
-from dlvm.inference import ELBO, IWAE, SVI, VIMCO, ScoreFunction, check, evaluate
+from dlvm.inference import ELBO, IWAE, NVIL, SVI, VIMCO, ScoreFunction, check, evaluate
 from dlvm.models import AIR
 from dlvm.nets import MLP
 from dlvm.nets.windows.placing import placed
@@ -105,6 +107,41 @@ def test_log_px_is_a_sum_over_numbers_of_objects_where_each_can_look_but_one_way
         guide.what.head.bias.zero_()
     found = evaluate(model, guide, x, num_particles=4000)
     assert found.log_px == pytest.approx(float(torch.stack(logs).logsumexp(0).mean()), abs=5 * found.log_px_se + 0.02)
+
+
+class AtOneNoise(Lattice):
+    """All numbers of objects, with the noise of places and contents as it was drawn once for each particle."""
+
+    def outcomes(self, num_particles):
+        values, _, log_mass = Lattice(self.model, self.guide, self.x, self.values).outcomes(num_particles)
+        particles, generator = () if num_particles == 1 else (num_particles,), torch.Generator().manual_seed(7)
+        noise = {
+            name: torch.randn(*particles, 1, width, generator=generator)
+            .double()
+            .expand(*particles, len(log_mass), width)
+            for name, width in self.noise.items()
+        }
+        return values, noise, log_mass
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param(ELBO(1, ScoreFunction()), id="score", marks=pytest.mark.slow),
+        pytest.param(ELBO(2, ScoreFunction(NVIL(nn.Linear(30, 1).double()))), id="nvil", marks=pytest.mark.slow),
+        pytest.param(IWAE(2, ScoreFunction(NVIL(nn.Linear(30, 1).double()))), id="nvil of two", marks=pytest.mark.slow),
+        pytest.param(IWAE(2, VIMCO()), id="vimco"),
+    ],
+)
+def test_the_mean_gradient_over_numbers_of_objects_is_that_of_the_bound(objective):
+    """At fixed noise: the second presence hangs on where and what the first object is, through their derivatives."""
+    model, guide, x = build(scale=2.0)
+    bits, noise = torch.tensor([0.0, 1.0]).double(), {"where_1": 3, "what_1": 2, "where_2": 3, "what_2": 2}
+    lattice = AtOneNoise(model, guide, x[:1], {"present_1": bits, "present_2": bits}, noise)
+    parameters = [*model.parameters(), *guide.parameters()]
+    expected = gradient(lattice.expected(objective.bound, objective.num_particles), parameters)
+    assert all(part.abs().max() > 1e-3 for part in expected.split([p.numel() for p in parameters]))
+    assert_close(lattice.expected_gradient(objective, parameters), expected, 1e-9)
 
 
 def test_any_guide_fits_and_captured_steps_are_those_of_pyro():
