@@ -14,7 +14,7 @@ from dlvm.inference import ELBO, IWAE, STL, TVO, DReG, Estimator, Objective, Tot
 from dlvm.inference.programs.pair import Pair
 from dlvm.models import LinearGaussianSSM
 
-ROWS, PARTS = 10_000, 20
+ROWS, PARTS = 20_000, 20
 
 
 def closed_form(model: LinearGaussianSSM, guide: Walk, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def wanted(steps: int = 3) -> tuple[Tensor, Tensor]:
     return elbo.detach(), torch.autograd.grad(elbo, guide.net.weight)[0][0]
 
 
-@pytest.mark.parametrize("estimator", [Total(), STL()])
+@pytest.mark.parametrize("estimator", [pytest.param(Total(), marks=pytest.mark.slow), STL()])
 def test_pathwise_gradients_of_the_elbo_are_those_of_its_closed_form(estimator: Estimator):
     elbo, exact = wanted()
     values, mean, se = slope(ELBO(1, estimator))
