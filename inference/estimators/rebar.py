@@ -15,7 +15,7 @@ from dlvm.inference.estimators.soft_sites import Soft, jump, relaxed, soft_sites
 from dlvm.inference.particles.particles import Particles
 from dlvm.nets.arguments import real
 
-MOST = 0.05  # of the change of log-weights that slopes may leave over
+MOST = 0.02  # of the change of log-weights that slopes may leave over
 
 
 class REBAR(Estimator):
@@ -84,8 +84,8 @@ class REBAR(Estimator):
         if particles.jumps and (share := jump(programs.pair, programs.args, programs.kwargs)) > MOST:
             names = [site["name"] for site in particles.jumps]
             raise ValueError(
-                f"log p(x, z) - log q(z | x) jumps where soft draws of {names} move, by {100 * share:.0f} % of what it "
-                "changes by: a program rounds, compares or takes the argmax of them, and the estimate would be biased; "
+                f"a log-density jumps where soft draws of {names} move, by {100 * share:.0f} % of what it changes by: "
+                "a program rounds, compares, detaches or takes the argmax of them, and the estimate would be biased; "
                 "write it in the values themselves, as z @ table, or pass estimator=DisARM() or VIMCO()"
             )
 

@@ -10,10 +10,13 @@ from torch import Tensor
 from dlvm.inference.bounds.bound import Bound
 from dlvm.inference.estimators.estimator import Estimator, differentiated
 from dlvm.inference.estimators.soft_draws import Relax, logits_of
+from dlvm.inference.estimators.soft_sites import jump
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.weights import in_parallel, weigh
 from dlvm.inference.programs.pair import Pair
 from dlvm.nets.arguments import is_count, real
+
+LOST = 0.5  # of what soft draws change of a log-density, above which it is no gradient of it
 
 
 class _Relaxation(Estimator):
@@ -56,6 +59,16 @@ def check_relaxable(estimator: str, particles: Particles) -> None:
             )
 
 
+def check_felt(estimator: str, pair: Pair, args: tuple, kwargs: dict) -> None:
+    """Raises ValueError where most of what soft draws change of a log-density has no slope: nothing is learnt of it."""
+    if (share := jump(pair, args, kwargs)) > LOST:
+        raise ValueError(
+            f"{estimator} would train the guide without {100 * share:.0f} % of what its draws change of a log-density: "
+            "a program rounds, compares, detaches or takes the argmax of them, and passes no gradient on; write it in "
+            "the values themselves, as z @ table, or pass estimator=DisARM() or VIMCO()"
+        )
+
+
 class GumbelSoftmax(_Relaxation):
     """The Gumbel-softmax (Concrete) relaxation: biased.
 
@@ -69,7 +82,8 @@ class GumbelSoftmax(_Relaxation):
         temperature: positive; a 0-d tensor can be annealed in place.
 
     Raises:
-        ValueError: ``temperature`` is not positive; when used, a discrete site is neither Bernoulli nor one-hot.
+        ValueError: ``temperature`` is not positive; when used, a discrete site is neither Bernoulli nor one-hot, or
+            most of what soft draws change has no slope, as where a program compares them.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax, Jang, Gu, Poole, 2017, arXiv:1611.01144.
@@ -77,6 +91,7 @@ class GumbelSoftmax(_Relaxation):
     """
 
     def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
+        check_felt(type(self).__name__, pair, args, kwargs)
         with torch.no_grad():
             return super().draw(bound, num_particles, pair, args, kwargs)
 
@@ -104,6 +119,7 @@ class StraightThrough(_Relaxation):
     """
 
     def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
+        check_felt(type(self).__name__, pair, args, kwargs)
         return _drawn_hard(Relax(self.temperature, hard=True), bound, num_particles, pair, args, kwargs)
 
     def surrogate(self, bound: Bound, particles: Particles, value: Tensor | None = None) -> Tensor:
@@ -140,6 +156,7 @@ class GumbelRao(_Relaxation):
         return f"{super().extra_repr()}, num_samples={self.num_samples}"
 
     def draw(self, bound: Bound, num_particles: int, pair: Pair, args: tuple, kwargs: dict) -> Particles:
+        check_felt(type(self).__name__, pair, args, kwargs)
         relax = Relax(self.temperature, hard=True, num_samples=self.num_samples)
         return _drawn_hard(relax, bound, num_particles, pair, args, kwargs)
 

@@ -85,6 +85,8 @@ def _share(value: Tensor, log_p: Tensor) -> Tensor:
 
 def soft_value(noisy: Tensor, temperature: Tensor | float, binary: bool) -> Tensor:
     """Values between those of bits or classes, made of noisy logits."""
+    most = 1e-6 * torch.finfo(noisy.dtype).max  # of an infinite one the slope in the temperature is no number
+    noisy = noisy.clamp(-most, most)
     return torch.sigmoid(noisy / temperature) if binary else (noisy / temperature).softmax(-1)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from pyro import poutine
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
+from torch.nn import functional as F
 
 from dlvm.inference.estimators.coupled import Given, as_tempered, not_below
 from dlvm.inference.estimators.soft_draws import Relax, logits_of, noisy_behind, soft_value
@@ -19,8 +21,8 @@ from dlvm.inference.programs.modules import statistics_kept
 from dlvm.inference.programs.pair import Pair, remembered
 from dlvm.inference.programs.randomness import untouched
 
-PLACES = 16  # where slopes are looked at
-LARGEST = 1e30  # of noisy logits: infinite ones have slopes that are no number
+PLACES, CORNERS, INWARDS = 16, 3, 1e-4  # where slopes are looked at, hard draws that are, and how far from them
+LEAST = 1e-3  # nats of a datum that a density changes by, below which rounding may be all of it
 
 
 class Soft(NamedTuple):
@@ -69,7 +71,7 @@ def soft_sites(particles: Particles, names: list[str], rows: slice = slice(None)
     found = []
     for site in (site for site in particles.drawn if site["name"] in names):
         logits, binary = cast(tuple[Tensor, bool], logits_of(site["fn"]))  # as required
-        noisy = noisy_behind(site["value"], logits.detach(), binary, 1)[0].clamp(-LARGEST, LARGEST).requires_grad_()
+        noisy = noisy_behind(site["value"], logits.detach(), binary, 1)[0].requires_grad_()
         found.append(Soft(site, particles.layout, rows, logits, binary, noisy))
     return found
 
@@ -110,27 +112,76 @@ def relaxed(particles: Particles, sites: list[Soft], temperature: Tensor) -> Par
 
 @remembered
 def jump(pair: Pair, args: tuple, kwargs: dict) -> float:
-    """What share of the change of log-weights, on a way between soft draws, their slopes do not account for."""
+    """What share of the change of a log-density, on ways between draws, its slopes do not account for: the largest.
+
+    Two ways are looked at: from one soft draw to another, along slopes, which must add up to the change; and from hard
+    draws a little inwards, where next to nothing may change, as it does under ``z == 1`` or ``table[z.long()]``.
+    """
     with untouched(0), torch.enable_grad(), poutine.block(), pair.silent():
         found, inside = weigh(pair, args, kwargs, 1, linear=True), pair.inside(Relax(1.0, hard=False))
-        values, way = {site["name"]: site["value"].detach() for site in found.drawn}, {}
-        for site in found.jumps:
-            ends = torch.rand(2, *site["value"].shape, dtype=site["value"].dtype, device=site["value"].device)
-            binary = cast(tuple[Tensor, bool], logits_of(site["fn"]))[1]  # as required
-            way[site["name"]] = ends if binary else ends / ends.sum(-1, keepdim=True)
+        if not found.jumps or any(logits_of(site["fn"]) is None for site in found.jumps):
+            return 0.0  # nothing is soft
+        fixed = {site["name"]: site["value"].detach() for site in found.drawn}
+        one, other = ({site["name"]: _anywhere(site) for site in found.jumps} for _ in range(2))
 
-        def at(place: float) -> tuple[Tensor, dict[str, Tensor]]:
-            soft = {name: (one + place * (other - one)).requires_grad_() for name, (one, other) in way.items()}
-            with untouched(0), Given({**values, **soft}):
-                return weigh(inside, args, kwargs, 1, linear=True).log_w, soft
+        def at(place: float, start: dict[str, Tensor], end: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            way = {name: (start[name] + place * (end[name] - start[name])).requires_grad_() for name in start}
+            with untouched(0), Given({**fixed, **way}):
+                return _densities(weigh(inside, args, kwargs, 1, linear=True)), way
 
-        change, slope = at(1.0)[0].detach() - at(0.0)[0].detach(), torch.zeros(())
-        for k in range(PLACES):
-            log_w, soft = at((k + 0.5) / PLACES)
-            slopes = torch.autograd.grad(log_w.sum(), [*soft.values()], allow_unused=True, materialize_grads=True)
-            for site, each in zip(found.jumps, slopes, strict=True):
-                one, other = way[site["name"]]
-                along = sum_rightmost(each * (other - one), site["fn"].event_dim)
-                slope = slope + found.layout.reduce(along, site, scaled=False) / PLACES
-    size = (change.abs() + slope.abs()).sum()
-    return float((change - slope).abs().sum() / size) if size > 0 else 0.0
+        change = at(1.0, one, other)[0].detach() - at(0.0, one, other)[0].detach()
+        along = torch.zeros_like(change)
+        for point, weight in zip(*legendre(PLACES), strict=True):
+            densities, way = at(point, one, other)
+            for k in (k for k, density in enumerate(densities) if density.requires_grad):
+                slopes = _slopes(densities[k].sum(), [*way.values()])
+                for site, slope in zip(found.jumps, slopes, strict=True):
+                    step = sum_rightmost(slope * (other[site["name"]] - one[site["name"]]), site["fn"].event_dim)
+                    along[k] += weight * found.layout.reduce(step, {**site, "mask": None}, scaled=False)[0]
+        left = _share((change - along).abs(), change.abs() + along.abs())
+        for _ in range(CORNERS):
+            hard = {site["name"]: _corner(_anywhere(site), site) for site in found.jumps}
+            there, near, far = (at(place, hard, one)[0].detach() for place in (0.0, INWARDS, 1.0))
+            left = max(left, _share((near - there).abs(), (near - there).abs() + (far - near).abs()))
+        return left
+
+
+def _densities(particles: Particles) -> Tensor:
+    """Those of all that is observed, and of each latent site under both programs: (densities, batch)."""
+    like, terms = particles.log_likelihood, particles.terms.values()
+    found = [like, *(torch.as_tensor(each) for term in terms for each in (term.log_q, term.log_p))]
+    return torch.stack([each.expand_as(like)[0] for each in found])
+
+
+def _slopes(value: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
+
+
+def legendre(places: int) -> tuple[list[float], list[float]]:
+    """Points and weights of a mean over the numbers from 0 to 1."""
+    points, weights = np.polynomial.legendre.leggauss(places)
+    return ((points + 1) / 2).tolist(), (weights / 2).tolist()
+
+
+def _anywhere(site: dict) -> Tensor:
+    """A soft value of a discrete site, with nothing of what it cannot be."""
+    logits, binary = cast(tuple[Tensor, bool], logits_of(site["fn"]))  # as required
+    value, known = torch.rand_like(site["value"]), logits.detach().expand(site["value"].shape)
+    if binary:
+        return torch.where(known.isinf(), (known > 0).to(value), value)
+    value = value.masked_fill(known == -torch.inf, 0.0)
+    return value / value.sum(-1, keepdim=True)
+
+
+def _corner(soft: Tensor, site: dict) -> Tensor:
+    """The hard value next to a soft one."""
+    _, binary = cast(tuple[Tensor, bool], logits_of(site["fn"]))
+    return soft.round() if binary else F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft)
+
+
+def _share(part: Tensor, whole: Tensor) -> float:
+    """The largest of a density, by the sum over data of what is finite; next to no change is none."""
+    known = part.isfinite() & whole.isfinite()
+    sizes = whole.where(known, 0.0).sum(-1)
+    shares = part.where(known, 0.0).sum(-1) / sizes
+    return float(shares.where(sizes > LEAST * known.sum(-1), 0.0).max())
