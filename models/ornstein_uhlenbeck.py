@@ -9,7 +9,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from dlvm.distributions import EachStep, GaussianChain
+from dlvm.distributions.likelihoods.missing import PartlyObserved
 from dlvm.distributions.sequences.lengths import steps_within
+from dlvm.distributions.sequences.steps import Steps, chain_steps
 from dlvm.models.arguments import fitting, sequences
 from dlvm.nets.arguments import count
 
@@ -87,6 +89,15 @@ class OrnsteinUhlenbeck(PyroModule):
     def likelihood(self, z: Tensor, lengths: Tensor | None = None) -> EachStep:
         """p(x | z), event shape (steps, x_dim), for z of shape (*batch, steps, z_dim)."""
         return EachStep(dist.Normal(z @ self.weight.T + self.loc, self.log_scale.exp()).to_event(1), lengths)
+
+    def stepwise(self, x: Tensor, lengths: Tensor | None = None, times: Tensor | None = None) -> Steps:
+        """The program one step at a time, as a particle filter needs it."""
+        _, steps = self._checked(x, lengths, times)
+        return chain_steps(self.prior(steps, lengths, times), self._emitted, x)
+
+    def _emitted(self, z: Tensor) -> dist.TorchDistribution:
+        """p(x_t | z_t), of which numbers that were not seen are summed out."""
+        return PartlyObserved(dist.Normal(z @ self.weight.T + self.loc, self.log_scale.exp())).to_event(1)
 
     def prior(self, steps: int, lengths: Tensor | None = None, times: Tensor | None = None) -> GaussianChain:
         """p(z), event shape (steps, z_dim)."""

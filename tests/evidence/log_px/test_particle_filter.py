@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlvm.evidence import exact, particle_filter
 from dlvm.inference import Resampling
-from dlvm.models import LinearGaussianSSM
+from dlvm.models import LinearGaussianSSM, OrnsteinUhlenbeck
 
 
 def walking(sequences: int, steps: int) -> tuple[LinearGaussianSSM, list[tuple[Tensor, Tensor]]]:
@@ -32,6 +32,19 @@ def test_the_estimate_is_kalmans_within_its_standard_errors(guided):
     assert z.abs().max() < 4 and z.square().mean() < 2.5, z
     assert found.num_samples == 32 and found.side == "lower" and not found.khat.isnan().all()
     assert ("bootstrap filter" if not guided else "particle filter") in str(found)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_at_irregular_times_and_with_holes_it_is_the_exact_answer_within_its_standard_errors(guided):
+    torch.manual_seed(0)
+    model, lengths = OrnsteinUhlenbeck(2, 3).requires_grad_(False), torch.tensor([6, 1, 4, 6, 3])
+    times = (0.1 + 3 * torch.rand(5, 6)).cumsum(-1)
+    x = model(times=times, lengths=lengths).detach()
+    x[0, 2], x[3, 1, 0] = torch.nan, torch.nan
+    known = model.log_px(x, lengths, times)
+    found = particle_filter(model, model.guide if guided else None, [(x, lengths, times)], 50)
+    z = (found.log_px - known) / (found.log_px_se + 1e-5)
+    assert z.abs().max() < 4, z
 
 
 def test_on_long_sequences_it_is_nearer_than_importance_sampling_of_as_many_particles():
