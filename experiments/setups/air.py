@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -74,7 +74,7 @@ class AIRSetup(Setup):
 
     def measures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Mapping[str, float]:
         """How often the number of objects is the label, where labels are numbers that the model can count to."""
-        if "y" not in data.rows.names or data["y"].is_floating_point() or int(data["y"].max()) > self.steps:
+        if "y" not in data.rows.names or not _are_counts(data["y"], data.label_names, self.steps):
             return {}
         y = data["y"].cpu()
         right = (counted(guide, data.first(data.num_data), self.steps) == y).double().mean().item()
@@ -91,6 +91,13 @@ def _sides(data: Loader) -> tuple[int, int]:
     if channels != 1:
         raise ValueError(f"data must be images of one channel for this model, got {channels}; choose another --model")
     return height, width
+
+
+def _are_counts(y: Tensor, names: Sequence[str] | None, most: int) -> bool:
+    """Whether labels can be numbers of objects: whole, of what the model can count to, and not the names of classes."""
+    if y.is_floating_point() or not len(y) or int(y.min()) < 0 or int(y.max()) > most:
+        return False
+    return names is None or list(names) == [str(i) for i in range(len(names))]
 
 
 @torch.no_grad()
