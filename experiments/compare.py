@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from dlvm.experiments.figures import learning_curves
-from dlvm.experiments.figures.learning_curves import History
 from dlvm.experiments.options.command_line import start
 from dlvm.experiments.options.common import FolderOptions
 from dlvm.experiments.runs.finished import Finished, Number
@@ -110,7 +109,9 @@ def _sentence(word: str, name: str, first: str, found: Number) -> str:
 
 def pictures(runs: Sequence[Finished]) -> Iterator[Picture]:
     """The bounds of the runs that have any, over one another."""
-    histories: dict[str | tuple[str, str], Sequence[History]] = {}
+    from dlvm.experiments.figures import learning_curves  # which --help need not wait for
+
+    histories: dict[str | tuple[str, str], Sequence[Sequence[Mapping[str, Any]]]] = {}
     for name, run in zip(names_of(runs), runs, strict=True):
         if any(epoch.get("valid") is not None for epoch in run.history):
             histories[name] = [run.history]

@@ -10,7 +10,7 @@ from dlvm.experiments.setups.sequences import SequenceSetup
 
 WORDS = words()
 SMALLER = {
-    "air": {"steps": 2, "what_dim": 2, "size": 3, "hidden": (4,), "width": 8},
+    "air": {"steps": 2, "what_dim": 2, "picture": 3, "hidden": (4,), "width": 8},
     "deep_markov": {"z_dim": 2, "emission": (6,), "transition": 4, "recurrent": 5},
     "diffusion": {"layers": 3},
     "autoregressive_hmm": {"states": 3},

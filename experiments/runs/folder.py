@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 
-from dlvm.experiments.runs.inline import Inline, inline
-from dlvm.experiments.runs.page import Page
-from dlvm.experiments.runs.page_file import NAME as PAGE
-from dlvm.experiments.runs.page_file import written
 from dlvm.experiments.runs.report import Table
 from dlvm.inference.checkpoints.lock import LOCK, claim
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from dlvm.experiments.runs.inline import Inline
 
 RECORDS = ("metrics.jsonl", "result.json", "report.json", "report.html")
 CHECKPOINTS = "checkpoints"
@@ -133,6 +131,8 @@ class Run:
             raise ValueError(
                 f"name: expected letters, digits, '_' and '-', got {name!r}; the file name is made from it"
             )
+        from dlvm.experiments.runs.inline import inline  # which --help need not wait for
+
         path = self.folder / f"{name}.png"
         fig.savefig(path, dpi=150)
         self._figures[name] = inline(fig, caption)
@@ -150,6 +150,9 @@ class Run:
         Returns:
             The path of the page.
         """
+        from dlvm.experiments.runs.page import Page
+        from dlvm.experiments.runs.page_file import NAME, written
+
         versions = ", ".join(f"{name} {version}" for name, version in self._origin["versions"].items())
         settings = {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in plain(self.config).items()
@@ -160,11 +163,9 @@ class Run:
             "versions": versions,
             **settings,
         }
-        page, path = (
-            Page(title, intro, tables, list(self._figures.values()), details, verdict),
-            self.folder / "report.html",
-        )
-        _replace(self.folder / PAGE, written(page))
+        page = Page(title, intro, tables, list(self._figures.values()), details, verdict)
+        path = self.folder / "report.html"
+        _replace(self.folder / NAME, written(page))
         _replace(path, page.html())
         return path
 

@@ -35,7 +35,7 @@ class AIRSetup(Setup):
     """The most objects."""
     what_dim: int = 20
     """Numbers that say what an object looks like."""
-    size: int = 12
+    picture: int = 12
     """Pixels on a side of an object's own picture."""
     hidden: tuple[int, ...] = (100,)
     """Layers between what and that picture."""
@@ -62,7 +62,7 @@ class AIRSetup(Setup):
     def model(self, data: Loader) -> AIR:
         """A fresh p(present) p(where) p(what) p(x | objects), whose objects are dark at first."""
         check_whole(data)
-        glyph = MLP(self.what_dim, *self.hidden, self.size**2)
+        glyph = MLP(self.what_dim, *self.hidden, self.picture**2)
         with torch.no_grad():
             [part for part in glyph.modules() if isinstance(part, nn.Linear)][-1].bias.fill_(DARK)
         sizes = _sides(data), self.what_dim, self.steps
@@ -70,7 +70,7 @@ class AIRSetup(Setup):
 
     def guide(self, model: nn.Module, data: Loader) -> Attend:
         """q(present_t, where_t, what_t | x, what is left of it)."""
-        return Attend(latents(model, *data.examples), model, _sides(data), self.size, self.width)
+        return Attend(latents(model, *data.examples), model, _sides(data), self.picture, self.width)
 
     def measures(self, model: nn.Module, guide: nn.Module, data: Loader) -> Mapping[str, float]:
         """How often the number of objects is the label, where labels are numbers that the model can count to."""

@@ -18,6 +18,7 @@ from dlvm.experiments import train
 from dlvm.experiments.measures.posterior_grid import densities
 from dlvm.experiments.options import command_line
 from dlvm.experiments.options.objectives import objective_of
+from dlvm.experiments.runs.summary import summary
 from dlvm.experiments.sweeps.annealing import annealed
 from dlvm.guides import FullRank, FullyObserved, latents
 from dlvm.inference import evaluate
@@ -180,5 +181,5 @@ def test_grid_agrees_with_the_closed_form(float64):
 def test_bits_are_told_of_exact_probabilities_and_never_of_a_density(density):
     p = StandardNormal(2) if density else ChainRule(OrderedMADE(2, hidden=(4,)), Bits())
     found = evaluate(FullyVisible(p), FullyObserved(), torch.tensor([[0.0, 1.0], [1.0, 1.0]]), num_particles=1)
-    table = train.summary(found, "log p(x)", 1, 0.0, {}, {})
+    table = summary(found, "log p(x)", 1, 0.0, {}, {})
     assert ("bits per number" in table.columns) is not density and ("of a density" in table.caption) is density

@@ -164,7 +164,7 @@ for name in {SCRIPTS}:
         with redirect_stdout(io.StringIO()) as said:
             start(module.main, module.Config, name)
     except SystemExit:
-        assert "--out" in said.getvalue(), name
+        assert "--help" in said.getvalue(), name
     loaded = [heavy for heavy in {HEAVY} if heavy in sys.modules]
     assert not loaded, (name, loaded)
 """
