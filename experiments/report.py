@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from dlvm.experiments.options.command_line import start
 from dlvm.experiments.runs.finished import Finished, finished_below
-from dlvm.experiments.runs.page import SENTENCE, Page
-from dlvm.experiments.runs.page_file import NAME, read
 from dlvm.experiments.runs.report import Link, Table, counted, print_table
 
+if TYPE_CHECKING:
+    from dlvm.experiments.runs.page import Page
+
 INDEX = "index.html"
+MARK = "<!-- made by dlvm.experiments.report -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,12 @@ class Config:
 
 def index(folder: Path, runs: list[Finished]) -> Page:
     """All runs of a folder, the newest first, each with its headline."""
-    rows = [[_link(folder, run), run.origin.get("date", "")[:16].replace("T", " "), _headline(run)] for run in runs]
+    from dlvm.experiments.runs.page import SENTENCE, Page  # which --help need not wait for
+
+    rows = []
+    for run in runs:
+        date = str(run.origin.get("date", ""))[:16].replace("T", " ")
+        rows.append([_link(folder, run), date, SENTENCE.split(run.verdict)[0]])
     caption = f"{counted(len(runs), 'run')} that came to an end, the newest first."
     table = Table(["run", "date", "verdict"], rows, caption)
     return Page(f"Runs in {folder.resolve().name}", "", [table], [], {})
@@ -40,11 +47,9 @@ def _link(folder: Path, run: Finished) -> object:
     return Link(where, f"{where}/report.html") if (run.folder / "report.html").exists() else where
 
 
-def _headline(run: Finished) -> str:
-    return SENTENCE.split(run.verdict)[0]
-
-
 def main(config: Config) -> Path:
+    from dlvm.experiments.runs.page_file import NAME, read
+
     folder = config.folder
     if (folder / NAME).exists():
         path = folder / "report.html"
@@ -60,9 +65,6 @@ def main(config: Config) -> Path:
         path.write_text(f"{page.html()}{MARK}\n", "utf-8")
     print(f"page: {path}")
     return path
-
-
-MARK = "<!-- made by dlvm.experiments.report -->"
 
 
 if __name__ == "__main__":
