@@ -118,13 +118,13 @@ def test_script_in_tiny_form(tmp_path):
     )
     results = estimator_snr.main(config)
     figures = {f"{name}.png" for name in ("toy_estimators", "toy_bounds", "vae_estimators", "vae_bounds", "discrete")}
-    records = {"config.json", "metrics.jsonl", "result.json", "report.html"}
+    records = {"config.json", "metrics.jsonl", "result.json", "report.json", "report.html"}
     assert {path.name for path in tmp_path.iterdir()} == figures | records
     kept = json.loads((tmp_path / "result.json").read_text())
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == sum(len(results[part]) for part in ("toy", "vae", "discrete"))
     assert len(results["toy"]) == 3 * (8 + 11) and len(results["vae"]) == 2 * (11 + 11)  # three need two particles
-    assert len(results["discrete"]) == 2 * 9
+    assert len(results["discrete"]) == 2 * 10
     assert "Gaussian toy: a tighter bound is" in kept["verdict"] and "Binary latents: bias is" in kept["verdict"]
     page = (tmp_path / "report.html").read_text()
     assert kept["verdict"].split(". ")[0] in page and page.count("<img") == 5

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -299,6 +300,7 @@ def test_an_interrupt_ends_the_workers(tmp_path, orders):
     until(lambda: len(list(out.glob("cells/*/step-*"))) == 3 and 3 in began(orders))
     os.killpg(running.pid, signal.SIGINT)  # as from the keyboard: to the workers as well
     printed, _ = running.communicate(timeout=60)
-    assert running.returncode != 0 and "3 of 4 cells are done and kept" in printed
+    assert running.returncode != 0
+    assert re.search("[23] of 4 cells are done and kept", printed)  # one may be written and not yet be told of
     workers = {int(path.read_text()) for path in orders.glob("began-*")}
     until(lambda: not any(map(alive, workers)), seconds=30)
