@@ -190,7 +190,7 @@ def test_digits_that_are_scattered_do_not_overlap_and_are_as_many_as_the_label()
 
 def test_the_measure_is_the_share_of_right_numbers_where_labels_are_numbers():
     x, y = scattered(torch.ones(3, 4, 4), 60, 12, 5)
-    setup = AIRSetup(steps=2, what_dim=2, size=3, hidden=(4,), width=8)
+    setup = AIRSetup(steps=2, what_dim=2, picture=3, hidden=(4,), width=8)
     data = Loader(x, labels=y, image_shape=(12, 12))
     guide = setup.guide(setup.model(data), data)
     for bias, number in ((-60.0, 0), (60.0, 2)):

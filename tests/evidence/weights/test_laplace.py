@@ -12,6 +12,7 @@ from torch import nn
 
 from dlvm.distributions import Bernoulli, Categorical, FixedScale, Normal
 from dlvm.evidence import laplace, posterior_predictive, weight_posterior
+from dlvm.evidence.weights import laplace as method
 from dlvm.guides import Diagonal, WithGlobals, latents, local_sites
 from dlvm.inference import log_px
 from dlvm.models import VAE, Bayesian, Conditional
@@ -46,6 +47,18 @@ def test_of_linear_regression_it_is_the_posterior_itself(size: int) -> None:
     torch.manual_seed(1)
     predicted = log_px(*posterior_predictive(model, found.guide), (F, Y), 2000, 0).log_px
     assert_close(predicted, exact.log_px(F, Y), 0.1)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("rows", [256, 4, 1])
+def test_curvature_of_classes_is_autograds_however_many_rows_are_found_at_a_time(monkeypatch, rows: int) -> None:
+    monkeypatch.setattr(method, "ROWS", rows)
+    model, _ = classes()
+    w = torch.linspace(-1, 1, 6)
+    expected = torch.autograd.functional.hessian(lambda w: method._log_joint(model, w, (F, LABELS)), w)
+    _, gradient, found = method._derivatives(model, w, [(F[:2], LABELS[:2]), (F[2:], LABELS[2:])])
+    assert_close(found, -expected, 1e-10)
+    assert gradient.shape == (6,) and found.diagonal().min() > 0
 
 
 @pytest.mark.usefixtures("float64")
