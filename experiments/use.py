@@ -75,11 +75,11 @@ def encoded(asked: Asked) -> Results:
         return asked.steps_of(*steps, asked.lengths, asked.index)
     for site, code in codes.items():
         part = code.probabilities if code.mean is None else code.mean
-        parts.append(part.flatten(1).cpu())
+        parts.append(part.reshape(len(part), -1).cpu())
         found = columns_of(site, parts[-1].shape[1], None if code.mean is not None else code.values)
         names += found
         if code.mean is not None:
-            parts.append(code.sd.flatten(1).cpu())
+            parts.append(code.sd.reshape(len(part), -1).cpu())
             names += [f"{name}_sd" for name in found]
         words = ("mean", "sd", "mean_se", "sd_se", "draws", "probabilities")
         arrays |= {f"{site}_{word}": _plain(getattr(code, word)) for word in words}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -256,3 +257,15 @@ def test_classes_are_filled_by_classes_and_numbers_by_means(tmp_path, capsys):
     folder = left(tmp_path / "run", data=str(tmp_path / "mixed.csv"), missing=("",), likelihood="mixed")
     found = called(capsys, folder, "impute", tmp_path / "mixed.csv", num_particles=20)
     assert float(found[3][-2]) in range(5) and 0 < float(found[4][-1]) < 1.5 and len(found[4][-1]) > 5
+
+
+def test_a_site_of_one_number_a_row_is_one_column(monkeypatch):
+    """As the presence of an object, beside a site of two numbers."""
+    sites = {"present": torch.tensor([0.1, 0.9, 0.5]), "where": torch.arange(6.0).reshape(3, 2)}
+    rest = dict.fromkeys(("values", "probabilities", "mean_se", "sd_se", "draws"))
+    codes = {site: SimpleNamespace(mean=mean, sd=mean / 10, **rest) for site, mean in sites.items()}
+    monkeypatch.setattr(use, "encode", lambda *args, **options: codes)
+    asked = SimpleNamespace(model=None, guide=None, args=(torch.zeros(3, 2),), options={}, lengths=None, index=None)
+    found = use.encoded(asked)
+    assert found.numbers.shape == (3, 6) and list(found.columns)[1] == f"{found.columns[0]}_sd"
+    assert torch.equal(found.numbers[:, 0], sites["present"])
