@@ -95,12 +95,11 @@ class ConditionalChain(Ragged):
         Raises:
             TypeError, ValueError: the step makes something else.
         """
+        return self._made(previous, None if self.inputs is None else self.inputs[..., t, :])
+
+    def _made(self, previous: Tensor, inputs: Tensor | None) -> Distribution:
         shape, event = previous.shape[:-1], previous.shape[-1:]
-        if self.inputs is None:
-            made = self.step(previous)
-        else:
-            chosen = self.inputs[..., t, :]
-            made = self.step(previous, chosen.expand(*shape, chosen.shape[-1]))
+        made = self.step(previous) if inputs is None else self.step(previous, inputs.expand(*shape, inputs.shape[-1]))
         if not isinstance(made, Distribution):
             raise TypeError(f"step must make a distribution, got {type(made).__name__}; return one of Pyro's")
         fits = zip(reversed(made.batch_shape), reversed(shape), strict=False)
@@ -136,8 +135,10 @@ class ConditionalChain(Ragged):
         last = self.start.expand(*sample_shape, *self.batch_shape, self.event_shape[1])
         made: list[Distribution] = []
         drawn: list[Tensor] = []
-        for t in range(self.event_shape[0]):
-            made.append(self.of_step(last, t))
+        # The gradient of inputs[..., t, :] would be a tensor of all steps at each: quadratic in their number.
+        seen = [None] * self.event_shape[0] if self.inputs is None else self.inputs.unbind(-2)
+        for inputs in seen:
+            made.append(self._made(last, inputs))
             last = made[-1].rsample()
             drawn.append(last)
         path = torch.stack(drawn, -2)
