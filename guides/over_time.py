@@ -108,6 +108,20 @@ def first_posterior(guide: Amortized) -> Callable[[Tensor], TorchDistributionMix
     return lambda features: site.constrain(posterior(*guide.inputs(features, [])))
 
 
+class StepPosterior:
+    """(the last state, h_t) -> q(z_t | z_t-1, h_t) of a guide's one site, with its nets as they are now.
+
+    Attributes:
+        module: the guide of a step, whose function this is.
+    """
+
+    def __init__(self, guide: Amortized):
+        self.module, self.combined, self.posterior = guide, combining(guide), first_posterior(guide)
+
+    def __call__(self, last: Tensor, h: Tensor) -> TorchDistributionMixin:
+        return self.posterior(self.combined(last, h))
+
+
 def draw_steps(
     guide: Amortized, features: Callable[[Tensor, Tensor], Tensor], start: Tensor, h: Tensor, lengths: Tensor | None
 ) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from dlvm.distributions.sequences.steps import Steps, chain_steps
 from dlvm.guides.families import Diagonal
 from dlvm.guides.over_time import (
     StepGuide,
+    StepPosterior,
     combining,
     draw_steps,
     features_over_time,
@@ -90,11 +91,11 @@ class Sequential(PyroModule):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Runs the program on the model's arguments; returns {site: value}."""
         h, lengths = features_over_time(self.encoder, self.width, args, kwargs)
-        combined, posterior, start = combining(self.step), first_posterior(self.step), self.start.expand(len(h), -1)
+        start = self.start.expand(len(h), -1)
         with self.data_plate.over(len(h)):
             if self.whole is None:
-                return draw_steps(self.step, combined, start, h, lengths)
-            chain = ConditionalChain(lambda z, seen: posterior(combined(z, seen)), start, h.shape[1], h, lengths)
+                return draw_steps(self.step, combining(self.step), start, h, lengths)
+            chain = ConditionalChain(StepPosterior(self.step), start, h.shape[1], h, lengths)
             return {self.whole: pyro.sample(self.whole, chain)}
 
     def stepwise(self, *args: Any, **kwargs: Any) -> Steps:
@@ -109,10 +110,8 @@ class Sequential(PyroModule):
                 "whole sequences"
             )
         h, lengths = features_over_time(self.encoder, self.width, args, kwargs)
-        combined, posterior, start = combining(self.step), first_posterior(self.step), self.start.expand(len(h), -1)
-        return chain_steps(
-            ConditionalChain(lambda z, seen: posterior(combined(z, seen)), start, h.shape[1], h, lengths)
-        )
+        start = self.start.expand(len(h), -1)
+        return chain_steps(ConditionalChain(StepPosterior(self.step), start, h.shape[1], h, lengths))
 
 
 class MeanFieldOverTime(PyroModule):

@@ -18,6 +18,7 @@ from dlvm.distributions.sequences.steps import State, Steps
 from dlvm.models.arguments import sequences_to_draw
 from dlvm.models.interleaved import beside, checked, whole_steps
 from dlvm.nets.arguments import count
+from dlvm.nets.recurrences.states import all_states
 
 
 class STORN(PyroModule):
@@ -90,8 +91,9 @@ class STORN(PyroModule):
         """h of each step, shape (*batch, steps, hidden), from x a step before, z, and h before the first."""
         inputs = beside(before, z)
         flat = inputs.reshape(-1, *inputs.shape[-2:])
-        start = None if state is None else state.expand(*inputs.shape[:-2], -1).reshape(1, len(flat), -1).contiguous()
-        return self.net(flat, start)[0].view(*inputs.shape[:-1], -1)
+        first = flat.new_zeros(self.hidden) if state is None else state
+        start = first.expand(*inputs.shape[:-2], -1).reshape(1, len(flat), -1).contiguous()
+        return all_states(self.net, flat, start).reshape(*inputs.shape[:-1], -1)
 
     def stepwise(self, x: Tensor, lengths: Tensor | None = None) -> Steps:
         """The program one step at a time, as a particle filter needs it."""

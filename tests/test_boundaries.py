@@ -22,7 +22,7 @@ ROOMS = {
 }
 # Each imports only what stands to its left; those of one step do not import one another. FILES are the room's own.
 ORDERS = {
-    "nets": "FILES < autoregressive, sequences, windows",
+    "nets": "FILES < recurrences < autoregressive, sequences, windows",
     "distributions": "FILES < flows < likelihoods, priors < autoregressive, diffusion, sequences",
     "guides": "sites < FILES",
     "inference": (

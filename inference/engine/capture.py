@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dlvm.inference.console import first_line
-from dlvm.inference.engine.graph import flatten, program, written
+from dlvm.inference.engine.graph import flatten, written
 from dlvm.inference.engine.module_state import Place, State
 from dlvm.inference.engine.recording import ROUNDING, Outcome, Refused, difference, equal_with_nan, record
 from dlvm.inference.programs.randomness import untouched
+from dlvm.nets.flat_program import flat_program
 
 CHECK_SEED = 20_011
 IMPLEMENTATION_ROUNDING = 1e-2
@@ -65,7 +66,7 @@ class Captured:
         self.missing = self.graph.missing[: len(self.graph.missing) - len(self.filled)]
         self.flowing = [place for place, _ in flowing]
         self._bind(inputs, {id(tensor) for tensor in changed})
-        self.replay = self.run = program(self.graph.module)
+        self.replay = self.run = flat_program(self.graph.module.graph)
 
     def _with_filled(self, args: tuple, kwargs: dict) -> Outcome:
         """The function, with what it puts into the flowing places among its results."""

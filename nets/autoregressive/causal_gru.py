@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dlvm.nets.arguments import count
 from dlvm.nets.autoregressive.token_inputs import TokenInputs
+from dlvm.nets.recurrences.states import all_states
 
 
 class CausalGRU(nn.Module):
@@ -57,8 +58,9 @@ class CausalGRU(nn.Module):
         """
         e = self.inputs(value, context)
         *batch, steps, width = e.shape
-        states = self.net(e.reshape(math.prod(batch), steps, width))[0]
-        return self.head(states).reshape(*batch, steps, -1) + self.bias
+        e = e.reshape(math.prod(batch), steps, width)
+        read = all_states(self.net, e, e.new_zeros(self.net.num_layers, len(e), width))
+        return self.head(read).reshape(*batch, steps, -1) + self.bias
 
     def walk(self, rows: int, context: Tensor | None = None) -> Generator[tuple[int, Tensor], Tensor, None]:
         """Token after token, without end: yields its place and its logits, and is sent its value.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from dlvm.nets.arguments import count, made, module, out_features
+from dlvm.nets.recurrences.states import all_states
 from dlvm.nets.sequences.recurrent import reversed_times
 
 DIRECTIONS = {"forward": (False,), "backward": (True,), "both": (False, True)}
@@ -23,7 +25,7 @@ class Recurrent(nn.Module):
 
     The state before the first step that is read is learned. Sequences of several lengths stand in one tensor, and each
     is read from its own ends: what lies behind, NaN included, is not seen, and has the features 0. Each direction is
-    one call of torch's fused net over the whole sequence.
+    one call over the whole sequence.
 
     Args:
         in_features: width of a step.
@@ -65,9 +67,9 @@ class Recurrent(nn.Module):
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
         if inputs is not None:
             module(inputs=inputs)
-        read = in_features if inputs is None else out_features(inputs)
+        reads = in_features if inputs is None else out_features(inputs)
         self.in_features, self.direction, self.inputs = in_features, direction, inputs
-        self.nets = nn.ModuleList(made("cell", _batch_first(cell), read, width, layers) for _ in DIRECTIONS[direction])
+        self.nets = nn.ModuleList(made("cell", _batch_first(cell), reads, width, layers) for _ in DIRECTIONS[direction])
         if isinstance(self.nets[0], nn.LSTM) or not isinstance(self.nets[0], nn.RNNBase):
             got = type(self.nets[0]).__name__
             raise TypeError(f"cell must make an nn.GRU or nn.RNN, whose state is one tensor, got {got}; pass nn.GRU")
@@ -106,19 +108,20 @@ class Recurrent(nn.Module):
             return values.new_zeros(*batch, steps, self.out_features)
         values = values.reshape(rows, steps, values.shape[-1])
         order = None if lengths is None else reversed_times(lengths.reshape(rows, 1), steps).unsqueeze(-1)
+        nets = cast(Iterable[nn.RNNBase], self.nets)
         found = [
-            self._read(net, start, values, order) if back else net(values, _for(start, rows))[0]
-            for net, start, back in zip(self.nets, self.starts, DIRECTIONS[self.direction], strict=True)
+            self._read(net, start, values, order) if back else all_states(net, values, _for(start, rows))
+            for net, start, back in zip(nets, self.starts, DIRECTIONS[self.direction], strict=True)
         ]
-        states = (found[0] if len(found) == 1 else torch.cat(found, -1)).reshape(*batch, steps, self.out_features)
-        return states if within is None else torch.where(within, states, 0)
+        read = (found[0] if len(found) == 1 else torch.cat(found, -1)).reshape(*batch, steps, self.out_features)
+        return read if within is None else torch.where(within, read, 0)
 
-    def _read(self, net: nn.Module, start: Tensor, values: Tensor, order: Tensor | None) -> Tensor:
+    def _read(self, net: nn.RNNBase, start: Tensor, values: Tensor, order: Tensor | None) -> Tensor:
         """The states of a net that reads each sequence from its own end."""
         if order is None:
-            return net(values.flip(1), _for(start, len(values)))[0].flip(1)
-        states = net(values.gather(1, order.expand(-1, -1, values.shape[-1])), _for(start, len(values)))[0]
-        return states.gather(1, order.expand(-1, -1, states.shape[-1]))
+            return all_states(net, values.flip(1), _for(start, len(values))).flip(1)
+        read = all_states(net, values.gather(1, order.expand(-1, -1, values.shape[-1])), _for(start, len(values)))
+        return read.gather(1, order.expand(-1, -1, read.shape[-1]))
 
 
 def _batch_first(cell: Callable[..., nn.Module]) -> Callable[..., nn.Module]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dlvm.nets.arguments import count
+from dlvm.nets.recurrences.states import all_states
 from dlvm.nets.sets import where_present
 
 State = tuple[Tensor, Tensor]  # h, and the memory c
@@ -73,9 +74,12 @@ class GRU(nn.Module):
         lengths = there.sum((-2, -1)).reshape(-1, 1)
         if self.reverse:
             values = values.gather(1, reversed_times(lengths, steps)[..., None].expand_as(values))
-        states = self.net(values)[0] if steps and len(values) else values.new_zeros(len(values), 1, self.out_features)
+        if steps and len(values):
+            read = all_states(self.net, values, values.new_zeros(self.net.num_layers, len(values), self.out_features))
+        else:
+            read = values.new_zeros(len(values), 1, self.out_features)
         last = (lengths - 1).clamp_min(0)[..., None].expand(-1, -1, self.out_features)
-        out = torch.where(lengths > 0, states.gather(1, last).squeeze(1), 0)
+        out = torch.where(lengths > 0, read.gather(1, last).squeeze(1), 0)
         return out.reshape(*batch, self.out_features)
 
 
