@@ -36,6 +36,7 @@ class Case:
         depth: steps of an inverse autoregressive flow in the guide; 0 for a diagonal Gaussian.
         num_particles: K of the importance-weighted bound; 1 for the ELBO.
         steps: length of a sequence; 0 for images.
+        chain: whether all states of a sequence are one site, drawn by the library; a site each otherwise.
         analytic: KL in closed form instead of by the drawn latents.
         sizes: widths.
     """
@@ -46,6 +47,7 @@ class Case:
     depth: int = 0
     num_particles: int = 1
     steps: int = 0
+    chain: bool = False
     analytic: bool = False
     sizes: Sizes = Sizes()
 
@@ -58,6 +60,7 @@ class Case:
 
 
 ONE_SITE, FIVE_SITES, SEQUENCE = "1 site, batch 100", "5 sites, batch 100", "sequence, T = 10"
+CHAIN = "deep Markov model, T = 129"
 IWAE_50 = "IWAE, K = 50, batch 20"
 
 CASES = (
@@ -75,6 +78,9 @@ CASES = (
     Case(IWAE_50, batch=20, num_particles=50),
     Case("sequence, T = 5", batch=20, steps=5),
     Case(SEQUENCE, batch=20, steps=10),
+    Case("deep Markov model, T = 10", batch=20, steps=10, chain=True),
+    Case("deep Markov model, T = 40", batch=20, steps=40, chain=True),
+    Case(CHAIN, batch=20, steps=129, chain=True),
 )
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from benchmarks.catalogue import Case, Sizes
 from benchmarks.sequences import Smoother, StateSpace
 from dlvm.distributions import Bernoulli, DiagonalNormal, StandardNormal
-from dlvm.guides import IAF, Diagonal, latents
+from dlvm.guides import IAF, Diagonal, Sequential, latents
 from dlvm.inference import IWAE
-from dlvm.models import VAE
-from dlvm.nets import MLP
+from dlvm.models import VAE, DeepMarkov
+from dlvm.nets import MLP, Recurrent
 
 
 class Program(NamedTuple):
@@ -70,11 +70,20 @@ def make(case: Case) -> Program:
     sizes = case.sizes
     if case.steps:
         widths = sizes.frame_dim, sizes.state_dim, sizes.state_hidden
+        if case.chain:
+            return _chain(*widths)
         return Program(StateSpace(*widths), Smoother(*widths), Trace_ELBO())
     model, guide = _images(case, sizes)
     if case.num_particles > 1:
         return Program(model, guide, IWAE(case.num_particles))
     return Program(model, guide, TraceMeanField_ELBO() if case.analytic else Trace_ELBO())
+
+
+def _chain(x_dim: int, z_dim: int, hidden: int) -> Program:
+    transition = DiagonalNormal(MLP(z_dim, hidden, output=nn.ReLU), z_dim)
+    model = DeepMarkov(z_dim, Bernoulli(MLP(z_dim, hidden, x_dim)), transition)
+    guide = Sequential(latents(model, torch.zeros(2, 3, x_dim)), Recurrent(x_dim, hidden, "backward"))
+    return Program(model, guide, Trace_ELBO())
 
 
 def _images(case: Case, sizes: Sizes) -> tuple[PyroModule, PyroModule]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from benchmarks.catalogue import FIVE_SITES, IWAE_50, ONE_SITE, SEQUENCE
+from benchmarks.catalogue import CHAIN, FIVE_SITES, IWAE_50, ONE_SITE, SEQUENCE
 
 EPOCH, IMPORTANCE = "epoch, 1 site, 60 000 x 784", "importance sampling, K = 5000"
 DENSITY = "MADE, batch 100"
@@ -34,6 +34,8 @@ TARGETS = {
     (ONE_SITE, "compiled / stock SVI"): Target(0.5),
     (FIVE_SITES, "compiled / stock SVI"): Target(0.32),
     (SEQUENCE, "compiled / stock SVI"): Target(0.25),
+    (CHAIN, "eager / hand-written"): Target(1.2),
+    (CHAIN, "eager / stock SVI"): Target(0.35),
     (ONE_SITE, "compiled / compiled, no guards or audit"): Target(1.08),
     (EPOCH, "compiled / numpyro"): Target(1.0),
     (EPOCH, "compiled / pythae"): Target(0.45),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -54,7 +55,7 @@ def _stock(case: Case) -> Step:
     from benchmarks.programs import make
 
     pyro.clear_param_store()  # a case before this one has left parameters of the same names
-    program = make(case)
+    program = make(replace(case, chain=False))  # with a site for each step, as Pyro's examples have it
     return pyro.infer.SVI(program.model, program.guide, PyroOptim(torch.optim.Adam, {"lr": LR}), program.objective).step
 
 

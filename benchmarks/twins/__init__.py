@@ -12,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.catalogue import Case
+from benchmarks.twins.chain import ChainTwin
 from benchmarks.twins.flow import FlowTwin
 from benchmarks.twins.images import HierarchyTwin, VAETwin
 from benchmarks.twins.sequence import SequenceTwin
 
-__all__ = ["FlowTwin", "HierarchyTwin", "SequenceTwin", "VAETwin", "copy_weights", "make", "stepper"]
+__all__ = ["ChainTwin", "FlowTwin", "HierarchyTwin", "SequenceTwin", "VAETwin", "copy_weights", "make", "stepper"]
 
 
 def make(case: Case) -> nn.Module:
     """The case's twin with parameters of its own."""
     s = case.sizes
     if case.steps:
-        return SequenceTwin(s.frame_dim, s.state_dim, s.state_hidden)
+        return (ChainTwin if case.chain else SequenceTwin)(s.frame_dim, s.state_dim, s.state_hidden)
     if case.depth:
         return FlowTwin(s.x_dim, s.hidden, s.context, s.z_dim, case.depth, s.made_hidden)
     if case.sites > 1:
