@@ -164,3 +164,19 @@ def check_tokens(value: Tensor, most: int) -> None:
             f"value must hold tokens 0 to {most}, got {least.item()} to {top.item()}; number them from 0, or make "
             "the net for more"
         )
+
+
+def within_lengths(lengths: Tensor, batch: Sequence[int], steps: int) -> Tensor:
+    """Which steps there are, shape (*batch, steps).
+
+    Raises:
+        TypeError: lengths are no whole numbers.
+        ValueError: there is not one for each sequence, or one is no number of steps.
+    """
+    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"lengths must be a tensor of whole numbers, got {got}; count the steps of each sequence")
+    if list(lengths.shape) != list(batch) or ((lengths < 0) | (lengths > steps)).any():
+        came = f"shape {tuple(lengths.shape)}" if list(lengths.shape) != list(batch) else f"up to {lengths.max()}"
+        raise ValueError(f"lengths must be of shape {tuple(batch)}, from 0 to the {steps} steps of x, got {came}")
+    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlvm.nets.arguments import check_tokens, count, module, out_features, whole
+from dlvm.nets.arguments import check_tokens, count, module, out_features, whole, within_lengths
 from dlvm.nets.inputs import _Before, tensor
 
 
@@ -204,9 +204,9 @@ class Embedded(_Before):
 
     Raises:
         ValueError: ``tokens`` is below 1, or the net does not say how wide a vector is; when called, a token is none
-            of 0, ..., tokens - 1.
-        TypeError: the net is no module, or has no ``out_features``; ``tokens`` is no integer; when called, tokens are
-            no whole numbers.
+            of 0, ..., tokens - 1, or lengths do not fit.
+        TypeError: the net is no module, or has no ``out_features``; ``tokens`` is no integer; when called, tokens or
+            lengths are no whole numbers.
 
     Example:
         >>> from dlvm.nets import GRU
@@ -231,7 +231,7 @@ class Embedded(_Before):
         Returns:
             shape (*batch, out_features).
         """
-        if isinstance(x, Tensor) and isinstance(lengths, Tensor):
-            x = torch.where(torch.arange(x.shape[-1], device=x.device) < lengths.unsqueeze(-1), x, 0)
+        if isinstance(x, Tensor) and lengths is not None:
+            x = torch.where(within_lengths(lengths, x.shape[:-1], x.shape[-1]), x, 0)
         check_tokens(x, self.most)
         return self.net(self.tokens(x)) if lengths is None else self.net(self.tokens(x), lengths)

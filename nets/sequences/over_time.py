@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dlvm.nets.arguments import count, made, module, out_features
+from dlvm.nets.arguments import count, made, module, out_features, within_lengths
 from dlvm.nets.recurrences.states import all_states
 from dlvm.nets.sequences.recurrent import reversed_times
 
@@ -38,8 +38,8 @@ class Recurrent(nn.Module):
             numbers are missing. None for the numbers themselves.
 
     Raises:
-        ValueError: a number is below 1, or the direction is another; when called, steps have another width, or lengths
-            do not fit.
+        ValueError: a number is below 1, or the direction is another; when called, steps have another width or are
+            missing, or lengths do not fit.
         TypeError: a number is no integer, ``cell`` makes no recurrent net, or ``inputs`` is no module with
             ``out_features``; when called, the sequence is no tensor.
 
@@ -100,8 +100,13 @@ class Recurrent(nn.Module):
                 f"x must have shape (*batch, T, {self.in_features}), got {tuple(x.shape)}; make the net for this width"
             )
         *batch, steps, _ = x.shape
-        within = None if lengths is None else _within(lengths, x.shape)
+        within = None if lengths is None else within_lengths(lengths, batch, steps).unsqueeze(-1)
         values = x if within is None else torch.where(within, x, 0)
+        if self.inputs is None and values.isnan().any():
+            raise ValueError(
+                "x has NaN at steps that count, which no state can be told from; pass inputs=Filled(net), "
+                "which sees zeros there and a mask beside"
+            )
         values = values if self.inputs is None else self.inputs(values)
         rows = math.prod(batch)
         if not rows * steps:
@@ -134,15 +139,3 @@ def _batch_first(cell: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 def _for(start: Tensor, rows: int) -> Tensor:
     """The state before the first step, of each sequence."""
     return start.expand(-1, rows, -1).contiguous()
-
-
-def _within(lengths: Tensor, shape: torch.Size) -> Tensor:
-    """Which steps there are, shape (*batch, T, 1)."""
-    *batch, steps, _ = shape
-    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise TypeError(f"lengths must be a tensor of whole numbers, got {got}; count the steps of each sequence")
-    if list(lengths.shape) != batch or ((lengths < 0) | (lengths > steps)).any():
-        came = f"shape {tuple(lengths.shape)}" if list(lengths.shape) != batch else f"up to {lengths.max()}"
-        raise ValueError(f"lengths must be of shape {tuple(batch)}, from 0 to the {steps} steps of x, got {came}")
-    return (torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)).unsqueeze(-1)
