@@ -43,7 +43,10 @@ class Kind:
         replays: calls since the capture.
         trips: calls in a row whose guards tripped.
         doubts: audits in a row in which the graph agreed with the programs, and the compiled graph was far off.
-        seconds: the shortest replay.
+        seconds: the shortest replay, by what it runs on now.
+        usual: the shortest ordinary call beside them, in seconds.
+        before: the shortest replay before it was compiled.
+        compiled: replays since then.
         decided: whether it has been settled what they run on.
         prospects: of compiling the graph, once replays were timed.
         ordinary: seconds of processor time of an ordinary call, once one was timed.
@@ -59,6 +62,9 @@ class Kind:
     trips: int = 0
     doubts: int = 0
     seconds: float = math.inf
+    usual: float = math.inf
+    before: float = math.inf
+    compiled: int = 0
     decided: bool = False
     prospects: Prospects | None = None
     ordinary: float | None = None
@@ -81,7 +87,7 @@ class Kind:
             restore_drawn(state)
             return None, outcome is not None
         captured.commit()
-        self.trips = 0
+        self.trips, self.compiled = 0, self.compiled + (self.runs == "compiled")
         self.seconds = min(self.seconds, time.perf_counter() - started)
         return outcome, True
 
@@ -107,7 +113,9 @@ class Kind:
             if outcome is not None:
                 found.append((outcome[0], [None if t is None else t.clone() for t in outcome[1]]))
             restore_drawn(state)
+        started = time.perf_counter()
         expected = ordinary()
+        self.usual = min(self.usual, time.perf_counter() - started)
         limits = ((ROUNDING, False), (IMPLEMENTATION_ROUNDING, True))
         gaps = [
             gap if (gap := difference(expected, outcome, jointly)) > limit else 0.0

@@ -66,7 +66,7 @@ class Captured:
         self.missing = self.graph.missing[: len(self.graph.missing) - len(self.filled)]
         self.flowing = [place for place, _ in flowing]
         self._bind(inputs, {id(tensor) for tensor in changed})
-        self.replay = self.run = flat_program(self.graph.module.graph)
+        self.replay = self.run = self.before = flat_program(self.graph.module.graph)
 
     def _with_filled(self, args: tuple, kwargs: dict) -> Outcome:
         """The function, with what it puts into the flowing places among its results."""
@@ -153,7 +153,7 @@ class Captured:
             found is None or difference(expected, found, jointly=True) > IMPLEMENTATION_ROUNDING
         ):
             raise Refused("it computes other numbers than the graph")
-        self.run = run
+        self.before, self.run = self.run, run
 
     def _verify(self, args: tuple, kwargs: dict) -> None:
         """Holds the replay against the function itself, on other noise than that of the recording."""

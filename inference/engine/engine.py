@@ -66,8 +66,7 @@ class Engine:
         self.mode, self.finite, self._say = mode, finite, partial(_say, name)
         self.policy = Policy(mode, steps, prompt, self._say)
         self.done = self.lost = self.created = 0
-        self.flowing: set[tuple[int, str]] = set()
-        self.python: Counter[str] = Counter()
+        self.flowing, self.python = set[tuple[int, str]](), Counter[str]()
         self.given_up: str | None = None
         self.kinds: OrderedDict[Hashable, Kind] = OrderedDict()
         self.state: State  # from the first call on
@@ -204,6 +203,7 @@ class Engine:
             return self._redo(kind, args, kwargs, held)
         if not kind.decided and self.policy.compiles_now(kind, self.done):
             self._compile(kind, captured)
+        self.policy.reconsider(kind)
         return outcome
 
     def _redo(self, kind: Kind, args: tuple, kwargs: dict, held: bool) -> Outcome:
@@ -240,7 +240,7 @@ class Engine:
                 raise NoCompiler(f"the step cannot be compiled: {error}; use engine='auto' or 'captured'") from error
             self._say(f"captured, since the step cannot be compiled: {error}")
             return
-        kind.runs = "compiled"
+        kind.runs, kind.before, kind.seconds = "compiled", kind.seconds, float("inf")
         hold(self)
 
 

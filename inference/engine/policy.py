@@ -20,6 +20,7 @@ from dlvm.inference.engine.recording import Outcome
 STEPS_TO_REPAY_CAPTURE = 100
 SIGHTINGS_OF_AN_ODD_SHAPE = 50
 STEPS_TO_TIME = 20
+STEPS_TO_COMPARE = 40  # an ordinary call was made beside six of them; none beside the last
 COLD_SECONDS, SECONDS_PER_OPERATION, WARM_SECONDS = 8.0, 0.017, 2.5
 SAVED_PER_OPERATION, SAVED_SHARE = 3e-6, 0.25
 CAPTURE_PER_COUNT = 32  # what an operation takes in a capture, by what it takes to count one: of VAEs and chains
@@ -103,6 +104,19 @@ class Policy:
             kind.decided = True
             self.say(f"captured; compiling repays after {prospects.steps} steps, {to_come} are to come")
         return False
+
+    def reconsider(self, kind: Kind) -> None:
+        """Gives up a graph that has turned out to take longer than what it replaced, as no estimate can exclude."""
+        captured = kind.captured
+        if self.mode != "auto" or captured is None:
+            return
+        if kind.runs == "captured" and kind.replays == STEPS_TO_COMPARE and kind.seconds > kind.usual:
+            kind.captured, kind.refused = None, True
+            times = kind.seconds / kind.usual
+            self.say(f"eager, since a captured step took {times:.2f} times as long as an ordinary one")
+        if kind.runs == "compiled" and kind.compiled == STEPS_TO_COMPARE and kind.seconds > kind.before:
+            captured.run, kind.runs = captured.before, "captured"
+            self.say(f"captured, since a compiled step took {kind.seconds / kind.before:.2f} times as long")
 
 
 class _Operations(TorchDispatchMode):

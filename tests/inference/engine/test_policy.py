@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 
 import pytest
 import torch
 
 from dlvm.inference.engine import policy as policies
 from dlvm.inference.engine.cache import Kind
+from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import Policy
 
 
@@ -79,3 +81,42 @@ def test_what_python_does_beside_the_operations_is_what_a_capture_saves():
     for kind, run in zip(kinds, (many, slow), strict=True):
         assert policy.price(kind, run) == policy.price(kind, run) == ([], [])
     assert 2 * kinds[1].repaid < kinds[0].repaid
+
+
+class Graph:
+    run, before = "compiled", "replay"
+
+
+def test_a_graph_that_turns_out_slower_is_given_up_and_one_that_does_not_is_kept():
+    said = []
+    policy = Policy("auto", 400, True, said.append)
+    slow = Kind(captured=Graph(), replays=policies.STEPS_TO_COMPARE, seconds=0.3, usual=0.2)
+    for kind in (slow, Kind(captured=Graph(), replays=policies.STEPS_TO_COMPARE, seconds=0.1, usual=0.2)):
+        policy.reconsider(kind)
+    assert slow.captured is None and slow.refused and kind.captured is not None
+    assert said == ["eager, since a captured step took 1.50 times as long as an ordinary one"]
+    kind = Kind(captured=Graph(), runs="compiled", compiled=policies.STEPS_TO_COMPARE, seconds=0.3, before=0.2)
+    policy.reconsider(kind)
+    assert kind.captured.run == "replay" and kind.runs == "captured"
+    assert said[1:] == ["captured, since a compiled step took 1.50 times as long"]
+    asked = Kind(captured=Graph(), replays=policies.STEPS_TO_COMPARE, seconds=0.3, usual=0.2)
+    Policy("captured", 400, True, print).reconsider(asked)
+    assert asked.captured is not None
+
+
+def test_an_engine_leaves_a_graph_that_is_slower_than_what_it_notes_of_ordinary_steps(audited):
+    audited(7)
+    linear, said = torch.nn.Linear(3, 1), []
+
+    def late(replay, *arguments):
+        time.sleep(0.02)
+        return replay(*arguments)
+
+    engine = Engine(lambda x: ([linear(x).sum().detach()], []), [linear])
+    engine.policy.say = said.append
+    for _ in range(3 + policies.STEPS_TO_COMPARE):
+        engine(torch.ones(2, 3))
+        for kind in engine.kinds.values():
+            if kind.captured is not None and kind.captured.run is kind.captured.replay:
+                kind.captured.run, kind.seconds = partial(late, kind.captured.replay), math.inf
+    assert engine.running == "eager" and len(said) == 1 and said[0].startswith("eager, since a captured step took")
