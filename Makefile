@@ -11,7 +11,7 @@ TORCH ?= $(shell sed -n 's/.*"torch>=\(.*\)".*/\1/p' pyproject.toml)
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lowest lint clean
+.PHONY: help demo docs test test-all lowest lint clean
 
 help:      ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -20,6 +20,10 @@ help:      ## list the commands
 demo: $(READY)  ## compare three guides under three objectives on the embedded digits; writes runs/demo
 	$(RUN) -m dlvm.experiments.compare_guides --out runs/demo --overwrite
 	@echo "report: $(CURDIR)/runs/demo/report.html"
+
+docs: $(VENV)/.docs  ## the documentation site, with no warning, into build/site; open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 nice $(RUN) -m mkdocs build --quiet --strict
+	@echo "site: $(CURDIR)/build/site/index.html"
 
 test: $(READY)  ## the tests, but for those marked slow
 	$(RUN) $(PYTEST) -m "not slow"
@@ -49,6 +53,10 @@ endef
 $(READY): pyproject.toml constraints.txt
 	$(call environment,$(VENV))
 	$(RUN) -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(READY)
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(LOWEST)/.torch-$(TORCH): pyproject.toml constraints-lowest.txt
