@@ -1,24 +1,17 @@
-"""The catalogue of models, read from the code; run, it writes docs/models.md, with `--pictures` after training each."""
+"""The catalogue of models, read from the code; run, it writes docs/models.md, with the pictures of docs/gallery.py."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, get_args, get_type_hints
-
-from PIL import Image
+from typing import get_args, get_type_hints
 
 from dlvm.experiments.setups.named import about, named, words
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, PICTURES = ROOT / "docs" / "models.md", ROOT / "docs" / "pictures"
 MARK, END = "<!-- catalogue: python docs/catalogue.py -->", "<!-- end of catalogue -->"
-SHOWN = ("samples", "plane", "reconstructions")  # the first of these that a run leaves
-WIDTH = 480  # pixels of a picture
 
 
 def program(word: str) -> type:
@@ -111,24 +104,6 @@ def written(page: str) -> str:
     return "\n".join([f"{before}{MARK}\n", *catalogue(), f"{END}{rest.partition(END)[2]}"])
 
 
-def photographed(word: str) -> None:
-    """Trains a model by its command, and keeps the picture that its run leaves."""
-    with TemporaryDirectory() as folder:
-        args: list[Any] = [sys.executable, "-m", *command(word).replace("dlvm train", "dlvm.experiments.train").split()]
-        subprocess.run([*args, "--out", f"{folder}/run"], check=True, cwd=ROOT)
-        paths = (Path(folder, "run", "figures", f"{name}.png") for name in SHOWN)
-        path = next(path for path in paths if path.exists())
-        with Image.open(path) as image:
-            small = image.convert("RGB").resize(
-                (WIDTH, round(WIDTH * image.height / image.width)), Image.Resampling.LANCZOS
-            )
-        PICTURES.mkdir(exist_ok=True)
-        small.quantize(64).save(PICTURES / f"{word}.png", optimize=True)
-
-
 if __name__ == "__main__":
-    if "--pictures" in sys.argv:
-        for each in sys.argv[sys.argv.index("--pictures") + 1 :] or words():
-            photographed(each)
     PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")
     print(f"written to {PAGE}")

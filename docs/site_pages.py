@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING
 
-from architecture import ROOMS, ROOT, modules, tree
+from architecture import ROOMS, ROOT, files, folders, modules, place, thinned, tree
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 DOCS, IMPORTED = ROOT / "docs", ROOT / "build" / "imported"
 OUTSIDE = ("experiments/results.md", "benchmarks/results.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -82,6 +84,34 @@ def api() -> dict[str, str]:
     return made
 
 
+def chart() -> str:
+    """The picture of the house without a script to draw it: rooms from the top down, and under each what it imports."""
+    lines = ['<div class="house">']
+    between = {room: set() for room in ROOMS}
+    for name, names in folders().items():
+        between[name.split(".")[0]] |= {to.split(".")[0] for to in names} - {name.split(".")[0]}
+    for room, below in thinned(between).items():
+        inside = {name: {to for to in names if to.split(".")[0] == room} for name, names in folders().items()}
+        inside = thinned({name: names for name, names in inside.items() if name.split(".")[0] == room})
+        lines.append(f"<div><b>{room}/</b>{arrow(below)}<ul>")
+        for name in sorted(inside):
+            own = " ".join(sorted(module.split(".")[-1] for module in files() if place(module) == name))
+            title = own if name == room else f"{name.split('.')[1]}/"
+            lines.append(f"<li>{title}{arrow(inside[name])}</li>" if title else "")
+        lines.append("</ul></div>")
+    return "\n".join([*filter(None, lines), "</div>"])
+
+
+def arrow(names: set[str]) -> str:
+    """What is imported, by the last part of its name, or nothing.
+
+    Example:
+        >>> arrow({"inference.bounds"})
+        ' <i>→ bounds</i>'
+    """
+    return f" <i>→ {', '.join(sorted(name.split('.')[-1] for name in names))}</i>" if names else ""
+
+
 def chapters() -> list[str]:
     """The tutorials, in the order of their file names; an index first."""
     return sorted(
@@ -121,3 +151,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """A Mermaid chart needs a script from elsewhere: here it stands as boxes."""
+    return re.sub(r"^```mermaid\n.*?^```$", lambda _: chart(), markdown, flags=re.MULTILINE | re.DOTALL)

@@ -6,11 +6,17 @@ import doctest
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import gallery
 import pytest
 import site_links
 import site_pages
+
+from dlvm.experiments import train
+from dlvm.experiments.options.command_line import parsed
+from dlvm.experiments.setups.named import named
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -52,8 +58,51 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     built = sorted(tmp_path.rglob("*.html"))
-    assert {"index.html", "models.html"} <= {path.name for path in built}
+    assert {"index.html", "monograph.html", "models.html"} <= {path.name for path in built}
     fetched = re.compile(
         r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?(?:https?:)?//|<link[^>]*stylesheet[^>]*href=[\"']?(?:https?:)?//"
     )
     assert [path.name for path in built if fetched.search(path.read_text("utf-8"))] == []
+
+
+MONOGRAPH = (ROOT / "docs" / "monograph.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`dlvm ([^`]+)`", MONOGRAPH)) - {"train --help"}))
+def test_every_command_of_the_monograph_is_one(command):
+    script, *options = command.split()
+    config = import_module(f"dlvm.experiments.{script}").Config
+    assert isinstance(parsed(config, options, script), config)
+
+
+def test_every_section_of_the_monograph_has_formula_file_command_and_outcome():
+    rows = [
+        line.strip("| ").replace(r"\|", "/").split(" | ") for line in re.findall(r"^\| [1-4]\.\d.*", MONOGRAPH, re.M)
+    ]
+    sections = {row[0][:3] for row in rows}
+    wanted = {1: 8, 2: 9, 3: 4, 4: 5}  # of them in each chapter
+    assert sections == {f"{chapter}.{n}" for chapter, count in wanted.items() for n in range(1, count + 1)}
+    for section, _, files, command, shown in rows:
+        assert ".py)" in files and command.startswith("`dlvm ") and "](" in shown, section
+
+
+def test_the_gallery_is_the_one_that_the_code_makes_and_its_pictures_are_small():
+    text = gallery.PAGE.read_text("utf-8")
+    assert gallery.written(text) == text, "python docs/gallery.py writes it anew"
+    sizes = {path.stem: path.stat().st_size for path in gallery.PICTURES.glob("*.png")}
+    assert set(sizes) <= set(gallery.SHOWN) and max(sizes.values()) < 60_000 and sum(sizes.values()) < 1_000_000
+    with pytest.raises(ValueError, match="add them"):
+        gallery.written("# Nothing")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", gallery.SHOWN)
+def test_every_command_of_the_gallery_is_one(word):
+    config = parsed(train.Config, ["--model", word, *gallery.SHOWN[word][0].split()], "train")
+    assert type(config.setup) is type(named(word))
+
+
+def test_a_model_that_the_gallery_lacks_is_refused():
+    with pytest.raises(ValueError, match="word must be one of vae, .*got 'nothing'"):
+        gallery.drawn("nothing")
