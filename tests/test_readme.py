@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
+PAGES = [README, README.parent / "docs" / "library.md"]
 
 
-def test_the_example_trains_and_evaluates(capsys):
-    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_example_trains_and_evaluates(page, capsys):
+    code = re.search(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)[1]
     shorter = code
     for long, short in (("epochs=20", "epochs=2"), ("num_particles=1000", "num_particles=30"), ("5 * len", "1 * len")):
         assert shorter.count(long) == 1
         shorter = shorter.replace(long, short)
     names: dict = {}
-    exec(compile(shorter, str(README), "exec"), names)
+    exec(compile(shorter, str(page), "exec"), names)
     shown = capsys.readouterr().out
     assert "epoch    2" in shown and "log p(x)" in shown
     assert names["model"](n=7).shape == (7, 64)
@@ -23,4 +27,12 @@ def test_the_example_trains_and_evaluates(capsys):
 
 def test_every_make_target_it_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z-]+)", README.read_text())) - {"by"} <= targets
+    assert set(re.findall(r"`?make ([a-z-]+)", README.read_text())) - {"by", "of"} <= targets
+
+
+@pytest.mark.parametrize("page", [README, *sorted((README.parent / "docs").glob("*.md"))], ids=lambda page: page.stem)
+def test_links_lead_to_files_that_are_there(page):
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    here = [link for link in links if "://" not in link]
+    missing = [link for link in here if not (page.parent / link).exists()]
+    assert not missing, f"{page.name} links to what is not there: {missing}"

@@ -173,6 +173,7 @@ def _worth(ax: Axes, values: Mapping[str, tuple[float, float]], references: Mapp
         for value, side, shift in ((elbo, "right", -7), (log_px, "left", 7)):
             ax.annotate(
                 number(value, 3), (value, y), (shift, 0), textcoords="offset points", ha=side, va="center", size=8.5,
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}, zorder=1.5,
             )  # fmt: skip
     for i, (text, value) in enumerate(references.items()):
         ax.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=0)

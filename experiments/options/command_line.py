@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
+from io import StringIO
+from types import MappingProxyType
 from typing import Any
 
 import tyro
@@ -13,6 +16,7 @@ import tyro
 from dlvm.experiments.options.grammar import check_words, grammar_of
 from dlvm.experiments.options.guides import guide_named
 from dlvm.experiments.options.jobs import check_jobs
+from dlvm.experiments.options.repeated import beside, defaults, shown
 from dlvm.inference import Baked, NoCompiler, Refused
 from dlvm.inference.checkpoints.folder import CheckpointFailed
 
@@ -57,6 +61,10 @@ BETWEEN = {
     "threads": (1, 1024),
     "lr_decay": (0, 10),
 }
+EVERYWHERE = (
+    "Beside these options: --config FILE takes the settings of a run's config.json, which other options change; "
+    "--print-config shows them and ends; --quiet prints nothing but errors."
+)
 DIFFERENT = ("guides", "holes", "priors", "rules", "subjects", "ways")
 SOME = ("iaf_width", "sizes")
 LARGEST = 2**62  # of integers
@@ -66,26 +74,44 @@ def start(main: Callable, config: type, name: str) -> None:
     """Parses the command line into a config and calls main; a user's mistake, or an engine that cannot
     run what it was asked to, ends in one line, not in a traceback.
 
+    The process ends with 0 where all was done, 1 after a mistake or a run that failed, 2 where a value is none that an
+    option takes, and 130 after Ctrl-C.
+
     Args:
         main: called with the config.
         config: a dataclass whose fields are the options.
         name: of the script's module.
     """
     try:
-        main(parsed(config, sys.argv[1:], f"python -m dlvm.experiments.{name}"))
+        said = beside(sys.argv[1:])
+        config_asked = parsed(config, said.rest, f"python -m dlvm.experiments.{name}", said.settings)
+        if said.shown:
+            print(shown(config_asked))
+        elif said.quiet:
+            silently(main, config_asked)
+        else:
+            main(config_asked)
     except (ValueError, OSError, ArithmeticError, CheckpointFailed, Refused, NoCompiler, Baked) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt as error:
-        raise SystemExit(f"interrupted; {str(error) or 'what was done is in the folder of the run'}") from None
+        print(f"interrupted; {str(error) or 'what was done is in the folder of the run'}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
-def parsed(config: type, args: Sequence[str], prog: str) -> Any:
+def silently(main: Callable, config: Any) -> None:
+    """Runs a script without its prints; errors are told all the same, and what it writes to its folder is as ever."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        main(config)
+
+
+def parsed(config: type, args: Sequence[str], prog: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """A config by a command line; where a model has options of its own, by that which it asks for.
 
     Args:
         config: a dataclass whose fields are the options.
         args: what was typed after the script's name.
         prog: that name, for --help.
+        settings: {option: value} that hold where the command line says nothing else.
 
     Raises:
         ValueError: a word begins with -- that is no option; with the nearest that is one.
@@ -93,8 +119,10 @@ def parsed(config: type, args: Sequence[str], prog: str) -> Any:
     """
     grammar = grammar_of(config, args)
     check_words(grammar, args)
-    default = {"default": grammar.kind(**grammar.defaults)} if grammar.defaults else {}
-    return grammar.back(tyro.cli(grammar.kind, prog=prog, args=list(args), description=config.__doc__, **default))
+    usual = defaults(grammar, settings, args)
+    default = {} if usual is None else {"default": usual}
+    text = f"{config.__doc__}\n\n{EVERYWHERE}"
+    return grammar.back(tyro.cli(grammar.kind, prog=prog, args=list(args), description=text, **default))
 
 
 def check_options(config: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from dlvm.experiments.options.words import nearest
 
-ASIDE = ("help", "tyro-print-completion", "tyro-write-completion")
+ASIDE = ("help", "config", "print-config", "quiet", "tyro-print-completion", "tyro-write-completion")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.options.densities import NoiseWord, grey_levels, guide_of, in_units, started
+from dlvm.experiments.setups.invertible import NoiseWord, grey_levels, guide_of, in_units, started
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import NICE, Dequantised
 

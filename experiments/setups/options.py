@@ -46,6 +46,10 @@ class ModelOptions:
         rest = {name: value for name, value in settings.items() if name not in own}
         return cls(setup=setup, **(wanted(cls, type(usual)) | rest))
 
+    def settings(self) -> dict[str, Any]:
+        """Flat, as they stand in config.json: the word for the model, and its options among the script's."""
+        return settings_of(self)
+
     @classmethod
     def grammar(cls, args: Sequence[str]) -> Grammar:
         """What the command line may hold, once it is known which model it asks for."""

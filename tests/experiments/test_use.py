@@ -236,6 +236,22 @@ def test_the_command_runs_every_script_by_its_name(monkeypatch, capsys):
         command.main()
 
 
+def test_the_command_lists_the_words_of_an_option_with_a_line_each(monkeypatch, capsys):
+    words = {
+        "models": ("vae", "hidden_markov"),
+        "guides": ("diagonal", "iaf"),
+        "objectives": ("elbo", "wae"),
+        "data": ("jsb", "sky"),
+    }
+    for name, some in words.items():
+        monkeypatch.setattr(sys, "argv", ["dlvm", name])
+        command.main()
+        lines = capsys.readouterr().out.splitlines()
+        listed = {line.split()[0]: line for line in lines}
+        assert set(some) <= set(listed) and len(listed) == len(lines) and max(map(len, lines)) <= 80
+        assert all(len(line.split()) > 2 for line in lines), "a word without a word about it"
+
+
 def test_a_pair_that_was_saved_by_hand_is_put_to_use(run, tmp_path, capsys):
     """There is no config.json, and no word of the data: a new file is taken as it is."""
     folder, path, x = run
