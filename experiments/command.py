@@ -1,4 +1,4 @@
-"""The command ``dlvm``: scripts by their names, ``dlvm train ...`` for ``python -m dlvm.experiments.train``, and lists."""
+"""The command ``dlvm``: a script by its name, ``dlvm train`` for ``python -m dlvm.experiments.train``, and lists."""
 
 from __future__ import annotations
 

@@ -19,10 +19,11 @@ from dlvm.experiments.options.command_line import check_options, start
 from dlvm.experiments.options.common import OPTIMIZERS, DataOptions, EvaluationOptions, FolderOptions
 from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.options.objectives import EstimatorWord, Numbers, ObjectiveWord, baseline_of, objective_of
+from dlvm.experiments.runs.callbacks import Callbacks, callbacks_of
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
 from dlvm.experiments.runs.new_data import keep_description
 from dlvm.experiments.runs.outcome import gives_points, outcome_of
-from dlvm.experiments.runs.recipe import Recipe
+from dlvm.experiments.runs.recipe import Recipe, plan, planned
 from dlvm.experiments.runs.report import print_table
 from dlvm.experiments.runs.restore import keep
 from dlvm.experiments.runs.summary import epoch_parts, told_parts
@@ -95,6 +96,12 @@ class Config(FolderOptions, EvaluationOptions, Numbers, AnnealingOptions, GuideO
     """Keep checkpoints in the folder: the same command goes on after whatever ended the run, bit for bit."""
     checkpoint_every: int | None = None
     """Write one after so many steps, too, and not at the end of epochs alone."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write curves for TensorBoard as well, into the folder: pip install 'pyro-dlvm[tensorboard]'."""
+    callback: tuple[str, ...] = ()
+    """my_module:MyCallback, told of settings, epochs and result by its begin, epoch and end; for any other service."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Check data, pair and objective, print shapes and sizes, and end without training or writing."""
 
 
 def maximised(config: Config, model: nn.Module, guide: nn.Module, train: Loader) -> Objective:
@@ -178,9 +185,16 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     objective = maximised(config, model, guide, train)
     stepped, judged = config.setup.trained(model, guide), config.setup.evaluated(model, guide, train)
     check_training(config, *stepped, objective, train)
+    callbacks = Callbacks(callbacks_of(config.callback, config.tensorboard, config.out) if first else ())
+    if config.dry_run:
+        parts = {"training": train, "validation": valid, "test": test}
+        word = word_of(type(config.setup))
+        print(planned(plan(model, guide, objective, parts, config.epochs, config.batch_size, word)))
+        return None
     run = Run(config.out, settings, config.overwrite, goes_on=config.checkpoint) if first else None
 
     history = []
+    callbacks.begin(settings)
     try:
         for epoch in fit(
             *stepped,
@@ -204,6 +218,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
             if run is not None:
                 per = epoch_parts(epoch, config.setup.parts(train), config.setup.parts(valid))
                 run.log(**dataclasses.asdict(epoch), **per)
+                callbacks.epoch({**dataclasses.asdict(epoch), **per})
                 print(f"{epoch}{told_parts(per)}", flush=True)
         config.setup.settled(model, guide, judged, train)
     finally:
@@ -216,6 +231,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
     ended = outcome_of(config.setup, *judged, test, config.objective, history, config.eval_particles)
     parameters = {"model": num_parameters(model), "guide": num_parameters(guide)}
     run.result(**ended.record, parameters=parameters)
+    callbacks.end(ended.record)
     print_table(ended.table)
     print(ended.said)
     records = [dataclasses.asdict(epoch) for epoch in history]

@@ -31,7 +31,10 @@ RECORDS = ("metrics.jsonl", "result.json", "report.json", "report.html")
 CHECKPOINTS = "checkpoints"
 CELLS = "cells"
 PAIRS = "pairs"
-HOW = frozenset({"jobs", "backend", "cluster", "out", "overwrite", "data_dir", "checkpoint_every"})  # change no number
+HOW = frozenset({  # what changes no number
+    "jobs", "backend", "cluster", "out", "overwrite", "data_dir", "checkpoint_every", "tensorboard", "callback",
+    "dry_run",
+})  # fmt: skip
 
 
 class Run:

@@ -16,7 +16,9 @@ from dlvm.experiments.options.common import DataOptions, taken
 from dlvm.experiments.options.guides import GuideOptions
 from dlvm.experiments.runs.folder import HOW
 from dlvm.experiments.setups.named import named
-from dlvm.experiments.setups.setup import Setup, fresh_pair
+from dlvm.experiments.setups.setup import Setup, fresh_pair, num_parameters
+from dlvm.guides import latents
+from dlvm.inference import Objective
 
 ELSEWHERE = HOW | {"device", "threads", "engine", "checkpoint", "seed", "eval_particles", "eval_data"}
 
@@ -98,3 +100,43 @@ def check_unasked(config: Any, run: Path, names: Iterable[str]) -> None:
 def data_of(config: Any) -> Splits:
     """The data that a script's config names, as its model takes them, of the test data no more than ``eval_data``."""
     return Recipe.by(config).splits().tested_on(config.eval_data)
+
+
+def plan(
+    model: nn.Module,
+    guide: nn.Module,
+    objective: Objective,
+    parts: dict[str, Loader],
+    epochs: int,
+    batch_size: int,
+    word: str,
+) -> dict[str, str]:
+    """What a run would train, before anything is trained: {what: how much}, in the order in which it is printed.
+
+    Args:
+        model, guide: the pair.
+        objective: what is maximised.
+        parts: {name: data} of training, validation and test.
+        epochs: at most.
+        batch_size: rows of a step.
+        word: for the model.
+    """
+    train = parts["training"]
+    sizes = ", ".join(f"{len(data.x):,} for {name}" for name, data in parts.items())
+    shape = " x ".join(map(str, train.x.shape[1:])) or "1"
+    sites = latents(model, *train.examples)
+    found = [f"{name} {tuple(site.shape)}" for name, site in sites.items()]
+    return {
+        "data": f"{train.name}: {sizes}; {shape} numbers each, {str(train.x.dtype).removeprefix('torch.')}",
+        "model": f"{word}, {type(model).__name__}, {num_parameters(model):,} parameters",
+        "latents": "; ".join(found) or "none",
+        "guide": f"{type(guide).__name__}, {num_parameters(guide):,} parameters",
+        "objective": repr(objective),
+        "steps": f"{len(train):,} an epoch, of {batch_size:,} data each; at most {epochs * len(train):,} in all",
+    }
+
+
+def planned(found: dict[str, str]) -> str:
+    """The plan in lines."""
+    width = max(map(len, found))
+    return "\n".join([*(f"{name:<{width}}  {text}" for name, text in found.items()), "all checks passed"])

@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from dlvm.experiments.options.words import own_class, unknown
 from dlvm.experiments.setups.setup import Setup
 
-NO_MODELS = ("setup", "named", "options", "pictures", "sequences", "sequence_pictures")
+NO_MODELS = ("setup", "named", "invertible", "options", "pictures", "sequences", "sequence_pictures")
 WHERE = "dlvm.experiments.setups.setup.Setup"
 
 

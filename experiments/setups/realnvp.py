@@ -10,8 +10,8 @@ from torch import nn
 
 from dlvm.distributions import Composition, Logit, image_flow, vector_flow
 from dlvm.experiments.data import Loader
-from dlvm.experiments.setups.invertible import NoiseWord, grey_levels, guide_of, in_units, started
 from dlvm.experiments.options.variables import picture_shape
+from dlvm.experiments.setups.invertible import NoiseWord, grey_levels, guide_of, in_units, started
 from dlvm.experiments.setups.setup import Setup
 from dlvm.models import Dequantised, RealNVP
 
