@@ -57,6 +57,8 @@ BAD = {
     **dict.fromkeys(("lr", "clip_norm", "skip_norm", "scale", "seconds", "temperature", "block_seconds"), ABOVE),
     **dict.fromkeys(("baseline_epochs", "warm_up", "receptive_field", "near"), [*TEXTS, "-1", "nan", "inf"]),
     **dict.fromkeys(("hidden", "encoder", "sizes", "iaf_width"), LISTS),
+    **dict.fromkeys(("tensorboard", "dry_run"), FLAGS),
+    "callback": ["nothing", "nothing:Here", "dlvm.nets:MLP", "7"],
     **dict.fromkeys(("overwrite", "checkpoint", "progress", "mean_bias", "compile_twins", "quick", "score_all"), FLAGS),
     **dict.fromkeys(
         ("guide", "objective", "estimator", "activation", "likelihood", "prior", "binarize", "optimizer"), WORDS
