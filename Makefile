@@ -23,7 +23,7 @@ demo: $(READY)  ## compare three guides under three objectives on the embedded d
 
 docs: $(VENV)/.docs  ## the documentation site, with no warning, into build/site; open build/site/index.html
 	NO_MKDOCS_2_WARNING=1 nice $(RUN) -m mkdocs build --quiet --strict
-	@echo "site: $(CURDIR)/build/site/index.html"
+	@echo "site: $(CURDIR)/build/site/index.html; with search: $(RUN) -m http.server -d build/site"
 
 test: $(READY)  ## the tests, but for those marked slow
 	$(RUN) $(PYTEST) -m "not slow"

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 from catalogue import PICTURES, ROOT, formula, program
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dlvm.experiments.setups.named import about, named
 
@@ -24,25 +24,25 @@ SHOWN = {
     "vae": ("--data digits --epochs 60", "latent_space", "Where the encoder puts the digits, in two dimensions."),
     "hvae": ("--data digits --sizes 8 4 --epochs 60 --warm-up 20", "samples", "Draws through two layers of latents."),
     "top_down": ("--data digits --epochs 6", "reconstructions", "Digits, and what maps of latents keep of them."),
-    "gmvae": ("--data digits --z-dim 4 --epochs 40", "samples", "Draws from a prior with clusters."),
-    "discrete_vae": ("--data digits --epochs 40", "reconstructions", "Digits, and what a few bits keep of them."),
+    "gmvae": ("--data digits --z-dim 4 --epochs 15", "samples", "Draws from a prior with clusters."),
+    "discrete_vae": ("--data digits --epochs 15", "reconstructions", "Digits, and what a few bits keep of them."),
     "vq_vae": (
         "--data digits --epochs 30",
         "reconstructions",
         "Digits, and what codes of a learned list keep of them.",
     ),
     "ppca": (f"{GREYS} --epochs 40", "reconstructions", "Grey digits, and their projections on a plane."),
-    "bayesian_vae": ("--data digits --z-dim 8 --epochs 60", "samples", "Draws of a decoder with random weights."),
+    "bayesian_vae": ("--data digits --z-dim 8 --epochs 30", "samples", "Draws of a decoder with random weights."),
     "cvae": ("--data digits --epochs 40", "samples", "Draws given their class."),
-    "draw": ("--data digits --epochs 10 --objective analytic_kl", "canvas", "A canvas filled step by step."),
-    "air": ("--data multi_digits --objective elbo --estimator nvil --epochs 12", "objects", "Where objects are seen."),
+    "draw": ("--data digits --epochs 6 --objective analytic_kl", "canvas", "A canvas filled step by step."),
+    "air": ("--data multi_digits --objective elbo --estimator nvil --epochs 8", "objects", "Where objects are seen."),
     "bernoulli_mixture": ("--data digits --components 20", "samples", "What its clusters draw."),
-    "diffusion": ("--data digits --layers 20 --epochs 60", "samples", "Draws, noise taken out layer by layer."),
-    "pixel_vae": ("--data digits --receptive-field 1 --epochs 12", "samples", "Draws whose pixels see one another."),
+    "diffusion": ("--data digits --layers 20 --epochs 30", "samples", "Draws, noise taken out layer by layer."),
+    "pixel_vae": ("--data digits --receptive-field 1 --epochs 8", "samples", "Draws whose pixels see one another."),
     "pixelcnn": ("--data digits --receptive-field 4 --layers 3 --epochs 10", "samples", "Draws without latents."),
-    "made": ("--data digits --hidden 200 --epochs 40", "samples", "Draws of one pass for each pixel."),
-    "nade": ("--data digits --hidden 100 --epochs 30", "samples", "Draws pixel after pixel."),
-    "nice": ("--data digits --depth 6 --epochs 40", "samples", "Draws by a map that can be inverted."),
+    "made": ("--data digits --hidden 200 --epochs 20", "samples", "Draws of one pass for each pixel."),
+    "nade": ("--data digits --hidden 100 --epochs 15", "samples", "Draws pixel after pixel."),
+    "nice": ("--data digits --depth 6 --epochs 20", "samples", "Draws by a map that can be inverted."),
     "realnvp": ("--data digits --actnorm --mixing --width 16 --epochs 6", "samples", "Draws by couplings of scales."),
 }
 
@@ -80,15 +80,21 @@ def drawn(word: str) -> bytes:
 
 
 def small(fig: object) -> bytes:
-    """A figure as a PNG of 64 colours."""
+    """A figure without its white borders, as a PNG of 64 colours."""
     whole, found = BytesIO(), BytesIO()
     fig.savefig(whole, format="png", dpi=150)
     with Image.open(whole) as image:
-        rgb = image.convert("RGB").resize((WIDTH, round(WIDTH * image.height / image.width)), Image.Resampling.LANCZOS)
+        rgb = trimmed(image.convert("RGB"))
+    rgb.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     rgb.quantize(64).save(found, "PNG", optimize=True)
     if len(found.getvalue()) > MOST:
         raise ValueError(f"the picture has {len(found.getvalue())} bytes where {MOST} are the most; make WIDTH smaller")
     return found.getvalue()
+
+
+def trimmed(image: Image.Image) -> Image.Image:
+    """What is inside the white borders."""
+    return image.crop(ImageOps.invert(image).getbbox())
 
 
 def entry(word: str) -> list[str]:

@@ -23,7 +23,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
 def test_examples_of_the_hooks_print_what_they_say():
-    assert doctest.testmod(site_links) == doctest.TestResults(failed=0, attempted=3)
+    assert doctest.testmod(site_links) == doctest.TestResults(failed=0, attempted=4)
     assert doctest.testmod(site_pages).failed == 0
 
 
