@@ -34,6 +34,25 @@ def test_examples_print_what_they_say(page):
     assert not report, "".join(report)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("[0-9]*.md")), ids=lambda page: page.stem)
+def test_tutorials_run_and_their_claims_hold(page):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    assert "assert" in code
+    exec(compile(code, str(page), "exec"), {"__name__": page.stem})
+
+
+def test_every_tutorial_is_in_the_index_and_is_a_notebook():
+    index = (DOCS / "tutorials" / "index.md").read_text("utf-8")
+    for page in sorted((DOCS / "tutorials").glob("[0-9]*.md")):
+        assert f"({page.name})" in index
+        text = page.read_text("utf-8")
+        assert text.count("```") == 2 * text.count("```python"), "only Python in fences, as notebooks have it"
+    jupytext = pytest.importorskip("jupytext", reason="jupytext, which makes notebooks of them, is not installed")
+    kinds = [cell.cell_type for cell in jupytext.read(page).cells]
+    assert kinds.count("code") >= 3 and kinds[0] == "markdown"
+
+
 def test_a_bound_of_ones_own_takes_at_most_ten_lines():
     (code,) = re.findall(r">>> def \w+\(log_w\):\n(?:\.\.\. .*\n)+", OBJECTIVES_PAGE.read_text("utf-8"))
     assert len(code.splitlines()) <= 10
