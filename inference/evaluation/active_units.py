@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
+from dlvm.distributions.masks import counting
 from dlvm.inference.console import say
+from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import in_particles, sample_sites
 from dlvm.inference.programs.randomness import untouched
@@ -51,7 +54,7 @@ class Lookout:
         if self.args is None:
             return {}
         with untouched(0):
-            found = {site["name"]: _active(site["value"]) for site in self._sites(self.args)}
+            found = {site["name"]: _active(where_counted(site)) for site in self._sites(self.args)}
         all_asleep = [name for name, (active, _) in found.items() if not active]
         self.asleep = self.asleep + 1 if all_asleep and not warming else 0
         if self.asleep == PATIENCE:
@@ -75,6 +78,24 @@ class Lookout:
         return [site for site in drawn if site["value"].shape[:2] == shape]
 
 
+def where_counted(site: Mapping[str, Any]) -> Tensor:
+    """The value of a traced site of particles, NaN where none of a datum counts, as behind a sequence's end."""
+    value, counts = site["value"], counting(site)
+    if counts is None or not value.is_floating_point():
+        return value
+    whole = counts.reshape(value.shape) if counts.numel() == value.numel() else counts.expand(value.shape)
+    return torch.where(whole.any(0), value, torch.nan)
+
+
+def units_of(found: Particles) -> dict[str, Tensor]:
+    """The latents of particles, shape (particles, data, *event) each, NaN where none of a datum counts."""
+    sites = {site["name"]: site for site in found.joint}
+    return {
+        name: where_counted({**sites[name], "value": value}) if name in sites else value
+        for name, value in found.latents.items()
+    }
+
+
 def _active(values: Tensor) -> tuple[int, int]:
     """Active units among all, for values of shape (particles, data, *event)."""
     units = values.double().flatten(2) if values.dim() > 2 else values.double().unsqueeze(-1)
@@ -85,13 +106,13 @@ def spread_of(means: Tensor, noise: Tensor) -> Tensor:
     """The variance over data of posterior means, less what their own noise adds to it.
 
     Returns:
-        shape (units,).
+        shape (units,); NaN of a unit that no datum has.
 
     Args:
-        means: of each datum's particles, shape (num_data, units).
+        means: of each datum's particles, shape (num_data, units); NaN where a datum has no such unit.
         noise: the sampling variance of these means, of the same shape.
     """
-    return means.var(0, correction=0) - noise.mean(0)
+    return (means - means.nanmean(0)).square().nanmean(0) - noise.nanmean(0)
 
 
 def count_active(spread: Tensor) -> int:

@@ -17,6 +17,7 @@ from dlvm.distributions.supports import inner
 from dlvm.inference.engine.engine import Engine
 from dlvm.inference.engine.policy import STEPS_TO_REPAY_CAPTURE
 from dlvm.inference.engine.recording import Outcome
+from dlvm.inference.evaluation.active_units import units_of
 from dlvm.inference.particles.mixing import Call, weighs_alike
 from dlvm.inference.particles.row_weights import RowWeights, refuse_impossible, weigh_rows
 from dlvm.inference.programs.batches import length_of, look
@@ -191,7 +192,7 @@ class _Weights:
         ratio = found.log_ratio
         none = ratio.new_zeros((*ratio.shape, 0))  # a model may observe everything
         noise = {site["name"] for site in found.joint if isinstance(inner(site["fn"]), CellNoise)}  # is no unit
-        said = {name: value for name, value in found.latents.items() if name not in noise}
+        said = {name: value for name, value in units_of(found).items() if name not in noise}
         latents = {name: value.reshape(*ratio.shape, -1) for name, value in said.items()}
         sizes = {name: value.shape[-1] for name, value in latents.items()}
         data = data_of(found.joint)

@@ -252,8 +252,8 @@ class Totals:
             for some, means, noise in of_the_same_data(self.units.get(name, [])):
                 loc, variance = (each[some] for each in prior[name])
                 if len(loc) == means.shape[1]:
-                    narrow = noise.mean(0) * (self.num_particles - 1) < NARROW * variance
-                    elsewhere = (means.mean(0) - loc).square() > variance
+                    narrow = noise.nanmean(0) * (self.num_particles - 1) < NARROW * variance
+                    elsewhere = (means.nanmean(0) - loc).square() > variance
                     asleep = spread_of(means, noise) <= ACTIVE_VARIANCE
                     found += int((asleep & (narrow | elsewhere)).sum())
         return found

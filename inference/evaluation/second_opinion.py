@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlvm.inference.bounds.importance import effective_sample_size, log_mean_exp, relative_variance
 from dlvm.inference.console import first_line, say
+from dlvm.inference.evaluation.active_units import units_of
 from dlvm.inference.evaluation.dataset_weights import CHUNK_NUMBERS
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.particles.row_weights import weigh_rows
@@ -141,9 +142,9 @@ class _Sums:
 
     def add(self, found: Particles) -> None:
         draws = found.log_w.numel()
-        for name, values in found.latents.items():
+        for name, values in units_of(found).items():
             units = values.reshape(draws, -1).double()
-            new = torch.stack([torch.full_like(units[0], draws), units.sum(0), units.square().sum(0)])
+            new = torch.stack([(~units.isnan()).double().sum(0), units.nansum(0), units.square().nansum(0)])
             old = self.of.get(name, new[:, :0])
             most = max(new.shape[1], old.shape[1])
             new, old = (F.pad(each, (0, most - each.shape[1])) for each in (new, old))
