@@ -10,7 +10,7 @@ from torch import nn
 from dlvm.distributions import Bernoulli, LearnedScale, Normal
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.starts import units_of
-from dlvm.experiments.setups.sequences import SequenceSetup, each_step, is_binary, step_dim
+from dlvm.experiments.setups.sequences import SequenceSetup, each_step, is_binary, step_dim, warn_of_bits
 from dlvm.guides import ExactPosterior
 from dlvm.models import AutoregressiveHMM
 from dlvm.nets import MLP, SwitchingDiagonal, SwitchingLinear
@@ -43,6 +43,8 @@ class AutoregressiveHMMSetup(SequenceSetup):
         """A fresh p(z) p(x | z)."""
         width, steps = step_dim(data), each_step(data)
         bits = self.emission == "bernoulli" or (self.emission == "auto" and is_binary(data))
+        if not bits:
+            warn_of_bits(data, "--emission bernoulli")
         net: nn.Module = SwitchingDiagonal(self.states, width) if bits else SwitchingLinear(self.states, width, width)
         if self.hidden:
             net = MLP(self.states + width, *self.hidden, width, activation=self.nonlinearity)

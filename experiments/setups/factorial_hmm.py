@@ -9,7 +9,7 @@ from torch import nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.setups.hidden_markov import MOST
-from dlvm.experiments.setups.sequences import SequenceSetup, is_binary, step_dim, steps_of
+from dlvm.experiments.setups.sequences import SequenceSetup, is_binary, step_dim, steps_of, warn_of_bits
 from dlvm.guides import ExactPosterior
 from dlvm.models import BernoulliMixture, FactorialHMM, GaussianMixture
 
@@ -38,6 +38,8 @@ class FactorialHMMSetup(SequenceSetup):
     def model(self, data: Loader) -> FactorialHMM:
         """A fresh p(z) p(x | z)."""
         bits = self.emission == "bernoulli" or (self.emission == "auto" and is_binary(data))
+        if not bits:
+            warn_of_bits(data, "--emission bernoulli")
         number, width = self.states**self.chains, step_dim(data)
         parts = BernoulliMixture(number, width) if bits else GaussianMixture(number, width, "diagonal", 1e-4)
         model = FactorialHMM(self.chains, self.states, parts, self.sum_out).to(data.device)

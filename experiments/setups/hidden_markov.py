@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 
 from dlvm.experiments.data import Loader
-from dlvm.experiments.setups.sequences import SequenceSetup, is_binary, step_dim, steps_of
+from dlvm.experiments.setups.sequences import SequenceSetup, is_binary, step_dim, steps_of, warn_of_bits
 from dlvm.guides import ExactPosterior
 from dlvm.models import BernoulliMixture, GaussianMixture, HiddenMarkov, PoissonMixture
 from dlvm.models.mixture import Mixture
@@ -43,6 +43,7 @@ class HiddenMarkovSetup(SequenceSetup):
         elif self.emission == "bernoulli" or (self.emission == "auto" and is_binary(data)):
             parts = BernoulliMixture(self.states, width)
         else:
+            warn_of_bits(data, "--emission bernoulli")
             parts = GaussianMixture(self.states, width, "diagonal", 1e-4)
         return HiddenMarkov(parts, self.sum_out).to(data.device).start_at(*steps_of(data, MOST))
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.starts import units_of
-from dlvm.experiments.setups.sequences import GuidedOverTime, each_step, step_dim
+from dlvm.experiments.setups.sequences import GuidedOverTime, each_step, step_dim, warn_of_bits
 from dlvm.guides import ExactPosterior
 from dlvm.models import LinearGaussianSSM
 
@@ -34,6 +34,7 @@ class LinearGaussianSSMSetup(GuidedOverTime):
 
     def model(self, data: Loader) -> LinearGaussianSSM:
         """A fresh p(z) p(x | z)."""
+        warn_of_bits(data, "--model deep_markov or hidden_markov")
         model = LinearGaussianSSM(self.z_dim, step_dim(data)).to(data.device)
         units = units_of(each_step(data))
         with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import nn
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.starts import units_of
-from dlvm.experiments.setups.sequences import SequenceSetup, each_step, step_dim
+from dlvm.experiments.setups.sequences import SequenceSetup, each_step, step_dim, warn_of_bits
 from dlvm.guides import ExactPosterior
 from dlvm.models import OrnsteinUhlenbeck
 
@@ -32,6 +32,7 @@ class OrnsteinUhlenbeckSetup(SequenceSetup):
 
     def model(self, data: Loader) -> OrnsteinUhlenbeck:
         """A fresh p(z) p(x | z), whose rates are about one over the median time between steps."""
+        warn_of_bits(data, "--model deep_markov or hidden_markov")
         model = OrnsteinUhlenbeck(self.z_dim, step_dim(data)).to(data.device)
         units, gaps = units_of(each_step(data)), gaps_of(data)
         with torch.no_grad():

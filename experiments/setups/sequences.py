@@ -12,6 +12,7 @@ from dlvm.experiments.data import Loader, Splits
 from dlvm.experiments.options.guides import own
 from dlvm.experiments.setups.setup import Setup
 from dlvm.guides import MeanFieldOverTime, Sequential, StructuredGaussian
+from dlvm.inference.console import say
 from dlvm.nets import MLP, Filled, Recurrent
 
 if TYPE_CHECKING:
@@ -138,3 +139,17 @@ def is_binary(data: Loader) -> bool:
     """Whether all numbers within the lengths are 0 or 1."""
     seen = each_step(data)
     return bool(((seen == 0) | (seen == 1) | seen.isnan()).all())
+
+
+def warn_of_bits(data: Loader, instead: str) -> None:
+    """Says that a Gaussian of bits has a density without a limit, where the data are bits.
+
+    Args:
+        data: the sequences.
+        instead: what gives probabilities, for the notice.
+    """
+    if is_binary(data):
+        say(
+            "data are 0 and 1 alone: under Gaussians nats are of a density, which may grow without limit; "
+            f"{instead} gives probabilities"
+        )

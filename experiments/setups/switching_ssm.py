@@ -9,7 +9,7 @@ import torch
 
 from dlvm.experiments.data import Loader
 from dlvm.experiments.options.starts import units_of
-from dlvm.experiments.setups.sequences import GuidedOverTime, each_step, step_dim
+from dlvm.experiments.setups.sequences import GuidedOverTime, each_step, step_dim, warn_of_bits
 from dlvm.models import SwitchingSSM
 
 
@@ -33,6 +33,7 @@ class SwitchingSSMSetup(GuidedOverTime):
 
     def model(self, data: Loader) -> SwitchingSSM:
         """A fresh p(y) p(z | y) p(x | z), about the mean of the data and in their scale."""
+        warn_of_bits(data, "--model deep_markov or hidden_markov")
         model = SwitchingSSM(self.states, self.z_dim, step_dim(data)).to(data.device)
         units = units_of(each_step(data))
         with torch.no_grad():

@@ -134,3 +134,23 @@ def test_captured_steps_are_the_eager_ones_over_batches_of_other_lengths(word, f
     assert left[0][0] == pytest.approx(left[1][0], rel=1e-9)
     for eager, captured in zip(left[0][1], left[1][1], strict=True):
         torch.testing.assert_close(eager, captured, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "linear_gaussian_ssm",
+        "switching_ssm",
+        "ornstein_uhlenbeck",
+        "hidden_markov",
+        "autoregressive_hmm",
+        "factorial_hmm",
+    ],
+)
+def test_gaussians_of_bits_are_said_to_be_densities(word, monkeypatch):
+    said = []
+    monkeypatch.setattr("dlvm.experiments.setups.sequences.say", said.append)
+    options = {"emission": "gaussian"} if word.endswith(("markov", "hmm")) else {}
+    setup = named(word)(**SMALLER[word], **options)
+    setup.model(data(setup))
+    assert len(said) == 1 and "under Gaussians nats are of a density" in said[0] and "gives probabilities" in said[0]
