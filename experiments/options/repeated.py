@@ -90,8 +90,8 @@ def defaults(grammar: Grammar, settings: Mapping[str, Any], args: Sequence[str])
     chosen = {name: value for name, value in settings.items() if name not in PLACES and name != "model"}
     nested = {}
     for each in fields(grammar.kind):
-        inner: Any = get_type_hints(grammar.kind)[each.name]
-        if is_dataclass(inner):
+        inner = get_type_hints(grammar.kind)[each.name]
+        if isinstance(inner, type) and is_dataclass(inner):
             nested[each.name] = inner(**_typed(inner, chosen))
     return grammar.kind(**{**grammar.defaults, **_typed(grammar.kind, chosen), **nested})
 
