@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from itertools import count
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ FEWEST = 8  # steps that are worth it
 MOST_TRACES = 32  # of one step: for its shapes, and where it has changed
 ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
 
-_cells: list[Cell] = []  # by number, for as long as the process lives: recorded graphs hold the numbers
+_cells: dict[int, Cell] = {}  # by number, for as long as their owner lives: recorded graphs hold the numbers
+_numbers = count()
 
 
 class _Known(dict[tuple, "tuple[int, list[Tensor]] | None"]):
@@ -23,12 +25,15 @@ class _Known(dict[tuple, "tuple[int, list[Tensor]] | None"]):
 
     traces = 0
 
-    def trace(self, shapes: tuple, step: Step, start: Tensor, inputs: tuple[Tensor, ...]) -> None:
+    def trace(self, owner: object, shapes: tuple, step: Step, start: Tensor, inputs: tuple[Tensor, ...]) -> None:
         self.traces += 1
         found = trace(step, start, tuple(value[0] for value in inputs)) if self.traces <= MOST_TRACES else None
+        self[shapes] = None
         if found is not None:
-            _cells.append(found[0])
-        self[shapes] = None if found is None else (len(_cells) - 1, found[1])
+            number = next(_numbers)
+            _cells[number] = found[0]
+            self[shapes] = number, found[1]
+            weakref.finalize(owner, _cells.pop, number).atexit = False
 
 
 _owners: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
@@ -66,7 +71,7 @@ def scan(
     shapes = which, *((value.shape, value.dtype, value.device) for value in given)
     for known_before in (shapes in known, False):
         if not known_before:
-            known.trace(shapes, step, start, inputs)
+            known.trace(owner, shapes, step, start, inputs)
         if (cell := known[shapes]) is None:
             return None
         if (found := _outputs(*cell, step, start, inputs)) is not None:

@@ -1,3 +1,4 @@
+import gc
 from copy import deepcopy
 from functools import partial
 
@@ -133,6 +134,16 @@ def test_a_step_that_always_changes_is_drawn_by_the_loop_in_the_end():
         step.by = float(number)
         assert (drawn(step).mean() - step.by).abs() < 1.5
     assert scans._owners[step].traces > scans.MOST_TRACES
+
+
+def test_programs_are_gone_with_their_owner():
+    before = len(scans._cells)
+    step = Drifting()
+    drawn(step)
+    assert len(scans._cells) == before + 1
+    del step
+    gc.collect()
+    assert len(scans._cells) == before
 
 
 class Branching(Drifting):
