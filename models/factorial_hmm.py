@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from dlvm.distributions import FactorialChain
 from dlvm.distributions.sequences.potentials import spread
 from dlvm.models.hidden_chain import HiddenChain
-from dlvm.models.hidden_markov import UnseenOr, log_emission, log_moves, log_shares, seen
+from dlvm.models.hidden_markov import UnseenOr, log_emission, log_moves, log_shares, moments_of, seen
 from dlvm.models.mixture import Mixture
 from dlvm.nets.arguments import count
 
@@ -95,6 +95,12 @@ class FactorialHMM(HiddenChain):
     def log_emission(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """log p(x_t | z_t) for each joint class, shape (*batch, steps, states, ..., states); 0 where none was seen."""
         return log_emission(self.mixture, x, lengths).unflatten(-1, [self.states] * self.chains)
+
+    def imputed(self, x: Tensor, lengths: Tensor | None = None, num_draws: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """What x is at steps that were not seen, given those that were, exactly: see ``Imputing``."""
+        posterior = self.posterior(x, lengths)
+        shares = posterior.joint_marginals.flatten(-self.chains)
+        return *moments_of(self.mixture, shares), self.draw(posterior.sample((num_draws,)))
 
     @torch.no_grad()
     def expected_statistics(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:

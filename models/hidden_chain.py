@@ -165,5 +165,12 @@ class Emission(Ragged):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        given = self.prior.given(self.model.log_emission(value, self.prior.lengths))
+        given = self.prior.given(self.model.log_emission(value, _shared(self.prior.lengths, value.dim() - 2)))
         return given.log_normaliser if self.z is None else given.log_evidence(self.z)
+
+
+def _shared(lengths: Tensor | None, dims: int) -> Tensor | None:
+    """Lengths without leading dimensions along which they were repeated and the data were not, as for particles."""
+    while lengths is not None and lengths.dim() > dims and lengths.stride(0) == 0:
+        lengths = lengths[0]
+    return lengths

@@ -79,6 +79,11 @@ class HiddenMarkov(HiddenChain):
         """log p(x_t | z_t) for each class, shape (*batch, steps, states); 0 where a step was not seen."""
         return log_emission(self.mixture, x, lengths)
 
+    def imputed(self, x: Tensor, lengths: Tensor | None = None, num_draws: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """What x is at steps that were not seen, given those that were, exactly: see ``Imputing``."""
+        posterior = self.posterior(x, lengths)
+        return *moments_of(self.mixture, posterior.marginals), self.draw(posterior.sample((num_draws,)))
+
     @torch.no_grad()
     def expected_statistics(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The E-step on some data (Baum, Welch): log p(x) of each, and sums over data that ``maximise`` takes."""
@@ -119,6 +124,13 @@ def log_shares(number: Tensor) -> Tensor:
     return (number / number.sum(-1, keepdim=True)).clamp_min(LEAST).log()
 
 
+def moments_of(mixture: Mixture, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of x, each (*batch, x_dim), for the components' shares, shape (*batch, components)."""
+    means, variances = mixture.moments()
+    mean = shares @ means
+    return mean, (shares.unsqueeze(-1) * (variances + (means - mean.unsqueeze(-2)).square())).sum(-2)
+
+
 def seen(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Which steps count, shape (*batch, steps): those within the length that are not NaN."""
     found = ~x.isnan().all(-1)
@@ -129,7 +141,7 @@ def log_emission(mixture: Mixture, x: Tensor, lengths: Tensor | None) -> Tensor:
     """log p_k(x_t) of each component, shape (*batch, steps, components); 0 where a step was not seen."""
     counts = seen(x, lengths).unsqueeze(-1)
     rows = torch.where(counts, x, mixture.draw_of(torch.zeros((), dtype=torch.long)).to(x))
-    each = mixture.log_components(rows.reshape(-1, x.shape[-1])).unflatten(0, x.shape[:-1])
+    each = mixture.log_components(rows.reshape(-1, x.shape[-1])).unflatten(0, rows.shape[:-1])
     return torch.where(counts, each, 0)
 
 

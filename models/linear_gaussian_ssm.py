@@ -128,6 +128,13 @@ class LinearGaussianSSM(PyroModule):
         seen = self.likelihood(z, lengths).log_prob(x)
         return self.prior(x.shape[1], lengths).log_prob(z) + seen - posterior.log_prob(z)
 
+    def imputed(self, x: Tensor, lengths: Tensor | None = None, num_draws: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """What x is where it was not seen, given all that was, exactly: see ``Imputing``."""
+        posterior = self.posterior(x, lengths)
+        spread = torch.einsum("di,ntij,dj->ntd", self.weight, posterior.covariances[0], self.weight)
+        drawn = self.likelihood(posterior.sample((num_draws,)), lengths).sample()
+        return posterior.mean @ self.weight.T + self.loc, spread + (2 * self.log_scale).exp(), drawn
+
     def filtered(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Kalman's filter, for x of shape (batch, steps, x_dim).
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlvm.inference.particles.particles import Particles
 from dlvm.inference.programs.chunks import Tick, walk
@@ -16,6 +17,7 @@ from dlvm.inference.programs.observing import Part
 from dlvm.inference.programs.pair import Pair
 from dlvm.inference.programs.plates import sample_sites
 from dlvm.inference.programs.randomness import untouched
+from dlvm.inference.programs.rows import width_of
 from dlvm.inference.use.arrays import Kind, taken_in
 from dlvm.inference.use.by_datum import joined
 from dlvm.inference.use.predict import Seen, moments_under, seen_of
@@ -31,7 +33,20 @@ from dlvm.inference.use.weighed import (
 )
 from dlvm.nets.arguments import count
 
+TEXT = "filling in"
+EXACT_AT_ONCE = 1_000_000  # numbers
 MISSING, SEEN = "_unobserved", "_observed"  # how pyro.sample(..., obs_mask=...) names its two sites
+
+
+class Imputing(Protocol):
+    """What a model has that knows p(x_missing | x_observed), as ``LinearGaussianSSM`` and ``HiddenMarkov`` do.
+
+    ``imputed(*args, num_draws=1)`` is called as the model is, with NaN for what is missing: mean and variance of every
+    entry given all that is there, each of the shape of x, and joint draws, shape (num_draws, *shape of x). What it says
+    of entries that are there is not looked at.
+    """
+
+    def imputed(self, *args: Any, num_draws: int = 1) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,8 @@ class Imputed:
         sd: its standard deviation, 0 where the entry was there.
         mean_se: Monte Carlo standard error of the mean.
         draws: shape (num_draws, *shape of x); each a joint draw of all missing entries of a datum.
-        ess, khat: shape (n,); how far the weights can be trusted, see ``LogPx``.
+        ess, khat: shape (n,); how far the weights can be trusted, see ``LogPx``. Where the model knows the answer
+            these are infinite and minus infinity, and ``mean_se`` is 0.
     """
 
     mean: Any
@@ -57,7 +73,13 @@ class Imputed:
 
 @torch.no_grad()
 def impute(
-    model: Callable, guide: Callable, x: Any, num_particles: int = 1000, num_draws: int = 1, seed: int = 0
+    model: Callable,
+    guide: Callable,
+    x: Any,
+    num_particles: int = 1000,
+    num_draws: int = 1,
+    seed: int = 0,
+    progress: bool = False,
 ) -> Imputed:
     """Fills in the missing entries of data, NaN, by self-normalised importance sampling.
 
@@ -69,6 +91,8 @@ def impute(
     an entry that counts nothing, and the encoder to take it for a number that it can work with. Modules are in
     evaluation mode meanwhile; the process's random state stays as it was.
 
+    A model that knows p(x_m | x_o), see ``Imputing``, is asked for it instead, and nothing has an error.
+
     Returns:
         an ``Imputed``.
 
@@ -79,6 +103,7 @@ def impute(
         num_particles: K per datum.
         num_draws: how many draws are returned.
         seed: of the draws.
+        progress: show a bar with the time left.
 
     Raises:
         TypeError: x is no such array.
@@ -101,8 +126,12 @@ def impute(
     count(num_particles=num_particles, num_draws=num_draws)
     pair = Pair(model, guide)
     args, kind = taken_in(pair, x)
-    pair = completed(pair, args)
     found: list[Imputed] = []
+    if isinstance(model, nn.Module) and callable(known := getattr(model, "imputed", None)):
+        rows = max(1, EXACT_AT_ONCE // width_of(args) // num_draws)
+        walk([args], pair, rows, lambda part, tick: found.append(_known(known, part, num_draws)), seed, progress, TEXT)
+        return _joined(found, kind)
+    pair = completed(pair, args)
 
     def work(part: tuple, tick: Tick) -> None:
         with untouched():
@@ -112,8 +141,19 @@ def impute(
         done = weighed(pair, part, num_particles, lambda particles: _seen(particles, sources))
         found.append(_filled(done, part, places, num_draws))
 
-    walk([args], pair, rows_weighed_at_once(args, num_particles), work, seed)
+    walk([args], pair, rows_weighed_at_once(args, num_particles), work, seed, progress, TEXT)
     return _joined(found, kind)
+
+
+def _known(imputed: Callable, args: tuple, num_draws: int) -> Imputed:
+    """Of some data by the model itself, without an error."""
+    x = args[0]
+    mean, variance, draws = imputed(*args, num_draws=num_draws)
+    missing = x.isnan()
+    sd, never = torch.where(missing, variance.sqrt(), 0), torch.full((len(x),), math.inf)
+    return Imputed(
+        torch.where(missing, mean, x), sd, torch.zeros_like(sd), torch.where(missing, draws, x), never, -never
+    )
 
 
 class Source(NamedTuple):

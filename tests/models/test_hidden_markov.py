@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from dlvm.distributions import MarkovChain
 from dlvm.evidence import exact
-from dlvm.guides import FullyObserved
-from dlvm.inference import ELBO, SVI, ScoreFunction, evaluate, fit_em, log_weights
+from dlvm.guides import ExactPosterior, FullyObserved
+from dlvm.inference import ELBO, SVI, ScoreFunction, evaluate, fit_em, impute, log_weights
+from dlvm.inference.particles.weights import weigh
+from dlvm.inference.programs.pair import Pair
 from dlvm.models import BernoulliMixture, GaussianMixture, HiddenMarkov
 
 STATES, STEPS = 3, 4
@@ -176,3 +178,30 @@ def test_padded_steps_are_no_numbers_and_a_guide_that_counts_them_is_refused():
 
     with pytest.raises(ValueError, match="latent site 'z' has a mask in the model that the guide's lacks"):
         evaluate(hidden, unmasked, [(x, LENGTHS)])
+
+
+@pytest.mark.parametrize("sum_out", [True, False])
+@torch.no_grad()
+def test_a_step_that_was_not_seen_is_imputed_by_the_sum_over_all_paths(sum_out):
+    model, x = bits(sum_out=sum_out), chorale()[:1]
+    hidden = x.clone()
+    hidden[:, 1] = torch.nan
+    found = impute(model, ExactPosterior(model), (hidden, LENGTHS[:1]), num_draws=4000)
+    every = torch.tensor([*itertools.product([0.0, 1.0], repeat=5)]).double()
+    filled = x.repeat(len(every), 1, 1)
+    filled[:, 1] = every
+    shares = model.log_px(filled).softmax(0)
+    torch.testing.assert_close(found.mean[0, 1], shares @ every)
+    torch.testing.assert_close(found.sd[0, 1].square(), shares @ every - (shares @ every).square())
+    drawn = (found.draws[:, 0, 1] == every[:, None]).all(-1).double().mean(1)
+    assert ((drawn - shares).abs() < 4.5 * (shares * (1 - shares) / 4000).sqrt() + 1e-9).all()
+    assert found.mean[0, [0, 2, 3]].equal(x[0, [0, 2, 3]])
+
+
+@torch.no_grad()
+def test_particles_of_ragged_sequences_are_drawn_at_once():
+    model = HiddenMarkov(GaussianMixture(STATES, 2, "diagonal"), sum_out=False)
+    x = torch.randn(5, STEPS, 2)
+    single = weigh(Pair(model, ExactPosterior(model)), (x, LENGTHS), {}, 3)
+    assert not single.parts
+    torch.testing.assert_close(single.log_w, model.log_px(x, LENGTHS).expand(3, -1), rtol=0, atol=1e-4)

@@ -13,7 +13,8 @@ from torch.distributions.kl import kl_divergence
 
 from dlvm.distributions import GaussianChain
 from dlvm.distributions.sequences.lengths import steps_within
-from dlvm.inference import IWAE, SVI, fit_em, log_weights
+from dlvm.guides import ExactPosterior
+from dlvm.inference import IWAE, SVI, fit_em, impute, log_weights
 from dlvm.models import LinearGaussianSSM
 
 STEPS, X_DIM, LENGTHS = 4, 3, torch.tensor([4, 2, 3, 1, 4])
@@ -147,3 +148,38 @@ def test_a_model_that_explains_everything_is_refused():
     model = LinearGaussianSSM(3, 1).double()
     with pytest.raises(ValueError, match="x must have sequences of two steps and more"):
         list(fit_em(model, [(torch.randn(4, 1, 1).double(),)], iterations=2))
+
+
+@torch.no_grad()
+def test_what_is_missing_is_imputed_as_the_joint_gaussian_says(monkeypatch):
+    model, x = moving(), data()
+    x[0, 1:3] = x[1, 0, 2] = x[2, 2, :2] = x[4, -1] = torch.nan
+    monkeypatch.setattr("dlvm.inference.use.impute.EXACT_AT_ONCE", 30)  # two sequences at once
+    found = impute(model, ExactPosterior(model), (x, LENGTHS), num_draws=3000)
+    assert found.mean_se.max() == 0 and found.khat.max() == -torch.inf
+    for row, length in enumerate(LENGTHS.tolist()):
+        p_x, flat = joint(model, length)[1], x[row, :length].flatten()
+        gone, there = flat.isnan(), ~flat.isnan()
+        across = p_x.covariance_matrix[gone][:, there]
+        gain = torch.linalg.solve(p_x.covariance_matrix[there][:, there], across, left=False) if there.any() else across
+        mean = p_x.mean[gone] + gain @ (flat - p_x.mean)[there]
+        covariance = p_x.covariance_matrix[gone][:, gone] - gain @ across.T
+        torch.testing.assert_close(found.mean[row, :length].flatten()[gone], mean)
+        torch.testing.assert_close(found.sd[row, :length].flatten()[gone], covariance.diagonal().sqrt())
+        assert found.mean[row, :length].flatten()[there].equal(flat[there]) and not found.sd[row][~x[row].isnan()].any()
+        draws = found.draws[:, row, :length].flatten(1)
+        assert draws[:, there].equal(flat[there].expand(3000, -1))
+        if gone.sum() > 1:  # jointly, and not each entry by itself
+            torch.testing.assert_close(draws[:, gone].T.cov(), covariance, rtol=0.15, atol=0.1)
+
+
+@torch.no_grad()
+def test_exact_imputation_is_what_importance_sampling_finds():
+    model, x = moving(), data()
+    x[:, 1] = torch.nan
+    exact = impute(model, ExactPosterior(model), (x, LENGTHS))
+    weighed = impute(lambda x, lengths: model(x, lengths), ExactPosterior(model), (x, LENGTHS), num_particles=2000)
+    counts = LENGTHS > 1
+    away = ((weighed.mean - exact.mean) / weighed.mean_se)[counts, 1]
+    assert away.abs().max() < 4 and away.square().mean() > 0.1
+    torch.testing.assert_close(weighed.sd[counts, 1], exact.sd[counts, 1], rtol=0.1, atol=0)

@@ -103,4 +103,4 @@ CASES += [
     Case("generate", "example", lambda v: generate(without_n, 2, example=v), NOT_EXAMPLES, SAID),
     Case("traverse", "example", lambda v: traverse(without_n, "z", example=v), NOT_EXAMPLES, SAID),
 ]
-ANY = {"decode(draw)": "any truth value"}
+ANY = {"decode(draw)": "any truth value", "impute(progress)": "any truth value"}
