@@ -117,7 +117,7 @@ def imputed(asked: Asked) -> Results:
         tell("no entry is missing, so that the rows come back as they are")
         if asked.lengths is not None:
             return asked.like_x(asked.args[0], asked.index)
-    found = impute(asked.model, asked.guide, asked.args, **asked.options)
+    found = impute(asked.model, asked.guide, asked.args, progress=True, **asked.options)
     filled = found.draws[0]
     if found.mean is not None:  # classes and counts, whose draws are whole, keep them: a mean is none of their values
         filled = torch.where((filled == filled.round()).all(0), filled, found.mean)
@@ -225,7 +225,8 @@ def main(config: Config) -> None:
     description = description_of(config.run, config.data)
     data = read_for(config.run, config.data) if config.call in OF_DATA else None
     args = () if data is None else tuple(_tensor(data, name) for name in inputs_of(config.run))
-    if config.call not in OF_OBSERVED and args and observes_everything(Pair(model, guide), args, {}):
+    known = config.call == "impute" and callable(getattr(model, "imputed", None))  # by what it has summed out
+    if config.call not in OF_OBSERVED and args and not known and observes_everything(Pair(model, guide), args, {}):
         raise ValueError(
             f"call must be {' or '.join(OF_OBSERVED)} for a model without latent sites, got {config.call}; there "
             "is nothing to infer"
