@@ -10,12 +10,13 @@ import tyro
 
 from dlvm.experiments.options.command_line import start
 from dlvm.experiments.runs.finished import Finished, finished_below
-from dlvm.experiments.runs.report import Link, Table, counted, print_table
+from dlvm.experiments.runs.report import MISSING, Link, Table, counted, print_table
 
 if TYPE_CHECKING:
     from dlvm.experiments.runs.page import Page
 
 INDEX = "index.html"
+BOUNDS = ("log p(x)", "ELBO")
 MARK = "<!-- made by dlvm.experiments.report -->"
 
 
@@ -36,9 +37,12 @@ def index(folder: Path, runs: list[Finished]) -> Page:
     rows = []
     for run in runs:
         date = str(run.origin.get("date", ""))[:16].replace("T", " ")
-        rows.append([_link(folder, run), date, SENTENCE.split(run.verdict)[0]])
+        words = [str(run.settings.get(name) or MISSING) for name in ("model", "guide", "objective", "data")]
+        found = [run.numbers.get(name) for name in ("log_px", "elbo")]
+        rows.append([_link(folder, run), *words, *found, date, SENTENCE.split(run.verdict)[0]])
     caption = f"{counted(len(runs), 'run')} that came to an end, the newest first."
-    table = Table(["run", "date", "verdict"], rows, caption)
+    columns = ["run", "model", "guide", "objective", "data", *BOUNDS, "date", "verdict"]
+    table = Table(columns, rows, caption, dict.fromkeys(BOUNDS, ".3f"))
     return Page(f"Runs in {folder.resolve().name}", "", [table], [], {})
 
 

@@ -22,6 +22,7 @@ from dlvm.experiments.options.objectives import EstimatorWord, Numbers, Objectiv
 from dlvm.experiments.runs.callbacks import Callbacks, callbacks_of
 from dlvm.experiments.runs.folder import CHECKPOINTS, Run
 from dlvm.experiments.runs.new_data import keep_description
+from dlvm.experiments.runs.next_command import next_command
 from dlvm.experiments.runs.outcome import gives_points, outcome_of
 from dlvm.experiments.runs.recipe import Recipe, plan, planned
 from dlvm.experiments.runs.report import print_table
@@ -244,6 +245,7 @@ def train_and_evaluate(config: Config, job: Job | None) -> Evaluation | None:
         f"{parameters['guide']:,}.",
         [ended.table],
         ended.said,
+        next_command(run.command, settings, ended.said),
     )
     print(f"report: {report}")
     return ended.result

@@ -95,6 +95,11 @@ class Run:
         except OSError as error:
             raise ValueError(f"folder must be one to write to, got {self.folder} ({error}); change --out") from error
 
+    @property
+    def command(self) -> str:
+        """As it was given."""
+        return str(self._origin["command"])
+
     def log(self, **record: object) -> None:
         """Append one line to metrics.jsonl; it is on disk when this returns.
 
@@ -141,7 +146,14 @@ class Run:
         self._figures[name] = inline(fig, caption)
         return path
 
-    def report(self, title: str, intro: str, tables: Sequence[Table], verdict: str | None = None) -> Path:
+    def report(
+        self,
+        title: str,
+        intro: str,
+        tables: Sequence[Table],
+        verdict: str | None = None,
+        following: str | None = None,
+    ) -> Path:
         """Write report.html, self-contained, and to report.json what it is made of: tables and all figures so far.
 
         Args:
@@ -149,6 +161,7 @@ class Run:
             intro: what was done; empty lines separate paragraphs.
             tables: the results.
             verdict: the answer in a sentence or two, shown first.
+            following: the command that follows its advice.
 
         Returns:
             The path of the page.
@@ -166,7 +179,7 @@ class Run:
             "versions": versions,
             **settings,
         }
-        page = Page(title, intro, tables, list(self._figures.values()), details, verdict)
+        page = Page(title, intro, tables, list(self._figures.values()), details, verdict, following)
         path = self.folder / "report.html"
         _replace(self.folder / NAME, written(page))
         _replace(path, page.html())

@@ -30,6 +30,7 @@ class Page:
         figures: in this order.
         details: how to repeat the run: name -> value.
         verdict: the answer, shown first: its first sentence as the headline, what comes behind "Next:" as advice.
+        following: the command that follows the advice, to be copied; shown below it.
     """
 
     title: str
@@ -38,11 +39,12 @@ class Page:
     figures: Sequence[Inline]
     details: Mapping[str, object]
     verdict: str | None = None
+    following: str | None = None
 
     def html(self) -> str:
         """One document that fetches nothing; all text is escaped."""
         parts = [f"<h1>{escape(self.title)}</h1>"]
-        parts += [_verdict(self.verdict)] if self.verdict else []
+        parts += [_verdict(self.verdict, self.following)] if self.verdict else []
         parts += [f"<p>{escape(text.strip())}</p>" for text in self.intro.split("\n\n") if text.strip()]
         parts += [_table(table) for table in self.tables]
         parts += [shown(figure) for figure in self.figures]
@@ -58,12 +60,13 @@ def _details(details: Mapping[str, object]) -> str:
     return f'<h2>How to repeat it</h2><table class="details"><tbody>{"".join(lines)}</tbody></table>'
 
 
-def _verdict(text: str) -> str:
+def _verdict(text: str, following: str | None) -> str:
     said, _, advice = text.partition("Next: ")
     first, *rest = [sentence for sentence in SENTENCE.split(said.strip()) if sentence] or [""]
     found = f"<p>{escape(first)}</p>"
     found += "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in rest) + "</ul>" if rest else ""
     found += f'<p class="next"><strong>Next:</strong> {escape(advice)}</p>' if advice else ""
+    found += f"<pre><code>{escape(following)}</code></pre>" if following else ""
     return f'<div class="verdict">{found}</div>'
 
 

@@ -33,6 +33,7 @@ def written(page: Page) -> str:
     figures = [asdict(figure) | {"charts": [_chart(chart) for chart in figure.charts]} for figure in page.figures]
     details = {name: str(value) for name, value in page.details.items()}
     told = {"title": page.title, "intro": page.intro, "verdict": page.verdict, "details": details}
+    told |= {"following": page.following}
     return json.dumps(told | {"tables": tables, "figures": figures}, ensure_ascii=False, allow_nan=False)
 
 

@@ -107,6 +107,7 @@ def test_the_page_of_all_runs_leads_to_each_and_replaces_none_of_yours(two, tmp_
     path = report(ReportConfig(folder))
     page = path.read_text("utf-8")
     assert 'href="a/report.html"' in page and 'href="b/report.html"' in page and "Fine." in page and "So." not in page
+    assert "-25.500 ± 0.030" in page and 'data-label="ELBO" data-value="-26.0"' in page and ">iaf<" in page
     assert report(ReportConfig(folder)) == path
     path.write_text("mine")
     with pytest.raises(ValueError, match="not written by this script"):

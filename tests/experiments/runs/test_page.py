@@ -19,6 +19,7 @@ from dlvm.experiments.figures.chart import Chart
 from dlvm.experiments.figures.style import sheet
 from dlvm.experiments.runs.folder import Run
 from dlvm.experiments.runs.inline import DARK, LIGHT, inline
+from dlvm.experiments.runs.next_command import next_command
 from dlvm.experiments.runs.page import Page
 from dlvm.experiments.runs.report import Table
 
@@ -93,6 +94,31 @@ def test_the_first_sentence_of_a_verdict_is_its_headline_and_advice_stands_apart
     assert "<p>It overfits by 0.5 nats, e.g. in epoch 3.</p><ul><li>All 2 units are active.</li></ul>" in text
     assert "<strong>Next:</strong> fewer epochs." in text
     assert "<ul>" not in Page("Q", "", [], [], {}, "One sentence.").html()
+
+
+COMMAND = "python -m dlvm.experiments.train --epochs 10 --z-dim=2 --overwrite --out runs/a"
+ASKED = {"model": "vae", "guide": "diagonal", "objective": "elbo", "epochs": 10, "eval_particles": 100}
+ASKED |= {"free_bits": None, "warm_up": None, "out": "runs/a"}
+
+
+@pytest.mark.parametrize(
+    ("advice", "options"),
+    [
+        ("train longer, or let the learning rate fall", "--z-dim=2 --epochs 20"),
+        ("more particles", "--epochs 10 --z-dim=2 --eval-particles 1000"),
+        ("a richer guide or a larger encoder", "--epochs 10 --z-dim=2 --guide iaf"),
+        ("a KL warm-up (tempered), free_bits, or a weaker decoder", "--epochs 10 --z-dim=2 --free-bits 0.25"),
+    ],
+)
+def test_the_next_command_changes_one_option_and_the_folder(advice, options):
+    found = next_command(COMMAND, ASKED, f"Fine. Next: {advice}.")
+    assert found == f"python -m dlvm.experiments.train {options} --out runs/a-next"
+    assert f"<code>{found}</code>" in Page("Q", "", [], [], {}, f"Fine. Next: {advice}.", found).html()
+
+
+def test_advice_that_is_no_option_gives_no_command():
+    assert next_command(COMMAND, ASKED, "Fine. Next: another model.") is None
+    assert next_command(COMMAND, ASKED | {"guide": "enumerated"}, "Fine. Next: compare guides or objectives.") is None
 
 
 def test_a_table_of_one_row_does_not_sort_and_one_of_several_carries_its_numbers():
