@@ -146,7 +146,7 @@ def built(tmp_path_factory) -> Path:
 
     def ignored(parent: str, names: list[str]) -> set[str]:
         top = {name for name in names if name in NOT_COPIED or name.endswith(".egg-info") or name[0] == "."}
-        return {"__pycache__"} | (top - {".ci"} if Path(parent) == ROOT else set())
+        return {"__pycache__"} | (top - {".ci", ".pre-commit-config.yaml"} if Path(parent) == ROOT else set())
 
     def build(what: str, where: Path, to: Path) -> None:
         python(["-c", f"from setuptools.build_meta import *; build_{what}({str(to)!r})"], where)
