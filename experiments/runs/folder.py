@@ -31,10 +31,8 @@ RECORDS = ("metrics.jsonl", "result.json", "report.json", "report.html")
 CHECKPOINTS = "checkpoints"
 CELLS = "cells"
 PAIRS = "pairs"
-HOW = frozenset({  # what changes no number
-    "jobs", "backend", "cluster", "out", "overwrite", "data_dir", "checkpoint_every", "tensorboard", "callback",
-    "dry_run",
-})  # fmt: skip
+# What changes no number.
+HOW = frozenset("jobs backend cluster out overwrite data_dir checkpoint_every tensorboard callback dry_run".split())
 
 
 class Run:
@@ -71,8 +69,9 @@ class Run:
         self.folder = Path(folder)
         self.config = config
         self._figures: dict[str, Inline] = {}
+        self.command = shlex.join(["python", *sys.orig_argv[1:]])
         self._origin: dict[str, Any] = {
-            "command": shlex.join(["python", *sys.orig_argv[1:]]),
+            "command": self.command,
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {
                 "python": platform.python_version(),
@@ -94,11 +93,6 @@ class Run:
             raise
         except OSError as error:
             raise ValueError(f"folder must be one to write to, got {self.folder} ({error}); change --out") from error
-
-    @property
-    def command(self) -> str:
-        """As it was given."""
-        return str(self._origin["command"])
 
     def log(self, **record: object) -> None:
         """Append one line to metrics.jsonl; it is on disk when this returns.
@@ -147,12 +141,7 @@ class Run:
         return path
 
     def report(
-        self,
-        title: str,
-        intro: str,
-        tables: Sequence[Table],
-        verdict: str | None = None,
-        following: str | None = None,
+        self, title: str, intro: str, tables: Sequence[Table], verdict: str | None = None, following: str | None = None
     ) -> Path:
         """Write report.html, self-contained, and to report.json what it is made of: tables and all figures so far.
 

@@ -26,6 +26,7 @@ def next_command(command: str, config: Mapping[str, Any], said: str) -> str | No
 
 
 def _change(config: Mapping[str, Any], advice: str) -> dict[str, str] | None:
+    """{option: value} of what is advised."""
     if advice.startswith(("train longer", "10 epochs or more")):
         return {"epochs": str(max(10, 2 * config["epochs"]))}
     if advice.startswith(("more particles", "25 particles or more")) and config["eval_particles"] < ENOUGH:
