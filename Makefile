@@ -11,7 +11,7 @@ TORCH ?= $(shell sed -n 's/.*"torch>=\(.*\)".*/\1/p' pyproject.toml)
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all lowest lint clean
+.PHONY: help demo docs test test-all lowest lint clean release
 
 help:      ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -38,6 +38,23 @@ lint: $(READY)  ## ruff, then mypy
 	$(RUN) -m ruff check .
 	@mkdir -p $(VENV)/source && ln -sfn ../.. $(VENV)/source/dlvm  # mypy reads no import hooks, by which this folder is dlvm
 	$(RUN) -m mypy
+
+release: $(READY)  ## wheel and sdist in dist/, checked, and README's code run from the wheel in a clean environment; publishes nothing
+	@git diff --quiet HEAD -- || { echo "error: a release is made of what is committed; commit or stash first" >&2; exit 1; }
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[release]'
+	rm -rf dist build/lib build/release
+	$(RUN) -m build --no-isolation --outdir dist .
+	$(RUN) -m twine check --strict dist/*
+	$(call environment,build/release)
+	build/release/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	cd build/release && bin/python -c "$$EXAMPLE" ../../README.md && bin/dlvm --help > /dev/null
+	@echo "version $$(build/release/bin/python -c 'from importlib.metadata import version; print(version("pyro-dlvm"))'):"; ls dist
+
+define EXAMPLE
+import pathlib, re, sys
+exec(re.search(r"\x60{3}python\n(.*?)\x60{3}", pathlib.Path(sys.argv[1]).read_text("utf-8"), re.DOTALL)[1])
+endef
+export EXAMPLE
 
 clean:     ## remove both .venv, caches and build products; data/ and runs/ stay
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
