@@ -12,6 +12,7 @@ from dlvm.inference.evaluation.second_opinion import FINE, TELLING
 
 FEWEST_EPOCHS = 10
 SMALL_RISE = 0.0005
+EVEN = 0.9999  # share of particles that count where their weights are equal to rounding
 KHAT_SHARE = 0.1
 WIDE_GAP = 0.05
 COARSE = 0.1
@@ -196,6 +197,8 @@ def _estimate(result: Evaluated) -> Finding:
         return False, text, "annealed importance sampling, a defensive proposal, or a richer guide"
     agreed = result.second_opinion_ess >= TELLING and abs(excess) <= margin
     if unknown and not agreed:
+        if result.num_particles > 1 and EVEN < result.ess / result.num_particles < 2 - EVEN:
+            return None, "All particles weigh the same, as under the posterior; nothing else vouches for log p(x).", ""
         few = result.num_particles < 25
         return None, "log p(x) has no k-hat, so that nothing vouches for it.", "25 particles or more" if few else ""
     bias = 0.0 if math.isnan(result.log_px_bias) else result.log_px_bias
