@@ -69,7 +69,7 @@ def scripts_page() -> str:
         "| script | what it asks |",
         "|---|---|",
     ]
-    for path in sorted((ROOT / "experiments").glob("*.py")):
+    for path in sorted((ROOT / "experiments").glob("[a-z]*.py")):
         if "__main__" in path.read_text("utf-8"):
             said = first_line(tree(path)).replace("|", "\\|")
             lines.append(f"| [`{path.stem}`](/{path.relative_to(ROOT).as_posix()}) | {said} |")

@@ -23,7 +23,7 @@ from dlvm.experiments.runs.report import Table
 from dlvm.experiments.study import Study
 from dlvm.experiments.sweeps.cells import COMPUTING, ROOT, SHARED
 
-SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if "__main__" in p.read_text("utf-8"))
+SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("[a-z]*.py") if "__main__" in p.read_text("utf-8"))
 HEAVY = ("matplotlib", "sklearn", "torchvision", "torch._inductor", "torch._dynamo")
 TELLS = {"experiments/study.py", "experiments/guides_report.py"}
 TELLS |= {f"experiments/runs/{name}.py" for name in ("folder", "report", "restore")}

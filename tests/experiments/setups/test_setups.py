@@ -28,6 +28,7 @@ from dlvm.models import HVAE, VAE
 SLOW = ("bayesian_classifier", "bayesian_regression", "bayesian_vae", "diffusion")
 NOISY = (
     "deep_markov",
+    "linear_gaussian_ssm",
     "srnn",
     "storn",
     "switching_ssm",
