@@ -169,7 +169,7 @@ def test_checkpoint_every_needs_checkpoint(tmp_path):
     [
         (signal.SIGKILL, -9, ""),
         (signal.SIGTERM, 143, "run again to go on"),
-        (signal.SIGINT, 1, "interrupted; stopped in epoch"),
+        (signal.SIGINT, 130, "interrupted; stopped in epoch"),
     ],
 )
 def test_the_command_line_after_a_signal(whole, tmp_path, number, code, said):
