@@ -100,7 +100,7 @@ def test_the_gallery_is_the_one_that_the_code_makes_and_its_pictures_are_small()
 @pytest.mark.parametrize("word", gallery.SHOWN)
 def test_every_command_of_the_gallery_is_one(word):
     config = parsed(train.Config, ["--model", word, *gallery.SHOWN[word][0].split()], "train")
-    assert type(config.setup) is type(named(word))
+    assert type(config.setup) is named(word)
 
 
 def test_a_model_that_the_gallery_lacks_is_refused():
