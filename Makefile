@@ -22,7 +22,7 @@ demo: $(READY)  ## compare three guides under three objectives on the embedded d
 	@echo "report: $(CURDIR)/runs/demo/report.html"
 
 docs: $(VENV)/.docs  ## the documentation site, with no warning, into build/site; open build/site/index.html
-	NO_MKDOCS_2_WARNING=1 nice $(RUN) -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 	@echo "site: $(CURDIR)/build/site/index.html; with search: $(RUN) -m http.server -d build/site"
 
 test: $(READY)  ## the tests, but for those marked slow
